@@ -1,0 +1,20 @@
+"""The science: what one stage computes. Knows torch; knows nothing of ddray, Ray, MLflow or the command line.
+
+Map, in the order of the flow:
+
+    configs.py    what a stage is asked to do: frozen models, no torch
+    methods.py    which distillation methods exist and which axes each uses; no torch
+    protocols.py  the named training recipes, each with its source; no torch
+    presets.py    published settings by (method, data set, ipc), each with its source; no torch
+    context.py    what a stage is given: device, folders, progress, checkpoints; no torch
+    payloads.py   what a stage hands on: DistilledSet, TrainedModel, Metrics
+    data/         data sets in canonical order, origins, the DSA augmentation
+    models/       ConvNet3
+    distill/      one file per method
+    train.py      train one network on one set
+    evaluate/     pure functions of stored logits
+    stages.py     stage kind -> function
+
+A stage is not Ray Tune's ``Trainable``; the class that Tune sees lives in ``ddray/run/tune.py``.
+This file imports nothing, so that the planner can read ``configs`` without loading torch.
+"""

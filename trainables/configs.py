@@ -1,0 +1,257 @@
+"""What a stage is asked to do: frozen pydantic models, one per stage kind. No torch here.
+
+Everything that can change a stage's result is a field, filled in before the key is made; where the result is
+computed (device, paths, workers) is not. Two devices keep keys meaningful over time:
+
+* a field in ``outside_key`` helps a worker find something (a folder, a display name) and never enters the key;
+* a field in ``neutral`` was added later and is left out of the key while it holds the value that reproduces the
+  behaviour from before it existed, so that finished work keeps its address.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Kind = Literal["experts", "distill", "train", "accuracy", "robustness", "privacy", "embedding"]
+KINDS: tuple[Kind, ...] = ("experts", "distill", "train", "accuracy", "robustness", "privacy", "embedding")
+Init = Literal["noise", "real"]
+Architecture = Literal["convnet3", "resnet18", "vgg16"]
+Norm = Literal["instance", "batch", "layer", "group", "none"]
+Augmentation = Literal["dsa", "none"]
+
+VERSIONS: dict[Kind, int] = {
+    "experts": 1, "distill": 1, "train": 1, "accuracy": 1, "robustness": 1, "privacy": 1, "embedding": 1,
+}  # fmt: skip
+"""Raised by hand when the results of a kind change; CHANGELOG.md then says so under *Invalidates*."""
+
+
+class Config(BaseModel):
+    """Base of all stage configurations: immutable, unknown fields are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    outside_key: ClassVar[frozenset[str]] = frozenset()
+    neutral: ClassVar[dict[str, Any]] = {}
+
+    def key_material(self) -> dict[str, Any]:
+        """The part of the configuration that determines the result, as JSON types."""
+        material: dict[str, Any] = {}
+        for name in type(self).model_fields:
+            value = getattr(self, name)
+            if name in self.outside_key or (name in self.neutral and value == self.neutral[name]):
+                continue
+            material[name] = _material(value)
+        return material
+
+
+def _material(value: Any) -> Any:
+    if isinstance(value, Config):
+        return value.key_material()
+    if isinstance(value, list | tuple):
+        return [_material(item) for item in value]
+    if isinstance(value, dict):
+        return {str(name): _material(item) for name, item in value.items()}
+    return value
+
+
+class DatasetConfig(Config):
+    """Which images, and the constants they are normalised with."""
+
+    outside_key: ClassVar[frozenset[str]] = frozenset({"name", "base", "folder", "resize"})
+
+    name: str
+    """The name used in the sweep."""
+    base: str
+    """The known data set whose loader, constants and label column apply (``like`` in the sweep)."""
+    folder: str | None = None
+    """Folder below DDRAY_DATA when it is not the known data set's own."""
+    resize: int | None = Field(default=None, ge=4, le=256)
+    """Height and width in pixels to which images are resized when the cache is built (the digest covers it)."""
+    digest: str
+    """Content digest of both splits in canonical order, after resizing: ``sha256:…``."""
+    num_classes: int = Field(ge=2)
+    image_size: int = Field(ge=4)
+    """Height = width, pixels, after resizing."""
+    channels: Literal[1, 3]
+    mean: tuple[float, ...]
+    """Per channel, of images scaled to [0, 1]."""
+    std: tuple[float, ...]
+    flip: bool = True
+    """Whether a mirrored image keeps its meaning: false for digits (the authors drop the flip there)."""
+
+
+class OriginConfig(Config):
+    """What is distilled: a training set or a part of it.
+
+    ``full``: every training image of the classes. ``draw``: ``per_class`` random images of each class.
+    ``pool``: row ``row`` of a membership matrix over a pool of 2 * ``per_class`` images per class; row 2k + 1 is the
+    complement of row 2k.
+    """
+
+    kind: Literal["full", "draw", "pool"] = "full"
+    per_class: int | None = Field(default=None, ge=1)
+    draw: int | None = Field(default=None, ge=0)
+    row: int | None = Field(default=None, ge=0)
+    classes: tuple[int, ...]
+    """The data set's own label numbers, ascending. Inside a stage, labels are positions in this list."""
+
+    @model_validator(mode="after")
+    def _fields_fit_the_kind(self) -> OriginConfig:
+        wanted = {"full": (), "draw": ("per_class", "draw"), "pool": ("per_class", "draw", "row")}[self.kind]
+        for name in ("per_class", "draw", "row"):
+            if (getattr(self, name) is not None) != (name in wanted):
+                raise ValueError(f"origin kind {self.kind!r} takes {wanted or 'no further fields'}, got {name}")
+        if list(self.classes) != sorted(set(self.classes)):
+            raise ValueError(f"classes must ascend without repeats, got {self.classes}")
+        return self
+
+
+class NetworkConfig(Config):
+    """One network, complete: its parameter count follows from these fields."""
+
+    architecture: Architecture
+    norm: Norm
+    width: int = Field(ge=1)
+    """Filters of the first block (128 for ConvNet3, 64 for ResNet18 and VGG16)."""
+    depth: int = Field(ge=1)
+    """Blocks (3 for ConvNet3), or the layers in the name (18, 16)."""
+    image_size: int
+    channels: Literal[1, 3]
+    num_classes: int = Field(ge=2)
+
+
+class RecipeConfig(Config):
+    """How a network is trained on a set. The named recipes are in ``protocols.py``."""
+
+    epochs: int | None = Field(default=None, ge=1)
+    """Passes over the set. Exactly one of ``epochs`` and ``steps`` is given."""
+    steps: int | None = Field(default=None, ge=1)
+    """Optimiser steps; the last pass over the set is cut short when they run out."""
+    lr: float = Field(gt=0)
+    momentum: float = Field(ge=0, lt=1)
+    weight_decay: float = Field(ge=0)
+    milestones: tuple[float, ...]
+    """Fractions of the training after which the learning rate is multiplied by ``gamma``."""
+    gamma: float = Field(gt=0, le=1)
+    batch: int = Field(ge=1)
+    """Images per step; a set with fewer images is one batch."""
+    augmentation: Literal["dsa", "idc", "none"]
+    cutmix: float = Field(default=0.0, ge=0, le=1)
+    """Probability per batch of CutMix."""
+
+    @model_validator(mode="after")
+    def _one_length(self) -> RecipeConfig:
+        if (self.epochs is None) == (self.steps is None):
+            raise ValueError("give exactly one of epochs and steps")
+        return self
+
+
+class MethodSettings(Config):
+    """Base of the methods' settings. A method adds its own fields.
+
+    ``iterations`` is a budget: it does not change the path of the optimisation, only where it ends. Methods for
+    which that holds list it in ``budget``, and a longer budget continues a shorter one.
+    """
+
+    budget: ClassVar[str | None] = None
+
+
+class RandomSettings(MethodSettings):
+    """Real images drawn at random; nothing to set."""
+
+
+class FullSettings(MethodSettings):
+    """The whole origin; nothing to set."""
+
+
+class DMSettings(MethodSettings):
+    """Distribution matching (Zhao & Bilen, WACV 2023)."""
+
+    budget: ClassVar[str | None] = "iterations"
+
+    iterations: int = Field(default=20_000, ge=1)
+    """Image updates. The authors' loop runs one more."""
+    lr_img: float = Field(default=1.0, gt=0)
+    """Learning rate of the images, in normalised units. By IPC: see the presets."""
+    momentum_img: float = Field(default=0.5, ge=0, lt=1)
+    batch_real: int = Field(default=256, ge=1)
+    """Real images per class and iteration; a class with fewer gives all it has."""
+    architecture: Architecture = "convnet3"
+    """The network whose random embeddings are matched, not the one that is evaluated."""
+    width: int | None = None
+    norm: Norm | None = None
+
+
+class DistillConfig(Config):
+    """Make a distilled set from an origin."""
+
+    method: str
+    method_version: int = Field(ge=1)
+    dataset: DatasetConfig
+    origin: OriginConfig
+    ipc: int = Field(ge=1)
+    init: Init | None
+    """None for methods without a start (``random``)."""
+    augmentation: Augmentation | None
+    """The axis ``distill_aug``; None for methods that use none."""
+    network: NetworkConfig | None
+    """The network the method matches on; None for methods without one."""
+    settings: dict[str, Any]
+    """The method's settings with defaults filled in, as JSON types."""
+    distill_seed: int = Field(ge=0)
+
+    def lineage_material(self, budget: str | None) -> dict[str, Any]:
+        """Key material without the budget: equal for stages that follow the same path to different lengths."""
+        material = self.key_material()
+        material["settings"] = {name: value for name, value in material["settings"].items() if name != budget}
+        return material
+
+
+class TrainConfig(Config):
+    """Train one network on a distilled set (input ``set``) or, for ``full``, on an origin."""
+
+    dataset: DatasetConfig
+    origin: OriginConfig
+    """What is trained on when there is no input ``set``; always gives the classes that are tested."""
+    on_origin: bool
+    """True: train on the origin itself (method ``full``). False: on the input ``set``."""
+    network: NetworkConfig
+    recipe: RecipeConfig
+    seed: int = Field(ge=0)
+    curve_points: int = Field(default=20, ge=0)
+    """Epochs, evenly spaced and ending with the last, at which accuracy is recorded. Nothing reads it to choose."""
+    curve_images: int = Field(default=1000, ge=1)
+    """Test images of that record: the first ones of each class in canonical order, equally many per class."""
+
+
+class AccuracyConfig(Config):
+    """Accuracy and class fairness of the input ``model``, from its stored logits."""
+
+    num_classes: int = Field(ge=2)
+
+
+class RobustnessConfig(Config):
+    """Adversarial robustness of the input ``model``."""
+
+    attacks: tuple[str, ...] = ("deepfool_l2", "deepfool_linf")
+    images: int = Field(default=1000, ge=1)
+    dataset: DatasetConfig | None = None
+
+
+class PrivacyConfig(Config):
+    """Membership inference against a point."""
+
+    audit: tuple[Literal["seed", "pool"], ...] = ("seed", "pool")
+    rows: int = Field(default=16, ge=4, multiple_of=2)
+    targets: int = Field(default=3, ge=1)
+
+
+class EmbeddingConfig(Config):
+    """Joint t-SNE of real and distilled images."""
+
+    perplexity: float = Field(default=50.0, gt=0)
+
+
+StageConfig = DistillConfig | TrainConfig | AccuracyConfig | RobustnessConfig | PrivacyConfig | EmbeddingConfig

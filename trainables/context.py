@@ -1,0 +1,56 @@
+"""What a stage is given besides its configuration and inputs: a place, a way to report, a way to be interrupted.
+
+No torch here. ``ddray/run/stage.py`` implements the protocol for every executor; tests use a folder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Protocol
+
+
+class Interrupted(Exception):
+    """The stage was asked to stop and has saved a checkpoint; running it again continues there."""
+
+
+class StageFailure(Exception):
+    """The computation itself cannot go on (divergence, NaN). The message names the iteration and the cause."""
+
+
+Save = Callable[[Path], None]
+"""Writes the state after the current iteration into the given empty folder."""
+
+
+class Context(Protocol):
+    """One running stage's surroundings."""
+
+    device: str
+    """``cpu`` or ``cuda``: where tensors go."""
+    data: Path
+    """DDRAY_DATA."""
+    cache: Path
+    """DDRAY_CACHE: decoded data, local to the node."""
+
+    def restore(self) -> tuple[int, Path] | None:
+        """The furthest usable checkpoint: (iterations done, folder), or None to start at zero."""
+
+    def iterations(self, total: int, *, start: int = 0, save: Save | None = None, unit: str = "it") -> Iterator[int]:
+        """Count from ``start`` to ``total``, taking care of everything around the loop body.
+
+        After the body of each iteration it reports progress, writes snapshots at fixed iterations and checkpoints
+        now and then through ``save``, and when a stop was asked for saves and raises ``Interrupted``. *When* it saves
+        depends on the clock; what the loop computes never does.
+
+        Args:
+            total: Iterations when done.
+            start: Iterations already done (from ``restore``).
+            save: Writes the state. Without it the loop is polled for a stop but starts again from the beginning.
+            unit: What is counted, for the progress display.
+
+        Raises:
+            Interrupted: A stop was asked for.
+        """
+
+    def measure(self, **values: float) -> None:
+        """Latest values of named quantities (a loss), for the progress display and the stage's own log."""

@@ -1,0 +1,1 @@
+"""Data sets in canonical order, origins, and the DSA augmentation. Imports nothing."""

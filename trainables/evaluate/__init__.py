@@ -1,0 +1,1 @@
+"""Evaluations: pure functions of stored logits and models. Imports nothing."""

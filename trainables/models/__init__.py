@@ -1,0 +1,1 @@
+"""The networks. Imports nothing; see ``build.py``."""

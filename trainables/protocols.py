@@ -1,0 +1,42 @@
+"""The named training protocols: recipes with their sources. No torch.
+
+``docs/protocols.md`` shows this table; a test keeps the two equal.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from trainables.configs import RecipeConfig
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """A recipe under the name that every row carries."""
+
+    recipe: RecipeConfig
+    source: str
+
+
+def _sgd(epochs: int, augmentation: str, **other: object) -> RecipeConfig:
+    """The DC family's optimiser: SGD 0.01, momentum 0.9, weight decay 5e-4, one drop by ten at half, batches of 256."""
+    values: dict[str, object] = {
+        "epochs": epochs, "lr": 0.01, "momentum": 0.9, "weight_decay": 5e-4, "milestones": (0.5,), "gamma": 0.1,
+        "batch": 256, "augmentation": augmentation,
+    }  # fmt: skip
+    return RecipeConfig.model_validate({**values, **other})
+
+
+PROTOCOLS: dict[str, Protocol] = {
+    "paper2023": Protocol(
+        _sgd(2000, "dsa"),
+        "Chen et al. 2023 give 2000 epochs and 3 repeats and nothing else; the rest is the DC family's recipe",
+    ),
+    "dc300": Protocol(_sgd(300, "none"), "DC (Zhao et al., ICLR 2021): 300 epochs, no augmentation"),
+    "dsa1000": Protocol(_sgd(1000, "dsa"), "DSA (ICML 2021) and DM (WACV 2023): 1000 epochs, DSA augmentation"),
+    "idc": Protocol(
+        _sgd(1000, "idc", batch=64, milestones=(2 / 3, 5 / 6), gamma=0.2, cutmix=0.5),
+        "IDC (Kim et al., ICML 2022): 1000 epochs, batches of 64, x0.2 at 2/3 and 5/6, IDC augmentation and CutMix",
+    ),
+    "quick": Protocol(_sgd(100, "dsa"), "ours: a tenth of dsa1000, to try things out; not a published recipe"),
+}
