@@ -1,0 +1,44 @@
+# Every target sets itself up: a fresh machine needs Python 3.11 or newer and make, nothing else.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.ready
+SWEEP ?= sweeps/quickstart.yaml
+
+.PHONY: help setup quickstart test check bench format clean
+.DEFAULT_GOAL := help
+
+help:  ## what there is
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+setup: $(STAMP)  ## create .venv and install ddray with its tools
+
+$(STAMP): pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit("ddray needs Python 3.11 or newer; set PYTHON=python3.11" if sys.version_info < (3, 11) else 0)'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $(STAMP)
+
+quickstart: setup  ## a real sweep on embedded data, about two minutes on two cores
+	$(BIN)/ddray sweep $(SWEEP)
+	@$(BIN)/ddray report quickstart
+	@echo "Results: $${DDRAY_HOME:-outputs}/results/quickstart   pictures and curves: $(BIN)/ddray ui"
+
+test: setup  ## the suite
+	$(BIN)/python -m pytest $(ARGS)
+
+check: setup  ## format, lint, types, direction of imports
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: setup  ## put the code into shape
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: setup  ## print the figures of docs/benchmarks/
+	$(BIN)/python -m benchmarks.run
+
+clean:  ## remove the virtual environment (results stay)
+	rm -rf $(VENV)

@@ -1,0 +1,193 @@
+"""`ddray status`, `ddray show` and `ddray debug`: looking at what exists, and running one stage by hand."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+from ddray.errors import RequestError
+from ddray.plan.keys import short
+from ddray.results import Results, results_of
+from ddray.settings import Places
+from ddray.store.artifacts import Store
+
+
+def status_facts(places: Places, name: str | None) -> list[dict[str, Any]]:
+    """State of one sweep (by name or path), or of every sweep that was run here.
+
+    Raises:
+        RequestError: The named sweep was never run.
+    """
+    if name is not None:
+        name = Path(name).stem if name.endswith((".yaml", ".yml")) else name
+        if not results_of(places, name).folder.is_dir() and not (places.runs / name).is_dir():
+            raise RequestError([f"{name}: was never run with home {places.home}. Run: ddray sweep FILE"])
+        names = [name]
+    else:
+        names = sorted({entry.name for folder in (places.results, places.runs) if folder.is_dir()
+                        for entry in folder.iterdir()})  # fmt: skip
+    return [_status(places, each) for each in names]
+
+
+def status_text(facts: list[dict[str, Any]]) -> str:
+    """One paragraph per sweep."""
+    if not facts:
+        return "no sweep was run here yet; start with: ddray sweep sweeps/quickstart.yaml"
+    return "\n".join(_status_lines(entry) for entry in facts)
+
+
+def show_facts(places: Places, key: str) -> dict[str, Any]:
+    """Everything known of a key: manifest, failure, claim, checkpoints.
+
+    Raises:
+        RequestError: No key begins so, or several do.
+    """
+    store = _store(places)
+    full = _find(store, key)
+    facts: dict[str, Any] = {"key": full, "failure": store.failure(full), "claim": store.claim(full).holder()}
+    if store.has(full):
+        manifest = store.manifest(full)
+        facts["manifest"] = {name: getattr(manifest, name) for name in manifest.__dataclass_fields__}
+    return facts
+
+
+def show_text(facts: dict[str, Any]) -> str:
+    """The same for people."""
+    lines = [f"key {facts['key']}"]
+    manifest, failure = facts.get("manifest"), facts["failure"]
+    if manifest is not None:
+        lines += [f"finished: {manifest['label']}", "", "inputs:"]
+        lines += [f"  {role}: {short(key)}" for role, key in manifest["inputs"].items()] or ["  none"]
+        lines += ["", "files:"]
+        lines += [f"  {name}  {entry['bytes']} bytes  {entry['sha256'][:12]}" for name, entry in manifest["files"].items()]
+        lines += ["", "provenance:", *_indented(manifest["provenance"]), "", "configuration:"]
+        lines += _indented(manifest["config"])
+    if failure is not None:
+        lines += [f"failed: {failure['label']}", f"cause: {failure['cause']}", "", failure["traceback"].rstrip(), ""]
+        lines += ["configuration:", *_indented(failure["config"]), "", f"run it here: ddray debug {short(facts['key'])}"]
+    if facts["claim"] is not None:
+        lines += ["", f"claimed by process {facts['claim']['pid']} on {facts['claim']['host']}"]
+    return "\n".join(lines)
+
+
+def debug_stage(places: Places, key: str, *, pdb: bool) -> int:
+    """Run one stage in this process, from its recorded failure or its manifest.
+
+    Returns:
+        0 when it succeeds (its artifact is committed), 1 when it fails (the traceback is printed).
+    """
+    from ddray.run.board import Board
+    from ddray.run.stage import Surroundings, _Heart, code_state, run_stage
+
+    store = _store(places)
+    full = _find(store, key)
+    spec = _spec(store, full)
+    if store.has(full):
+        sys.stdout.write(f"{short(full)} is finished already: {spec['label']}\n")
+        return 0
+    surroundings = Surroundings(
+        store=places.store, data=str(places.data), cache=str(places.cache), code=code_state()
+    )
+    sys.stderr.write(f"running {spec['label']} ({short(full)}) here\n")
+    try:
+        with _Heart("debug", Board().tick) as heart:
+            run_stage(spec, store, surroundings, heart, cpus=float(spec.get("cpus", 1)), share=0.0)
+    except Exception:
+        traceback.print_exc()
+        if pdb:
+            import pdb as debugger
+
+            debugger.post_mortem()
+        return 1
+    sys.stdout.write(f"{short(full)} succeeded; run the sweep again to go on\n")
+    return 0
+
+
+def _spec(store: Store, key: str) -> dict[str, Any]:
+    failure = store.failure(key)
+    if failure is not None and "config" in failure:
+        base = failure
+    elif store.has(key):
+        manifest = store.manifest(key)
+        base = {name: getattr(manifest, name) for name in manifest.__dataclass_fields__}
+    else:
+        raise RequestError([f"{short(key)}: nothing was recorded that says how to run it. Run its sweep."])
+    return {
+        "key": key, "lineage": base.get("lineage", key), "budget": base.get("budget"), "kind": base["kind"],
+        "version": base.get("version", 1), "label": base["label"], "config": base["config"],
+        "inputs": base["inputs"], "cpus": base.get("cpus", 1),
+    }  # fmt: skip
+
+
+def _find(store: Store, beginning: str) -> str:
+    known = store.keys() | store.failures()
+    matches = sorted(key for key in known if key.startswith(beginning.lower()))
+    if len(matches) == 1:
+        return matches[0]
+    if not matches:
+        raise RequestError([f"{beginning}: no finished or failed stage has a key that begins so, in {store.location}"])
+    some = ", ".join(short(key) for key in matches[:5])
+    raise RequestError([f"{beginning}: {len(matches)} keys begin so ({some} …); give more characters"])
+
+
+def _store(places: Places) -> Store:
+    if "://" not in places.store and not Path(places.store).is_dir():
+        raise RequestError([f"{places.store}: there is no store here yet. Set DDRAY_STORE, or run a sweep first."])
+    return Store(places.store, places.cache / "artifacts")
+
+
+def _status(places: Places, name: str) -> dict[str, Any]:
+    results: Results = results_of(places, name)
+    facts: dict[str, Any] = {"sweep": name, "results": str(results.folder), "counts": results.state().get("counts")}
+    facts["running"] = None
+    runs = places.runs / name
+    for run in sorted(runs.iterdir(), reverse=True) if runs.is_dir() else []:
+        try:
+            status = json.loads((run / "status.json").read_text())
+        except (OSError, ValueError):
+            continue
+        if status.get("pid") is not None and _alive(status["pid"]):
+            facts["running"] = status
+        break
+    return facts
+
+
+def _status_lines(entry: dict[str, Any]) -> str:
+    from ddray.run.progress import duration
+
+    counts, running = entry["counts"], entry["running"]
+    lines = [entry["sweep"]]
+    if counts:
+        lines.append(
+            f"  points: {counts['done']} of {counts['points']} done, {counts['failed']} failed, "
+            f"{counts['blocked']} blocked"
+        )
+    if running:
+        jobs = running["jobs"]
+        eta = f", about {duration(running['eta'])} left" if running.get("eta") is not None else ""
+        lines.append(f"  running (process {running['pid']}): {jobs['done']} of {jobs['total']} jobs{eta}")
+        for job in running["running"]:
+            at = f" {job['done']}/{job['total']} {job.get('unit', '')}" if job.get("total") else ""
+            lines.append(f"    {job['label']}{at}, {duration(job['seconds'])}")
+    lines.append(f"  results: {entry['results']}")
+    return "\n".join(lines)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _indented(value: Any) -> list[str]:
+    return ["  " + line for line in json.dumps(value, indent=1, sort_keys=True).splitlines()]
+
+

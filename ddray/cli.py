@@ -1,0 +1,275 @@
+"""The command line. Light: heavy imports stand inside the commands that need them."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from ddray.errors import DdrayError
+from ddray.settings import places, set_environment
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def main() -> None:
+    """The console script: every expected error becomes a message and an exit code, never a traceback."""
+    set_environment()
+    try:
+        code = cli.main(standalone_mode=False)
+    except click.exceptions.Abort:
+        click.echo("interrupted", err=True)
+        sys.exit(130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except DdrayError as error:
+        click.echo(str(error), err=True)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        click.echo("interrupted", err=True)
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(0)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="ddray", prog_name="ddray")
+def cli() -> None:
+    """What does a model trained on a distilled set cost you, in accuracy, privacy, robustness and fairness?
+
+    SWEEP is the path of a sweep file, or the name of a sweep that was run before.
+    """
+
+
+def sweep_options(command: Command) -> Command:
+    """SWEEP and what narrows or changes it."""
+    options = [
+        click.argument("sweep"),
+        click.option("--set", "sets", multiple=True, metavar="PATH=VALUE", help="Change one value of the sweep file."),
+        click.option("--profile", "profiles", multiple=True, metavar="NAME", help="Apply a profile of the sweep file."),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def filter_options(command: Command) -> Command:
+    """What narrows what is run, never what counts as coverage."""
+    options = [
+        click.option("--only", multiple=True, metavar="AXIS=A,B", help="Run only points with these values."),
+        click.option("--skip", multiple=True, metavar="AXIS=A,B", help="Leave out points with these values."),
+        click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Run only the first N points."),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def _request(sweep: str, sets: tuple[str, ...], profiles: tuple[str, ...], **filters: Any) -> Any:
+    from dataclasses import replace
+
+    from ddray.results import find_sweep
+
+    found = find_sweep(places(), sweep)
+    if sets or profiles or found.path == Path(sweep):
+        found = replace(found, sets=sets, profiles=profiles)
+    return replace(found, **filters)
+
+
+def prepared_command(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the prepared sweep instead of the arguments that describe it."""
+
+    @wraps(command)
+    def wrapped(sweep: str, sets: tuple[str, ...], profiles: tuple[str, ...], **rest: Any) -> Any:
+        from ddray.plan.prepare import prepare
+        from trainables.data.cache import build
+
+        filters = {name: rest.pop(name) for name in ("only", "skip", "limit") if name in rest}
+        return command(prepare(_request(sweep, sets, profiles, **filters), places(), build), **rest)
+
+    return wrapped
+
+
+@cli.command()
+@sweep_options
+@prepared_command
+def check(prepared: Any) -> None:
+    """Is the sweep file valid? Says everything that is wrong, at once."""
+    points, stages = len(prepared.plan.chains), len(prepared.plan.stages)
+    click.echo(f"{prepared.sweep.name}: valid; {points} points, {stages} stages")
+
+
+@cli.command()
+@sweep_options
+@filter_options
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option("--points", "show_points", is_flag=True, help="List the points.")
+@prepared_command
+def plan(prepared: Any, as_json: bool, show_points: bool) -> None:
+    """How many points, stages and jobs: total, finished, to do, blocked and why. Starts nothing."""
+    from ddray.plan.show import plan_facts, plan_text
+
+    facts = plan_facts(prepared, places())
+    click.echo(json.dumps(facts, sort_keys=True) if as_json else plan_text(prepared, facts, show_points))
+
+
+@cli.command()
+@sweep_options
+@filter_options
+@click.option("--local", is_flag=True, help="Run the jobs in this process, without Ray.")
+@click.option("--address", metavar="HOST:PORT", help="Use the Ray cluster at this address (`auto` on one of its nodes).")
+@click.option("--cpus", type=click.IntRange(min=1), help="CPUs to use on this machine.  [default: all]")
+@click.option("--gpus", type=click.IntRange(min=0), help="GPUs to use on this machine.  [default: all]")
+@click.option("--mlflow/--no-mlflow", default=True, help="Mirror the results to MLflow.", show_default=True)
+@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+def sweep(
+    sweep: str,
+    sets: tuple[str, ...],
+    profiles: tuple[str, ...],
+    only: tuple[str, ...],
+    skip: tuple[str, ...],
+    limit: int | None,
+    local: bool,
+    address: str | None,
+    cpus: int | None,
+    gpus: int | None,
+    mlflow: bool,
+    quiet: bool,
+) -> int:
+    """Compute what is missing of a sweep, then its tables. Running it again continues."""
+    _check_address(address, sweep, local, cpus, gpus)
+    request = _request(sweep, sets, profiles, only=only, skip=skip, limit=limit)
+    from ddray.run.sweep import How, run_sweep
+
+    how = How(local=local, address=address, cpus=cpus, gpus=gpus, mlflow=mlflow, quiet=quiet)
+    return run_sweep(request, how, places())
+
+
+@cli.command()
+@sweep_options
+@click.option("--mlflow", is_flag=True, help="Mirror to MLflow too.")
+@prepared_command
+def collect(prepared: Any, mlflow: bool) -> None:
+    """Rebuild measurements.parquet and coverage.json from the store."""
+    from ddray.results import results_of
+    from ddray.run.sweep import mirror_to_mlflow, rebuild
+    from ddray.store.artifacts import Store
+
+    here = places()
+    store = Store(here.store, here.cache / "artifacts")
+    results = results_of(here, prepared.sweep.name)
+    results.register(prepared.request)
+    finished = rebuild(prepared, results, store)
+    if mlflow:
+        mirror_to_mlflow(prepared, results, store, here)
+    click.echo(f"{results.measurements}: {finished.done} of {finished.points} points done")
+
+
+@cli.command()
+@sweep_options
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@prepared_command
+def report(prepared: Any, as_json: bool) -> None:
+    """Accuracy as in the paper's Table 3, beside the paper's values where comparable."""
+    from ddray.errors import RequestError
+    from ddray.results import results_of
+    from ddray.tables.render import machine_report
+    from ddray.tables.render import report as render
+
+    results = results_of(places(), prepared.sweep.name)
+    if not results.measurements.exists():
+        raise RequestError([
+            f"{prepared.sweep.name}: no results yet in {results.folder}. Run: ddray sweep {prepared.request.path}"
+        ])
+    if as_json:
+        click.echo(json.dumps(machine_report(results.folder), sort_keys=True))
+    else:
+        click.echo(render(results.folder))
+
+
+@cli.command()
+@click.argument("sweep", required=False)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def status(sweep: str | None, as_json: bool) -> None:
+    """What runs and what is done, of one sweep or of all that were run here."""
+    from ddray.browse import status_facts, status_text
+
+    facts = status_facts(places(), sweep)
+    click.echo(json.dumps(facts, sort_keys=True) if as_json else status_text(facts))
+
+
+@cli.command()
+@click.argument("key")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def show(key: str, as_json: bool) -> None:
+    """What is behind a key: configuration, inputs, provenance, or why it failed."""
+    from ddray.browse import show_facts, show_text
+
+    facts = show_facts(places(), key)
+    click.echo(json.dumps(facts, sort_keys=True) if as_json else show_text(facts))
+
+
+@cli.command()
+@click.argument("key")
+@click.option("--pdb", is_flag=True, help="Open the debugger where it fails.")
+def debug(key: str, pdb: bool) -> int:
+    """Run one stage here, in this process, with its traceback."""
+    from ddray.browse import debug_stage
+
+    return debug_stage(places(), key, pdb=pdb)
+
+
+@cli.command()
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def doctor(as_json: bool) -> int:
+    """Is this machine fit: versions, GPU and torch, Ray, data, disk, settings in force."""
+    from ddray.doctor import examine, text
+
+    findings = examine(places())
+    click.echo(json.dumps([finding.as_json() for finding in findings]) if as_json else text(findings))
+    return 3 if any(finding.level == "bad" for finding in findings) else 0
+
+
+@cli.command()
+def schema() -> None:
+    """The JSON schema of sweep files, for editors."""
+    from ddray.plan.schema import json_schema
+
+    click.echo(json.dumps(json_schema(), indent=2, sort_keys=True))
+
+
+@cli.command()
+@click.option("--host", default="127.0.0.1", show_default=True)
+@click.option("--port", default=5000, show_default=True, type=click.IntRange(1, 65535))
+def ui(host: str, port: int) -> int:
+    """Open MLflow on the results."""
+    from ddray.tracking import serve
+
+    return serve(places(), host, port)
+
+
+def _check_address(
+    address: str | None, sweep: str, local: bool, cpus: int | None, gpus: int | None
+) -> None:
+    """Refuse what cannot work before anything else is looked at."""
+    if address is None:
+        return
+    if local:
+        raise click.UsageError("--local and --address exclude each other: --local runs without Ray.")
+    if cpus is not None or gpus is not None:
+        raise click.UsageError("--cpus and --gpus are for a Ray started here; a cluster at --address has its own.")
+    if address.startswith("ray://"):
+        host = address.removeprefix("ray://").split(":")[0]
+        raise click.UsageError(
+            f"--address: got {address!r}; expected `auto` or HOST:PORT, from a node of the cluster. "
+            f"From outside, submit the driver instead:\n    ray job submit --address http://{host}:8265 -- "
+            f"ddray sweep {sweep} --address auto"
+        )

@@ -1,0 +1,199 @@
+"""`ddray doctor`: is this machine fit? Every finding says what to do about it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from ddray.settings import RAY_ENVIRONMENT, Places
+
+Level = Literal["good", "note", "bad"]
+MARKS: dict[Level, str] = {"good": "ok  ", "note": "note", "bad": "BAD "}
+LIBRARIES = ("torch", "torchvision", "ray", "mlflow", "pyarrow", "pydantic", "scikit-learn", "foolbox", "safetensors")
+FREE_WARNING_BYTES = 5 * 2**30
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of the examination."""
+
+    level: Level
+    what: str
+    value: str
+    remedy: str = ""
+
+    def as_json(self) -> dict[str, str]:
+        return {"level": self.level, "what": self.what, "value": self.value, "remedy": self.remedy}
+
+
+def examine(places: Places) -> list[Finding]:
+    """All findings; nothing is changed."""
+    return [
+        *_versions(), *_shadows(), *_torch(), *_ray(), *_folders(places), *_data(places), *_settings(places),
+    ]  # fmt: skip
+
+
+def text(findings: list[Finding]) -> str:
+    """One line each, the remedy below what needs one."""
+    width = max(len(finding.what) for finding in findings)
+    lines = []
+    for finding in findings:
+        lines.append(f"{MARKS[finding.level]} {finding.what:<{width}}  {finding.value}")
+        if finding.remedy:
+            lines.append(f"     {'':<{width}}  -> {finding.remedy}")
+    bad = sum(finding.level == "bad" for finding in findings)
+    lines.append("this machine is fit" if not bad else f"{bad} finding(s) to mend")
+    return "\n".join(lines)
+
+
+def _versions() -> Iterator[Finding]:
+    python = platform.python_version()
+    fit = sys.version_info >= (3, 11)
+    yield Finding("good" if fit else "bad", "python", f"{python} ({sys.executable})", "" if fit else "use 3.11 or newer")
+    for name in ("ddray", *LIBRARIES):
+        try:
+            yield Finding("good", name, importlib.metadata.version(name))
+        except importlib.metadata.PackageNotFoundError:
+            yield Finding("bad", name, "not installed", "install ddray with its dependencies: make setup")
+
+
+def _shadows() -> Iterator[Finding]:
+    """Folders that Python would import instead of the packages of the same name."""
+    for name in ("mlflow", "ddray", "trainables"):
+        found = importlib.util.find_spec(name)
+        if found is None or found.origin is None:
+            yield Finding(
+                "bad", f"import {name}", "finds a folder, not the package",
+                f"a folder called {name} is on Python's path and the package is not; run from elsewhere or install it",
+            )  # fmt: skip
+    here = Path.cwd()
+    if (here / "mlflow" / "__init__.py").exists():
+        yield Finding("bad", "folder mlflow/", f"{here / 'mlflow'} has an __init__.py", "it hides MLflow: remove the file")
+    if (here / "ddray").is_dir() and not (here / "ddray" / "__init__.py").exists():
+        yield Finding(
+            "bad", "folder ddray/", f"{here / 'ddray'} is not the package",
+            "workers started here would import it: change to another directory",
+        )  # fmt: skip
+
+
+def _torch() -> Iterator[Finding]:
+    if importlib.util.find_spec("torch") is None:
+        return
+    import torch
+
+    built = f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPU"
+    if not torch.cuda.is_available():
+        card = _card_without_torch()
+        if card:
+            yield Finding(
+                "bad", "GPU", f"{card}, but torch (built for {built}) cannot use it",
+                "install the wheel that fits the driver; see README, Installation",
+            )  # fmt: skip
+        else:
+            yield Finding("note", "GPU", f"none; torch is built for {built}, everything runs on the CPU")
+        return
+    architectures = set(torch.cuda.get_arch_list())
+    for number in range(torch.cuda.device_count()):
+        name = torch.cuda.get_device_name(number)
+        major, minor = torch.cuda.get_device_capability(number)
+        memory = torch.cuda.get_device_properties(number).total_memory / 2**30
+        value = f"{name}, {memory:.0f} GiB, sm_{major}{minor}; torch built for {built}"
+        if f"sm_{major}{minor}" in architectures or f"compute_{major}{minor}" in architectures:
+            yield Finding("good", f"GPU {number}", value)
+        else:
+            yield Finding(
+                "bad", f"GPU {number}", f"{value}, which holds {', '.join(sorted(architectures))} only",
+                f"install a wheel with sm_{major}{minor}; for a V100 (sm_70) a CUDA 12.6 or older one, see README",
+            )  # fmt: skip
+
+
+def _card_without_torch() -> str:
+    """The name of a card that the driver's tool sees, or ""."""
+    import subprocess
+
+    if shutil.which("nvidia-smi") is None:
+        return ""
+    try:
+        ran = subprocess.run(
+            ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"], capture_output=True, text=True, timeout=20
+        )
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return ran.stdout.strip().replace("\n", ", ") if ran.returncode == 0 else ""
+
+
+def _ray() -> Iterator[Finding]:
+    if importlib.util.find_spec("ray") is None:
+        return
+    shared = Path("/dev/shm")
+    if shared.is_dir():
+        free = shutil.disk_usage(shared).free
+        small = free < 300 * 2**20
+        yield Finding(
+            "bad" if small else "good", "/dev/shm", f"{free / 2**30:.1f} GiB free",
+            "Ray's object store needs 256 MiB here; in Docker: --shm-size=1g" if small else "",
+        )  # fmt: skip
+    if os.environ.get("RAY_ADDRESS"):
+        yield Finding(
+            "note", "RAY_ADDRESS", os.environ["RAY_ADDRESS"],
+            "ddray starts its own Ray unless --address is given; Ray itself may prefer this variable",
+        )  # fmt: skip
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    yield Finding("good", "CPUs", str(cpus))
+
+
+def _folders(places: Places) -> Iterator[Finding]:
+    for name, folder in (("DDRAY_HOME", places.home), ("DDRAY_CACHE", places.cache)):
+        existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
+        if not os.access(existing, os.W_OK):
+            yield Finding("bad", name, f"{folder} is not writable", f"set {name} to a folder you can write to")
+            continue
+        free = shutil.disk_usage(existing).free
+        scarce = free < FREE_WARNING_BYTES
+        yield Finding(
+            "note" if scarce else "good", name, f"{folder} ({free / 2**30:.0f} GiB free)",
+            "little space is left" if scarce else "",
+        )  # fmt: skip
+
+
+def _data(places: Places) -> Iterator[Finding]:
+    from trainables.data.index import find_index
+    from trainables.data.known import KNOWN
+
+    for name in KNOWN:
+        if name == "digits":
+            yield Finding("good", "data digits", "embedded in scikit-learn")
+        elif find_index(name, None, None, places.data, places.cache) is not None:
+            yield Finding("good", f"data {name}", f"decoded in {places.cache}")
+        elif any((places.data / folder).exists() for folder in _folders_of(name)):
+            yield Finding("good", f"data {name}", f"found in {places.data}, decoded at first use")
+        else:
+            yield Finding("note", f"data {name}", f"not in {places.data}; downloaded at first use where that is possible")
+
+
+def _folders_of(name: str) -> tuple[str, ...]:
+    """Folders under DDRAY_DATA in which a data set is looked for: ours, then torchvision's."""
+    others = {
+        "cifar10": ("cifar-10-batches-py",), "cifar100": ("cifar-100-python",), "mnist": ("MNIST",),
+        "fashion_mnist": ("FashionMNIST",), "svhn": ("train_32x32.mat",), "tiny_imagenet": ("tiny-imagenet-200",),
+    }  # fmt: skip
+    return (name, *others.get(name, ()))
+
+
+def _settings(places: Places) -> Iterator[Finding]:
+    yield Finding("note", "DDRAY_STORE", places.store)
+    yield Finding("note", "DDRAY_DATA", str(places.data))
+    for name, (value, reason) in RAY_ENVIRONMENT.items():
+        actual = os.environ.get(name, value)
+        mark = "" if actual == value else f" (ddray's own choice is {value})"
+        yield Finding("note", name, f"{actual}{mark}: {reason}")
+
+

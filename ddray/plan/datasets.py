@@ -1,0 +1,97 @@
+"""The data sets of a sweep as the planner needs them: constants, class sizes, content digest.
+
+The digest is part of every key. It is pinned for data sets we have seen; for others it is known once the decoded
+cache exists. Until then planning goes on with a placeholder (nothing of such a data set can be finished), and
+``read_all``, which running a sweep asks for, decodes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from ddray.errors import EnvironmentProblem, RequestError
+from ddray.plan.grammar import Sweep
+from trainables.configs import DatasetConfig
+from trainables.data.index import Index, find_index, resized_digest
+from trainables.data.known import KNOWN
+from trainables.data.layout import DataBroken, DataMissing
+
+
+class Build(Protocol):
+    """``trainables.data.cache.build``: handed in, because decoding loads heavy libraries and planning must not."""
+
+    def __call__(
+        self, base: str, folder: str | None, resize: int | None, data: Path, cache: Path, *, download: bool = False
+    ) -> Index: ...
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetFacts:
+    """One data set of a sweep."""
+
+    config: DatasetConfig
+    train_per_class: int
+    """Images in the smallest training class."""
+    test_per_class: int
+    read: bool
+    """Whether the digest is real. False: the data set has not been seen on this machine yet."""
+
+
+def resolve(
+    sweep: Sweep, names: Iterable[str], data: Path, cache: Path, build: Build, *, read_all: bool = False
+) -> dict[str, DatasetFacts]:
+    """Facts of the named data sets.
+
+    Args:
+        sweep: Holds the declared data sets.
+        names: The names that points use.
+        data: DDRAY_DATA.
+        cache: DDRAY_CACHE.
+        build: Decodes a data set. Declared folders are decoded at once when they are there, because nothing is known
+            of them otherwise.
+        read_all: Decode (and for known data sets download) everything that has not been read yet.
+
+    Raises:
+        RequestError: A data set is broken: the message names file and row.
+        EnvironmentProblem: It is not there; the message says where to put it.
+    """
+    return {name: _resolve(sweep, name, data, cache, build, read_all) for name in dict.fromkeys(names)}
+
+
+def _resolve(sweep: Sweep, name: str, data: Path, cache: Path, build: Build, read_all: bool) -> DatasetFacts:
+    declared = sweep.datasets.get(name)
+    base = declared.like if declared is not None else name
+    folder = declared.folder if declared is not None else None
+    resize = declared.resize if declared is not None else None
+    known = KNOWN[base]
+    pinned = known.digest if folder is None else None
+    if pinned is not None and resize is not None:
+        pinned = resized_digest(pinned, resize)
+    try:
+        index = find_index(base, folder, resize, data, cache)
+        if index is None and (read_all or (folder is not None and (data / folder).is_dir())):
+            index = build(base, folder, resize, data, cache, download=read_all)
+    except DataBroken as error:
+        raise RequestError([str(error)]) from error
+    except DataMissing as error:
+        raise EnvironmentProblem(str(error)) from error
+    digest = index.digest if index is not None else pinned or f"unread:{name}"
+    config = DatasetConfig(
+        name=name, base=base, folder=folder, resize=resize, digest=digest, num_classes=known.num_classes,
+        image_size=resize or known.image_size, channels=1 if known.channels == 1 else 3, mean=known.mean,
+        std=known.std, flip=known.flip,
+    )  # fmt: skip
+    return DatasetFacts(
+        config=config,
+        train_per_class=min(index.train_counts) if index is not None else known.train_per_class,
+        test_per_class=min(index.test_counts) if index is not None else known.test_per_class,
+        read=index is not None or pinned is not None,
+    )
+
+
+def class_sizes(facts: Mapping[str, DatasetFacts]) -> dict[str, int]:
+    """Training images in the smallest class of each data set."""
+    return {name: fact.train_per_class for name, fact in facts.items()}

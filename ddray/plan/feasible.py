@@ -1,0 +1,148 @@
+"""Which points cannot be: more images or classes than the data has, networks that cannot take the image size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ddray.plan.grammar import Grid, Sweep
+from trainables.data.known import KNOWN
+from trainables.methods import METHODS
+
+if TYPE_CHECKING:
+    from ddray.plan.grid import GridPoint
+
+ClassSize = Callable[[str], int | None]
+"""Data set's name -> training images in its smallest class, or None where it is not known yet."""
+NetworkProblem = Callable[[str, int, int], str | None]
+"""(architecture, image size in pixels, channels) -> why it cannot be, or None."""
+
+
+def network_problem(architecture: str, image_size: int, channels: int) -> str | None:
+    """Why a network cannot take images, or None.
+
+    Args:
+        architecture: ``convnet3``, ``resnet18`` or ``vgg16``.
+        image_size: Height = width, pixels.
+        channels: 1 or 3; all three take both.
+    """
+    # ConvNet3 and VGG16 halve the image 3 and 5 times, and 28 pixels are padded to 32; beyond 64 pixels the authors
+    # use deeper ConvNets.
+    smallest, largest = {"convnet3": (8, 64), "resnet18": (8, 256), "vgg16": (28, 256)}[architecture]
+    if smallest <= image_size <= largest:
+        return None
+    return f"{architecture} takes images of {smallest} to {largest} pixels"
+
+
+def known_class_size(sweep: Sweep) -> ClassSize:
+    """Class sizes of known data sets; None for declared folders, which have to be looked at."""
+
+    def size(name: str) -> int | None:
+        declared = sweep.datasets.get(name)
+        if declared is None:
+            return KNOWN[name].train_per_class
+        return KNOWN[declared.like].train_per_class if declared.folder is None else None
+
+    return size
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """A data set's constants."""
+
+    num_classes: int
+    image_size: int
+    channels: int
+
+
+def facts_of(sweep: Sweep, name: str) -> Facts:
+    declared = sweep.datasets.get(name)
+    known = KNOWN[declared.like if declared is not None else name]
+    size = declared.resize if declared is not None else None
+    return Facts(known.num_classes, size or known.image_size, known.channels)
+
+
+def impossible(
+    sweep: Sweep, points: Sequence[GridPoint], class_size: ClassSize, network_problem: NetworkProblem
+) -> list[str]:
+    """Each combination that cannot be, once per grid. Grids are few, so their names stand for them in sets."""
+    grids = {grid.name: grid for grid in sweep.grids}
+    facts = {name: facts_of(sweep, name) for name in dict.fromkeys(point.dataset for point in points)}
+    sizes = {name: class_size(name) for name in facts}
+    problems = []
+    for name, dataset, architecture in dict.fromkeys((p.grid.name, p.dataset, p.architecture) for p in points):
+        grid, image = grids[name], facts[dataset]
+        reason = network_problem(architecture, image.image_size, image.channels)
+        if reason is not None:
+            problems.append(_too_small(grid, _place(grid, "architecture", architecture), reason, dataset, image))
+    for name, dataset, method in dict.fromkeys((p.grid.name, p.dataset, p.method) for p in points):
+        grid, image = grids[name], facts[dataset]
+        matched = _matching_network(method, grid.settings.get(method, {}))
+        reason = network_problem(matched, image.image_size, image.channels) if matched is not None else None
+        if reason is not None:
+            given = "architecture" in grid.settings.get(method, {})
+            path = f"settings.{method}.architecture" if given else _place(grid, "method", method)
+            problems.append(_too_small(grid, path, f"{method} matches on {reason}", dataset, image))
+    for name, dataset, wanted in dict.fromkeys((p.grid.name, p.dataset, p.num_classes) for p in points):
+        total = facts[dataset].num_classes
+        if wanted is not None and wanted > total:
+            grid = grids[name]
+            problems.append(
+                grid.say(
+                    _place(grid, "num_classes", wanted),
+                    f"more classes than {dataset} has; got {wanted}; expected 2 to {total}. Exclude the pair.",
+                )
+            )
+    for name, dataset, origin in dict.fromkeys((p.grid.name, p.dataset, p.origin_per_class) for p in points):
+        size = sizes[dataset]
+        if origin is not None and size is not None and origin > size:
+            grid = grids[name]
+            problems.append(
+                grid.say(
+                    _place(grid, "origin_per_class", origin),
+                    f"more images than the smallest class of {dataset} has; got {origin}; expected at most {size}. "
+                    "Exclude the pair, or use null for all of them.",
+                )
+            )
+    drawn = dict.fromkeys(
+        (p.grid.name, p.dataset, p.origin_per_class, p.ipc)
+        for p in points
+        if p.ipc is not None and (p.method == "random" or p.init == "real")
+    )
+    for name, dataset, origin, ipc in drawn:
+        size = sizes[dataset]
+        limit = size if origin is None else origin
+        if limit is not None and ipc is not None and ipc > limit:
+            grid = grids[name]
+            what = f"a class of {dataset}" if origin is None else f"a class of the origin (origin_per_class {origin})"
+            problems.append(
+                grid.say(
+                    _place(grid, "ipc", ipc),
+                    f"more images than {what} holds, for random or init real; got {ipc}; expected at most {limit}. "
+                    "Exclude the pair.",
+                )
+            )
+    return problems
+
+
+def _place(grid: Grid, axis: str, value: Any) -> str:
+    """The path of an axis' value."""
+    values = grid.axes.get(axis, ())
+    return f"axes.{axis}.{values.index(value)}" if value in values else f"axes.{axis}"
+
+
+def _too_small(grid: Grid, path: str, reason: str, dataset: str, image: Facts) -> str:
+    return grid.say(
+        path,
+        f"cannot take the images of {dataset}; got {image.image_size} pixels; expected: {reason}. "
+        "Exclude the pair, or declare the data set with another size (resize) under datasets.",
+    )
+
+
+def _matching_network(method: str, settings: Mapping[str, Any]) -> str | None:
+    """The network that a method distils with, where it has one."""
+    model = METHODS[method].settings
+    if model is None or "architecture" not in model.model_fields:
+        return None
+    return str(settings.get("architecture", model.model_fields["architecture"].default))

@@ -1,0 +1,449 @@
+"""Sweep files, their includes, profiles and ``--set`` -> one resolved, validated ``Sweep``.
+
+What the keys mean stands in ``schema.py``, what points come out in ``grid.py``. Values are laid over one another as
+nodes, so that everything that is said later about a value still names the line that gave it. The layers of one grid,
+each over the one before:
+
+    defaults of its file, the grid, per profile its defaults and its patch of the grid, then the same two of --set
+
+A profile of a file applies to that file's grids; one of an including file applies to all grids below it, afterwards.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ddray.errors import RequestError
+from ddray.plan import fields
+from ddray.plan.fields import Node, Steps, mapping, merge, plain, show, suggest
+from ddray.plan.problems import Problem, check
+from ddray.plan.schema import AXES, DEFAULT_PROTOCOL, Block, DatasetBlock, Notify, Resource, json_schema
+from ddray.plan.sources import Document, Reader
+from trainables.data.known import KNOWN
+
+__all__ = ["AXES", "DatasetDecl", "Grid", "NotifyDecl", "ResourceDecl", "Sweep", "attempt", "json_schema", "load"]
+
+Values = Mapping[str, tuple[Any, ...]]
+"""Axis -> its values."""
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetDecl:
+    """A data set that the sweep declares."""
+
+    name: str
+    folder: str | None
+    """Below DDRAY_DATA; None: the known data set's own place."""
+    like: str
+    """Known data set whose constants, presets and label column apply."""
+    resize: int | None
+    """Height and width in pixels; None: as stored."""
+
+
+@dataclass(frozen=True, slots=True)
+class ResourceDecl:
+    """What the sweep asks for; None leaves our own choice."""
+
+    cpus: int | None
+    gpu: float | None
+    """Share of one GPU, 0 to 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class NotifyDecl:
+    """What runs when the sweep ends."""
+
+    command: str
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """One named grid with everything laid over it."""
+
+    name: str
+    file: str
+    axes: Values
+    """In the order of the file, defaults first."""
+    exclude: tuple[Values, ...]
+    exclude_inherited: bool
+    """``exclude`` stands in some defaults; entries that do not concern this grid are then no mistake."""
+    settings: Mapping[str, Mapping[str, Any]]
+    """Method -> the settings that were given, as JSON types."""
+    protocol: str
+    """Name of the training recipe."""
+    train: Mapping[str, Any]
+    """Values given instead of the recipe's. At most one of epochs and steps."""
+    evaluations: Mapping[str, Mapping[str, Any]]
+    """Kind -> the settings that were given, beyond ``accuracy``, which every point gets."""
+    doubtful: frozenset[str] = field(default=frozenset(), compare=False)
+    """Axes that lost values to other problems: nothing is concluded from what they lack."""
+    node: Node = field(default=Node({}, "?"), compare=False, repr=False)
+
+    def where(self, path: Sequence[str | int] | str = ()) -> str:
+        """``file:line`` (or ``--set``) of a path below the grid, as ``axes.ipc``, or ``axes.ipc.2`` for a value."""
+        return fields.where(self.node, path)
+
+    def say(self, path: str, what: str) -> str:
+        """A message about a path below the grid."""
+        shown = ".".join(part for part in path.split(".") if not part.isdecimal())
+        return f"{self.where(path)}: grids.{self.name}{'.' if shown else ''}{shown}: {what}"
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """A validated request: what is to be computed, from which files."""
+
+    name: str
+    """Stem, ``@profile`` for each profile, and 6 characters of the ``--set`` values' hash where there are any."""
+    stem: str
+    path: Path
+    files: tuple[Path, ...]
+    """All files it was read from, this one first."""
+    grids: tuple[Grid, ...]
+    datasets: Mapping[str, DatasetDecl]
+    resources: Mapping[str, ResourceDecl]
+    """By stage kind, method, or ``kind.method``."""
+    notify: NotifyDecl | None
+    digest: str
+    """sha256 of the resolved content: equal for files that ask for the same in other words."""
+
+
+def load(path: Path, *, sets: Sequence[str] = (), profiles: Sequence[str] = ()) -> Sweep:
+    """Read a sweep file with its includes, and lay profiles and ``--set`` over it.
+
+    When something is wrong, what is right is expanded all the same, so that the error also names the combinations that
+    cannot be. (Of a sweep that loads, ``grid.expand`` says that.)
+
+    Args:
+        path: The file.
+        sets: ``PATH=VALUE`` each: a dotted path from the root, a YAML value.
+        profiles: Names of profiles, each laid over the ones before it.
+
+    Raises:
+        RequestError: With everything that is wrong, as ``file:line: path: what``.
+    """
+    sweep, problems = attempt(path, sets=sets, profiles=profiles)
+    if sweep is not None and not problems:
+        return sweep
+    if sweep is not None:
+        from ddray.plan.grid import infeasible  # grid.py stands on this module
+
+        problems = _in_file_order((*problems, *infeasible(sweep)))
+    raise RequestError(problems)
+
+
+def attempt(path: Path, *, sets: Sequence[str] = (), profiles: Sequence[str] = ()) -> tuple[Sweep | None, list[str]]:
+    """Like ``load``, but returns the problems, and with them the sweep without what is wrong, so that more of it can
+    be checked; None when too little is left."""
+    path = Path(path)
+    reader = Reader()
+    root = reader.file(path, None, ())
+    patch = reader.sets(sets)
+    reader.problems += _name_problems(path)
+    sweep = None
+    if root is not None and not reader.newer:
+        sweep = _put_together(reader, root, patch, path, list(profiles))
+    return sweep, _in_file_order(reader.problems)
+
+
+def _name_problems(path: Path) -> list[str]:
+    """The stem becomes a folder's name, to which ``@profile`` is appended."""
+    bad = re.search("[@\x00-\x1f\x7f-\x9f\ud800-\udfff]|^[.-]", path.stem)
+    if bad is None:
+        return []
+    what = f"the file's stem names the results folder; got {show(bad.group())} in it; expected a plain name"
+    return [f"{fields.printable(path)}: {what}. Rename the file."]
+
+
+def _in_file_order(problems: Iterable[str]) -> list[str]:
+    """Messages by file, in the order the files come up, then by line; each once."""
+    files: dict[str, int] = {}
+
+    def rank(message: str) -> tuple[int, int]:
+        place = re.match(r"(.*?):(\d+): ", message)
+        name, line = (place.group(1), int(place.group(2))) if place else (message.split(":")[0], 0)
+        return files.setdefault(name, len(files)), line
+
+    unique = list(dict.fromkeys(problems))
+    ranks = {message: rank(message) for message in unique}
+    return sorted(unique, key=ranks.__getitem__)
+
+
+def _put_together(reader: Reader, root: Document, patch: Node, path: Path, profiles: list[str]) -> Sweep | None:
+    documents = list(root.family())
+    problems = reader.problems
+    owners = _owners(documents, problems)
+    problems += _unknown_profiles(documents, profiles)
+    for document in documents:
+        below = [name for other in document.family() for name, _ in _entries(other.raw, "grids")]
+        for profile, node in _entries(document.node, "profiles"):
+            reader.note(_unknown_grids(document.node, ("profiles", profile), node, below))
+    reader.note(_unknown_grids(patch, (), patch, _names(documents, "grids")))
+    shared = _shared(documents, problems)
+    layers = [*_chosen(documents, profiles), patch]
+    datasets = _datasets(shared.get("datasets"), layers, problems)
+    declared = {name for document in documents for name in _declared(document.raw)} | set(datasets)
+    for document in documents:
+        reader.note(_unknown_datasets(document.node, declared))
+    reader.note(_unknown_datasets(patch, declared))
+    known = frozenset((*KNOWN, *datasets))
+    grids = []
+    for name, owner in owners.items():
+        resolved, inherited = _resolve(name, owner, profiles, patch, problems)
+        if resolved is not None:
+            grids.append(_grid(name, owner, resolved, inherited, known, reader))
+    if not grids and not problems:
+        problems.append(f"{root.name}:1: grids: no grid is left; expected at least one.")
+    resources = _resources(_over(shared.get("resources"), layers, "resources"))
+    notify_node = _over(shared.get("notify"), layers, "notify")
+    notify = NotifyDecl(Notify.model_validate(plain(notify_node)).command) if notify_node is not None else None
+    name = path.stem + "".join(f"@{profile}" for profile in profiles)
+    if patch.value:
+        name += f"-{_sha(plain(patch))[:6]}"
+    return Sweep(
+        name=name, stem=path.stem, path=path, files=tuple(document.path for document in documents),
+        grids=tuple(grids), datasets=datasets, resources=resources, notify=notify,
+        digest=_digest(grids, datasets, resources, notify),
+    )  # fmt: skip
+
+
+def _entries(node: Node, name: str) -> list[tuple[str, Node]]:
+    child = node.get(name)
+    return child.items() if child is not None else []
+
+
+def _names(documents: Sequence[Document], kind: str) -> list[str]:
+    """Names of all grids or profiles, right or wrong."""
+    return list(dict.fromkeys(name for document in documents for name, _ in _entries(document.raw, kind)))
+
+
+def _owners(documents: Sequence[Document], problems: list[str]) -> dict[str, Document]:
+    """Grid -> the file it stands in."""
+    owners: dict[str, Document] = {}
+    for document in documents:
+        for name, _ in _entries(document.node, "grids"):
+            place = fields.where(document.node, ("grids", name))
+            if name in owners:
+                first = fields.where(owners[name].node, ("grids", name))
+                problems.append(f"{place}: grids: two grids are called {show(name)}; first at {first}. Rename one.")
+            else:
+                owners[name] = document
+    return owners
+
+
+def _unknown_profiles(documents: Sequence[Document], profiles: Sequence[str]) -> list[str]:
+    known = _names(documents, "profiles")
+    found = []
+    for position, profile in enumerate(profiles):
+        if profile in profiles[:position]:
+            found.append(f"--profile: {show(profile)} is given twice; expected every profile once.")
+        elif profile not in known:
+            names = ", ".join(known) or "none in this sweep"
+            found.append(
+                f"--profile: unknown profile {show(profile)}; known: {names}. {suggest(profile, known)}".rstrip()
+            )
+    return found
+
+
+def _unknown_grids(root: Node, steps: Steps, node: Node, known: Sequence[str]) -> list[Problem]:
+    found = []
+    for name, _ in _entries(node, "grids"):
+        if name not in known:
+            where = fields.where(root, (*steps, "grids", name))
+            path = fields.dotted((*steps, "grids"))
+            text = f"{where}: {path}: unknown grid {show(name)}; known: {', '.join(known)}. {suggest(name, known)}"
+            found.append(Problem(text.rstrip(), (*steps, "grids", name)))
+    return found
+
+
+def _blocks(node: Node) -> Iterator[tuple[Steps, Node]]:
+    """Every block of a file or patch, chosen or not, with its path."""
+    parts: list[tuple[Steps, Node]] = [((), node)]
+    parts += [(("profiles", name), child) for name, child in _entries(node, "profiles")]
+    for steps, part in parts:
+        defaults = part.get("defaults")
+        if defaults is not None:
+            yield (*steps, "defaults"), defaults
+        for name, grid in _entries(part, "grids"):
+            yield (*steps, "grids", name), grid
+
+
+def _declared(node: Node) -> set[str]:
+    """Data sets that a file declares, in a profile too."""
+    parts = [node, *(profile for _, profile in _entries(node, "profiles"))]
+    return {name for part in parts for name, _ in _entries(part, "datasets")}
+
+
+def _unknown_datasets(root: Node, declared: set[str]) -> list[Problem]:
+    known = list(dict.fromkeys((*KNOWN, *sorted(declared))))
+    found = []
+    for steps, block in _blocks(root):
+        holders: list[Steps] = [("axes", "dataset")]
+        exclude = block.get("exclude")
+        count = len(exclude.value) if exclude is not None and isinstance(exclude.value, list) else 0
+        holders += [("exclude", position, "dataset") for position in range(count)]
+        for holder in holders:
+            values = block.get(*holder)
+            if values is None:
+                continue
+            listed = isinstance(values.value, list)
+            for position, value in enumerate(values.value if isinstance(values.value, list) else [values]):
+                if value.value not in known:
+                    path: Steps = (*steps, *holder, position) if listed else (*steps, *holder)
+                    name = str(value.value)
+                    text = f"{fields.where(root, path)}: {fields.dotted(path)}: unknown data set {show(name)}; known: "
+                    text += f"{', '.join(known)}. {suggest(name, known)}".rstrip()
+                    found.append(Problem(text + " Another folder is declared under datasets.", path))
+    return found
+
+
+def _shared(documents: Sequence[Document], problems: list[str]) -> dict[str, Node]:
+    """``datasets``, ``resources`` and ``notify`` of all files; an including file's values win over the included."""
+    shared: dict[str, Node] = {}
+    givers: dict[tuple[str, str], Document] = {}
+    for document in reversed(documents):  # included files come after the one that includes them
+        for name in ("datasets", "resources", "notify"):
+            node = document.node.get(name)
+            if node is None:
+                continue
+            for entry, value in node.items():
+                giver = givers.get((name, entry))
+                if giver is not None and giver not in document.family():
+                    other = giver.node.get(name, entry)
+                    if other is not None and plain(other) != plain(value):
+                        here, there = (fields.where(where.node, (name, entry)) for where in (document, giver))
+                        problems.append(
+                            f"{here}: {name}.{entry}: differs from {there}; expected the same in all files."
+                        )
+                givers[name, entry] = document
+            shared[name] = merge(shared.get(name), node)
+    return shared
+
+
+def _chosen(documents: Sequence[Document], profiles: Sequence[str]) -> list[Node]:
+    """The chosen profiles of all files, weakest first."""
+    nodes = [document.node.get("profiles", profile) for profile in profiles for document in reversed(list(documents))]
+    return [node for node in nodes if node is not None]
+
+
+def _over(node: Node | None, layers: Sequence[Node], name: str) -> Node | None:
+    patches = [patch for layer in layers if (patch := layer.get(name)) is not None]
+    return functools.reduce(merge, patches, node)
+
+
+def _datasets(node: Node | None, layers: Sequence[Node], problems: list[str]) -> dict[str, DatasetDecl]:
+    node = _over(node, layers, "datasets")
+    found: dict[str, DatasetDecl] = {}
+    for name, entry in node.items() if node is not None else []:
+        assert node is not None
+        place, path = fields.where(node, (name,)), f"datasets.{name}"
+        if name in KNOWN:
+            problems.append(f"{place}: {path}: a known data set has this name already. Choose another name.")
+        elif entry.get("like") is None:
+            problems.append(f"{place}: {path}: missing key 'like'; expected one of {', '.join(KNOWN)}.")
+        else:
+            declared = DatasetBlock.model_validate(plain(entry))
+            folder = declared.folder
+            if folder is not None and (Path(folder).is_absolute() or ".." in Path(folder).parts):
+                place = fields.where(node, (name, "folder"))
+                problems.append(
+                    f"{place}: {path}.folder: outside DDRAY_DATA; got {show(folder)}; expected a path below it."
+                )
+            found[name] = DatasetDecl(name, folder, declared.like, declared.resize)
+    return found
+
+
+def _resources(node: Node | None) -> dict[str, ResourceDecl]:
+    asked = {name: Resource.model_validate(plain(entry)) for name, entry in (node.items() if node is not None else [])}
+    return {name: ResourceDecl(entry.cpus, entry.gpu) for name, entry in asked.items()}
+
+
+def _resolve(
+    name: str, owner: Document, profiles: Sequence[str], patch: Node, problems: list[str]
+) -> tuple[Node | None, bool]:
+    """The grid with its layers laid over one another (None: removed), and whether its exclusions are inherited."""
+    parts: list[tuple[Node, tuple[str, ...]]] = [(owner.node, ())]
+    parts += [(document.node, ("profiles", profile)) for profile in profiles for document in owner.lineage()]
+    parts.append((patch, ()))
+    result = Node({}, fields.where(owner.node, ("grids", name)))
+    inherited = False
+    removed: str | None = None
+    for holder, steps in parts:
+        for place in (("defaults",), ("grids", name)):
+            layer = holder.get(*steps, *place)
+            if layer is None:
+                continue
+            if layer.value is None:
+                removed = fields.where(holder, (*steps, *place))
+            elif removed is not None and place[0] == "grids":
+                here = fields.where(holder, (*steps, *place))
+                problems.append(
+                    f"{here}: grids.{name}: patches a grid that is removed at {removed}. Drop one of the two."
+                )
+            else:
+                if layer.get("exclude") is not None:
+                    inherited = place == ("defaults",)
+                for given, other in (("epochs", "steps"), ("steps", "epochs")):
+                    length = layer.get("train", given)  # two ways to say one thing: the stronger layer's word holds
+                    if length is not None and length.value is not None:
+                        result = fields.without(result, {("train", other)})
+                result = merge(result, layer)
+    return (None if removed else result), inherited
+
+
+def _grid(name: str, owner: Document, node: Node, inherited: bool, known: frozenset[str], reader: Reader) -> Grid:
+    whole = mapping([("grids", node.where, mapping([(name, node.where, node)], node.where))], node.where)
+    block, problems = check(Block, whole, ("grids", name))
+    reader.note(problems)
+    block = block if isinstance(block, Block) else Block()
+    axes = {
+        axis: values
+        for axis, _ in _entries(node, "axes")
+        if (values := _values(getattr(block.axes, axis, None), known if axis == "dataset" else None))
+    }
+    exclude = tuple(
+        {axis: _values(getattr(entry, axis), None) for axis in AXES if getattr(entry, axis) is not None}
+        for entry in block.exclude or ()
+    )
+    train = {key: value for key, value in (block.train or {}).items() if value is not None}
+    return Grid(
+        name=name, file=owner.name, axes=axes, exclude=exclude, exclude_inherited=inherited,
+        settings=block.settings or {}, protocol=block.protocol or DEFAULT_PROTOCOL, train=train,
+        evaluations=block.evaluations or {}, doubtful=frozenset(reader.doubtful), node=node,
+    )  # fmt: skip
+
+
+def _values(values: tuple[Any, ...] | None, known: frozenset[str] | None) -> tuple[Any, ...]:
+    return tuple(value for value in values or () if known is None or value in known)
+
+
+def _digest(
+    grids: Sequence[Grid],
+    datasets: Mapping[str, DatasetDecl],
+    resources: Mapping[str, ResourceDecl],
+    notify: NotifyDecl | None,
+) -> str:
+    content = {
+        "grids": [
+            {
+                "name": grid.name, "axes": list(grid.axes.items()), "exclude": grid.exclude, "settings": grid.settings,
+                "protocol": grid.protocol, "train": grid.train, "evaluations": grid.evaluations,
+            }
+            for grid in grids
+        ],
+        "datasets": {name: [entry.folder, entry.like, entry.resize] for name, entry in datasets.items()},
+        "resources": {name: [entry.cpus, entry.gpu] for name, entry in resources.items()},
+        "notify": notify.command if notify is not None else None,
+    }  # fmt: skip
+    return _sha(content)
+
+
+def _sha(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

@@ -1,0 +1,51 @@
+"""Content addresses: canonical JSON, and the key of a stage.
+
+A key is the SHA-256 of everything that determines a stage's result: kind, hand-set versions, configuration with all
+defaults filled in, the keys of its inputs (and so their whole history), the content digest of the data. It does not
+cover where or when the stage runs; that is provenance and stands in the manifest. Some keys are pinned in
+``tests/unit/test_keys.py``: if one changes, somebody meant it and says so in the changelog.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any, NewType
+
+Key = NewType("Key", str)
+
+SHORT = 12
+"""Characters of a key shown to people; commands accept any unambiguous beginning."""
+
+
+def canonical(value: Any) -> str:
+    """JSON with sorted names and no spaces; the same value always gives the same text.
+
+    Raises:
+        ValueError: The value holds NaN or an infinity, which have no JSON form.
+    """
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def digest(value: Any) -> str:
+    """SHA-256 of the canonical JSON, 64 hexadecimal characters."""
+    return hashlib.sha256(canonical(value).encode()).hexdigest()
+
+
+def stage_key(kind: str, version: int, config: Mapping[str, Any], inputs: Mapping[str, str]) -> Key:
+    """The content address of a stage.
+
+    Args:
+        kind: The stage kind; it prefixes the pre-image, so that no two kinds can share an address.
+        version: The kind's hand-set version.
+        config: ``Config.key_material()``.
+        inputs: Role (``set``, ``model``) to key.
+    """
+    preimage = canonical({"kind": kind, "version": version, "config": config, "inputs": inputs})
+    return Key(hashlib.sha256(f"ddray stage {kind}\n{preimage}".encode()).hexdigest())
+
+
+def short(key: str) -> str:
+    """The form of a key that people see."""
+    return key[:SHORT]

@@ -1,0 +1,336 @@
+"""A grid point becomes its chain of stages: the only place that knows what a method needs.
+
+    experts (MTT) -> distill -> train -> accuracy, robustness, privacy, embedding
+
+Configurations are completed here: presets, defaults, the recipe of the protocol. Stages that several points need come
+out with the same key and are one object.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from ddray.plan import resources
+from ddray.plan.datasets import DatasetFacts
+from ddray.plan.grid import GridPoint
+from ddray.plan.keys import digest, stage_key
+from trainables.configs import (
+    VERSIONS,
+    AccuracyConfig,
+    Config,
+    DistillConfig,
+    Kind,
+    OriginConfig,
+    RecipeConfig,
+    TrainConfig,
+)
+from trainables.data.known import class_subset
+from trainables.methods import METHODS, Method
+from trainables.networks import default_network
+from trainables.presets import Chosen, choose
+from trainables.protocols import PROTOCOLS
+
+AVAILABLE_NETWORKS = frozenset({"convnet3"})
+AVAILABLE_KINDS = frozenset({"distill", "train", "accuracy"})
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Stage:
+    """One content-addressed computation."""
+
+    kind: Kind
+    key: str
+    lineage: str
+    """Shared by stages that follow one path to different budgets; their checkpoints live under it."""
+    budget: int | None
+    """Iterations, where the stage has a budget that a longer one can continue."""
+    version: int
+    label: str
+    config: Config | None
+    """None: this version cannot run the stage, see ``unavailable``."""
+    inputs: tuple[tuple[str, str], ...]
+    """(role, key)."""
+    unavailable: str | None
+    """Why this version cannot run the stage, or None."""
+    cpus: float
+    share: float | None
+    """Share of a GPU; None takes the share of the job."""
+    work: float
+    """Rough GFLOP."""
+
+    def spec(self) -> dict[str, Any]:
+        """Everything a worker needs, as JSON types."""
+        assert self.config is not None, f"{self.label} cannot run"
+        return {
+            "kind": self.kind, "key": self.key, "lineage": self.lineage, "budget": self.budget,
+            "version": self.version, "label": self.label, "config": self.config.model_dump(mode="json"),
+            "inputs": dict(self.inputs),
+        }  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Chain:
+    """A point with its stages, in order, and what its rows say about the recipe."""
+
+    point: GridPoint
+    stages: tuple[Stage, ...]
+    protocol: str
+    """The recipe's name, with ``*`` when any of its values was overridden."""
+    protocol_changes: Mapping[str, Any]
+    """The overridden values."""
+    unpublished: tuple[Chosen, ...]
+    """Settings taken from the nearest published combination because there is none for this one."""
+
+    def stage(self, kind: Kind) -> Stage | None:
+        """The chain's stage of a kind, if it has one."""
+        return next((stage for stage in self.stages if stage.kind == kind), None)
+
+
+class Pipeline:
+    """Makes chains; remembers stages, so that equal ones are the same object."""
+
+    def __init__(self, facts: Mapping[str, DatasetFacts], requests: Mapping[str, resources.Request]) -> None:
+        self.facts = facts
+        self.requests = requests
+        self.stages: dict[str, Stage] = {}
+        self._memo: dict[object, Any] = {}
+
+    def chain(self, point: GridPoint) -> Chain:
+        """The chain of one point."""
+        method = METHODS[point.method]
+        stages: list[Stage] = []
+        inputs: tuple[tuple[str, str], ...] = ()
+        unpublished: tuple[Chosen, ...] = ()
+        if method.name != "full":
+            distill, unpublished = self._distill(point, method)
+            stages.append(distill)
+            inputs = (("set", distill.key),)
+        recipe, changes = self._recipe(point)
+        train = self._train(point, method, recipe, inputs)
+        stages.append(train)
+        stages.append(self._accuracy(point, train))
+        for kind in ("robustness", "privacy", "embedding"):
+            if kind in point.evaluations:
+                stages.append(self._later(point, kind, point.evaluations[kind], train))  # type: ignore[arg-type]
+        protocol = point.protocol + ("*" if changes else "")
+        return Chain(point, tuple(stages), protocol, changes, unpublished)
+
+    # --- one stage each --------------------------------------------------------------------------------------------
+
+    def _distill(self, point: GridPoint, method: Method) -> tuple[Stage, tuple[Chosen, ...]]:
+        memo = (
+            "distill", point.method, point.dataset, point.ipc, point.init, point.distill_seed, point.distill_aug,
+            self._origin_memo(point), digest(dict(point.settings)),
+        )  # fmt: skip
+        if memo in self._memo:
+            found: tuple[Stage, tuple[Chosen, ...]] = self._memo[memo]
+            return found
+        facts = self.facts[point.dataset]
+        assert point.ipc is not None
+        chosen = choose(method.name, facts.config.base, point.ipc) if method.available else []
+        values = {entry.setting: entry.value for entry in chosen} | dict(point.settings)
+        unpublished = tuple(entry for entry in chosen if not entry.exact and entry.setting not in point.settings)
+        origin = self._origin(point)
+        config: DistillConfig | None = None
+        unavailable = None
+        budget = None
+        if method.settings is None:
+            unavailable = f"method {method.name} is not in this version"
+            material: dict[str, Any] = {"method": method.name, "settings": values, "origin": origin.key_material()}
+            material |= {"dataset": facts.config.key_material(), "ipc": point.ipc, "init": point.init}
+            material |= {"seed": point.distill_seed, "augmentation": point.distill_aug}
+            lineage_material = material
+        else:
+            settings = method.settings.model_validate(values)
+            dumped = settings.key_material()
+            architecture = getattr(settings, "architecture", None)
+            network = None
+            if architecture is not None:
+                network = default_network(
+                    architecture, image_size=facts.config.image_size, channels=facts.config.channels,
+                    num_classes=len(origin.classes), width=getattr(settings, "width", None),
+                    norm=getattr(settings, "norm", None),
+                )  # fmt: skip
+                if architecture not in AVAILABLE_NETWORKS:
+                    unavailable = f"network {architecture} is not in this version"
+            config = DistillConfig(
+                method=method.name, method_version=method.version, dataset=facts.config, origin=origin,
+                ipc=point.ipc, init=point.init, augmentation=point.distill_aug, network=network,  # type: ignore[arg-type]
+                settings=dumped, distill_seed=point.distill_seed or 0,
+            )  # fmt: skip
+            material = config.key_material()
+            lineage_material = config.lineage_material(settings.budget)
+            budget = dumped.get(settings.budget) if settings.budget else None
+        label = _label("distill", point)
+        stage = self._make(
+            "distill", point, label, config, material, (), unavailable, lineage_material=lineage_material,
+            budget=budget, settings=values,
+        )  # fmt: skip
+        self._memo[memo] = (stage, unpublished)
+        return stage, unpublished
+
+    def _train(
+        self, point: GridPoint, method: Method, recipe: RecipeConfig, inputs: tuple[tuple[str, str], ...]
+    ) -> Stage:
+        facts = self.facts[point.dataset]
+        origin = self._origin(point)
+        memo = ("network", point.dataset, point.architecture, len(origin.classes))
+        if memo not in self._memo:
+            self._memo[memo] = default_network(
+                point.architecture, image_size=facts.config.image_size, channels=facts.config.channels,  # type: ignore[arg-type]
+                num_classes=len(origin.classes),
+            )  # fmt: skip
+        config = TrainConfig(
+            dataset=facts.config, origin=origin, on_origin=method.name == "full", network=self._memo[memo],
+            recipe=recipe, seed=point.seed,
+        )  # fmt: skip
+        unavailable = None
+        if point.architecture not in AVAILABLE_NETWORKS:
+            unavailable = f"network {point.architecture} is not in this version"
+        return self._make(
+            "train", point, _label("train", point), config, config.key_material(), inputs, unavailable, recipe=recipe
+        )
+
+    def _accuracy(self, point: GridPoint, train: Stage) -> Stage:
+        config = AccuracyConfig(num_classes=len(self._origin(point).classes))
+        inputs = (("model", train.key),)
+        return self._make("accuracy", point, _label("accuracy", point), config, config.key_material(), inputs, None)
+
+    def _later(self, point: GridPoint, kind: Kind, settings: Mapping[str, Any], train: Stage) -> Stage:
+        """An evaluation of the grammar that this version cannot compute: planned, counted, reported as blocked."""
+        inputs = (("model", train.key),)
+        reason = f"evaluation {kind} is not in this version"
+        return self._make(kind, point, _label(kind, point), None, {"settings": dict(settings)}, inputs, reason)
+
+    def _make(
+        self,
+        kind: Kind,
+        point: GridPoint,
+        label: str,
+        config: Config | None,
+        material: Mapping[str, Any],
+        inputs: tuple[tuple[str, str], ...],
+        unavailable: str | None,
+        *,
+        lineage_material: Mapping[str, Any] | None = None,
+        budget: int | None = None,
+        settings: Mapping[str, Any] | None = None,
+        recipe: RecipeConfig | None = None,
+    ) -> Stage:
+        version = VERSIONS[kind]
+        key = stage_key(kind, version, material, dict(inputs))
+        found = self.stages.get(key)
+        if found is not None:
+            return found
+        lineage: str = key
+        if lineage_material is not None and budget is not None:
+            lineage = stage_key(kind, version, {"lineage": lineage_material}, dict(inputs))
+        data = self.facts[point.dataset].config
+        num_classes = point.num_classes or data.num_classes
+        network = str((settings or {}).get("architecture", "convnet3")) if kind == "distill" else point.architecture
+        default = resources.share(kind, point.method, network, data.image_size, num_classes, point.ipc)
+        cpus, share = resources.requested(self.requests, kind, point.method, default)
+        stage = Stage(
+            kind=kind, key=key, lineage=lineage, budget=budget, version=version, label=label, config=config,
+            inputs=inputs, unavailable=unavailable, cpus=cpus, share=share,
+            work=self._work(kind, point, network, num_classes, settings or {}, recipe),
+        )  # fmt: skip
+        self.stages[key] = stage
+        return stage
+
+    # --- parts of configurations -----------------------------------------------------------------------------------
+
+    def _origin_memo(self, point: GridPoint) -> tuple[Any, ...]:
+        return (point.dataset, point.origin_per_class, point.origin_draw, point.num_classes, point.class_draw)
+
+    def _origin(self, point: GridPoint) -> OriginConfig:
+        memo = ("origin", *self._origin_memo(point))
+        if memo not in self._memo:
+            total = self.facts[point.dataset].config.num_classes
+            classes = tuple(range(total))
+            if point.num_classes is not None:
+                classes = class_subset(total, point.num_classes, point.class_draw or 0)
+            if point.origin_per_class is None:
+                origin = OriginConfig(classes=classes)
+            else:
+                origin = OriginConfig(
+                    kind="draw", per_class=point.origin_per_class, draw=point.origin_draw or 0, classes=classes
+                )
+            self._memo[memo] = origin
+        result: OriginConfig = self._memo[memo]
+        return result
+
+    def _recipe(self, point: GridPoint) -> tuple[RecipeConfig, dict[str, Any]]:
+        memo = ("recipe", point.protocol, point.train_aug, digest(dict(point.train)))
+        if memo not in self._memo:
+            base = PROTOCOLS[point.protocol].recipe
+            wanted = dict(point.train)
+            if "steps" in wanted and "epochs" not in wanted:
+                wanted["epochs"] = None
+            if point.train_aug is not None:
+                wanted["augmentation"] = point.train_aug
+            recipe = RecipeConfig.model_validate({**base.model_dump(), **wanted})
+            before, after = base.key_material(), recipe.key_material()
+            changes = {name: value for name, value in after.items() if value != before[name]}
+            self._memo[memo] = (recipe, {name: value for name, value in changes.items() if value is not None})
+        result: tuple[RecipeConfig, dict[str, Any]] = self._memo[memo]
+        return result
+
+    def _work(
+        self,
+        kind: Kind,
+        point: GridPoint,
+        network: str,
+        num_classes: int,
+        settings: Mapping[str, Any],
+        recipe: RecipeConfig | None,
+    ) -> float:
+        facts = self.facts[point.dataset]
+        data = facts.config
+        gflop = resources.convnet3_gflop(data.image_size, data.channels) * resources.FORWARD_RATIO.get(network, 1.0)
+        per_class = point.origin_per_class or facts.train_per_class
+        images = num_classes * (point.ipc or per_class)
+        steps = 0
+        if recipe is not None:
+            steps = recipe.steps or (recipe.epochs or 0) * -(-images // recipe.batch)
+        return resources.work(
+            kind, gflop=gflop, num_classes=num_classes, ipc=point.ipc,
+            iterations=int(settings.get("iterations", 0) or 0),
+            batch_real=min(per_class, int(settings.get("batch_real", 0) or 0)), images=images, steps=steps,
+            batch=recipe.batch if recipe is not None else 1,
+            test_images=num_classes * facts.test_per_class,
+        )  # fmt: skip
+
+
+def recipe_problem(point: GridPoint) -> str | None:
+    """Why the point's recipe overrides do not make a recipe, or None."""
+    wanted = dict(point.train)
+    if "steps" in wanted and "epochs" not in wanted:
+        wanted["epochs"] = None
+    try:
+        RecipeConfig.model_validate({**PROTOCOLS[point.protocol].recipe.model_dump(), **wanted})
+    except ValidationError as error:
+        return "; ".join(f"{'.'.join(map(str, entry['loc']))}: {entry['msg']}" for entry in error.errors())
+    return None
+
+
+def _label(kind: str, point: GridPoint) -> str:
+    """How people see a stage: ``train dm cifar10 ipc=10 init=real convnet3 seed=0``."""
+    words = [kind, point.method, point.dataset]
+    if point.ipc is not None:
+        words.append(f"ipc={point.ipc}")
+    if point.init is not None:
+        words.append(f"init={point.init}")
+    if point.origin_per_class is not None:
+        words.append(f"origin={point.origin_per_class}/{point.origin_draw}")
+    if point.num_classes is not None:
+        words.append(f"classes={point.num_classes}/{point.class_draw or 0}")
+    if point.distill_seed:
+        words.append(f"distill_seed={point.distill_seed}")
+    if kind != "distill":
+        words += [point.architecture, f"seed={point.seed}"]
+    return " ".join(words)

@@ -1,0 +1,85 @@
+"""From what was asked for on the command line to a plan: the steps every command shares. Light."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ddray.errors import RequestError
+from ddray.plan.datasets import Build, DatasetFacts, class_sizes, resolve
+from ddray.plan.grammar import Sweep, load
+from ddray.plan.grid import GridPoint, expand, select
+from ddray.plan.keys import digest
+from ddray.plan.pipeline import Pipeline, recipe_problem
+from ddray.plan.plan import Plan, make_plan
+from ddray.settings import Places
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What the command line asked for."""
+
+    path: Path
+    sets: tuple[str, ...] = ()
+    profiles: tuple[str, ...] = ()
+    only: tuple[str, ...] = ()
+    skip: tuple[str, ...] = ()
+    limit: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A validated sweep with its plan."""
+
+    request: Request
+    sweep: Sweep
+    facts: dict[str, DatasetFacts]
+    plan: Plan
+    unread: tuple[str, ...] = field(default=())
+    """Data sets whose content digest is not known yet on this machine."""
+
+    @property
+    def digest(self) -> str:
+        """Covers every planned stage: equal digests mean equal plans."""
+        return digest([self.sweep.name, *sorted(self.plan.stages), *sorted(chain.point.hash for chain in self.plan.chains)])
+
+
+def prepare(request: Request, places: Places, build: Build, *, read_all: bool = False) -> Prepared:
+    """Load, validate, expand and plan.
+
+    Args:
+        request: The sweep and what narrows it.
+        places: Where data and caches are.
+        build: Decodes a data set (see ``ddray.plan.datasets``).
+        read_all: Decode every data set that has not been read yet; planning alone does without.
+
+    Raises:
+        RequestError: Everything that is wrong, at once.
+        EnvironmentProblem: ``read_all`` and a data set is missing.
+    """
+    sweep = load(request.path, sets=request.sets, profiles=request.profiles)
+    names = {str(name) for grid in sweep.grids for name in grid.axes.get("dataset", ())}
+    facts = resolve(sweep, sorted(names), places.data, places.cache, build, read_all=read_all)
+    sizes = class_sizes(facts)
+    points = expand(sweep, class_size=sizes.get)
+    _check_recipes(points)
+    pipeline = Pipeline(facts, sweep.resources)
+    plan = make_plan([pipeline.chain(point) for point in points], pipeline.stages)
+    chosen = select(points, request.only, request.skip, request.limit)
+    plan.selected = {point.hash for point in chosen}
+    used = {point.dataset for point in points}
+    return Prepared(request, sweep, facts, plan, tuple(name for name in sorted(used) if not facts[name].read))
+
+
+def _check_recipes(points: Sequence[GridPoint]) -> None:
+    seen: dict[tuple[str, str], str | None] = {}
+    problems = []
+    for point in points:
+        memo = (point.protocol, repr(sorted(point.train.items())))
+        if memo not in seen:
+            seen[memo] = recipe_problem(point)
+            if seen[memo] is not None:
+                problems.append(f"{point.grid.where('train')}: grids.{point.grid.name}.train: {seen[memo]}")
+    if problems:
+        raise RequestError(problems)

@@ -1,0 +1,112 @@
+"""What a stage asks for: a share of a GPU, CPUs, and an estimate of its work.
+
+Shares are of a 32 GB card (V100 class) and come from a short list of powers of two, which pack without fragments.
+They are set by hand, on the safe side of what the stages hold in memory, until measured footprints replace them: a
+measurement would enter through ``share``, an estimate through ``work``. A sweep overrides both kinds of number under
+``resources:``. The table is shown in docs/resources.md; a test keeps the two equal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+SHARES = (1.0, 1 / 2, 1 / 4, 1 / 8)
+
+DISTILL: dict[str, tuple[tuple[int | None, float], ...]] = {
+    "random": ((None, 0.0),),
+    "dm": ((10, 1 / 8), (50, 1 / 4), (None, 1 / 2)),
+    "dsa": ((1, 1 / 8), (10, 1 / 4), (50, 1 / 2), (None, 1.0)),
+    "mtt": ((1, 1 / 4), (10, 1 / 2), (None, 1.0)),
+    "idc": ((10, 1 / 4), (50, 1 / 2), (None, 1.0)),
+}
+"""Method -> (largest ipc, share) for ConvNet3, 32 px, 10 classes. None: any. A method without a line takes a card."""
+
+NETWORK: dict[str, float] = {"convnet3": 1 / 8, "resnet18": 1 / 4, "vgg16": 1 / 4}
+"""Architecture -> share of the kinds that hold one network: experts, train, robustness, privacy, embedding."""
+
+FACTORS = {"resnet18 or vgg16 in distill": 2.0, "images above 32 px": 2.0, "more than 10 classes in distill": 2.0}
+"""Each applies on top of the tables; the product is cut at a whole card."""
+
+
+class Request(Protocol):
+    """A ``resources:`` entry of a sweep; fields that are None leave the default."""
+
+    @property
+    def cpus(self) -> float | None: ...
+    @property
+    def gpu(self) -> float | None: ...
+
+
+def share(kind: str, method: str, architecture: str, image_size: int, num_classes: int, ipc: int | None) -> float | None:
+    """Default share of one card.
+
+    Returns:
+        0 for stages that need no GPU; None for ``accuracy``, which takes the share of the job it is part of.
+    """
+    if kind == "accuracy":
+        return None
+    if kind == "distill":
+        steps = DISTILL.get(method, ((None, 1.0),))
+        base = next(value for largest, value in steps if largest is None or (ipc or 0) <= largest)
+        base *= 2.0 if architecture in ("resnet18", "vgg16") else 1.0
+        base *= 2.0 if num_classes > 10 else 1.0
+    else:
+        base = NETWORK[architecture]
+    return min(1.0, base * (2.0 if image_size > 32 else 1.0))
+
+
+def requested(
+    requests: Mapping[str, Request], kind: str, method: str, default_gpu: float | None
+) -> tuple[float, float | None]:
+    """(CPUs, share) of a stage after the sweep's ``resources:``; an entry for the method beats one for the kind.
+
+    Entries for a method apply to the stages that are the method's own: experts and distill.
+    """
+    cpus, gpu = 1.0, default_gpu
+    names = [kind, method, f"{kind}.{method}"] if kind in ("experts", "distill") else [kind]
+    for name in names:
+        request = requests.get(name)
+        if request is not None:
+            cpus = request.cpus if request.cpus is not None else cpus
+            gpu = request.gpu if request.gpu is not None else gpu
+    return cpus, gpu
+
+
+def convnet3_gflop(image_size: int, channels: int, width: int = 128) -> float:
+    """Multiply-adds times two of one image's forward pass through ConvNet3, in GFLOP."""
+    total, side, inputs = 0.0, image_size, channels
+    for _ in range(3):
+        total += 2 * 9 * inputs * width * side * side
+        side, inputs = max(1, side // 2), width
+    return total / 1e9
+
+
+FORWARD_RATIO = {"convnet3": 1.0, "resnet18": 11.0, "vgg16": 6.2}
+"""Forward cost of a network at width 64 (128 for ConvNet3) in units of ConvNet3's, at 32 px."""
+
+
+def work(
+    kind: str,
+    *,
+    gflop: float,
+    num_classes: int,
+    ipc: int | None,
+    iterations: int,
+    batch_real: int,
+    images: int,
+    steps: int,
+    batch: int,
+    test_images: int,
+) -> float:
+    """Rough work of a stage in GFLOP: for the order of jobs and the remaining time, never for a result.
+
+    A training step costs three forward passes (forward, and backward for inputs and weights).
+    """
+    if kind == "distill":
+        return iterations * num_classes * (batch_real + 3 * (ipc or 0)) * gflop + 0.01
+    if kind in ("train", "experts"):
+        return 3 * steps * min(batch, images) * gflop + test_images * gflop
+    if kind == "robustness":
+        return 50 * test_images * gflop
+    return 0.01

@@ -1,0 +1,73 @@
+"""The plan as people and programs see it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ddray.plan.plan import runnable_jobs
+from ddray.plan.prepare import Prepared
+from ddray.settings import Places
+from ddray.store.artifacts import Store
+from trainables.configs import KINDS
+
+
+def plan_facts(prepared: Prepared, places: Places) -> dict[str, Any]:
+    """Counts against what the store holds. Creates nothing: a store that does not exist is an empty one."""
+    done: set[str] = set()
+    if "://" in places.store or places_exists(places):
+        store = Store(places.store, places.cache / "artifacts")
+        done = store.keys() & prepared.plan.stages.keys()
+    facts = {"sweep": prepared.sweep.name, "store": places.store, **prepared.plan.summary(done)}
+    facts["unread_datasets"] = list(prepared.unread)
+    notes = {
+        f"{chain.point.method} {chain.point.dataset} ipc={chain.point.ipc}: {chosen.setting} = {chosen.value} "
+        f"from {chosen.source}"
+        for chain in prepared.plan.chains
+        for chosen in chain.unpublished
+    }
+    facts["unpublished_settings"] = sorted(notes)
+    facts["gpu_shares"] = _shares(prepared, done)
+    return facts
+
+
+def places_exists(places: Places) -> bool:
+    """Whether the local store exists."""
+    from pathlib import Path
+
+    return Path(places.store).is_dir()
+
+
+def plan_text(prepared: Prepared, facts: dict[str, Any], show_points: bool) -> str:
+    """A table of stages, then what blocks and what was filled in."""
+    lines = [f"{facts['sweep']}: {facts['points']} points, {facts['jobs']} jobs to run", ""]
+    lines.append(f"{'stages':<12}{'total':>8}{'cached':>8}{'to do':>8}{'blocked':>9}")
+    for kind in KINDS:
+        if kind in facts["stages"]:
+            counts = facts["stages"][kind]
+            row = "".join(f"{counts[name]:>8}" for name in ("total", "cached", "todo"))
+            lines.append(f"{kind:<12}{row}{counts['blocked']:>9}")
+    if facts["blocked"]:
+        lines += ["", "blocked:", *(f"  {count:>6} stages: {reason}" for reason, count in facts["blocked"].items())]
+    if facts["gpu_shares"]:
+        lines += ["", "shares of a GPU (jobs to run): " + ", ".join(
+            f"{count} x {share}" for share, count in facts["gpu_shares"].items()
+        )]
+    if facts["unread_datasets"]:
+        lines += ["", f"not read on this machine yet: {', '.join(facts['unread_datasets'])}"]
+    if facts["unpublished_settings"]:
+        lines += ["", "no published value; the nearest is used:"]
+        lines += [f"  {note}" for note in facts["unpublished_settings"]]
+    if show_points:
+        lines += ["", "points:"]
+        lines += [f"  {chain.point.hash[:12]} {chain.stages[-1].label}" for chain in prepared.plan.chains
+                  if chain.point.hash in prepared.plan.selected]
+    return "\n".join(lines)
+
+
+def _shares(prepared: Prepared, done: set[str]) -> dict[str, int]:
+    names = {0.0: "no GPU", 0.125: "1/8", 0.25: "1/4", 0.5: "1/2", 1.0: "1"}
+    counts: dict[str, int] = {}
+    for job in runnable_jobs(prepared.plan, done):
+        name = names.get(job.gpu, f"{job.gpu:g}")
+        counts[name] = counts.get(name, 0) + 1
+    return counts

@@ -1,0 +1,196 @@
+"""The files of one sweep, and ``--set``: read, validated one by one, what is wrong noted and taken out.
+
+How they are laid over one another stands in ``grammar.py``.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ddray.plan import fields
+from ddray.plan.fields import Node, Steps, mapping, merge, show
+from ddray.plan.problems import Problem, check
+from ddray.plan.schema import AXES, GRAMMAR, Patch, Resource, SweepFile
+
+MAX_FILES = 100
+"""Files that one sweep may be put together from."""
+
+
+@dataclass(slots=True, eq=False)
+class Document:
+    """One file of the sweep."""
+
+    path: Path
+    name: str
+    node: Node
+    """Without what is wrong in it."""
+    raw: Node
+    """As written: names that stand here are known even if what they name is wrong."""
+    parent: Document | None
+    children: list[Document] = field(default_factory=list)
+
+    def lineage(self) -> Iterator[Document]:
+        """This file, the one that includes it, and so on."""
+        document: Document | None = self
+        while document is not None:
+            yield document
+            document = document.parent
+
+    def family(self) -> Iterator[Document]:
+        """This file and everything it includes."""
+        yield self
+        for child in self.children:
+            yield from child.family()
+
+
+class Reader:
+    """Reads and validates files one by one; what is wrong is noted and taken out."""
+
+    def __init__(self) -> None:
+        self.problems: list[str] = []
+        self.doubtful: set[str] = set()
+        """Axes that lost values."""
+        self.newer = False
+        self.seen: dict[Path, str] = {}
+
+    def note(self, problems: Iterable[Problem]) -> None:
+        for problem in problems:
+            self.problems.append(problem.message)
+            self.doubtful |= _doubt(problem.steps)
+
+    def file(self, path: Path, parent: Document | None, ancestors: tuple[Path, ...]) -> Document | None:
+        before = len(self.problems)
+        node = fields.read(path, self.problems)
+        if len(self.problems) > before:  # a key may be missing that is there in the text
+            self.doubtful |= set(AXES)
+        if node is None:
+            return None
+        version = node.get("ddray")
+        if version is not None and type(version.value) is int and version.value > GRAMMAR:
+            place = fields.where(node, "ddray")
+            self.problems[before:] = [
+                f"{place}: ddray: written for a newer ddray; got grammar {version.value}; "
+                f"expected {GRAMMAR}. Update ddray."
+            ]
+            self.newer = True
+            return None
+        document = Document(path, fields.printable(path), self.valid(SweepFile, node), node, parent)
+        self.includes(document, (*ancestors, _identity(path)))
+        return document
+
+    def valid(self, model: type[SweepFile] | type[Patch], node: Node) -> Node:
+        """The node without what its model does not accept."""
+        for _ in range(10):  # what is left after taking something out may lack a required key
+            checked, problems = check(model, node)
+            if checked is not None:
+                return node
+            self.note(problems)
+            wrong = {problem.steps for problem in problems}
+            if () in wrong:  # the one key that the root needs
+                node = merge(node, mapping([("ddray", node.where, Node(GRAMMAR, node.where))], node.where))
+            node = fields.without(node, wrong)
+        return Node({}, node.where)
+
+    def includes(self, document: Document, ancestors: tuple[Path, ...]) -> None:
+        node = document.node
+        listed = node.get("include")
+        if listed is None or not isinstance(listed.value, list):
+            if document.raw.get("grids") is None and document.raw.get("include") is None:
+                self.problems.append(f"{document.name}:1: no grids; expected grids, or include with a list of files.")
+            return
+        for other in ("grids", "defaults"):
+            if node.get(other) is not None:
+                reason = "grids and include exclude each other" if other == "grids" else "nothing here uses them"
+                self.problems.append(
+                    f"{fields.where(node, other)}: {other}: {reason}; each included file keeps its own. "
+                    f"Move {'them' if other == 'grids' else 'the values'} into a file of its own and include that."
+                )
+        if not listed.value:
+            self.problems.append(f"{fields.where(node, 'include')}: include: an empty list; expected sweep files.")
+        for position, entry in enumerate(listed.value):
+            place = fields.where(node, ("include", position))
+            self.include(document, str(entry.value), place, ancestors)
+
+    def include(self, document: Document, name: str, place: str, ancestors: tuple[Path, ...]) -> None:
+        path = Path(os.path.normpath(document.path.parent / name))
+        identity = _identity(path)
+        if identity in ancestors:
+            self.problems.append(
+                f"{place}: include: a cycle; {show(name)} includes this file again. Remove one of the two."
+            )
+        elif identity in self.seen:
+            self.problems.append(
+                f"{place}: include: {show(name)} is included twice; first at {self.seen[identity]}. Remove one of them."
+            )
+        elif len(self.seen) >= MAX_FILES:
+            self.problems.append(f"{place}: include: too many files; expected at most {MAX_FILES}.")
+        elif not os.path.isfile(path):
+            self.problems.append(
+                f"{place}: include: no such file {show(str(path))}; expected a path relative to this file."
+            )
+        else:
+            self.seen[identity] = place
+            child = self.file(path, document, ancestors)
+            if child is not None:
+                document.children.append(child)
+
+    def sets(self, arguments: Sequence[str]) -> Node:
+        """All ``--set`` as one patch."""
+        patch = Node({}, "--set")
+        for argument in arguments:
+            path, equals, text = argument.partition("=")
+            parts = _split(path.strip())
+            if not equals or not all(parts) or fields.printable(path) != path:
+                self.problems.append(
+                    f"--set: not PATH=VALUE; got {show(argument)}; expected for example defaults.protocol=quick."
+                )
+                continue
+            if parts[0] in ("ddray", "description", "include", "profiles"):
+                self.problems.append(
+                    f"--set: {path}: cannot be set; expected a path below {', '.join(Patch.model_fields)}. "
+                    "Edit the file."
+                )
+                continue
+            value = fields.parse(text, "--set", self.problems, place="--set")
+            if value is None or len(parts) > fields.MAX_DEPTH:
+                self.problems.append(f"--set: {path}: no usable value; got {show(text)}; expected YAML.")
+                self.doubtful |= set(AXES)
+                continue
+            for part in reversed(parts):
+                value = mapping([(part, "--set", value)], "--set")
+            patch = merge(patch, value)
+        return self.valid(Patch, patch)
+
+
+def _identity(path: Path) -> Path:
+    return Path(os.path.realpath(path))
+
+
+def _split(path: str) -> list[str]:
+    """A dotted path; below ``resources`` two steps may be one name (``resources.distill.dm.gpu``)."""
+    parts = path.split(".")
+    if parts[0] == "resources" and len(parts) > 2 and parts[2] not in Resource.model_fields:
+        parts[1:3] = [".".join(parts[1:3])]
+    return parts
+
+
+def _doubt(steps: Steps) -> set[str]:
+    """Axes of which a problem at ``steps`` may have hidden values."""
+    if "axes" in steps:
+        below = steps[steps.index("axes") + 1 :]
+        return {str(below[0])} if below and below[0] in AXES else set(AXES)
+    harmless = {
+        "protocol",
+        "train",
+        "exclude",
+        "settings",
+        "evaluations",
+        "resources",
+        "notify",
+        "description",
+        "ddray",
+    }
+    return set() if harmless & set(steps) else set(AXES)

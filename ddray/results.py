@@ -1,0 +1,119 @@
+"""The results folder of a sweep: where it came from, and whether it is finished.
+
+    results/<sweep>/sweep.json            path, profiles and settings it was run with
+                    state.json            what the tables were built from; current means: nothing to do
+                    measurements.parquet, coverage.json, report.md
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ddray.errors import RequestError
+from ddray.plan.prepare import Request
+from ddray.settings import Places
+from ddray.store.artifacts import Store
+from ddray.tables import RENDERER_VERSION
+
+
+@dataclass(frozen=True, slots=True)
+class Results:
+    """One sweep's folder."""
+
+    folder: Path
+
+    @property
+    def measurements(self) -> Path:
+        return self.folder / "measurements.parquet"
+
+    def register(self, request: Request) -> None:
+        """Remember where the sweep came from.
+
+        Raises:
+            RequestError: The name belongs to a sweep file at another path.
+        """
+        path = str(request.path.resolve())
+        known = _read(self.folder / "sweep.json")
+        if known and known.get("path") != path and Path(str(known.get("path"))).exists():
+            raise RequestError([
+                f"{request.path}: a sweep of this name was run from another file; got {path}; expected "
+                f"{known.get('path')}. Rename one of the files, or move {self.folder} away."
+            ])
+        origin = {"path": path, "sets": list(request.sets), "profiles": list(request.profiles)}
+        if known != origin:
+            write_json(self.folder / "sweep.json", origin)
+
+    def stamps(self, store: Store, keys: Iterable[str]) -> dict[str, str]:
+        """A cheap fingerprint of every artifact that exists."""
+        return {key: stamp for key in sorted(keys) if (stamp := store.stamp(key))}
+
+    def state(self) -> dict[str, Any]:
+        return _read(self.folder / "state.json")
+
+    def record(self, plan_digest: str, stamps: Mapping[str, str], **facts: Any) -> None:
+        """Say what the tables were built from."""
+        state = {"plan": plan_digest, "renderer": RENDERER_VERSION, "stamps": dict(stamps), **facts}
+        write_json(self.folder / "state.json", state)
+
+    def current(self, plan_digest: str, stamps: Mapping[str, str]) -> bool:
+        """Whether the tables on disk were built from exactly this."""
+        state = self.state()
+        return (
+            state.get("plan") == plan_digest
+            and state.get("renderer") == RENDERER_VERSION
+            and state.get("stamps") == dict(stamps)
+            and self.measurements.exists()
+        )
+
+
+def results_of(places: Places, name: str) -> Results:
+    """The results folder of a sweep's name."""
+    return Results(places.results / name)
+
+
+def find_sweep(places: Places, given: str) -> Request:
+    """A sweep argument: a path, or the name of a sweep that was run before.
+
+    Raises:
+        RequestError: Neither.
+    """
+    path = Path(given)
+    if path.is_file():
+        return Request(path)
+    known = _read(places.results / given / "sweep.json") if "/" not in given else {}
+    if known:
+        if not Path(known["path"]).is_file():
+            raise RequestError([
+                f"{given}: the sweep was run from {known['path']}, which is gone. Restore the file; "
+                f"its tables are still in {places.results / given}."
+            ])
+        return Request(Path(known["path"]), sets=tuple(known["sets"]), profiles=tuple(known["profiles"]))
+    names = sorted(entry.name for entry in places.results.iterdir()) if places.results.is_dir() else []
+    from ddray.plan.fields import suggest
+
+    hint = suggest(given, names)
+    raise RequestError([
+        f"{given}: no such sweep; expected the path of a YAML file or the name of a sweep that was run; "
+        f"known names: {', '.join(names) or 'none'}.{' ' + hint if hint else ''}"
+    ])
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Replace a JSON file at once."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(json.dumps(value, sort_keys=True, indent=1) + "\n")
+    os.replace(temporary, path)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        value: dict[str, Any] = json.loads(path.read_text())
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return {}
+    return value

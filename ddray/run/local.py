@@ -1,0 +1,59 @@
+"""One job at a time, in this process: for a laptop, a debugger, and as the reference the Ray executor must equal."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any
+
+from ddray.plan.plan import Job, Schedule
+from ddray.run.board import Board
+from ddray.run.progress import Progress
+from ddray.run.stage import Outcome, Surroundings, between_jobs, run_job
+from ddray.run.verdict import Verdicts
+
+DEFER_SECONDS = 2.0
+
+
+def execute(
+    schedule: Schedule, verdicts: Verdicts, surroundings: Surroundings, progress: Progress, stop: threading.Event
+) -> None:
+    """Run every job of the schedule, or until a stop is asked for.
+
+    Args:
+        schedule: What may run when.
+        verdicts: Turns outcomes into the schedule's next state.
+        surroundings: Places and device.
+        progress: The display.
+        stop: Set by the signal handler.
+    """
+    board = Board()
+    while not schedule.over and not stop.is_set():
+        verdicts.release_deferred()
+        job = schedule.take(lambda _: True)
+        if job is None:
+            time.sleep(0.2)  # everything left waits for another driver's claim
+            continue
+        progress.started(job)
+        with between_jobs():
+            outcome = run_one(job, surroundings, board, stop, progress)
+        verdicts.settle(job, outcome)
+
+
+def run_one(
+    job: Job, surroundings: Surroundings, board: Board, stop: threading.Event, progress: Progress | None = None
+) -> Outcome:
+    """Run one job here, passing the stop on to its stages."""
+
+    def tick(name: str, shown: dict[str, Any] | None) -> bool:
+        stopping = board.tick(name, shown) or stop.is_set()
+        if progress is not None:
+            progress.update(board.look())
+        return stopping
+
+    return run_job(job_spec(job), surroundings, tick)
+
+
+def job_spec(job: Job) -> dict[str, Any]:
+    """A job as JSON types."""
+    return {"name": job.name, "stages": [stage.spec() for stage in job.stages], "cpus": job.cpus, "gpu": job.gpu}

@@ -1,0 +1,291 @@
+"""run_stage and run_job: the one path from a job's description to committed artifacts, shared by every executor."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import logging
+import platform
+import socket
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from ddray.run.context import StageContext
+from ddray.store.artifacts import DamagedArtifact, Store
+from ddray.store.claims import HEARTBEAT_SECONDS, Claim
+from ddray.store.manifest import Manifest
+from trainables import configs
+from trainables.context import Interrupted
+
+log = logging.getLogger(__name__)
+
+Tick = Callable[[str, dict[str, Any] | None], bool]
+"""Post progress (None at the end); returns whether to stop. ``Board.tick`` or its remote twin."""
+
+TICK_SECONDS = 1.0
+
+CONFIGS: dict[str, type[configs.Config]] = {
+    "distill": configs.DistillConfig,
+    "train": configs.TrainConfig,
+    "accuracy": configs.AccuracyConfig,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """Where and with what a job runs. JSON-like, so that it travels to a worker; never part of a key."""
+
+    store: str
+    data: str
+    cache: str
+    code: Mapping[str, Any]
+    """Commit and dirty flag of the driver's checkout."""
+    device: str = "auto"
+    """``auto``: the first visible CUDA device, else the CPU."""
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What became of a job."""
+
+    done: list[str] = field(default_factory=list)
+    """Keys that exist now."""
+    failed: dict[str, str] = field(default_factory=dict)
+    """Key -> cause."""
+    damaged: dict[str, str] = field(default_factory=dict)
+    """Input keys found damaged and moved away, with the message; the job did not run to its end."""
+    busy: list[str] = field(default_factory=list)
+    """Keys that another driver is computing; try again later."""
+    interrupted: bool = False
+    out_of_memory: bool = False
+    """After running out of GPU memory the process should end: allocations may be stuck."""
+    seconds: float = 0.0
+
+
+class _Busy(Exception):
+    """Somebody else holds the claim."""
+
+
+def run_job(job: Mapping[str, Any], surroundings: Surroundings, tick: Tick) -> Outcome:
+    """Run a job's stages in order, committing each; never raises for a stage's failure.
+
+    Args:
+        job: ``name``, ``stages`` (specs, in order), ``cpus``, ``gpu`` (share of one card).
+        surroundings: Places and device.
+        tick: Heartbeat, called about every second while the job runs.
+    """
+    started = time.monotonic()
+    outcome = Outcome()
+    store = Store(surroundings.store, Path(surroundings.cache) / "artifacts")
+    with _Heart(job["name"], tick) as heart:
+        for spec in job["stages"]:
+            try:
+                run_stage(spec, store, surroundings, heart, cpus=float(job["cpus"]), share=float(job["gpu"]))
+                outcome.done.append(spec["key"])
+            except Interrupted:
+                outcome.interrupted = True
+                break
+            except _Busy:
+                outcome.busy.append(spec["key"])
+                break
+            except DamagedArtifact as damage:
+                outcome.damaged[damage.key] = str(damage)
+                break
+            except Exception as error:
+                outcome.failed[spec["key"]] = _cause(error)
+                outcome.out_of_memory = "OutOfMemory" in type(error).__name__
+                _record(store, spec, job, error, surroundings)
+                break
+            heart.stage = None
+            if heart.stop.is_set():
+                outcome.interrupted = True
+                break
+    outcome.seconds = time.monotonic() - started
+    return outcome
+
+
+def run_stage(
+    spec: Mapping[str, Any], store: Store, surroundings: Surroundings, heart: _Heart, *, cpus: float, share: float
+) -> None:
+    """Compute one stage and commit its artifact; nothing happens when it exists.
+
+    Raises:
+        Interrupted: A stop was asked for.
+        DamagedArtifact: An input is damaged.
+        Exception: Whatever the stage itself raises.
+    """
+    key = spec["key"]
+    if store.has(key):
+        return
+    claim = store.claim(key)
+    if not claim.acquire():
+        raise _Busy
+    heart.begin(spec, claim)
+    try:
+        _compute(spec, store, surroundings, heart, cpus, share)
+    finally:
+        heart.claim = None
+        claim.release()
+
+
+def _compute(
+    spec: Mapping[str, Any], store: Store, surroundings: Surroundings, heart: _Heart, cpus: float, share: float
+) -> None:
+    from trainables import device as devices
+    from trainables import stages
+
+    if store.has(spec["key"]):  # finished by somebody else between the look and the claim
+        return
+    started_at, clock = datetime.now(UTC), time.monotonic()
+    device = _device(surroundings.device)
+    devices.prepare(device, max(1, int(cpus)), share if device != "cpu" and share > 0 else None)
+    config = CONFIGS[spec["kind"]].model_validate(spec["config"])
+    inputs = {role: store.open(key).folder for role, key in spec["inputs"].items()}
+    checkpoints = store.checkpoints(spec["lineage"])
+    context = StageContext(
+        device=device, data=Path(surroundings.data), cache=Path(surroundings.cache), checkpoints=checkpoints,
+        budget=spec["budget"], stop=heart.stop, on_progress=heart.on_progress,
+    )  # fmt: skip
+    payload = stages.run(spec["kind"], config, inputs, context)  # type: ignore[arg-type]
+    with store.writing() as folder:
+        payload.save(folder)
+        provenance = {
+            **surroundings.code,
+            "versions": _versions(),
+            "device": device,
+            "numerics": devices.numerics_class(device),
+            "seconds": round(time.monotonic() - clock, 3),
+            "peak_mib": round(devices.peak_memory(device) / 2**20, 1),
+            "started_at": started_at.isoformat(timespec="seconds"),
+            "host": socket.gethostname(),
+            "cpus": cpus,
+            "gpu_share": share,
+        }
+        manifest = Manifest(
+            key=spec["key"], kind=spec["kind"], version=spec["version"], label=spec["label"], config=spec["config"],
+            inputs=spec["inputs"], files={}, provenance=provenance,
+        )  # fmt: skip
+        store.commit(folder, manifest)
+    if spec["budget"] is None:
+        checkpoints.remove()
+
+
+class _Heart:
+    """A thread that posts progress, hears the request to stop and renews the claim while a job runs."""
+
+    def __init__(self, job: str, tick: Tick) -> None:
+        self.job = job
+        self.stop = threading.Event()
+        self.claim: Claim | None = None
+        self.stage: Mapping[str, Any] | None = None
+        self._tick = tick
+        self._progress: dict[str, Any] = {}
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._beat, name=f"heart of {job}", daemon=True)
+
+    def __enter__(self) -> _Heart:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join(timeout=5)
+
+    def begin(self, spec: Mapping[str, Any], claim: Claim) -> None:
+        self.claim = claim
+        self.stage = spec
+        self._progress = {}
+
+    def on_progress(self, progress: dict[str, Any]) -> None:
+        self._progress = progress
+
+    def _beat(self) -> None:
+        renewed = time.monotonic()
+        while not self._over.is_set():
+            stage = self.stage
+            shown = {"label": stage["label"], "kind": stage["kind"], **self._progress} if stage is not None else {}
+            with contextlib.suppress(Exception):  # a lost message must not cost the computation
+                if self._tick(self.job, shown):
+                    self.stop.set()
+            if time.monotonic() - renewed > HEARTBEAT_SECONDS:
+                renewed = time.monotonic()
+                with contextlib.suppress(OSError):
+                    claim = self.claim
+                    if claim is not None:
+                        claim.refresh()
+            self._over.wait(TICK_SECONDS)
+        with contextlib.suppress(Exception):
+            self._tick(self.job, None)
+
+
+def code_state() -> dict[str, Any]:
+    """Commit and dirty flag of the checkout ddray runs from; nulls when it is an installed wheel."""
+    import subprocess
+
+    here = Path(__file__).resolve().parent
+    answers = []
+    for command in (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"]):
+        try:
+            ran = subprocess.run(["git", "-C", str(here), *command], capture_output=True, text=True, timeout=10)
+        except (OSError, subprocess.SubprocessError):
+            return {"commit": None, "dirty": None}
+        if ran.returncode != 0:
+            return {"commit": None, "dirty": None}
+        answers.append(ran.stdout.strip())
+    return {"commit": answers[0], "dirty": bool(answers[1])}
+
+
+def _versions() -> dict[str, str]:
+    names = {"ddray": "ddray", "torch": "torch", "numpy": "numpy", "sklearn": "scikit-learn", "ray": "ray"}
+    versions = {"python": platform.python_version()}
+    for name, distribution in names.items():
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(distribution)
+    return versions
+
+
+def _device(wanted: str) -> str:
+    if wanted != "auto":
+        return wanted
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _cause(error: BaseException) -> str:
+    first = str(error).strip().splitlines()[0] if str(error).strip() else ""
+    return f"{type(error).__name__}: {first}"[:300]
+
+
+def _record(
+    store: Store, spec: Mapping[str, Any], job: Mapping[str, Any], error: BaseException, surroundings: Surroundings
+) -> None:
+    failure = {
+        **spec, "cpus": job["cpus"],
+        "cause": _cause(error), "traceback": "".join(traceback.format_exception(error)), "job": job["name"],
+        "versions": _versions(), "host": socket.gethostname(), **surroundings.code,
+    }  # fmt: skip
+    try:
+        store.record_failure(spec["key"], failure)
+    except OSError as problem:
+        log.warning("the failure of %s could not be recorded: %s", spec["key"][:12], problem)
+
+
+@contextlib.contextmanager
+def between_jobs() -> Iterator[None]:
+    """Leave the process as the next job should find it: garbage collected, CUDA cache empty, defaults restored."""
+    try:
+        yield
+    finally:
+        import sys
+
+        if "torch" in sys.modules:
+            from trainables import device as devices
+
+            devices.reset()

@@ -1,0 +1,304 @@
+"""`ddray sweep`: data, plan, executor, tables, mirror, summary, exit code."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from ddray.errors import EnvironmentProblem
+from ddray.plan.keys import short
+from ddray.plan.plan import Schedule, blocked_stages, runnable_jobs
+from ddray.plan.prepare import Prepared, Request, prepare
+from ddray.results import Results, results_of, write_json
+from ddray.run.progress import Progress, duration
+from ddray.run.stage import Surroundings, code_state
+from ddray.run.verdict import Verdicts
+from ddray.settings import Places
+from ddray.store.artifacts import Store
+from trainables.data.cache import build as build_cache
+
+DONE, FAILED, INTERRUPTED = 0, 1, 130
+MIN_FREE_BYTES = 512 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class How:
+    """Where and how jobs run."""
+
+    local: bool = False
+    address: str | None = None
+    cpus: int | None = None
+    gpus: int | None = None
+    mlflow: bool = True
+    quiet: bool = False
+
+
+def run_sweep(request: Request, how: How, places: Places) -> int:
+    """Compute what is missing of a sweep, then its tables.
+
+    Returns:
+        The exit code: 0 done, 1 some stages failed or are blocked, 130 interrupted.
+
+    Raises:
+        RequestError: Before anything is started.
+        EnvironmentProblem: The environment cannot run it.
+    """
+    _check_home(places)
+    prepared = prepare(request, places, build_cache)
+    results = results_of(places, prepared.sweep.name)
+    results.register(request)
+    if prepared.unread:
+        _say(f"reading data: {', '.join(prepared.unread)}")
+        prepared = prepare(request, places, build_cache, read_all=True)
+    store = Store(places.store, places.cache / "artifacts")
+    done = store.keys() & prepared.plan.stages.keys()
+    done -= _damaged(store, results, done)
+    schedule = Schedule(runnable_jobs(prepared.plan, done), done)
+    run_folder = places.runs / prepared.sweep.name / f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{os.getpid()}"
+    interrupted = False
+    if schedule.jobs:
+        _check_disk(places)
+        interrupted = _execute(prepared, schedule, how, places, run_folder)
+    finished = _finish(prepared, results, store, how, places)
+    code = INTERRUPTED if interrupted else FAILED if finished.failed or finished.blocked else DONE
+    _summary(prepared, store, schedule, finished, results, code)
+    if schedule.jobs:
+        _notify(prepared, code)
+    return code
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The state of the whole sweep after a run."""
+
+    points: int
+    done: int
+    failed: int
+    blocked: int
+
+
+def _execute(prepared: Prepared, schedule: Schedule, how: How, places: Places, run_folder: Path) -> bool:
+    """Run the schedule; returns whether it was interrupted."""
+    surroundings = Surroundings(
+        store=places.store, data=str(places.data), cache=str(places.cache), code=code_state(),
+        device="auto",
+    )  # fmt: skip
+    name = prepared.sweep.name
+    unavailable = blocked_stages(prepared.plan.stages, ())
+    if unavailable:
+        reasons = ", ".join(f"{reason} ({count} stages)" for reason, count in Counter(unavailable.values()).items())
+        _say(f"will stay blocked: {reasons}")
+    _say(f"{name}: {len(schedule.jobs)} jobs to run; store {places.store}")
+    progress = Progress(schedule, name, quiet=how.quiet)
+    verdicts = Verdicts(schedule, prepared.plan.stages, progress)
+    run_folder.mkdir(parents=True, exist_ok=True)
+    with _stop_on_signals() as stop, _status_file(progress, run_folder), progress:
+        if how.local:
+            from ddray.run import local
+
+            local.execute(schedule, verdicts, surroundings, progress, stop)
+        else:
+            from ddray.run import tune
+
+            tune.execute(
+                schedule, verdicts, surroundings, progress, stop, sweep=name, run_folder=run_folder,
+                address=how.address, cpus=how.cpus, gpus=how.gpus,
+                on_start=lambda url: _say(f"Ray dashboard: {url}" if url else "Ray runs without a dashboard"),
+            )  # fmt: skip
+        shutil.rmtree(run_folder / "tune", ignore_errors=True)
+        return stop.is_set() or verdicts.interrupted
+
+
+def _finish(prepared: Prepared, results: Results, store: Store, how: How, places: Places) -> Finished:
+    """Tables, report and mirror, unless those on disk are current."""
+    keys = prepared.plan.stages.keys()
+    stamps = results.stamps(store, store.keys() & keys)
+    failures = sorted(store.failures() & keys)
+    state = results.state()
+    facts = {"failures": failures}
+    if not (results.current(prepared.digest, stamps) and state.get("failures") == failures):
+        finished = rebuild(prepared, results, store)
+        stamps = results.stamps(store, store.keys() & keys)  # collecting may have found damage
+        results.record(
+            prepared.digest, stamps, failures=failures,
+            counts={"points": finished.points, "done": finished.done, "failed": finished.failed,
+                    "blocked": finished.blocked},
+        )  # fmt: skip
+        state = results.state()
+        if how.mlflow:
+            mirror_to_mlflow(prepared, results, store, places)
+            results.record(prepared.digest, stamps, counts=state["counts"], **facts, mirrored=True)
+    elif how.mlflow and not state.get("mirrored"):
+        mirror_to_mlflow(prepared, results, store, places)
+        results.record(prepared.digest, stamps, counts=state["counts"], **facts, mirrored=True)
+    counts = state["counts"]
+    return Finished(counts["points"], counts["done"], counts["failed"], counts["blocked"])
+
+
+def rebuild(prepared: Prepared, results: Results, store: Store) -> Finished:
+    """Build measurements.parquet, coverage.json and report.md from the store."""
+    from ddray.tables.gather import collect
+    from ddray.tables.render import report
+
+    results.folder.mkdir(parents=True, exist_ok=True)
+    coverage = collect(prepared.plan, prepared.sweep, store, results.folder)
+    (results.folder / "report.md").write_text(report(results.folder))
+    return Finished(coverage.planned, coverage.done, coverage.failed, coverage.blocked)
+
+
+def mirror_to_mlflow(prepared: Prepared, results: Results, store: Store, places: Places) -> None:
+    """Mirror the points to MLflow; a tracking outage loses nothing, so it is reported and nothing more."""
+    from ddray import tracking
+
+    try:
+        mirrored = tracking.mirror(prepared.plan, prepared.sweep, store, places, results.folder)
+    except EnvironmentProblem as problem:
+        _say(f"MLflow was not updated: {problem}\nMirror it later with: ddray collect {prepared.sweep.name} --mlflow")
+        return
+    _say(f"MLflow: {mirrored.runs_created} runs created, {mirrored.runs_updated} updated; look with: ddray ui")
+
+
+def _damaged(store: Store, results: Results, done: set[str]) -> set[str]:
+    """Finished keys whose files changed since the tables were built and do not match their digests any more."""
+    from ddray.store.artifacts import DamagedArtifact
+
+    known: dict[str, str] = results.state().get("stamps", {})
+    damaged = set()
+    for key in sorted(done & known.keys()):
+        if store.stamp(key) != known[key]:
+            try:
+                store.open(key)
+            except DamagedArtifact as damage:
+                _say(str(damage))
+                damaged.add(key)
+            except KeyError:
+                damaged.add(key)
+    return damaged
+
+
+def _summary(
+    prepared: Prepared, store: Store, schedule: Schedule, finished: Finished, results: Results, code: int
+) -> None:
+    name = prepared.sweep.name
+    failed: dict[str, list[str]] = defaultdict(list)
+    for key, cause in schedule.failed.items():
+        failed[cause].append(key)
+    waiting = Counter(schedule.blocked.values())
+    for cause, keys in sorted(failed.items(), key=lambda entry: -len(entry[1])):
+        stuck = sum(waiting[key] for key in keys)
+        behind = f", {stuck} more wait for them" if stuck else ""
+        _say(f"failed: {len(keys)} x {cause}{behind}\n    look closer with: ddray debug {short(keys[0])}")
+    unavailable = Counter(blocked_stages(prepared.plan.stages, store.keys()).values())
+    for reason, count in unavailable.items():
+        _say(f"blocked: {reason} ({count} stages)")
+    counts = f"{finished.done} of {finished.points} points done"
+    counts += f", {finished.failed} failed" if finished.failed else ""
+    counts += f", {finished.blocked} blocked" if finished.blocked else ""
+    if code == INTERRUPTED:
+        _say(f"{name}: interrupted; {counts}. Run the same command again to continue.")
+    elif not schedule.jobs:
+        _say(f"{name}: nothing to do; {counts}")
+    else:
+        _say(f"{name}: {counts}")
+    sys.stdout.write(f"results: {results.folder}\n")
+    sys.stdout.write(f"report:  ddray report {name}\n")
+
+
+def _notify(prepared: Prepared, code: int) -> None:
+    """Run the sweep's ``notify`` command; its failure is a warning."""
+    notify = prepared.sweep.notify
+    if notify is None:
+        return
+    status = {DONE: "done", FAILED: "failed", INTERRUPTED: "interrupted"}[code]
+    command = notify.command.replace("{sweep}", prepared.sweep.name).replace("{status}", status)
+    try:
+        ran = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=60)
+    except (OSError, subprocess.SubprocessError) as error:
+        _say(f"notify: {command!r} did not run: {error}")
+        return
+    if ran.returncode != 0:
+        _say(f"notify: {command!r} ended with {ran.returncode}: {ran.stderr.strip()[:300]}")
+
+
+@contextlib.contextmanager
+def _stop_on_signals() -> Iterator[threading.Event]:
+    """SIGINT and SIGTERM ask stages to checkpoint and stop; a second SIGINT ends at once."""
+    stop = threading.Event()
+
+    def handle(number: int, frame: Any) -> None:
+        if stop.is_set() and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        stop.set()
+        os.write(2, b"\nstopping: stages write their checkpoints (press again to end at once)\n")
+
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _status_file(progress: Progress, run_folder: Path) -> Iterator[None]:
+    """Write the progress to ``status.json`` every few seconds, for ``ddray status`` elsewhere."""
+    over = threading.Event()
+
+    def write() -> None:
+        while not over.is_set():
+            with contextlib.suppress(OSError):
+                write_json(run_folder / "status.json", {"pid": os.getpid(), **progress.snapshot()})
+            over.wait(2.0)
+
+    thread = threading.Thread(target=write, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join(timeout=5)
+        with contextlib.suppress(OSError):
+            write_json(run_folder / "status.json", {"pid": None, **progress.snapshot()})
+
+
+def _check_home(places: Places) -> None:
+    try:
+        places.home.mkdir(parents=True, exist_ok=True)
+        probe = places.home / f".probe-{os.getpid()}"
+        probe.write_text("")
+        probe.unlink()
+    except OSError as error:
+        raise EnvironmentProblem(
+            f"home {places.home}: not writable; got {error}. Set DDRAY_HOME to a folder you can write to."
+        ) from error
+
+
+def _check_disk(places: Places) -> None:
+    free = shutil.disk_usage(places.home).free
+    if free < MIN_FREE_BYTES:
+        raise EnvironmentProblem(
+            f"home {places.home}: {free / 2**20:.0f} MiB free; expected at least {MIN_FREE_BYTES / 2**20:.0f} MiB. "
+            "Free some space, or set DDRAY_HOME and DDRAY_STORE to another disk."
+        )
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()
+
+
+__all__ = ["Finished", "How", "duration", "mirror_to_mlflow", "rebuild", "run_sweep"]

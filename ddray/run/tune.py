@@ -1,0 +1,350 @@
+"""The Ray Tune executor: jobs as trials. The only module that imports Ray.
+
+Tune asks our searcher for configurations; the searcher admits jobs: it hands out what is ready by the plan and fits
+the free cards by the ledger, plus a small look-ahead of the same shape so that an actor that becomes free finds its
+next job waiting. The trainable runs one job per trial; actors are reused between jobs of one shape, because a new
+one pays seconds for importing torch.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import tune
+from ray.tune import PlacementGroupFactory
+from ray.tune.search import Searcher
+
+from ddray.errors import EnvironmentProblem, RequestError
+from ddray.plan.plan import Job, Schedule
+from ddray.run.board import Board
+from ddray.run.ledger import Ledger, Node, nodes_of
+from ddray.run.local import job_spec
+from ddray.run.progress import Progress
+from ddray.run.stage import Outcome, Surroundings, between_jobs, run_job
+from ddray.run.verdict import Verdicts
+from ddray.settings import set_environment
+from ddray.store.artifacts import Store
+
+log = logging.getLogger(__name__)
+
+BOARD = "ddray-board"
+LOOK_AHEAD = 4
+SYNC_SECONDS = 0.5
+
+
+def execute(
+    schedule: Schedule,
+    verdicts: Verdicts,
+    surroundings: Surroundings,
+    progress: Progress,
+    stop: threading.Event,
+    *,
+    sweep: str,
+    run_folder: Path,
+    address: str | None,
+    cpus: int | None,
+    gpus: int | None,
+    on_start: Callable[[str], None],
+) -> None:
+    """Run every job of the schedule on Ray, or until a stop is asked for.
+
+    Args:
+        schedule: What may run when.
+        verdicts: Turns outcomes into the schedule's next state.
+        surroundings: Places and device.
+        progress: The display.
+        stop: Set by the signal handler.
+        sweep: Name of the sweep, shown in the dashboard.
+        run_folder: Scratch for Tune's own files.
+        address: Of a running cluster, or None to start Ray here.
+        cpus: CPUs to offer when Ray is started here; None: all.
+        gpus: GPUs to offer when Ray is started here; None: those there are.
+        on_start: Called with the dashboard's address.
+
+    Raises:
+        EnvironmentProblem: Ray cannot be started or reached.
+        RequestError: A job asks for more than any node has.
+    """
+    nodes = _start(sweep, address, cpus, gpus)
+    try:
+        on_start(_dashboard())
+        _refuse_impossible(schedule, nodes)
+        board = ray.remote(Board).options(name=BOARD, num_cpus=0, max_concurrency=1).remote()
+        ledger = Ledger(Node(node.cpus, list(node.gpus)) for node in nodes)
+        use_gpus = any(node.gpus for node in nodes)
+        store = Store(surroundings.store, Path(surroundings.cache) / "artifacts")
+        admitter = Admitter(schedule, verdicts, ledger, progress, stop, store, use_gpus=use_gpus)
+        over = threading.Event()
+        syncing = threading.Thread(target=_sync, args=(board, progress, stop, over), daemon=True)
+        syncing.start()
+        try:
+            _fit(admitter, surroundings, run_folder)
+        finally:
+            over.set()
+            syncing.join(timeout=5)
+    finally:
+        ray.shutdown()
+
+
+class Admitter(Searcher):  # type: ignore[misc]
+    """Tune's searcher: releases ready jobs that fit, and takes their outcomes back."""
+
+    def __init__(
+        self,
+        schedule: Schedule,
+        verdicts: Verdicts,
+        ledger: Ledger,
+        progress: Progress,
+        stop: threading.Event,
+        store: Store,
+        *,
+        use_gpus: bool,
+    ) -> None:
+        super().__init__()
+        self.schedule = schedule
+        self.verdicts = verdicts
+        self.ledger = ledger
+        self.progress = progress
+        self.stop = stop
+        self.store = store
+        self.use_gpus = use_gpus
+        self.trials: dict[str, Job] = {}
+        self.ahead: dict[str, Job] = {}
+        """Released without a free place: they wait in Ray for an actor of their shape."""
+
+    def shape(self, job: Job) -> tuple[float, float]:
+        """CPUs and share of a GPU that are asked of Ray; without GPUs everything runs on CPUs."""
+        return job.cpus, job.gpu if self.use_gpus else 0.0
+
+    def set_search_properties(self, metric: str | None, mode: str | None, config: dict[str, Any], **spec: Any) -> bool:
+        """Nothing is optimised."""
+        return True
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """The next job for a trial, None for "nothing now", FINISHED at the end."""
+        if self.stop.is_set():
+            return str(Searcher.FINISHED)
+        self.verdicts.release_deferred()
+        while True:
+            job = self.schedule.take(self._admissible)
+            if job is None:
+                over = self.schedule.over and not self.verdicts.waiting
+                return str(Searcher.FINISHED) if over else None
+            if not all(self.store.has(stage.key) for stage in job.stages):
+                break
+            # Another driver has finished it meanwhile.
+            self.verdicts.settle(job, Outcome(done=[stage.key for stage in job.stages]))
+        slot = self.ledger.place(*self.shape(job))
+        if slot is not None:
+            self.ledger.take(job.name, slot)
+        else:
+            self.ahead[job.name] = job
+        self.trials[trial_id] = job
+        self.progress.started(job)
+        cpus, gpu = self.shape(job)
+        return {"job": job.name, "cpus": cpus, "gpu": gpu, "spec": json.dumps(job_spec(job) | {"gpu": gpu})}
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Take a job's outcome; a trial that ended without one died."""
+        job = self.trials.pop(trial_id, None)
+        if job is None:
+            return
+        self._free(job)
+        if result is not None and "outcome" in result:
+            outcome = Outcome(**json.loads(result["outcome"]))
+        else:
+            outcome = self._post_mortem(job)
+        self.verdicts.settle(job, outcome)
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """A trial reports once, at its end."""
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: Tune's state is scratch."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing: a sweep is resumed from the store."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Tune pickles its searcher for a restore that we never do; ours holds locks and the plan."""
+        return {}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Admitter:
+        return self
+
+    def get_state(self) -> dict[str, Any]:
+        return {}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        return None
+
+    def save_to_dir(self, checkpoint_dir: str, session_str: str = "default") -> None:
+        return None
+
+    def _admissible(self, job: Job) -> bool:
+        if self.ledger.place(*self.shape(job)) is not None and not any(
+            self.shape(waiting) == self.shape(job) for waiting in self.ahead.values()
+        ):
+            return True
+        running = {(slot.cpus, slot.share) for slot in self.ledger.taken.values()}
+        return len(self.ahead) < LOOK_AHEAD and self.shape(job) in running
+
+    def _free(self, job: Job) -> None:
+        if self.ahead.pop(job.name, None) is None:
+            self.ledger.release(job.name)
+        for name, waiting in list(self.ahead.items()):
+            slot = self.ledger.place(*self.shape(waiting))
+            if slot is not None:
+                self.ledger.take(name, slot)
+                del self.ahead[name]
+
+    def _post_mortem(self, job: Job) -> Outcome:
+        """The worker died, or gave up after running out of GPU memory: the store says how far it came."""
+        outcome = Outcome(interrupted=self.stop.is_set())
+        for stage in job.stages:
+            if self.store.has(stage.key):
+                outcome.done.append(stage.key)
+                continue
+            failure = self.store.failure(stage.key)
+            cause = failure["cause"] if failure is not None else "the worker process died without a word"
+            if failure is None and not outcome.interrupted:
+                record = {"label": stage.label, "kind": stage.kind, "cause": cause, "traceback": "", **stage.spec()}
+                self.store.record_failure(stage.key, record)
+            outcome.failed[stage.key] = cause
+            break
+        return outcome
+
+
+class JobTrial(tune.Trainable):  # type: ignore[misc]
+    """What Tune sees: one step that runs one job."""
+
+    def setup(self, config: dict[str, Any]) -> None:
+        """A new actor: environment first, before anything imports torch."""
+        set_environment()
+        self._board = ray.get_actor(BOARD)
+        self._surroundings = Surroundings(**json.loads(config["surroundings"]))
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """The actor takes the next job."""
+        return True
+
+    def step(self) -> dict[str, Any]:
+        """Run the job to its end."""
+        job = json.loads(self.config["spec"])
+        with between_jobs():
+            outcome = run_job(job, self._surroundings, self._tick)
+        if outcome.out_of_memory:
+            # Memory may be stuck in this process: end it, the searcher reads the failure from the store.
+            raise MemoryError(next(iter(outcome.failed.values())))
+        return {"outcome": json.dumps(asdict(outcome)), "done": True}
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Nothing: stages checkpoint into the store."""
+
+    def load_checkpoint(self, checkpoint: Any) -> None:
+        """Nothing to load."""
+
+    def _tick(self, job: str, progress: dict[str, Any] | None) -> bool:
+        return bool(ray.get(self._board.tick.remote(job, progress), timeout=10))
+
+
+def _fit(admitter: Admitter, surroundings: Surroundings, run_folder: Path) -> None:
+    """Hand over to Tune until the searcher says that it has finished."""
+    run_folder.mkdir(parents=True, exist_ok=True)
+    logging.getLogger("ray.tune").setLevel(logging.ERROR)
+
+    def request(config: dict[str, Any]) -> PlacementGroupFactory:
+        bundle = {"CPU": float(config.get("cpus", 1.0))}
+        if config.get("gpu"):
+            bundle["GPU"] = float(config["gpu"])
+        return PlacementGroupFactory([bundle])
+
+    tuner = tune.Tuner(
+        tune.with_resources(JobTrial, request),
+        param_space={"surroundings": json.dumps(asdict(surroundings))},
+        tune_config=tune.TuneConfig(
+            search_alg=admitter,
+            num_samples=-1,
+            reuse_actors=True,
+            trial_name_creator=lambda trial: f"job_{trial.trial_id}",
+            trial_dirname_creator=lambda trial: f"job_{trial.trial_id}",
+        ),
+        run_config=tune.RunConfig(
+            name="tune",
+            storage_path=str(run_folder),
+            verbose=0,
+            failure_config=tune.FailureConfig(max_failures=0),
+            log_to_file=False,
+        ),
+    )
+    tuner.fit()
+
+
+def _start(sweep: str, address: str | None, cpus: int | None, gpus: int | None) -> list[Node]:
+    """Start Ray here, or join the cluster at an address; returns its nodes."""
+    from ray.job_config import JobConfig
+
+    common: dict[str, Any] = {
+        "namespace": f"ddray-{sweep}-{time.time_ns()}", "log_to_driver": False, "logging_level": logging.ERROR,
+        "job_config": JobConfig(metadata={"ddray.sweep": sweep, "job_name": f"ddray sweep {sweep}"}),
+    }  # fmt: skip
+    try:
+        if address is not None:
+            ray.init(address=address, **common)
+        else:
+            ray.init(
+                num_cpus=cpus, num_gpus=gpus, include_dashboard=True, dashboard_host="127.0.0.1",
+                object_store_memory=256 * 2**20, **common,
+            )  # fmt: skip
+    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        where = f"the cluster at {address}" if address else "Ray on this machine"
+        raise EnvironmentProblem(
+            f"{where} could not be started or reached: {error}. Check the address with `ray status`, "
+            "or run in this process with --local."
+        ) from error
+    return nodes_of(node["Resources"] for node in ray.nodes() if node["Alive"])
+
+
+def _dashboard() -> str:
+    """The dashboard's address, "" where there is none."""
+    from ray._private.worker import get_dashboard_url  # Ray has no public name for it
+
+    url = get_dashboard_url()
+    return f"http://{url}" if url else ""
+
+
+def _refuse_impossible(schedule: Schedule, nodes: list[Node]) -> None:
+    """A job that no node can ever hold would wait for ever; say so before anything starts."""
+    use_gpus = any(node.gpus for node in nodes)
+    ledger = Ledger([])
+    problems = []
+    for job in schedule.jobs.values():
+        share = job.gpu if use_gpus else 0.0
+        if ledger.never_fits(job.cpus, share, nodes):
+            problems.append(
+                f"resources: {job.label} asks for {job.cpus:g} CPUs and {share:g} GPU; got nodes with "
+                f"{', '.join(f'{node.cpus:g} CPUs and {len(node.gpus)} GPUs' for node in nodes)}. "
+                "Lower resources: in the sweep, or use a larger machine."
+            )
+    if problems:
+        raise RequestError(list(dict.fromkeys(problems))[:20])
+
+
+def _sync(board: Any, progress: Progress, stop: threading.Event, over: threading.Event) -> None:
+    """Carry progress from the board to the display, and the stop from the signal handler to the board."""
+    while not over.is_set():
+        try:
+            progress.update(ray.get(board.look.remote(stop.is_set()), timeout=10))
+        except Exception as error:
+            if over.is_set():
+                return
+            log.debug("the board did not answer: %s", error)
+        over.wait(SYNC_SECONDS)

@@ -1,0 +1,72 @@
+"""What an outcome means for the rest of the sweep: the one judgement both executors share."""
+
+from __future__ import annotations
+
+import heapq
+import logging
+import time
+from collections.abc import Mapping
+
+from ddray.plan.pipeline import Stage
+from ddray.plan.plan import Job, Schedule, make_job
+from ddray.run.progress import Progress
+from ddray.run.stage import Outcome
+
+log = logging.getLogger(__name__)
+
+DEFER_SECONDS = 2.0
+
+
+class Verdicts:
+    """Settles finished jobs: done, failed, damaged inputs to recompute, claims of others to wait for."""
+
+    def __init__(self, schedule: Schedule, stages: Mapping[str, Stage], progress: Progress) -> None:
+        self.schedule = schedule
+        self.stages = stages
+        self.progress = progress
+        self.interrupted = False
+        self.damaged: dict[str, str] = {}
+        """Key -> message of every damaged artifact met."""
+        self._deferred: list[tuple[float, str]] = []
+
+    @property
+    def waiting(self) -> bool:
+        """Whether jobs wait for another driver's claim."""
+        return bool(self._deferred)
+
+    def settle(self, job: Job, outcome: Outcome) -> None:
+        """Move the schedule on."""
+        if outcome.damaged:
+            self._recompute(job, outcome)
+        elif outcome.busy:
+            heapq.heappush(self._deferred, (time.monotonic() + DEFER_SECONDS, job.name))
+            self.schedule.running.discard(job.name)
+            self.progress.deferred(job)
+        elif outcome.interrupted:
+            self.interrupted = True
+            self.schedule.running.discard(job.name)
+            self.progress.interrupted(job, outcome)
+        else:
+            self.schedule.finish(job.name, outcome.done, outcome.failed)
+            self.progress.ended(job, outcome)
+
+    def release_deferred(self) -> None:
+        """Make jobs ready again whose waiting time is over."""
+        now = time.monotonic()
+        while self._deferred and self._deferred[0][0] <= now:
+            _, name = heapq.heappop(self._deferred)
+            self.schedule.put_back(name)
+
+    def _recompute(self, job: Job, outcome: Outcome) -> None:
+        for key, message in outcome.damaged.items():
+            self.progress.note(message)
+            first_time = key not in self.damaged
+            self.damaged[key] = message
+            stage = self.stages.get(key)
+            if stage is None or not first_time:  # damaged again right after being made: the disk, not the file
+                self.schedule.finish(job.name, outcome.done, {job.stages[-1].key: message})
+                self.progress.ended(job, Outcome(failed={job.stages[-1].key: message}))
+                return
+            maker = make_job([stage], points=job.points)
+            self.schedule.wait_for(job.name, key)
+            self.schedule.add(maker)

@@ -1,0 +1,224 @@
+"""The store: finished stages by key. A stage is done when its manifest exists."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ddray.errors import EnvironmentProblem
+from ddray.store.checkpoints import Checkpoints
+from ddray.store.claims import Claim
+from ddray.store.files import Files, LocalFiles, RemoteFiles
+from ddray.store.manifest import NAME, BrokenManifest, Manifest, digest_files, sha256
+
+FORMAT = 1
+"""Raised when the layout changes; an older ddray refuses a newer store instead of misreading it."""
+
+
+class DamagedArtifact(Exception):
+    """An artifact's files do not match its manifest. It was moved to quarantine; its key is to be computed again."""
+
+    def __init__(self, key: str, reason: str, quarantine: str) -> None:
+        super().__init__(f"artifact {key[:12]} is damaged ({reason}); moved to {quarantine}, to be computed again")
+        self.key = key
+        self.reason = reason
+        self.quarantine = quarantine
+
+    def __reduce__(self) -> tuple[type, tuple[str, str, str]]:
+        return type(self), (self.key, self.reason, self.quarantine)
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """A verified, committed payload folder."""
+
+    folder: Path
+    manifest: Manifest
+
+
+class Store:
+    """A store at a path or URL. Cheap to make; holds no open files, so every process makes its own."""
+
+    def __init__(self, location: str, downloads: Path) -> None:
+        """Open or create the store.
+
+        Args:
+            location: Folder or URL.
+            downloads: Local folder where files of a URL store are kept.
+
+        Raises:
+            EnvironmentProblem: Not writable, or written by a newer version.
+        """
+        self.location = location
+        self.files: Files = RemoteFiles(location, downloads) if "://" in location else LocalFiles(Path(location))
+        self._check_format()
+
+    # --- artifacts ---------------------------------------------------------------------------------------------
+
+    def has(self, key: str) -> bool:
+        """Whether the stage is done."""
+        return self.files.exists(f"{_at(key)}/{NAME}")
+
+    def keys(self) -> set[str]:
+        """Keys of all finished stages."""
+        found = {name for shard in self.files.names("artifacts") for name in self.files.names(f"artifacts/{shard}")}
+        if isinstance(self.files, LocalFiles):
+            return found  # committed by one rename: the folder exists only with its manifest
+        return {key for key in found if self.has(key)}
+
+    def manifest(self, key: str) -> Manifest:
+        """The manifest alone, unverified files.
+
+        Raises:
+            KeyError: The stage is not done.
+            DamagedArtifact: The manifest cannot be read.
+        """
+        try:
+            manifest = Manifest.loads(self.files.read(f"{_at(key)}/{NAME}"))
+        except FileNotFoundError:
+            raise KeyError(key) from None
+        except BrokenManifest as error:
+            raise self._quarantine(key, f"unreadable manifest: {error}") from error
+        if manifest.key != key:
+            raise self._quarantine(key, f"the manifest speaks of {manifest.key[:12]}")
+        return manifest
+
+    def open(self, key: str) -> Artifact:
+        """The artifact, every file checked against its digest.
+
+        Raises:
+            KeyError: The stage is not done.
+            DamagedArtifact: A file is missing or differs; the artifact was moved to quarantine.
+        """
+        manifest = self.manifest(key)
+        try:
+            folder = self.files.fetch(_at(key), sorted(manifest.files))
+        except FileNotFoundError as error:
+            raise self._quarantine(key, f"missing file {error}") from error
+        for name, expected in manifest.files.items():
+            path = folder / name
+            if not path.is_file():
+                raise self._quarantine(key, f"{name} is missing")
+            if path.stat().st_size != expected["bytes"] or sha256(path) != expected["sha256"]:
+                if not isinstance(self.files, LocalFiles):
+                    path.unlink()  # the download, so that a good copy can take its place
+                raise self._quarantine(key, f"{name} differs from its digest")
+        return Artifact(folder, manifest)
+
+    @contextmanager
+    def writing(self) -> Iterator[Path]:
+        """A scratch folder for a payload; removed if the body fails. Pass it to ``commit``."""
+        folder = self.files.scratch()
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def commit(self, folder: Path, manifest: Manifest) -> bool:
+        """Make a prepared payload exist, data first, manifest last.
+
+        Args:
+            folder: From ``writing``; holds the payload files.
+            manifest: Its ``files`` are filled in here.
+
+        Returns:
+            False if another process had committed the same key meanwhile; ours is discarded.
+        """
+        digests = digest_files(folder, (path.name for path in folder.iterdir()))
+        complete = Manifest(**{**_fields(manifest), "files": digests})
+        (folder / NAME).write_bytes(complete.dumps())
+        made = self.files.commit(folder, _at(manifest.key), NAME)
+        self.files.remove(_failure(manifest.key))
+        return made
+
+    def stamp(self, key: str) -> str:
+        """A cheap fingerprint of an artifact's files as they lie on disk (sizes and times), "" when there is none.
+
+        It notices what was changed, cut short or replaced without reading the data; ``open`` notices everything.
+        """
+        if not isinstance(self.files, LocalFiles):
+            return "remote" if self.has(key) else ""
+        folder = self.files.root / _at(key)
+        try:
+            entries = sorted((entry.name, entry.stat()) for entry in folder.iterdir())
+        except FileNotFoundError:
+            return ""
+        return ";".join(f"{name}:{status.st_size}:{status.st_mtime_ns}" for name, status in entries)
+
+    def discard(self, key: str, reason: str) -> DamagedArtifact:
+        """Move an artifact out of the way because a reader found its content unusable."""
+        return self._quarantine(key, reason)
+
+    # --- failures, checkpoints, claims ---------------------------------------------------------------------------
+
+    def record_failure(self, key: str, failure: Mapping[str, Any]) -> None:
+        """Keep why a stage failed (``cause``, ``traceback``, ``label``, ``config``, …) until it succeeds."""
+        content = json.dumps({**failure, "key": key, "at": time.time()}, sort_keys=True, indent=1)
+        self.files.write(_failure(key), content.encode())
+
+    def failure(self, key: str) -> dict[str, Any] | None:
+        """What was recorded, or None."""
+        try:
+            failure: dict[str, Any] = json.loads(self.files.read(_failure(key)))
+        except (FileNotFoundError, ValueError):
+            return None
+        return failure
+
+    def failures(self) -> set[str]:
+        """Keys with a recorded failure."""
+        return {name.removesuffix(".json") for name in self.files.names("failures") if name.endswith(".json")}
+
+    def checkpoints(self, lineage: str) -> Checkpoints:
+        """Unfinished states of the stages that share a lineage."""
+        return Checkpoints(self.files, lineage)
+
+    def claim(self, key: str) -> Claim:
+        """A claim on computing a stage; see ``claims.py``."""
+        return Claim(self.files, key)
+
+    # --- inside --------------------------------------------------------------------------------------------------
+
+    def _quarantine(self, key: str, reason: str) -> DamagedArtifact:
+        place = f"quarantine/{key}-{time.time_ns()}"
+        self.files.move(_at(key), place)
+        return DamagedArtifact(key, reason, f"{self.location}/{place}")
+
+    def _check_format(self) -> None:
+        try:
+            try:
+                found = json.loads(self.files.read("store.json"))["format"]
+            except FileNotFoundError:
+                self.files.write("store.json", json.dumps({"format": FORMAT}).encode())
+                found = FORMAT
+        except OSError as error:
+            raise EnvironmentProblem(
+                f"store {self.location}: cannot be read or written; got {error}. Set DDRAY_STORE to a writable place."
+            ) from error
+        except (ValueError, KeyError, TypeError):
+            raise EnvironmentProblem(
+                f"store {self.location}: store.json is not readable; expected {{\"format\": {FORMAT}}}. "
+                "Restore the file, or set DDRAY_STORE to another place."
+            ) from None
+        if found > FORMAT:
+            raise EnvironmentProblem(
+                f"store {self.location}: written by a newer ddray (format {found}); this one reads format {FORMAT}. "
+                "Upgrade ddray, or set DDRAY_STORE to another place."
+            )
+
+
+def _at(key: str) -> str:
+    return f"artifacts/{key[:2]}/{key}"
+
+
+def _failure(key: str) -> str:
+    return f"failures/{key}.json"
+
+
+def _fields(manifest: Manifest) -> dict[str, Any]:
+    return {name: getattr(manifest, name) for name in Manifest.__dataclass_fields__}

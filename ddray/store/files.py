@@ -1,0 +1,207 @@
+"""Two kinds of place for a store behind one small interface: a local folder, and an object store (fsspec)."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+import uuid
+from pathlib import Path
+from typing import Any, Protocol
+
+
+class Files(Protocol):
+    """File operations relative to the store's root; paths use ``/``."""
+
+    def read(self, path: str) -> bytes:
+        """Content of a file; FileNotFoundError when there is none."""
+
+    def write(self, path: str, content: bytes) -> None:
+        """Replace a file at once: readers see the old content or the new, never a part."""
+
+    def create(self, path: str, content: bytes) -> bool:
+        """Write a file only if there is none; False if there was one."""
+
+    def names(self, folder: str) -> list[str]:
+        """Names directly below a folder; empty when there is no such folder."""
+
+    def exists(self, path: str) -> bool:
+        """Whether there is a file or folder."""
+
+    def remove(self, path: str) -> None:
+        """Remove a file or a whole folder; nothing happens when it does not exist."""
+
+    def move(self, source: str, target: str) -> None:
+        """Rename a folder out of the way (quarantine)."""
+
+    def scratch(self) -> Path:
+        """A new empty local folder to prepare a commit in."""
+
+    def commit(self, scratch: Path, path: str, last: str) -> bool:
+        """Turn a prepared folder into ``path``, the file ``last`` appearing last. False if ``path`` already was there."""
+
+    def fetch(self, path: str, names: list[str]) -> Path:
+        """A local folder holding the named files of ``path``."""
+
+
+class LocalFiles:
+    """A folder on a file system with atomic rename (any local disk, NFS)."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def read(self, path: str) -> bytes:
+        return (self.root / path).read_bytes()
+
+    def write(self, path: str, content: bytes) -> None:
+        target = self.root / path
+        temporary = self._write_beside(target, content)
+        os.replace(temporary, target)
+
+    def create(self, path: str, content: bytes) -> bool:
+        target = self.root / path
+        temporary = self._write_beside(target, content)
+        try:
+            os.link(temporary, target)  # fails if the target exists, and never shows a half-written file
+        except FileExistsError:
+            return False
+        finally:
+            temporary.unlink()
+        return True
+
+    def names(self, folder: str) -> list[str]:
+        try:
+            return sorted(os.listdir(self.root / folder))
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+
+    def exists(self, path: str) -> bool:
+        return (self.root / path).exists()
+
+    def remove(self, path: str) -> None:
+        target = self.root / path
+        if target.is_dir():
+            shutil.rmtree(target, ignore_errors=True)
+        else:
+            target.unlink(missing_ok=True)
+
+    def move(self, source: str, target: str) -> None:
+        destination = self.root / target
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):  # another process moved it first
+            os.rename(self.root / source, destination)
+
+    def scratch(self) -> Path:
+        parent = self.root / "tmp"
+        parent.mkdir(parents=True, exist_ok=True)
+        return Path(tempfile.mkdtemp(dir=parent))
+
+    def commit(self, scratch: Path, path: str, last: str) -> bool:
+        target = self.root / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        for file in scratch.iterdir():
+            _flush(file)
+        scratch.chmod(0o755)  # mkdtemp makes it private; a store may be shared
+        try:
+            os.rename(scratch, target)
+        except OSError:
+            if not target.exists():
+                raise
+            shutil.rmtree(scratch, ignore_errors=True)
+            return False
+        _flush(target.parent)
+        return True
+
+    def fetch(self, path: str, names: list[str]) -> Path:
+        return self.root / path
+
+    @staticmethod
+    def _write_beside(target: Path, content: bytes) -> Path:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}")
+        temporary.write_bytes(content)
+        return temporary
+
+
+class RemoteFiles:
+    """An object store through fsspec. No rename there: data goes first, the manifest last."""
+
+    def __init__(self, url: str, downloads: Path) -> None:
+        import fsspec
+
+        filesystem, root = fsspec.core.url_to_fs(url)
+        self.filesystem: Any = filesystem
+        self.root: str = root.rstrip("/")
+        self.downloads = downloads
+
+    def read(self, path: str) -> bytes:
+        content: bytes = self.filesystem.cat_file(self._at(path))
+        return content
+
+    def write(self, path: str, content: bytes) -> None:
+        self.filesystem.pipe_file(self._at(path), content)
+
+    def create(self, path: str, content: bytes) -> bool:
+        if self.exists(path):
+            return False
+        self.write(path, content)
+        return True
+
+    def names(self, folder: str) -> list[str]:
+        self.filesystem.invalidate_cache()
+        try:
+            found = self.filesystem.ls(self._at(folder), detail=False)
+        except FileNotFoundError:
+            return []
+        return sorted(entry.rstrip("/").rsplit("/", 1)[-1] for entry in found)
+
+    def exists(self, path: str) -> bool:
+        self.filesystem.invalidate_cache()
+        return bool(self.filesystem.exists(self._at(path)))
+
+    def remove(self, path: str) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            self.filesystem.rm(self._at(path), recursive=True)
+
+    def move(self, source: str, target: str) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            # the manifest first: from then on the artifact does not exist
+            for name in sorted(self.names(source), key=lambda name: name != "manifest.json"):
+                self.filesystem.mv(self._at(f"{source}/{name}"), self._at(f"{target}/{name}"))
+
+    def scratch(self) -> Path:
+        return Path(tempfile.mkdtemp(prefix="ddray-"))
+
+    def commit(self, scratch: Path, path: str, last: str) -> bool:
+        try:
+            if self.exists(f"{path}/{last}"):
+                return False
+            for file in sorted(scratch.iterdir(), key=lambda file: file.name == last):
+                self.filesystem.put_file(str(file), self._at(f"{path}/{file.name}"))
+            return True
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+    def fetch(self, path: str, names: list[str]) -> Path:
+        folder = self.downloads / path
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in names:
+            target = folder / name
+            if not target.exists():
+                temporary = folder / f".{name}.{uuid.uuid4().hex[:8]}"
+                self.filesystem.get_file(self._at(f"{path}/{name}"), str(temporary))
+                os.replace(temporary, target)
+        return folder
+
+    def _at(self, path: str) -> str:
+        return f"{self.root}/{path}"
+
+
+def _flush(path: Path) -> None:
+    """Ask the disk to keep it: a manifest must not survive a power cut that its data did not."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,285 @@
+"""Plan + store -> ``measurements.parquet`` and ``coverage.json``.
+
+Every planned point has rows, whatever a filter narrowed: its numbers, or one row per evaluation that says why there is
+none.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow.parquet as pq
+
+from ddray.errors import EnvironmentProblem
+from ddray.plan.grammar import Sweep
+from ddray.plan.keys import short
+from ddray.plan.pipeline import Chain, Stage
+from ddray.plan.plan import Plan, blocked_stages
+from ddray.store.artifacts import DamagedArtifact, Store
+from ddray.tables.columns import COLUMNS, MEASUREMENTS
+from ddray.tables.identity import PROVENANCE, Facts, cost_rows, param, point_values, provenance_values, training
+from ddray.tables.piece import Piece
+
+log = logging.getLogger(__name__)
+
+MEASUREMENTS_FILE = "measurements.parquet"
+COVERAGE_FILE = "coverage.json"
+STATES = ("done", "failed", "blocked", "pending")
+EVALUATIONS: dict[str, tuple[str, str]] = {
+    "accuracy": ("performance", "test_acc"),
+    "robustness": ("robustness", "adv_acc"),
+    "privacy": ("privacy", "mia_auc"),
+    "embedding": ("informativeness", "embed_outlier_rate"),
+}
+"""Kind -> property and first metric, which stand on the row of an evaluation without a result."""
+
+_PIECE_ROWS = 1 << 17
+"""Rows per piece and row group: few enough to stay small in memory, enough to be quick."""
+_REPEATING = [column.name for column in COLUMNS if column.name not in {"row_id", "value", "ci_low", "ci_high"}]
+"""Columns worth a dictionary in the file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """How much of the whole sweep is there. Counts: ``planned``, ``done``, ``failed``, ``blocked``, ``pending``.
+
+    A point is done when all its evaluations are; failed when one failed; else pending when one is; else blocked. An
+    evaluation is failed when it or a stage it builds on failed; blocked when this version cannot compute one of them.
+    """
+
+    sweep: str
+    digest: str
+    """The sweep's."""
+    points: dict[str, int]
+    evaluations: dict[str, dict[str, int]]
+    """By evaluation kind, of the points that ask for it."""
+    methods: dict[str, dict[str, int]]
+    """By method, of points."""
+    failures: list[dict[str, Any]] = field(default_factory=list)
+    """Failed stages: ``key``, ``kind``, ``label``, ``cause``, and ``points``: how many lack a result because of it."""
+    blocked: dict[str, int] = field(default_factory=dict)
+    """Reason -> points."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether every planned point is done."""
+        return self.points["done"] == self.points["planned"]
+
+    @classmethod
+    def load(cls, folder: Path) -> Coverage:
+        """Read ``coverage.json``.
+
+        Raises:
+            EnvironmentProblem: It is not there or not readable.
+        """
+        path = folder / COVERAGE_FILE
+        try:
+            return cls(**json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError) as error:
+            raise EnvironmentProblem(
+                f"{path}: the coverage of the sweep cannot be read; got {error}. Run `ddray collect` to make it again."
+            ) from error
+
+
+def collect(plan: Plan, sweep: Sweep, store: Store, folder: Path) -> Coverage:
+    """Write the tables of a sweep, each replaced atomically.
+
+    Rows come in the order of the plan, and of a point's stages. Numbers of an evaluation are read from its artifact,
+    whose files are checked against their digests; what is damaged is moved away with a warning and counts as pending.
+
+    Args:
+        plan: The whole sweep; ``selected`` is not looked at.
+        sweep: Gives name and digest.
+        store: What exists.
+        folder: ``results/<sweep>``; created.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lookup = _Lookup(plan, store)
+    tally = _Tally()
+
+    def write(temporary: Path) -> None:
+        with pq.ParquetWriter(temporary, MEASUREMENTS, compression="zstd", use_dictionary=_REPEATING) as writer:
+            piece = Piece(sweep.name)
+            for chain in plan.chains:
+                tally.add(chain.point.method, _add(piece, chain, lookup))
+                if len(piece) >= _PIECE_ROWS:
+                    writer.write_table(piece.table())
+                    piece = Piece(sweep.name)
+            writer.write_table(piece.table())
+
+    _replace(folder / MEASUREMENTS_FILE, write)
+    coverage = Coverage(
+        sweep.name, sweep.digest, tally.points, tally.evaluations, tally.methods,
+        [
+            {"key": key, "kind": plan.stages[key].kind, "label": plan.stages[key].label,
+             "cause": lookup.cause(key), "points": count}
+            for key, count in sorted(tally.failed.items())
+        ],
+        dict(tally.blocked.most_common()),
+    )  # fmt: skip
+    content = json.dumps(asdict(coverage), sort_keys=True, indent=1, ensure_ascii=False) + "\n"
+    _replace(folder / COVERAGE_FILE, lambda temporary: temporary.write_text(content, encoding="utf-8"))
+    return coverage
+
+
+def _replace(target: Path, write: Callable[[Path], object]) -> None:
+    temporary = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        write(temporary)
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+class _State(NamedTuple):
+    """What became of one evaluation of a point."""
+
+    status: str
+    cause: str = ""
+    """Key of the failed stage, or why it is blocked."""
+
+
+def _add(piece: Piece, chain: Chain, lookup: _Lookup) -> dict[str, _State]:
+    """Append a point's rows; returns the state of its evaluations."""
+    made, trained = lookup.facts(chain.stage("distill")), lookup.facts(chain.stage("train"))
+    piece.begin_point(
+        chain.point.hash, point_values(chain, made, trained, lookup.memo), param(chain, lookup.memo),
+        training(chain).origin.classes,
+    )  # fmt: skip
+    states = {}
+    for stage in chain.stages:
+        rows = lookup.rows(stage) if stage.kind in EVALUATIONS else []
+        facts = lookup.facts(stage)
+        if facts is not None and rows is not None:
+            own = trained if trained is not None and stage.kind in EVALUATIONS else facts
+            piece.begin_stage(stage.kind, stage.key, provenance_values(facts, own))
+            piece.add(rows)
+            piece.add(cost_rows(stage, facts))
+            states[stage.kind] = _State("done")
+        elif stage.kind in EVALUATIONS:
+            state, note = lookup.why(stage)
+            piece.begin_stage(stage.kind, stage.key, (None,) * len(PROVENANCE), state.status, note)
+            prop, metric = EVALUATIONS[stage.kind]
+            piece.add([{"property": prop, "metric": metric}])
+            states[stage.kind] = state
+    lookup.leave(chain)
+    return {kind: state for kind, state in states.items() if kind in EVALUATIONS}
+
+
+class _Lookup:
+    """Asks the store, about every stage once, however many points share it."""
+
+    def __init__(self, plan: Plan, store: Store) -> None:
+        self.store = store
+        self.stages = plan.stages
+        self.done = store.keys() & plan.stages.keys()
+        self.failed = store.failures() & plan.stages.keys()
+        self.blocked = blocked_stages(plan.stages, self.done)
+        self._users = Counter(stage.key for chain in plan.chains for stage in chain.stages)
+        self._facts: dict[str, Facts | None] = {}
+        self._rows: dict[str, list[dict[str, Any]] | None] = {}
+        self._memo: dict[object, Any] = {}
+
+    def facts(self, stage: Stage | None) -> Facts | None:
+        """The facts of a finished stage; None for others."""
+        if stage is None or stage.key not in self.done:
+            return None
+        if stage.key not in self._facts:
+            try:
+                self._facts[stage.key] = Facts.of(self.store.manifest(stage.key))
+            except (KeyError, DamagedArtifact) as error:
+                self._lost(stage, error)
+                self._facts[stage.key] = None
+        return self._facts[stage.key]
+
+    def rows(self, stage: Stage) -> list[dict[str, Any]] | None:
+        """The metrics of a finished evaluation; None for others."""
+        if stage.key in self._rows:
+            return self._rows[stage.key]
+        rows = None
+        if stage.key in self.done:
+            try:
+                artifact = self.store.open(stage.key)
+                # What `trainables.payloads.Metrics` reads; importing that would load torch for a JSON file.
+                rows = json.loads((artifact.folder / "metrics.json").read_bytes())
+                self._facts[stage.key] = Facts.of(artifact.manifest)
+            except (KeyError, DamagedArtifact) as error:
+                self._lost(stage, error)
+            except (OSError, ValueError) as error:
+                self._lost(stage, self.store.discard(stage.key, f"metrics.json: {error}"))
+        self._rows[stage.key] = rows
+        return rows
+
+    def leave(self, chain: Chain) -> None:
+        """Forget what no later point needs."""
+        for stage in chain.stages:
+            self._users[stage.key] -= 1
+            if not self._users[stage.key]:
+                self._facts.pop(stage.key, None)
+                self._rows.pop(stage.key, None)
+
+    def why(self, stage: Stage) -> tuple[_State, str | None]:
+        """State and note of an evaluation without a result: what stands in its way, itself first."""
+        if stage.key in self.blocked:
+            reason = self.blocked[stage.key]
+            return _State("blocked", reason), reason
+        stack = [stage.key]
+        while stack:
+            key = stack.pop()
+            if key in self.failed:
+                return _State("failed", key), f"{self.stages[key].kind} {short(key)}: {self.cause(key)}"
+            stack += [needed for _, needed in self.stages[key].inputs if needed not in self.done]
+        return _State("pending"), None
+
+    def cause(self, key: str) -> str:
+        """Why a stage failed."""
+        cause: str = self.memo(("cause", key), lambda: (self.store.failure(key) or {}).get("cause", "not recorded"))
+        return cause
+
+    def memo(self, key: object, make: Callable[[], Any]) -> Any:
+        """What ``make`` returned the first time it was called for this key."""
+        if key not in self._memo:
+            self._memo[key] = make()
+        return self._memo[key]
+
+    def _lost(self, stage: Stage, error: Exception) -> None:
+        reason = "removed while the tables were made" if isinstance(error, KeyError) else str(error)
+        log.warning("%s: %s", stage.label, reason)
+        self.done.discard(stage.key)
+
+
+class _Tally:
+    """Counts of coverage."""
+
+    def __init__(self) -> None:
+        self.points = _counts()
+        self.evaluations: dict[str, dict[str, int]] = {}
+        self.methods: dict[str, dict[str, int]] = {}
+        self.failed: Counter[str] = Counter()
+        self.blocked: Counter[str] = Counter()
+
+    def add(self, method: str, states: Mapping[str, _State]) -> None:
+        found = {state.status for state in states.values()}
+        overall = next(status for status in ("failed", "pending", "blocked", "done") if status in found)
+        _count((self.points, self.methods.setdefault(method, _counts())), overall)
+        for kind, state in states.items():
+            _count((self.evaluations.setdefault(kind, _counts()),), state.status)
+        self.failed.update({state.cause for state in states.values() if state.status == "failed"})
+        self.blocked.update({state.cause for state in states.values() if state.status == "blocked"})
+
+
+def _counts() -> dict[str, int]:
+    return dict.fromkeys(("planned", *STATES), 0)
+
+
+def _count(tables: Iterable[dict[str, int]], status: str) -> None:
+    for counts in tables:
+        counts["planned"] += 1
+        counts[status] += 1

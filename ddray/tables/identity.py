@@ -1,0 +1,205 @@
+"""What a row says about itself: the columns that follow from a point's chain, and from the manifests of its stages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from ddray.plan.keys import canonical, digest
+from ddray.plan.pipeline import Chain, Stage
+from ddray.store.manifest import Manifest
+from ddray.tables.columns import COLUMNS, names
+from trainables.configs import DistillConfig, TrainConfig
+from trainables.data.known import KNOWN
+from trainables.methods import METHODS
+from trainables.presets import choose
+
+Memo = Callable[[object, Callable[[], Any]], Any]
+"""(key, make) -> what was made for that key the first time."""
+
+PROVENANCE = names("provenance")
+POINT = tuple(
+    column.name
+    for column in COLUMNS
+    if column.group == "identity" and column.name not in ("schema_version", "row_id", "sweep", "stage_key")
+)
+"""Columns that are equal on all rows of a point."""
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What the tables need of a manifest."""
+
+    content: str
+    """Digest of the payload's files."""
+    bytes: int
+    provenance: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, manifest: Manifest) -> Facts:
+        files = manifest.files
+        content = digest({name: entry["sha256"] for name, entry in files.items()})
+        return cls(content, sum(int(entry["bytes"]) for entry in files.values()), manifest.provenance)
+
+
+def training(chain: Chain) -> TrainConfig:
+    """The configuration of the chain's training; every chain has one."""
+    train = chain.stage("train")
+    assert train is not None, chain.point
+    assert isinstance(train.config, TrainConfig), train.label
+    return train.config
+
+
+def point_values(chain: Chain, made: Facts | None, trained: Facts | None, memo: Memo) -> tuple[Any, ...]:
+    """Values of ``POINT``.
+
+    Args:
+        chain: The point.
+        made: Facts of the distilled set, when there is one.
+        trained: Facts of the model, when there is one.
+        memo: Shared over the points of a sweep.
+    """
+    point, config = chain.point, training(chain)
+    origin, recipe = config.origin, config.recipe
+    subset = point.num_classes is not None
+    values: dict[str, Any] = {
+        "grids": list(point.grids), "point": point.hash, "protocol": chain.protocol,
+        "dataset": point.dataset, "num_classes": len(origin.classes),
+        "class_ids": list(origin.classes) if subset else None,
+        "class_draw": (point.class_draw or 0) if subset else None,
+        "origin_per_class": origin.per_class, "origin_draw": origin.draw,
+        "data_hash": memo(
+            ("data", config.dataset.digest, id(origin)),
+            lambda: digest({"data": config.dataset.digest, "origin": origin.key_material()}),
+        ),
+        "method": point.method, "ipc": point.ipc, "ratio": _ratio(point.ipc, config), "init": point.init,
+        "architecture": point.architecture, "norm_layer": config.network.norm, "train_aug": recipe.augmentation,
+        "train_epochs": recipe.epochs, "train_steps": recipe.steps, "optimizer": "sgd", "lr": recipe.lr,
+        "seed": point.seed, "selection": "last", "model_hash": trained.content if trained else None,
+    }  # fmt: skip
+    distill = chain.stage("distill")
+    if distill is not None:
+        values |= memo(("distill", distill.key), lambda: _distill_values(chain, distill))
+        values["distilled_hash"] = made.content if made else None
+    return tuple(values.get(name) for name in POINT)
+
+
+def param(chain: Chain, memo: Memo) -> str | None:
+    """``param_json``: the method's settings, and how they and the recipe differ from what is published.
+
+    ``settings`` (all of them), ``changed_settings`` (given by the sweep and not the published or default value; the
+    budget has a column of its own), ``unpublished`` (setting -> where its value was borrowed), ``protocol_changes``,
+    ``declared`` (the data set is not a known one as it is).
+    """
+    distill = chain.stage("distill")
+    key = ("param", distill.key if distill else None, chain.point.dataset, canonical(dict(chain.protocol_changes)))
+    found: str | None = memo(key, lambda: _param(chain, distill))
+    return found
+
+
+def provenance_values(stage: Facts, trained: Facts) -> tuple[Any, ...]:
+    """Values of ``PROVENANCE``: code and clock of the stage itself, torch and device of the training."""
+    own, other = stage.provenance, trained.provenance
+    versions, numerics = own.get("versions") or {}, other.get("numerics") or {}
+    values = {
+        "git_commit": own.get("commit"), "dirty": own.get("dirty"), "code_version": versions.get("ddray"),
+        "torch_version": (other.get("versions") or {}).get("torch"), "numpy_version": versions.get("numpy"),
+        "sklearn_version": versions.get("sklearn"), "device": other.get("device"),
+        "numerics": canonical(numerics) if numerics else None, "dtype": numerics.get("dtype"),
+        "deterministic": numerics.get("deterministic"), "wall_s": own.get("seconds"),
+        "started_at": _time(own.get("started_at")),
+    }  # fmt: skip
+    return tuple(values[name] for name in PROVENANCE)
+
+
+def cost_rows(stage: Stage, facts: Facts) -> list[dict[str, Any]]:
+    """Seconds and peak memory of a finished stage; the bytes of a distilled set."""
+    found = [
+        (f"{stage.kind}_s", facts.provenance.get("seconds"), "s"),
+        (f"{stage.kind}_peak_mib", facts.provenance.get("peak_mib"), "MiB"),
+    ]
+    if stage.kind == "distill":
+        found.append(("distill_bytes", facts.bytes, "bytes"))
+    return [
+        {"property": "cost", "metric": metric, "value": value, "unit": unit, "n": 1, "agg": "single"}
+        for metric, value, unit in found
+        if value is not None
+    ]
+
+
+def _distill_values(chain: Chain, distill: Stage) -> dict[str, Any]:
+    point, config = chain.point, distill.config
+    if not isinstance(config, DistillConfig):  # not in this version: what is known is what the sweep says
+        return {"distill_seed": point.distill_seed, "distill_aug": point.distill_aug}
+    settings, budget = dict(config.settings), _budget(config.method)
+    iterations = settings.pop(budget, None) if budget else None
+    published = _published(chain).get(budget) if budget else None
+    network = config.network.key_material() if config.network is not None else None
+    return {
+        "budget_fraction": iterations / published if iterations and published else None,
+        "distill_arch": config.network.architecture if config.network is not None else None,
+        "distill_aug": config.augmentation, "distill_iters": iterations, "distill_seed": config.distill_seed,
+        "distill_cfg_hash": digest(
+            {"method": config.method, "version": config.method_version, "settings": settings, "network": network}
+        ),
+        "zca": bool(settings.get("zca", False)), "label_kind": str(settings.get("label_kind", "hard")),
+        "factor": int(settings.get("factor", 1)),
+    }  # fmt: skip
+
+
+def _param(chain: Chain, distill: Stage | None) -> str | None:
+    found: dict[str, Any] = {}
+    if chain.protocol_changes:
+        found["protocol_changes"] = dict(chain.protocol_changes)
+    dataset = training(chain).dataset
+    if dataset.folder is not None or dataset.resize is not None:
+        found["declared"] = {"like": dataset.base, "folder": dataset.folder, "resize": dataset.resize}
+    if distill is not None and isinstance(distill.config, DistillConfig):
+        if distill.config.settings:
+            found["settings"] = dict(distill.config.settings)
+        if changed := _changed_settings(chain, distill.config):
+            found["changed_settings"] = changed
+    if chain.unpublished:
+        found["unpublished"] = {entry.setting: entry.source for entry in chain.unpublished}
+    return canonical(found) if found else None
+
+
+def _changed_settings(chain: Chain, config: DistillConfig) -> dict[str, Any]:
+    model = METHODS[config.method].settings
+    usual = (model().key_material() if model is not None else {}) | _published(chain)
+    budget = _budget(config.method)
+    return {
+        name: config.settings.get(name, value)
+        for name, value in chain.point.settings.items()
+        if name != budget and config.settings.get(name, value) != usual.get(name)
+    }
+
+
+def _budget(method: str) -> str | None:
+    model = METHODS[method].settings
+    return model.budget if model is not None else None
+
+
+def _published(chain: Chain) -> dict[str, Any]:
+    """Setting -> the value published for the point, or the nearest one."""
+    chosen = choose(chain.point.method, training(chain).dataset.base, chain.point.ipc)
+    return {entry.setting: entry.value for entry in chosen}
+
+
+def _ratio(ipc: int | None, config: TrainConfig) -> float | None:
+    if ipc is None:
+        return 1.0
+    size = config.origin.per_class
+    if size is None and config.dataset.folder is None:
+        size = KNOWN[config.dataset.base].train_per_class
+    return ipc / size if size else None
+
+
+def _time(text: Any) -> datetime | None:
+    try:
+        time = datetime.fromisoformat(str(text))
+    except ValueError:
+        return None
+    return time if time.tzinfo is not None else None

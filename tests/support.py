@@ -1,0 +1,149 @@
+"""Fakes and tiny data that several test folders share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from trainables.configs import (
+    DatasetConfig,
+    DistillConfig,
+    DMSettings,
+    NetworkConfig,
+    OriginConfig,
+    RecipeConfig,
+    TrainConfig,
+)
+from trainables.context import Interrupted, Save
+from trainables.data.origins import Origin, TestSet
+
+
+class FakeContext:
+    """A context in a folder. ``stop_after`` interrupts every run after that many iterations, each time saving."""
+
+    def __init__(self, folder: Path, stop_after: int | None = None, keep: bool = True) -> None:
+        self.device = "cpu"
+        self.data = self.cache = folder
+        self.folder = folder / "checkpoints"
+        self.stop_after = stop_after
+        self.keep = keep
+        self.measured: list[dict[str, float]] = []
+        self.counted: list[int] = []
+
+    def restore(self) -> tuple[int, Path] | None:
+        if not self.keep or not self.folder.exists():
+            return None
+        done = max(int(saved.name) for saved in self.folder.iterdir())
+        return done, self.folder / str(done)
+
+    def iterations(self, total: int, *, start: int = 0, save: Save | None = None, unit: str = "it") -> Iterator[int]:
+        for iteration in range(start, total):
+            yield iteration
+            self.counted.append(iteration)
+            if self.stop_after and iteration + 1 - start >= self.stop_after and iteration + 1 < total:
+                if save is not None:
+                    folder = self.folder / str(iteration + 1)
+                    folder.mkdir(parents=True)
+                    save(folder)
+                raise Interrupted
+
+    def measure(self, **values: float) -> None:
+        self.measured.append(values)
+
+
+def conformance_folder() -> Path:
+    """The folder of vectors recorded from the authors' programs; the calling test is NOT RUN without it."""
+    folder = os.environ.get("DDRAY_CONFORMANCE")
+    if not folder:
+        pytest.skip("NOT RUN: DDRAY_CONFORMANCE is not set")
+    return Path(folder)
+
+
+def vectors(path: Path) -> dict[str, torch.Tensor]:
+    """The arrays of one npz file, as tensors."""
+    with np.load(path, allow_pickle=False) as archive:
+        return {name: torch.from_numpy(archive[name]) for name in archive.files}
+
+
+def with_prefix(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    """The entries below ``prefix``, without it."""
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def network_of(state: dict[str, torch.Tensor], image_size: int, channels: int) -> NetworkConfig:
+    """The network that a recorded ConvNet's parameters belong to (instance norm)."""
+    depth = sum(value.ndim == 4 for value in state.values())
+    return NetworkConfig(
+        architecture="convnet3", norm="instance", width=len(state["features.0.bias"]), depth=depth,
+        image_size=image_size, channels=channels, num_classes=len(state["classifier.bias"]),
+    )  # fmt: skip
+
+
+def dataset_config(num_classes: int = 3, size: int = 8, channels: int = 1, **other: Any) -> DatasetConfig:
+    return DatasetConfig(
+        name="tiny", base="digits", digest="sha256:0", num_classes=num_classes, image_size=size, channels=channels,
+        mean=(0.4,) * channels, std=(0.3,) * channels, **other,
+    )  # fmt: skip
+
+
+def tiny_origin(num_classes: int = 3, each: int = 12, size: int = 8, channels: int = 1, seed: int = 0) -> Origin:
+    """Random images around a class mean, class after class, with canonical indices from 100 on."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(num_classes).repeat_interleave(each)
+    centres = torch.randn(num_classes, channels, size, size, generator=generator)
+    images = centres[labels] + 0.5 * torch.randn(len(labels), channels, size, size, generator=generator)
+    by_class = tuple((labels == index).nonzero().squeeze(1) for index in range(num_classes))
+    return Origin(images, labels, torch.arange(len(labels)) + 100, by_class)
+
+
+def tiny_test(origin: Origin, seed: int = 1) -> TestSet:
+    """The origin's images with other noise."""
+    noise = torch.randn(origin.images.shape, generator=torch.Generator().manual_seed(seed))
+    return TestSet(origin.images + 0.1 * noise, origin.labels, torch.arange(len(origin.labels)))
+
+
+def tiny_network(num_classes: int = 3, size: int = 8, channels: int = 1, **other: Any) -> NetworkConfig:
+    values = {"architecture": "convnet3", "norm": "instance", "width": 8, "depth": 3, **other}
+    return NetworkConfig(image_size=size, channels=channels, num_classes=num_classes, **values)
+
+
+def distill_config(method: str = "dm", *, ipc: int = 2, distill_seed: int = 0, **other: Any) -> DistillConfig:
+    """A tiny distillation; further settings of DM by name, other fields as they are called."""
+    names = set(DMSettings.model_fields)
+    settings = {name: other.pop(name) for name in list(other) if name in names}
+    classes = tuple(range(3))
+    values: dict[str, Any] = {
+        "method_version": 1, "dataset": dataset_config(flip=False), "origin": OriginConfig(classes=classes),
+        "init": "real" if method != "random" else None, "augmentation": "dsa" if method != "random" else None,
+        "network": tiny_network() if method != "random" else None,
+        "settings": DMSettings(**{"iterations": 4, "batch_real": 6, **settings}).model_dump() if method == "dm" else {},
+        **other,
+    }  # fmt: skip
+    return DistillConfig(method=method, ipc=ipc, distill_seed=distill_seed, **values)
+
+
+def recipe(**other: Any) -> RecipeConfig:
+    values: dict[str, Any] = {
+        "epochs": 4, "lr": 0.05, "momentum": 0.9, "weight_decay": 5e-4, "milestones": (0.5,), "gamma": 0.1, "batch": 8,
+        "augmentation": "none",
+    }  # fmt: skip
+    return RecipeConfig(**{**values, **other})
+
+
+def train_config(recipe: RecipeConfig, *, seed: int = 0, **other: Any) -> TrainConfig:
+    values: dict[str, Any] = {
+        "dataset": dataset_config(flip=False), "origin": OriginConfig(classes=(0, 1, 2)), "on_origin": False,
+        "network": tiny_network(), "curve_points": 3, "curve_images": 9, **other,
+    }  # fmt: skip
+    return TrainConfig(recipe=recipe, seed=seed, **values)
+
+
+def folder_bytes(folder: Path) -> dict[str, bytes]:
+    """Every file of a folder."""
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}

@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from support import conformance_folder, network_of, tiny_network, vectors, with_prefix
+
+from trainables.configs import Norm
+from trainables.models.build import build
+from trainables.models.convnet import num_parameters, uses_batch_statistics
+from trainables.networks import default_network
+
+
+@pytest.mark.parametrize(
+    "size, channels, classes, depth, count",
+    [(32, 3, 10, 3, 320_010), (32, 3, 100, 3, 504_420), (32, 3, 2, 3, 303_618), (32, 3, 5, 3, 309_765),
+     (28, 1, 10, 3, 317_706), (64, 3, 200, 4, 857_160)],
+)  # fmt: skip
+def test_parameter_counts_of_the_published_networks(size: int, channels, classes: int, depth: int, count: int) -> None:
+    network = default_network("convnet3", image_size=size, channels=channels, num_classes=classes, depth=depth)
+    assert num_parameters(build(network, 0)) == count
+
+
+@pytest.mark.parametrize("size, channels, embedding", [(8, 1, 1), (28, 1, 16), (32, 1, 16), (32, 3, 16), (64, 3, 64)])
+def test_every_image_size_passes(size: int, channels: int, embedding: int) -> None:
+    network = build(tiny_network(5, size, channels), 0)
+    images = torch.randn(2, channels, size, size)
+    assert network.embed(images).shape == (2, embedding * 8)
+    assert network(images).shape == (2, 5)
+
+
+@pytest.mark.parametrize("norm", ["instance", "batch", "layer", "group", "none"])
+def test_norms_normalise_what_they_should(norm: Norm) -> None:
+    network = build(tiny_network(norm=norm, size=16), 0)
+    images = torch.randn(6, 1, 16, 16)
+    alone, together = network(images[:1]), network(images)[:1]
+    assert torch.allclose(alone, together, atol=1e-5) == (norm != "batch")
+    assert uses_batch_statistics(network) == (norm == "batch")
+    scaled = torch.allclose(network(images * 3), network(images), atol=1e-3)
+    assert not scaled, "the first convolution has a bias, so scaling the input must show"
+
+
+def test_initial_weights_follow_the_seed_and_leave_the_global_state_alone() -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    first, again, other = (build(tiny_network(), "x", seed) for seed in (1, 1, 2))
+    assert torch.equal(torch.rand(3), expected)
+    for name, value in first.state_dict().items():
+        assert torch.equal(value, again.state_dict()[name])
+    assert not torch.equal(first.classifier.weight, other.classifier.weight)
+
+
+def test_too_small_images_and_unknown_architectures_are_refused() -> None:
+    with pytest.raises(ValueError, match="expected at least 16 pixels"):
+        build(tiny_network(size=8, depth=4), 0)
+    with pytest.raises(ValueError, match="multiple of 4"):
+        build(tiny_network(norm="group", width=6), 0)
+    with pytest.raises(ValueError, match="not available in this version"):
+        build(default_network("resnet18", image_size=32, channels=3, num_classes=10), 0)
+
+
+@pytest.mark.conformance
+def test_conformance_of_logits_and_embeddings() -> None:
+    files = sorted(conformance_folder().glob("convnet3_*.npz"))
+    assert files
+    for file in files:
+        recorded = vectors(file)
+        state = with_prefix(recorded, "param.")
+        images = recorded["x"]
+        network = build(network_of(state, images.shape[2], images.shape[1]), 0)
+        network.load_state_dict(state)
+        for ours, theirs in ((network(images), recorded["logits"]), (network.embed(images), recorded["embed"])):
+            assert (ours - theirs).norm() <= 1e-3 * theirs.norm()
+            torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)

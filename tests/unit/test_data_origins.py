@@ -1,0 +1,178 @@
+"""Draws are nested, shared and disjoint where they must be; tensors hold the images that the indices name."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trainables.configs import DatasetConfig, OriginConfig
+from trainables.data.cache import open_split
+from trainables.data.known import KNOWN, class_subset
+from trainables.data.origins import (
+    denormalise,
+    load_origin,
+    load_test,
+    normalise,
+    origin_indices,
+    pool_indices,
+)
+
+LABELS = np.repeat(np.arange(5), [30, 40, 31, 32, 33])
+ALL = (0, 1, 2, 3, 4)
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def digits() -> DatasetConfig:
+    known = KNOWN["digits"]
+    return DatasetConfig(
+        name="digits", base="digits", digest=known.digest or "", num_classes=10, image_size=8, channels=1,
+        mean=known.mean, std=known.std, flip=False,
+    )  # fmt: skip
+
+
+def draw(per_class: int, number: int, classes: tuple[int, ...] = ALL) -> np.ndarray:
+    return origin_indices(OriginConfig(kind="draw", per_class=per_class, draw=number, classes=classes), LABELS)
+
+
+def pool(per_class: int, number: int, row: int) -> OriginConfig:
+    return OriginConfig(kind="pool", per_class=per_class, draw=number, row=row, classes=ALL)
+
+
+def test_full_is_every_image_of_the_classes() -> None:
+    np.testing.assert_array_equal(origin_indices(OriginConfig(classes=ALL), LABELS), np.arange(len(LABELS)))
+    some = origin_indices(OriginConfig(classes=(1, 4)), LABELS)
+    np.testing.assert_array_equal(some, np.flatnonzero((LABELS == 1) | (LABELS == 4)))
+
+
+@given(small=st.integers(1, 30), large=st.integers(1, 30), number=st.integers(0, 9))
+def test_draws_are_stratified_ascending_and_nested(small: int, large: int, number: int) -> None:
+    small, large = sorted((small, large))
+    inner, outer = draw(small, number), draw(large, number)
+    assert np.bincount(LABELS[inner]).tolist() == [small] * 5
+    assert np.all(np.diff(outer) > 0)
+    assert set(inner.tolist()) <= set(outer.tolist())
+
+
+def test_draws_differ_by_number_and_do_not_depend_on_other_classes() -> None:
+    assert len({tuple(draw(5, number).tolist()) for number in range(8)}) == 8
+    whole, part = draw(5, 3), draw(5, 3, (1, 4))
+    np.testing.assert_array_equal(part, whole[np.isin(LABELS[whole], (1, 4))])
+
+
+def test_draws_are_uniform() -> None:
+    """Every image of a class is drawn about equally often: 400 draws of 10 out of 40, 5 standard deviations wide."""
+    counts = np.zeros(len(LABELS))
+    for number in range(400):
+        counts[draw(10, number, (1, 2))] += 1
+    assert np.abs(counts[LABELS == 1] - 100).max() < 5 * np.sqrt(400 * 0.25 * 0.75)
+
+
+@given(per_class=st.integers(1, 15), number=st.integers(0, 3), pair=st.integers(0, 40))
+def test_pool_rows_are_stratified_halves_and_complements(per_class: int, number: int, pair: int) -> None:
+    everything = pool_indices(pool(per_class, number, 0), LABELS)
+    assert np.bincount(LABELS[everything]).tolist() == [2 * per_class] * 5
+    even = origin_indices(pool(per_class, number, 2 * pair), LABELS)
+    odd = origin_indices(pool(per_class, number, 2 * pair + 1), LABELS)
+    for row in (even, odd):
+        assert np.bincount(LABELS[row]).tolist() == [per_class] * 5
+        assert np.all(np.diff(row) > 0)
+    np.testing.assert_array_equal(np.sort(np.concatenate([even, odd])), everything)
+
+
+def test_pool_rows_differ_and_each_image_is_in_half_of_them() -> None:
+    rows = [origin_indices(pool(15, 0, row), LABELS) for row in range(16)]
+    assert len({tuple(row.tolist()) for row in rows}) == 16
+    members = np.bincount(np.concatenate(rows), minlength=len(LABELS))
+    assert set(members[pool_indices(pool(15, 0, 0), LABELS)].tolist()) == {8}
+
+
+def test_a_pool_is_not_the_draw_of_the_same_number() -> None:
+    assert set(pool_indices(pool(5, 0, 0), LABELS).tolist()) != set(draw(10, 0).tolist())
+
+
+def test_too_few_images_are_counted_in_the_message() -> None:
+    with pytest.raises(ValueError, match="got class 0 holds 30, class 2 holds 31; expected at least 32 of each"):
+        draw(32, 0)
+    with pytest.raises(
+        ValueError, match=r"origin pool: .* got class 0 holds 30, class 2 holds 31; expected at least 32"
+    ):
+        origin_indices(pool(16, 0, 0), LABELS)
+    with pytest.raises(ValueError, match="got kind 'full'; expected 'pool'"):
+        pool_indices(OriginConfig(classes=ALL), LABELS)
+
+
+def test_draws_keep_their_meaning() -> None:
+    """Frozen: a change here changes what finished work was computed from, and needs a new stage version."""
+    assert draw(3, 0)[:6].tolist() == [18, 22, 28, 62, 66, 68]
+    assert origin_indices(pool(2, 1, 3), LABELS)[:6].tolist() == [3, 22, 46, 52, 97, 98]
+    assert class_subset(100, 5, 1) == (20, 52, 65, 68, 89)
+
+
+@given(total=st.integers(2, 200), draws=st.integers(0, 5), data=st.data())
+def test_class_subsets_ascend_and_are_nested(total: int, draws: int, data: st.DataObject) -> None:
+    number = data.draw(st.integers(2, total))
+    chosen = class_subset(total, number, draws)
+    assert len(chosen) == number
+    assert list(chosen) == sorted(set(chosen))
+    assert set(chosen) <= set(range(total))
+    assert set(class_subset(total, 2, draws)) <= set(chosen)
+    if draws == 0:
+        assert chosen == tuple(range(number))
+
+
+def test_class_draws_differ_and_bounds_are_checked() -> None:
+    assert len({class_subset(100, 5, number) for number in range(10)}) == 10
+    for number in (1, 11):
+        with pytest.raises(ValueError, match=f"num_classes: out of range; got {number}; expected 2 to 10"):
+            class_subset(10, number, 0)
+
+
+def test_load_origin_holds_the_named_images(digits: DatasetConfig, tmp_path: Path, cache: Path) -> None:
+    config = OriginConfig(kind="draw", per_class=7, draw=2, classes=(1, 3, 8))
+    origin = load_origin(digits, config, tmp_path, cache, "cpu")
+    split = open_split(digits, "train", tmp_path, cache)
+    assert origin.images.shape == (21, 1, 8, 8)
+    assert origin.images.dtype == torch.float32
+    expected = (split.images[origin.indices.numpy()] / 255.0 - digits.mean[0]) / digits.std[0]
+    np.testing.assert_allclose(origin.images.numpy(), expected, atol=1e-6)
+    np.testing.assert_array_equal(np.array((1, 3, 8))[origin.labels.numpy()], split.labels[origin.indices.numpy()])
+    assert [members.tolist() for members in origin.by_class] == [list(range(k * 7, k * 7 + 7)) for k in range(3)]
+    assert origin.labels.dtype == origin.indices.dtype == origin.by_class[0].dtype == torch.int64
+
+
+def test_load_test_holds_all_test_images_of_the_classes(digits: DatasetConfig, tmp_path: Path, cache: Path) -> None:
+    images, labels, ids = load_test(digits, (2, 9), tmp_path, cache, "cpu")
+    assert images.shape == (100, 1, 8, 8)
+    assert labels.tolist() == [0] * 50 + [1] * 50
+    split = open_split(digits, "test", tmp_path, cache)
+    np.testing.assert_array_equal(split.labels[ids.numpy()], np.repeat((2, 9), 50))
+    again = denormalise(images, digits.mean, digits.std) * 255
+    np.testing.assert_array_equal(again.round().byte().numpy(), split.images[ids.numpy()])
+
+
+def test_chunks_do_not_show(
+    digits: DatasetConfig, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = OriginConfig(classes=tuple(range(10)))
+    whole = load_origin(digits, config, tmp_path, cache, "cpu").images
+    monkeypatch.setattr("trainables.data.origins._CHUNK", 100)
+    assert torch.equal(load_origin(digits, config, tmp_path, cache, "cpu").images, whole)
+
+
+def test_normalise_is_inverted_and_lets_gradients_through() -> None:
+    mean, std = (0.4, 0.5, 0.6), (0.1, 0.2, 0.3)
+    images = torch.rand(4, 3, 5, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * 3 - 1
+    images.requires_grad_()
+    out = normalise(images, mean, std)
+    assert torch.allclose(denormalise(out, mean, std), images)
+    np.testing.assert_allclose(out[:, 2].detach(), (images[:, 2].detach().numpy() - 0.6) / 0.3)
+    (gradient,) = torch.autograd.grad(out.sum(), images)
+    assert torch.allclose(gradient[:, 1], torch.tensor(5.0, dtype=torch.float64))

@@ -1,0 +1,167 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from support import (
+    FakeContext,
+    conformance_folder,
+    distill_config,
+    folder_bytes,
+    network_of,
+    tiny_network,
+    tiny_origin,
+    vectors,
+    with_prefix,
+)
+from torch import nn
+
+from trainables.context import Interrupted, StageFailure
+from trainables.data import augment
+from trainables.data.origins import normalise
+from trainables.distill import dm
+from trainables.models.build import build
+
+
+class IdentityEmbedding(nn.Module):
+    def embed(self, images: torch.Tensor) -> torch.Tensor:
+        return images.flatten(1)
+
+
+def result_bytes(folder: Path, config, context: FakeContext) -> dict[str, bytes]:
+    """The bytes of a distillation that is started again whenever it is interrupted."""
+    while True:
+        try:
+            distilled = dm.distill(tiny_origin(), config, context)
+            break
+        except Interrupted:
+            continue
+    folder.mkdir()
+    distilled.save(folder)
+    return folder_bytes(folder)
+
+
+def test_no_distance_between_a_set_and_itself() -> None:
+    origin = tiny_origin()
+    network = build(tiny_network(), 0).requires_grad_(False)
+    omegas = augment.sample_each(augment.strategy_for(True), 3, generator=torch.Generator().manual_seed(1))
+    for params in (None, omegas):
+        loss, gradient = dm.match_distributions(network, origin.images, origin.by_class, origin.images, 12, params)
+        assert loss < 1e-9
+        assert gradient.abs().max() < 1e-4
+
+
+def test_the_loss_is_the_sum_over_classes_of_squared_distances_of_means() -> None:
+    origin, synthetic = tiny_origin(), torch.randn(6, 1, 8, 8)
+    network = build(tiny_network(), 0).requires_grad_(False)
+    batches = [members[:size] for members, size in zip(origin.by_class, (3, 12, 7), strict=True)]
+    expected, leaf = torch.zeros(()), synthetic.clone().requires_grad_()
+    for index, members in enumerate(batches):
+        real = network.embed(origin.images[members]).mean(0)
+        expected = expected + ((real - network.embed(leaf[2 * index : 2 * index + 2]).mean(0)) ** 2).sum()
+    expected.backward()
+    loss, gradient = dm.match_distributions(network, origin.images, batches, synthetic, 2, None)
+    assert loss == pytest.approx(expected.item(), rel=1e-5)
+    assert leaf.grad is not None
+    torch.testing.assert_close(gradient, leaf.grad, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("norm", ["instance", "batch"])
+def test_grouping_changes_nothing(monkeypatch: pytest.MonkeyPatch, norm) -> None:
+    origin, synthetic = tiny_origin(each=9), torch.randn(6, 1, 8, 8)
+    network = build(tiny_network(norm=norm, depth=2), 0).requires_grad_(False)
+    omegas = augment.sample_each(augment.strategy_for(True), 3, generator=torch.Generator().manual_seed(2))
+    found = []
+    for sizes in (dm.Sizes(1, 4), dm.Sizes(18, 5), dm.Sizes(1000, 1000)):
+        monkeypatch.setitem(dm.SIZES, "cpu", sizes)
+        found.append(dm.match_distributions(network, origin.images, origin.by_class, synthetic, 2, omegas))
+    for loss, gradient in found[1:]:
+        assert loss == pytest.approx(found[0][0], rel=1e-4)
+        torch.testing.assert_close(gradient, found[0][1], rtol=1e-3, atol=1e-5)
+
+
+def test_with_the_identity_as_embedding_images_become_class_means(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
+    monkeypatch.setattr(dm, "build", lambda *args, **kwargs: IdentityEmbedding())
+    config = distill_config(ipc=1, iterations=60, batch_real=100, lr_img=0.1, augmentation="none")
+    origin = tiny_origin()
+    distilled = dm.distill(origin, config, FakeContext(tmp_path))
+    means = torch.stack([origin.images[members].mean(0) for members in origin.by_class])
+    torch.testing.assert_close(normalise(distilled.images, config.dataset), means, atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("augmentation", ["dsa", "none"])
+def test_interruptions_leave_no_trace(tmp_path: Path, augmentation) -> None:
+    config = distill_config(iterations=4, augmentation=augmentation)
+    expected = result_bytes(tmp_path / "whole", config, FakeContext(tmp_path / "a"))
+    for stop_after in (1, 3):
+        context = FakeContext(tmp_path / f"b{stop_after}", stop_after=stop_after)
+        assert result_bytes(tmp_path / f"parts{stop_after}", config, context) == expected
+        assert context.counted == [0, 1, 2, 3], "nothing is computed twice"
+
+
+def test_a_longer_budget_continues_a_shorter_one(tmp_path: Path) -> None:
+    whole = result_bytes(tmp_path / "whole", distill_config(iterations=5), FakeContext(tmp_path / "a"))
+    context = FakeContext(tmp_path / "b")
+    context.folder.mkdir(parents=True)
+    short = FakeContext(tmp_path / "b", stop_after=2)
+    with pytest.raises(Interrupted):
+        dm.distill(tiny_origin(), distill_config(iterations=3), FakeContextOnce(short))
+    assert result_bytes(tmp_path / "long", distill_config(iterations=5), short) == whole
+    assert short.counted == [0, 1, 2, 3, 4]
+
+
+class FakeContextOnce(FakeContext):
+    """The given context, without what it has saved so far."""
+
+    def __init__(self, context: FakeContext) -> None:
+        self.__dict__ = context.__dict__
+
+    def restore(self) -> None:
+        return None
+
+
+def test_the_switch_of_the_augmentation_changes_the_result(tmp_path: Path) -> None:
+    found = {
+        name: result_bytes(tmp_path / name, distill_config(augmentation=name), FakeContext(tmp_path / f"c{name}"))
+        for name in ("dsa", "none")
+    }
+    assert found["dsa"]["set.safetensors"] != found["none"]["set.safetensors"]
+
+
+def test_divergence_names_the_iteration(tmp_path: Path) -> None:
+    with pytest.raises(StageFailure, match=r"loss is (nan|inf) at iteration \d+; .* Lower settings\.dm\.lr_img"):
+        dm.distill(tiny_origin(), distill_config(lr_img=1e38, iterations=30), FakeContext(tmp_path))
+
+
+def test_batch_norm_works_with_fewer_real_images_than_asked_for(tmp_path: Path) -> None:
+    network = tiny_network(norm="batch", depth=2)
+    config = distill_config(network=network, batch_real=256, iterations=2)
+    context = FakeContext(tmp_path)
+    distilled = dm.distill(tiny_origin(each=5), config, context)
+    assert distilled.images.isfinite().all()
+    assert all(values["loss"] > 0 for values in context.measured)
+
+
+def test_real_batches_are_drawn_without_replacement_from_their_class() -> None:
+    origin = tiny_origin(each=10)
+    batches = dm._draw_real(origin, 7, 0, 3)
+    for index, batch in enumerate(batches):
+        assert len(batch.unique()) == 7
+        assert (origin.labels[batch] == index).all()
+    assert [len(batch) for batch in dm._draw_real(origin, 256, 0, 3)] == [10, 10, 10]
+    assert not torch.equal(batches[0], dm._draw_real(origin, 7, 0, 4)[0])
+
+
+@pytest.mark.conformance
+def test_conformance_of_loss_and_gradient() -> None:
+    recorded = vectors(conformance_folder() / "matching.npz")
+    state = with_prefix(recorded, "param.")
+    real, synthetic = recorded["real"], recorded["syn"]
+    network = build(network_of(state, real.shape[2], real.shape[1]), 0).requires_grad_(False)
+    network.load_state_dict(state)
+    batches = [torch.arange(len(real))]
+    loss, gradient = dm.match_distributions(network, real, batches, synthetic, len(synthetic), None)
+    expected = recorded["distribution_matching.grad_syn"]
+    assert loss == pytest.approx(float(recorded["distribution_matching.loss"]), rel=1e-3)
+    assert (gradient - expected).norm() <= 1e-3 * expected.norm()

@@ -1,0 +1,303 @@
+"""The DSA augmentation (Zhao & Bilen, ICML 2021; methods.md section 2) and IDC's variant of it (Kim et al., ICML 2022).
+
+Everything acts on normalised images (N, C, H, W); the fill value 0 is the data set's mean colour. A ``Params`` is drawn
+on the CPU from an explicit generator and then applied to any number of batches: the two calls of a Siamese
+augmentation are two ``apply`` with one ``Params``.
+
+Draws, one row for one image or for all that share it. G is 1 (shared by the batch) or N.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+Operation = Literal["color", "crop", "cutout", "flip", "scale", "rotate"]
+
+BRIGHTNESS, SATURATION, CONTRAST = 1.0, 2.0, 0.5
+CROP_SHARE, CUTOUT_SHARE = 0.125, 0.5
+SCALE_RATIO, ROTATE_DEGREES = 1.2, 15.0
+"""Constants of all three code bases (DC, MTT, IDC)."""
+
+_COLUMNS = ("brightness", "saturation", "contrast", "crop_h", "crop_w", "cutout_h", "cutout_w", "flip", "scale_x",
+            "scale_y", "rotate")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """Which operations there are, and which of them one augmentation applies."""
+
+    always: tuple[Operation, ...] = ()
+    """Applied every time, before the choice."""
+    choice: tuple[Operation, ...] = ()
+    """One of these is applied, each with the same probability."""
+    finally_: tuple[Operation, ...] = ()
+    """Applied every time, after the choice."""
+
+    @property
+    def order(self) -> tuple[Operation, ...]:
+        return self.always + self.choice + self.finally_
+
+
+@dataclass(frozen=True)
+class Params:
+    """What happens to each image. G rows: one for every image of any batch (G = 1), or one per image."""
+
+    order: tuple[Operation, ...]
+    active: Tensor
+    """(G, len(order)) bool on the CPU: the operations applied, in that order."""
+    draws: Tensor
+    """(G, 11) float32 on the CPU: uniform numbers in [0, 1)."""
+
+    def __len__(self) -> int:
+        return len(self.draws)
+
+    def repeat(self, counts: Sequence[int]) -> Params:
+        """Row g for ``counts[g]`` consecutive images: one augmentation per class of a class-major batch."""
+        times = torch.tensor(counts)
+        return Params(self.order, self.active.repeat_interleave(times, 0), self.draws.repeat_interleave(times, 0))
+
+    def rows(self, start: int, stop: int) -> Params:
+        """Rows ``start`` to ``stop``, without the latter."""
+        return Params(self.order, self.active[start:stop], self.draws[start:stop])
+
+
+DSA_OPERATIONS: tuple[Operation, ...] = ("color", "crop", "cutout", "flip", "scale", "rotate")
+
+
+def strategy_for(flip: bool, mode: Literal["S", "M"] = "S") -> Strategy:
+    """The default DSA strategy ``color_crop_cutout_flip_scale_rotate``.
+
+    Args:
+        flip: False for digits, whose mirror images are not digits (the authors drop the flip by hand).
+        mode: ``S`` applies one operation chosen at random (what the authors use), ``M`` all in list order.
+    """
+    operations = tuple(name for name in DSA_OPERATIONS if flip or name != "flip")
+    return Strategy(choice=operations) if mode == "S" else Strategy(always=operations)
+
+
+def idc_training_strategy(flip: bool) -> Strategy:
+    """IDC's augmentation of evaluation: flip, color, one of crop, scale, rotate; no cutout, which CutMix replaces."""
+    return Strategy(always=("flip", "color") if flip else ("color",), choice=("crop", "scale", "rotate"))
+
+
+def sample(strategy: Strategy, batch: int, *, shared: bool, generator: torch.Generator) -> Params:
+    """Draw one augmentation for a batch.
+
+    As in the authors' code the chosen operation is the same for the whole batch; its parameters are one set
+    (``shared``, the Siamese augmentation of distillation) or one per image (training a network).
+
+    Args:
+        strategy: The operations.
+        batch: Images; ignored when ``shared``.
+        shared: One parameter set for every image of every batch it is applied to.
+        generator: A CPU generator; the numbers do not depend on the device of the images.
+    """
+    rows = 1 if shared else batch
+    active = _active(strategy, 1, generator).expand(rows, -1)
+    return Params(strategy.order, active, torch.rand(rows, len(_COLUMNS), generator=generator))
+
+
+def sample_each(strategy: Strategy, rows: int, *, generator: torch.Generator) -> Params:
+    """Draw ``rows`` independent augmentations, each with its own choice of operation: one per class of a step."""
+    active = _active(strategy, rows, generator)
+    return Params(strategy.order, active, torch.rand(rows, len(_COLUMNS), generator=generator))
+
+
+def _active(strategy: Strategy, rows: int, generator: torch.Generator) -> Tensor:
+    active = torch.ones(rows, len(strategy.order), dtype=torch.bool)
+    if strategy.choice:
+        chosen = torch.randint(len(strategy.choice), (rows, 1), generator=generator)
+        first = len(strategy.always)
+        active[:, first : first + len(strategy.choice)] = torch.arange(len(strategy.choice)) == chosen
+    return active
+
+
+def apply(images: Tensor, params: Params) -> Tensor:
+    """The augmented images (N, C, H, W): differentiable, and without a loop over images.
+
+    Differs from the authors' code: draws come from an explicit generator instead of a clock; grids do not align
+    corners (MTT's do); images are never edited in place.
+
+    Args:
+        images: Normalised images (N, C, H, W) on any device.
+        params: One row, or N rows.
+    """
+    assert len(params) in (1, len(images)), (len(params), tuple(images.shape))
+    for column, name in enumerate(params.order):
+        active = params.active[:, column]
+        num_active = int(active.sum())
+        if num_active == 0:
+            continue
+        if num_active == len(params):
+            images = _OPERATIONS[name](images, params.draws)
+        else:
+            rows = active.nonzero().squeeze(1)
+            at = rows.to(images.device)
+            images = images.index_copy(0, at, _OPERATIONS[name](images.index_select(0, at), params.draws[rows]))
+    return images
+
+
+# The operations themselves, each with explicit draws.
+
+
+def brightness(images: Tensor, u: Tensor) -> Tensor:
+    """x + (u - 1/2), in normalised units. ``u`` (G,) in [0, 1)."""
+    return images + (_column(u, images) - 0.5) * BRIGHTNESS
+
+
+def saturation(images: Tensor, u: Tensor) -> Tensor:
+    """Distance from each pixel's grey value times 2u. ``u`` (G,) in [0, 1)."""
+    grey = images.mean(dim=1, keepdim=True)
+    return torch.lerp(grey, images, _column(u, images) * SATURATION)
+
+
+def contrast(images: Tensor, u: Tensor) -> Tensor:
+    """Distance from each image's mean times (u + 1/2). ``u`` (G,) in [0, 1)."""
+    mean = images.mean(dim=(1, 2, 3), keepdim=True)
+    return torch.lerp(mean, images, _column(u, images) + CONTRAST)
+
+
+def crop(images: Tensor, shifts: Tensor) -> Tensor:
+    """out[h, w] = x[h + shift_h, w + shift_w], 0 outside.
+
+    Args:
+        images: (N, C, H, W).
+        shifts: (G, 2) integers on the CPU: rows, columns, each in [-s, s] with s of ``crop_reach``.
+    """
+    height, width = images.shape[2:]
+    if len(shifts) == 1:
+        down, right = (int(shift) for shift in shifts[0])
+        return F.pad(images, [-right, right, -down, down])
+    reach = int(shifts.abs().max())
+    padded = F.pad(images, [reach] * 4)
+    shifts = shifts.to(images.device)
+    rows = torch.arange(height, device=images.device) + shifts[:, :1] + reach
+    columns = torch.arange(width, device=images.device) + shifts[:, 1:] + reach
+    padded = padded.gather(2, rows[:, None, :, None].expand(-1, images.shape[1], -1, padded.shape[3]))
+    return padded.gather(3, columns[:, None, None, :].expand(-1, images.shape[1], height, -1))
+
+
+def cutout(images: Tensor, centres: Tensor) -> Tensor:
+    """A square of half the image's side set to 0, cut off at the borders.
+
+    Args:
+        images: (N, C, H, W).
+        centres: (G, 2) integers: row, column of the centre.
+    """
+    height, width = images.shape[2:]
+    side = cutout_side(height)
+    first = (centres - side // 2).to(images.device)
+    rows = torch.arange(height, device=images.device) - first[:, :1]
+    columns = torch.arange(width, device=images.device) - first[:, 1:]
+    inside = ((rows >= 0) & (rows < side))[:, None, :, None] & ((columns >= 0) & (columns < side))[:, None, None, :]
+    return images.masked_fill(inside, 0.0)
+
+
+def flip(images: Tensor, u: Tensor) -> Tensor:
+    """Mirrored left to right where u < 1/2. ``u`` (G,) in [0, 1)."""
+    if len(u) == 1:
+        return images.flip(3) if float(u) < 0.5 else images
+    return torch.where(_column(u, images) < 0.5, images.flip(3), images)
+
+
+def scale(images: Tensor, u: Tensor) -> Tensor:
+    """Sampled at (s_x x, s_y y), s = u (1.2 - 1/1.2) + 1/1.2: s > 1 shrinks the content. ``u`` (G, 2), width first."""
+    factors = u * (SCALE_RATIO - 1 / SCALE_RATIO) + 1 / SCALE_RATIO
+    return _sample_affine(images, torch.diag_embed(factors))
+
+
+def rotate(images: Tensor, u: Tensor) -> Tensor:
+    """Turned by (2u - 1) * 15 degrees. ``u`` (G,) in [0, 1)."""
+    angle = (2 * u - 1) * math.radians(ROTATE_DEGREES)
+    cos, sin = angle.cos(), angle.sin()
+    return _sample_affine(images, torch.stack([cos, -sin, sin, cos], dim=1).reshape(-1, 2, 2))
+
+
+def crop_reach(size: int) -> int:
+    """Largest shift of ``crop``, pixels."""
+    return math.floor(CROP_SHARE * size + 0.5)
+
+
+def cutout_side(size: int) -> int:
+    """Side of the square of ``cutout``, pixels."""
+    return math.floor(CUTOUT_SHARE * size + 0.5)
+
+
+def _column(u: Tensor, images: Tensor) -> Tensor:
+    return u.to(device=images.device, dtype=images.dtype).reshape(-1, 1, 1, 1)
+
+
+def _sample_affine(images: Tensor, matrices: Tensor) -> Tensor:
+    """Bilinear sampling at ``matrices`` (G, 2, 2) times the coordinates, zeros outside, corners not aligned."""
+    matrices = matrices.to(device=images.device, dtype=images.dtype)
+    theta = F.pad(matrices, [0, 1])
+    grid = F.affine_grid(theta, [len(matrices), *images.shape[1:]], align_corners=False)
+    return F.grid_sample(images, grid.expand(len(images), -1, -1, -1), padding_mode="zeros", align_corners=False)
+
+
+def _integers(draws: Tensor, first: int, count: int) -> Tensor:
+    """Uniform integers in [first, first + count) from uniform numbers in [0, 1)."""
+    return (draws * count).floor().clamp(max=count - 1).long() + first
+
+
+def _color(images: Tensor, draws: Tensor) -> Tensor:
+    return contrast(saturation(brightness(images, draws[:, 0]), draws[:, 1]), draws[:, 2])
+
+
+def _crop(images: Tensor, draws: Tensor) -> Tensor:
+    reach = crop_reach(images.shape[2])
+    return crop(images, _integers(draws[:, 3:5], -reach, 2 * reach + 1))
+
+
+def _cutout(images: Tensor, draws: Tensor) -> Tensor:
+    size = images.shape[2]
+    # The centre may lie one past the border when the side is even (all three code bases).
+    return cutout(images, _integers(draws[:, 5:7], 0, size + (cutout_side(size) % 2 == 0)))
+
+
+_OPERATIONS: dict[Operation, Callable[[Tensor, Tensor], Tensor]] = {
+    "color": _color,
+    "crop": _crop,
+    "cutout": _cutout,
+    "flip": lambda images, draws: flip(images, draws[:, 7]),
+    "scale": lambda images, draws: scale(images, draws[:, 8:10]),
+    "rotate": lambda images, draws: rotate(images, draws[:, 10]),
+}
+
+
+def cutmix(images: Tensor, labels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, float]:
+    """CutMix (Yun et al., ICCV 2019) as IDC uses it: a box of each image comes from another image of the batch.
+
+    The box has sides H sqrt(1 - lambda), W sqrt(1 - lambda) around a uniform centre, clipped, with lambda uniform
+    (Beta(1, 1)); one box for the batch.
+
+    Args:
+        images: (N, C, H, W).
+        labels: (N,) int64.
+        generator: A CPU generator.
+
+    Returns:
+        The mixed images, the partners' labels (N,), and the share r of the area that was not replaced: the loss is
+        r * loss(labels) + (1 - r) * loss(partners).
+    """
+    height, width = images.shape[2:]
+    draws = torch.rand(3, generator=generator, dtype=torch.float64)
+    partner = torch.randperm(len(images), generator=generator).to(images.device)
+    side = math.sqrt(1.0 - float(draws[0]))
+    top, bottom = _clipped(int(draws[1] * height), int(height * side), height)
+    left, right = _clipped(int(draws[2] * width), int(width * side), width)
+    mixed = images.clone()
+    mixed[:, :, top:bottom, left:right] = images[partner, :, top:bottom, left:right]
+    kept = 1.0 - (bottom - top) * (right - left) / (height * width)
+    return mixed, labels[partner], kept
+
+
+def _clipped(centre: int, side: int, size: int) -> tuple[int, int]:
+    return max(centre - side // 2, 0), min(centre + side // 2, size)

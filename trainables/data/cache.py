@@ -1,0 +1,279 @@
+"""Decoded data sets in canonical order, as memory-mapped arrays on the node's own disk.
+
+Canonical order is by label, then by the sha256 of an image's bytes (C, H, W). It depends on nothing but the content,
+so an index means the same image whatever file it was read from. Importing this module loads no decoder and no torch.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from trainables.data.index import (
+    RESIZE,
+    Index,
+    canonical_order,
+    content_digest,
+    find_index,
+    place,
+    read_index,
+    resized_digest,
+    write_index,
+)
+from trainables.data.known import KnownDataset
+from trainables.data.layout import SPLITS, DataBroken, DataMissing, Source, find_source, known_dataset, missing
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from trainables.configs import DatasetConfig
+
+__all__ = [
+    "RESIZE", "DataBroken", "DataMissing", "Index", "Split", "build", "find_index", "open_split",
+    "resized", "resized_digest",
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Split:
+    """One split in canonical order."""
+
+    images: NDArray[np.uint8]
+    """(N, C, H, W), read-only memory map."""
+    labels: NDArray[np.int64]
+    """(N,), the data set's own label numbers."""
+
+
+def build(
+    base: str, folder: str | None, resize: int | None, data: Path, cache: Path, *, download: bool = False
+) -> Index:
+    """The index of a data set's cache, which is built first if the files as they are now have none.
+
+    Any number of processes may call this at once: one works, the others wait. A builder that is killed leaves only a
+    temporary folder, which the next one removes.
+
+    Args:
+        base: A known data set's name.
+        folder: Folder below ``data`` when the files are not the known data set's own (``like`` names ``base`` then).
+        resize: Height and width in pixels to which images are resized, or None.
+        data: DDRAY_DATA.
+        cache: DDRAY_CACHE.
+        download: Let torchvision fetch a known data set that is not there.
+
+    Raises:
+        DataMissing: If there is nothing to read.
+        DataBroken: If a file or an image is broken, does not fit the data set's constants, or the content is not the
+            pinned one.
+        ValueError: If the name is unknown or the folder leaves ``data``.
+    """
+    known = known_dataset(base)
+    source = find_source(base, folder, data)
+    if source is None and download and folder is None:
+        source = _download(base, data, cache)
+    if source is None:
+        raise missing(base, folder, data)
+    own = partial(_decode, base, folder, source, cache, any_size=folder is not None and resize is not None)
+    if resize is not None:
+        at_own_size = partial(_ensure, place(base, folder, None, source, cache), own)
+        return _ensure(place(base, folder, resize, source, cache), partial(_resize, at_own_size, resize))
+    index = _ensure(place(base, folder, None, source, cache), own)
+    if index.image_size != known.image_size:  # built on the way to a resized one, where any size will do
+        raise DataBroken(
+            f"{index.source}: images do not fit {base}; got {index.image_size}x{index.image_size} pixels; expected "
+            f"{known.image_size}x{known.image_size}. Declare the folder with resize: {known.image_size}."
+        )
+    return index
+
+
+def open_split(dataset: DatasetConfig, split: Literal["train", "test"], data: Path, cache: Path) -> Split:
+    """One split of a data set; builds the cache when this node has none.
+
+    Args:
+        dataset: Which data set, with the digest it was planned with.
+        split: ``train`` or ``test``.
+        data: DDRAY_DATA.
+        cache: DDRAY_CACHE.
+
+    Raises:
+        DataMissing: If this node has no data.
+        DataBroken: If they are broken, or are not those the stage was planned with.
+    """
+    import numpy as np
+
+    index = build(dataset.base, dataset.folder, dataset.resize, data, cache)
+    if index.digest != dataset.digest:
+        raise DataBroken(
+            f"{dataset.name}: the data on this node are not those of the plan; got {index.digest} from {index.source}; "
+            f"expected {dataset.digest}. Give every node the same files below DDRAY_DATA, or plan again with these."
+        )
+    images = np.load(index.folder / f"{split}_images.npy", mmap_mode="r", allow_pickle=False)
+    return Split(images, np.load(index.folder / f"{split}_labels.npy", allow_pickle=False))
+
+
+def resized(images: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    """Images (N, C, H, W) at ``size`` x ``size`` pixels, channel by channel.
+
+    Pillow's bilinear filter, whose support grows when shrinking so that every pixel counts. It computes on bytes in
+    integers, so the result is the same on every machine.
+    """
+    import numpy as np
+    from PIL import Image
+
+    count, channels = images.shape[:2]
+    out = np.empty((count, channels, size, size), dtype=np.uint8)
+    for number in range(count):
+        for channel in range(channels):
+            plane = Image.fromarray(np.ascontiguousarray(images[number, channel]))
+            out[number, channel] = np.asarray(plane.resize((size, size), Image.Resampling.BILINEAR))
+    return out
+
+
+def _ensure(target: Path, make: Callable[[Path], Index]) -> Index:
+    """The index of ``target``, which ``make`` fills (as a temporary folder) if it is not there whole."""
+    index = read_index(target)
+    if index is not None:
+        return index
+    with _locked(target):
+        index = read_index(target)  # another process may have built it while this one waited
+        if index is not None:
+            return index
+        for leftover in (*target.parent.glob(f"{target.name}.tmp-*"), target):
+            shutil.rmtree(leftover, ignore_errors=True)
+        temporary = target.with_name(f"{target.name}.tmp-{os.getpid()}")
+        temporary.mkdir()
+        try:
+            write_index(make(temporary), temporary)
+            for file in temporary.iterdir():
+                _to_disk(file)
+            temporary.rename(target)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    index = read_index(target)
+    assert index is not None
+    return index
+
+
+@contextmanager
+def _locked(target: Path) -> Iterator[None]:
+    from filelock import FileLock
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{target}.lock"):
+        yield
+
+
+def _to_disk(file: Path) -> None:
+    """Wait until a file's bytes are on the disk, so that no crash can leave a whole name on half a file."""
+    descriptor = os.open(file, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _decode(base: str, folder: str | None, source: Source, cache: Path, temporary: Path, *, any_size: bool) -> Index:
+    """Write the source's images in canonical order into ``temporary``; the index to be."""
+    from trainables.data import sources
+
+    before = place(base, folder, None, source, cache)
+    arrays = {}
+    for split in SPLITS:
+        images, labels = sources.read(source, base, split, any_size=any_size)
+        order = canonical_order(images, labels)
+        arrays[split] = _write_split(temporary, split, (len(order), *images.shape[1:]), images, labels, order)
+    if place(base, folder, None, source, cache) != before:
+        raise DataBroken(f"{source.describe()}: files changed while they were read. Run again when they are whole.")
+    train, test = arrays["train"], arrays["test"]
+    if train.images.shape[1:] != test.images.shape[1:]:
+        raise DataBroken(
+            f"{source.describe()}: train and test images differ in shape; got {train.images.shape[1:]} and "
+            f"{test.images.shape[1:]} (C, H, W); expected the same."
+        )
+    digest = content_digest((name, split.images, split.labels) for name, split in arrays.items())
+    known = known_dataset(base)
+    if folder is None:
+        _compare_with_pinned(base, known, digest, source, train.labels)
+    return Index(
+        digest=digest,
+        train_counts=_counts(train.labels, known),
+        test_counts=_counts(test.labels, known),
+        image_size=train.images.shape[-1],
+        channels=known.channels,
+        num_classes=known.num_classes,
+        source=source.describe(),
+        folder=temporary,
+    )
+
+
+def _resize(at_own_size: Callable[[], Index], size: int, temporary: Path) -> Index:
+    """Write another cache's images at ``size`` pixels into ``temporary``, in that cache's order."""
+    import numpy as np
+
+    index = at_own_size()
+    for split in SPLITS:
+        images = np.load(index.folder / f"{split}_images.npy", mmap_mode="r", allow_pickle=False)
+        labels = np.load(index.folder / f"{split}_labels.npy", allow_pickle=False)
+        shape = (len(images), images.shape[1], size, size)
+        _write_split(temporary, split, shape, images, labels, np.arange(len(images)), lambda part: resized(part, size))
+    return replace(index, digest=resized_digest(index.digest, size), image_size=size, folder=temporary)
+
+
+def _write_split(
+    folder: Path,
+    split: str,
+    shape: tuple[int, ...],
+    images: NDArray[np.uint8],
+    labels: NDArray[np.int64],
+    order: NDArray[np.int64],
+    change: Callable[[NDArray[np.uint8]], NDArray[np.uint8]] = lambda part: part,
+) -> Split:
+    """Write ``change(images[order])`` and ``labels[order]``, in parts so that no second copy is held in memory."""
+    import numpy as np
+
+    out = np.lib.format.open_memmap(folder / f"{split}_images.npy", mode="w+", dtype=np.uint8, shape=shape)
+    for start in range(0, len(order), 2048):
+        out[start : start + 2048] = change(images[order[start : start + 2048]])
+    out.flush()
+    np.save(folder / f"{split}_labels.npy", labels[order])
+    return Split(out, labels[order])
+
+
+def _counts(labels: NDArray[np.int64], known: KnownDataset) -> tuple[int, ...]:
+    import numpy as np
+
+    return tuple(int(count) for count in np.bincount(labels, minlength=known.num_classes))
+
+
+def _compare_with_pinned(
+    base: str, known: KnownDataset, digest: str, source: Source, train_labels: NDArray[np.int64]
+) -> None:
+    """Refuse a known data set's name on other content: by the pinned digest, else by the size of the classes."""
+    advice = f"Restore the original files, or declare these under datasets: {{folder: ..., like: {base}}}."
+    if known.digest is not None:
+        if digest != known.digest:
+            raise DataBroken(
+                f"{source.describe()}: this is not {base}; got {digest}; expected {known.digest}. {advice}"
+            )
+        return
+    smallest = min(_counts(train_labels, known))
+    if smallest != known.train_per_class:
+        raise DataBroken(
+            f"{source.describe()}: this is not the whole {base}; got {smallest} training images in the smallest "
+            f"class; expected {known.train_per_class}. {advice}"
+        )
+
+
+def _download(base: str, data: Path, cache: Path) -> Source:
+    """Let torchvision fetch a data set into ``data``, one process of this node at a time."""
+    from trainables.data import sources
+
+    with _locked(cache / "data" / f"{base}.download"):
+        source = find_source(base, None, data)
+        return source if source is not None else sources.download(base, data)

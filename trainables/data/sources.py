@@ -1,0 +1,299 @@
+"""From files to arrays: every layout in which a data set may lie, each checked against the constants.
+
+Which layout is used is decided in ``layout.py``; order and storage are ``cache.py``'s. Nothing is ever unpickled, with
+one exception: torchvision's own CIFAR files, whose MD5 sums torchvision pins.
+
+Images are uint8 (N, C, H, W), labels int64 (N,), in the order of the files.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import io
+import struct
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainables.data.index import canonical_order
+from trainables.data.known import KnownDataset, hashed_permutation
+from trainables.data.layout import (
+    DataBroken,
+    DataMissing,
+    Source,
+    find_source,
+    known_dataset,
+    missing,
+)
+from trainables.data.parquet import Row, parquet_rows, readable
+
+__all__ = ["DataBroken", "DataMissing", "download", "read"]
+
+Arrays = tuple[NDArray[np.uint8], NDArray[np.int64]]
+
+_DIGITS_TEST_PER_CLASS = 50
+_SOME_GRAY = frozenset({"tiny_imagenet"})
+"""Colour data sets that hold some gray images as published; these are read as colour."""
+_TORCHVISION = {
+    "cifar10": "CIFAR10", "cifar100": "CIFAR100", "mnist": "MNIST", "fashion_mnist": "FashionMNIST", "svhn": "SVHN",
+}  # fmt: skip
+
+
+def read(source: Source, base: str, split: Literal["train", "test"], *, any_size: bool = False) -> Arrays:
+    """Decode one split.
+
+    Args:
+        source: What ``find_source`` found.
+        base: The known data set whose channels, classes, size and label column apply.
+        split: ``train`` or ``test``.
+        any_size: Accept square images of another size than the known data set's, as long as all agree.
+
+    Returns:
+        Images uint8 (N, C, H, W) and labels int64 (N,), in the order of the files.
+
+    Raises:
+        DataBroken: If a file cannot be read or holds what does not fit; names the file and, counting from 0, the row.
+    """
+    known = known_dataset(base)
+    size = None if any_size else known.image_size
+    if source.kind == "embedded":
+        images, labels = _digits(split)
+    elif source.kind == "cifar":
+        images, labels = _cifar(source, base, split)
+    elif source.kind == "idx":
+        images, labels = _idx(source, split)
+    elif source.kind == "mat":
+        images, labels = _mat(source.root / f"{split}_32x32.mat")
+    elif source.kind == "parquet":
+        files = [file for file in source.files if file.name.startswith(f"{split}-")]
+        total, rows = parquet_rows(files, known)
+        images, labels = _decoded(rows, total, known, size, gray_as_colour=base in _SOME_GRAY)
+    else:
+        listing = _folder_rows(source, split, known) if source.kind == "folder" else _tiny_rows(source, split)
+        images, labels = _decoded(listing, len(listing), known, size, gray_as_colour=base in _SOME_GRAY)
+    _check(images, labels, known, size, f"{source.describe()}, {split}")
+    return images, labels
+
+
+def download(base: str, data: Path) -> Source:
+    """Let torchvision fetch a known data set.
+
+    Raises:
+        DataMissing: If torchvision has no such data set, or could not get it.
+    """
+    if base not in _TORCHVISION:
+        raise missing(base, None, data, "torchvision cannot download it.")
+    from torchvision import datasets
+
+    try:
+        data.mkdir(parents=True, exist_ok=True)
+        with contextlib.redirect_stdout(sys.stderr):
+            if base == "svhn":
+                for split in ("train", "test"):
+                    datasets.SVHN(data, split=split, download=True)
+            else:
+                getattr(datasets, _TORCHVISION[base])(data, download=True)
+    except (OSError, RuntimeError) as error:
+        raise missing(base, None, data, f"The download failed: {error}.") from error
+    source = find_source(base, None, data)
+    if source is None:
+        raise missing(base, None, data, "The download left no complete data set.")
+    return source
+
+
+def _check(
+    images: NDArray[np.uint8], labels: NDArray[np.int64], known: KnownDataset, size: int | None, where: str
+) -> None:
+    """What holds for every layout: some rows, the right shape, every class, no label out of range."""
+    if len(images) == 0:
+        raise DataBroken(f"{where}: no rows; got 0 images; expected some of each of {known.num_classes} classes.")
+    if len(images) != len(labels):
+        raise DataBroken(f"{where}: images and labels differ in number; got {len(images)} and {len(labels)}.")
+    channels, height, width = images.shape[1:]
+    if channels != known.channels or height != width or size not in (None, height):
+        raise _wrong_shape(where, (channels, height, width), known, size)
+    outside = np.flatnonzero((labels < 0) | (labels >= known.num_classes))
+    if len(outside):
+        raise _wrong_label(f"{where}, row {outside[0]}", labels[outside[0]], known)
+    absent = sorted(set(range(known.num_classes)) - set(labels.tolist()))
+    if absent:
+        raise DataBroken(
+            f"{where}: missing class; got no image with label {', '.join(map(str, absent[:10]))}; "
+            f"expected all of 0 to {known.num_classes - 1}."
+        )
+
+
+def _wrong_shape(where: str, shape: tuple[int, int, int], known: KnownDataset, size: int | None) -> DataBroken:
+    channels, height, width = shape
+    wanted = f"{size}x{size} pixels" if size else "square images, all of one size,"
+    return DataBroken(
+        f"{where}: wrong size or channel count; got {height}x{width} pixels (height x width) with {channels} "
+        f"channel(s); expected {wanted} with {known.channels} channel(s). "
+        "Declare the folder with a like that fits, or with resize if only the size differs."
+    )
+
+
+def _wrong_label(where: str, label: Any, known: KnownDataset) -> DataBroken:
+    return DataBroken(f"{where}: label out of range; got {label}; expected 0 to {known.num_classes - 1}.")
+
+
+def _decoded(rows: Iterable[Row], total: int, known: KnownDataset, size: int | None, gray_as_colour: bool) -> Arrays:
+    """Decode rows into arrays allocated once; without ``size`` the first image sets it."""
+    images = np.empty((0, known.channels, size or 1, size or 1), dtype=np.uint8)
+    labels = np.empty(total, dtype=np.int64)
+    for number, (where, label, encoded) in enumerate(rows):
+        if not 0 <= label < known.num_classes:
+            raise _wrong_label(where, label, known)
+        pixels = _image(encoded, where, gray_as_colour=gray_as_colour and known.channels == 3)
+        channels, height, width = pixels.shape
+        if channels != known.channels or height != width or size not in (None, height):
+            raise _wrong_shape(where, (channels, height, width), known, size)
+        if number == 0:
+            size = height
+            images = np.empty((total, *pixels.shape), dtype=np.uint8)
+        images[number], labels[number] = pixels, label
+    return images, labels
+
+
+def _image(encoded: bytes | Path, where: str, gray_as_colour: bool) -> NDArray[np.uint8]:
+    """One PNG or JPEG as (C, H, W)."""
+    from PIL import Image
+
+    try:
+        with Image.open(
+            io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded, formats=("PNG", "JPEG")
+        ) as file:
+            mode = file.mode
+            image = file.convert("RGB") if mode == "L" and gray_as_colour else file
+            pixels = np.asarray(image) if mode in ("L", "RGB") else None
+    except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error and more
+        raise DataBroken(f"{where}: corrupt image; got {error}; expected a whole PNG or JPEG.") from error
+    if pixels is None:
+        raise DataBroken(
+            f"{where}: wrong channel count; got an image of mode {mode}; expected 8-bit gray (L) or RGB. Convert it."
+        )
+    return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+
+
+def _folder_rows(source: Source, split: str, known: KnownDataset) -> list[Row]:
+    """Files of an image folder. Label numbers are the alphabetical order of the class folders.
+
+    Where the folders' names are exactly the numbers 0 … K-1, these are the labels, so that 10 does not come before 2.
+    """
+    root = source.root / split
+    files = [file for file in source.files if file.is_relative_to(root)]
+    names = sorted({file.parent.name for file in files})
+    numbers = {str(number) for number in range(known.num_classes)}
+    if set(names) <= numbers:
+        labels = {name: int(name) for name in names}
+    elif len(names) != known.num_classes:
+        raise DataBroken(
+            f"{root}: wrong number of classes; got {len(names)} folders with images ({', '.join(names[:5])}, ...); "
+            f"expected {known.num_classes}."
+        )
+    else:
+        labels = {name: number for number, name in enumerate(names)}
+    others = {file.parent.name for file in source.files} - set(names)
+    if others and not set(names) <= numbers:
+        raise DataBroken(f"{root}: missing class; got no images in {sorted(others)[0]}, which the other split has.")
+    return [(str(file), labels[file.parent.name], file) for file in files]
+
+
+def _tiny_rows(source: Source, split: str) -> list[Row]:
+    """Files of the unpacked Tiny ImageNet. ``val`` is the test split, for the labels of ``test`` are unpublished."""
+    root = source.root
+    with readable(root / "wnids.txt", "list of class names"):
+        labels = {name: number for number, name in enumerate(sorted((root / "wnids.txt").read_text().split()))}
+    classes: dict[str, str] = {}
+    if split == "test":
+        annotations = root / "val" / "val_annotations.txt"
+        with readable(annotations, "list of file and class"):
+            classes = {line.split("\t")[0]: line.split("\t")[1] for line in annotations.read_text().splitlines()}
+    rows: list[Row] = []
+    for file in source.files[2:]:
+        if file.is_relative_to(root / ("train" if split == "train" else "val")):
+            name = file.parent.parent.name if split == "train" else classes.get(file.name)
+            if name not in labels:
+                raise DataBroken(f"{file}: unknown class; got {name}; expected one of {root / 'wnids.txt'}.")
+            rows.append((str(file), labels[name], file))
+    return rows
+
+
+def _digits(split: str) -> Arrays:
+    """scikit-learn's digits, 0 … 16 scaled to 0 … 255, with a split of our own, for there is none.
+
+    Of each class, in canonical order, 50 positions chosen by hash are the test split and the rest the training split.
+    """
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    images = np.round(bunch.images * 255 / 16).astype(np.uint8)[:, None]
+    labels = bunch.target.astype(np.int64)
+    order = canonical_order(images, labels)
+    chosen: list[int] = []
+    for label in range(10):
+        members = order[labels[order] == label]
+        positions = hashed_permutation(len(members), "digits", label)
+        here = positions[:_DIGITS_TEST_PER_CLASS] if split == "test" else positions[_DIGITS_TEST_PER_CLASS:]
+        chosen.extend(members[here].tolist())
+    return images[chosen], labels[chosen]
+
+
+def _cifar(source: Source, base: str, split: str) -> Arrays:
+    """torchvision's pickled batches, each compared with the MD5 sum torchvision pins before anything is unpickled."""
+    from torchvision import datasets
+    from torchvision.datasets.utils import check_integrity
+
+    loader = getattr(datasets, _TORCHVISION[base])
+    sums = {**dict(loader.train_list), **dict(loader.test_list), loader.meta["filename"]: loader.meta["md5"]}
+    for name, md5 in sums.items():
+        if not check_integrity(source.root / name, md5):
+            raise DataBroken(
+                f"{source.root / name}: wrong content; got another MD5 sum; expected {md5}. It is a pickle file and is "
+                "not opened. Fetch it again."
+            )
+    with readable(source.root, "folder as torchvision writes it"):
+        loaded = loader(source.root.parent, train=split == "train", download=False)
+        return np.ascontiguousarray(loaded.data.transpose(0, 3, 1, 2)), np.asarray(loaded.targets, dtype=np.int64)
+
+
+def _idx(source: Source, split: str) -> Arrays:
+    """MNIST's format: big-endian magic number and sizes, then bytes."""
+    images_file, labels_file = source.files[:2] if split == "train" else source.files[2:]
+    images, labels = _idx_array(images_file, 3), _idx_array(labels_file, 1)
+    return images[:, None], labels.astype(np.int64)
+
+
+def _idx_array(file: Path, dimensions: int) -> NDArray[np.uint8]:
+    with readable(file, "idx file"):
+        content = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
+        magic, *shape = struct.unpack_from(f">{1 + dimensions}I", content)
+    if magic != 0x0800 + dimensions:
+        raise DataBroken(
+            f"{file}: not the idx file its name says; got magic number {magic}; expected {0x0800 + dimensions}."
+        )
+    start, wanted = 4 * (1 + dimensions), int(np.prod(shape))
+    if len(content) - start != wanted:
+        row = (len(content) - start) // max(1, wanted // max(1, shape[0]))
+        raise DataBroken(
+            f"{file}, row {row}: wrong length; got {len(content) - start} bytes of data; expected {wanted}. "
+            "Fetch the file again."
+        )
+    return np.frombuffer(content, dtype=np.uint8, offset=start).reshape(shape)
+
+
+def _mat(file: Path) -> Arrays:
+    """SVHN's MATLAB files: X (H, W, C, N), y with 10 standing for the digit 0. Reading them runs no code."""
+    from scipy.io import loadmat
+
+    with readable(file, "MATLAB 5 file with X and y"):
+        content = loadmat(file)
+        images = np.ascontiguousarray(np.asarray(content["X"], dtype=np.uint8).transpose(3, 2, 0, 1))
+        labels = content["y"].astype(np.int64).reshape(-1)
+    labels[labels == 10] = 0
+    return images, labels

@@ -1,0 +1,145 @@
+"""What a stage hands on, and its bytes on disk: safetensors without metadata, and JSON with sorted keys.
+
+Equal content gives equal bytes, and loading a payload never runs code.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from trainables.configs import NetworkConfig
+
+
+@dataclass(frozen=True)
+class DistilledSet:
+    """A small set of images that stands for its origin."""
+
+    images: Tensor
+    """(N, C, H, W) float32 on the CPU, in pixel space: [0, 1] for real images, not clamped for learned ones."""
+    labels: Tensor
+    """(N,) int64, class-major: positions in the origin's list of classes."""
+    indices: Tensor
+    """(N,) int64 canonical index of the training image a row started from, or is; -1 if none."""
+    facts: dict[str, Any]
+    """``space``, ``mean``, ``std``, ``zca``, ``factor``, ``label_kind``, and how the set was made."""
+
+    def save(self, folder: Path) -> None:
+        """Write ``set.safetensors`` and ``facts.json`` into an existing folder."""
+        save_tensors(
+            folder / "set.safetensors", {"images": self.images, "labels": self.labels, "indices": self.indices}
+        )
+        save_json(folder / "facts.json", self.facts)
+
+    @classmethod
+    def load(cls, folder: Path) -> DistilledSet:
+        return cls(**load_tensors(folder / "set.safetensors"), facts=load_json(folder / "facts.json"))
+
+
+@dataclass(frozen=True)
+class Signals:
+    """What a model says about some images."""
+
+    logits: Tensor
+    """(n, K) float32."""
+    labels: Tensor
+    """(n,) int64: positions of the true classes."""
+    ids: Tensor
+    """(n,) int64: canonical indices of the images in their split."""
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A network after the last epoch of its training."""
+
+    state: dict[str, Tensor]
+    """The network's ``state_dict`` on the CPU."""
+    network: NetworkConfig
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    """Per channel, of images in [0, 1]: what the network expects its input to be normalised with."""
+    signals: dict[str, Signals] = field(default_factory=dict)
+    """By split; ``test`` is always there."""
+    facts: dict[str, Any] = field(default_factory=dict)
+    """``optimiser_steps``, ``epochs``, ``train_acc``, ``train_loss``, ``num_parameters``, ``curve``."""
+
+    def save(self, folder: Path) -> None:
+        """Write ``model.safetensors``, ``signals.safetensors`` and ``model.json`` into an existing folder."""
+        save_tensors(folder / "model.safetensors", self.state)
+        save_tensors(
+            folder / "signals.safetensors",
+            {
+                f"{split}.{name}": getattr(signals, name)
+                for split, signals in self.signals.items()
+                for name in ("logits", "labels", "ids")
+            },
+        )
+        description = {"network": self.network.model_dump(mode="json"), "mean": self.mean, "std": self.std}
+        save_json(folder / "model.json", {**description, "facts": self.facts})
+
+    @classmethod
+    def load(cls, folder: Path) -> TrainedModel:
+        description = load_json(folder / "model.json")
+        tensors = load_tensors(folder / "signals.safetensors")
+        splits = sorted({name.rpartition(".")[0] for name in tensors})
+        return cls(
+            state=load_tensors(folder / "model.safetensors"),
+            network=NetworkConfig.model_validate(description["network"]),
+            mean=tuple(description["mean"]),
+            std=tuple(description["std"]),
+            signals={
+                split: Signals(tensors[f"{split}.logits"], tensors[f"{split}.labels"], tensors[f"{split}.ids"])
+                for split in splits
+            },
+            facts=description["facts"],
+        )
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """Measured numbers, one per row, under the column names of the table of measurements."""
+
+    rows: list[dict[str, Any]]
+    """``property``, ``metric``, ``value``, ``unit``, ``n`` and whatever other columns apply. ``class_id`` is a
+    position in the origin's list of classes."""
+
+    def save(self, folder: Path) -> None:
+        """Write ``metrics.json`` into an existing folder."""
+        save_json(folder / "metrics.json", self.rows)
+
+    @classmethod
+    def load(cls, folder: Path) -> Metrics:
+        return cls(load_json(folder / "metrics.json"))
+
+
+Payload = DistilledSet | TrainedModel | Metrics
+
+
+def save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
+    """Write tensors of any device and layout; the file's header holds names, types and shapes alone."""
+    # Cloned, because safetensors refuses tensors that share memory, and other layouts than the plain one.
+    plain = {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
+    }
+    save_file(plain, path)
+
+
+def load_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a file, on the CPU."""
+    tensors: dict[str, Tensor] = load_file(path)
+    return tensors
+
+
+def save_json(path: Path, value: Any) -> None:
+    """Write JSON with sorted keys. NaN and infinity are errors: a missing number is None."""
+    path.write_text(json.dumps(value, sort_keys=True, allow_nan=False, indent=1) + "\n", encoding="utf-8")
+
+
+def load_json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
