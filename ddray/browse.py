@@ -81,7 +81,7 @@ def debug_stage(places: Places, key: str, *, pdb: bool) -> int:
         0 when it succeeds (its artifact is committed), 1 when it fails (the traceback is printed).
     """
     from ddray.run.board import Board
-    from ddray.run.stage import Surroundings, _Heart, code_state, run_stage
+    from ddray.run.stage import Busy, Heart, Surroundings, code_state, run_stage
 
     store = _store(places)
     full = _find(store, key)
@@ -94,7 +94,7 @@ def debug_stage(places: Places, key: str, *, pdb: bool) -> int:
     )
     sys.stderr.write(f"running {spec['label']} ({short(full)}) here\n")
     try:
-        with _Heart("debug", Board().tick) as heart:
+        with Heart("debug", Board().tick) as heart:
             run_stage(spec, store, surroundings, heart, cpus=float(spec.get("cpus", 1)), share=0.0)
     except Exception:
         traceback.print_exc()

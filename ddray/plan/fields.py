@@ -69,7 +69,7 @@ class _Invalid(Exception):
 
 def _child(node: Node, step: str | int) -> Node | None:
     if isinstance(node.value, dict):
-        return node.value.get(str(step))
+        return node.value.get(step) if isinstance(step, str) else None
     if isinstance(node.value, list) and isinstance(step, int) and 0 <= step < len(node.value):
         return node.value[step]
     return None
@@ -86,7 +86,7 @@ def where(node: Node, steps: Sequence[str | int] | str) -> str:
         steps = [int(part) if part.isdecimal() else part for part in steps.split(".") if part]
     place = node.where
     for step in steps:
-        child = _child(node, step)
+        child = _child(node, str(step) if isinstance(node.value, dict) else step)
         if child is None:
             break
         place = node.keys.get(str(step), child.where)
@@ -130,26 +130,24 @@ def merge(base: Node | None, over: Node) -> Node:
 
 
 def without(node: Node, paths: set[Steps]) -> Node:
-    """The same tree with the nodes at ``paths`` taken out."""
-    if not paths:
+    """The same tree with the nodes at ``paths`` taken out, and lists that become empty by it."""
+    below: dict[str | int, set[Steps]] = {}
+    for first, *rest in filter(None, paths):
+        below.setdefault(first, set()).add(tuple(rest))
+    if not below:
         return node
+    kept: list[tuple[str | int, Node]] = []
+    for step, child in node.value.items() if isinstance(node.value, dict) else enumerate(_items(node)):
+        left = without(child, below.get(step, set()))
+        if () not in below.get(step, ()) and (left.value != [] or child.value == []):
+            kept.append((step, left))
     if isinstance(node.value, dict):
-        kept = [
-            (name, node.keys[name], without(child, _below(paths, name)))
-            for name, child in node.value.items()
-            if (name,) not in paths
-        ]
-        return mapping(kept, node.where)
-    if isinstance(node.value, list):
-        children = [
-            without(child, _below(paths, place)) for place, child in enumerate(node.value) if (place,) not in paths
-        ]
-        return _sequence(children, node.where)
-    return node
+        return mapping(((str(step), node.keys[str(step)], child) for step, child in kept), node.where)
+    return _sequence([child for _, child in kept], node.where) if isinstance(node.value, list) else node
 
 
-def _below(paths: set[Steps], step: str | int) -> set[Steps]:
-    return {path[1:] for path in paths if len(path) > 1 and path[0] == step}
+def _items(node: Node) -> list[Node]:
+    return node.value if isinstance(node.value, list) else []
 
 
 def _sequence(nodes: list[Node], place: str) -> Node:

@@ -318,7 +318,7 @@ def _shared(documents: Sequence[Document], problems: list[str]) -> dict[str, Nod
                 if giver is not None and giver not in document.family():
                     other = giver.node.get(name, entry)
                     if other is not None and plain(other) != plain(value):
-                        here, there = (fields.where(where.node, (name, entry)) for where in (document, giver))
+                        here, there = (fields.where(where.node, (name, entry)) for where in (giver, document))
                         problems.append(
                             f"{here}: {name}.{entry}: differs from {there}; expected the same in all files."
                         )

@@ -23,7 +23,7 @@ from trainables.methods import METHODS
 from trainables.protocols import PROTOCOLS
 
 MAX_COMBINATIONS = 1_000_000
-"""Of one grid. What is beyond was not meant."""
+"""Of one sweep, before exclusions. What is beyond was not meant."""
 
 COMMON = frozenset({"method", "dataset", "architecture", "seed", "origin_per_class", "num_classes", "train_aug"})
 """Axes of every point; ``Method.uses`` adds to them. Draws are used where there is something to draw."""
@@ -110,7 +110,13 @@ def _expand(sweep: Sweep, class_size: ClassSize, network_problem: NetworkProblem
     problems: list[str] = []
     grids: dict[tuple[Any, ...], tuple[Grid, ...]] = {}
     """Values of the axes and the rest of the identity -> the grids that ask for the point."""
+    combinations = 0
     for grid in sweep.grids:
+        combinations += math.prod(map(len, grid.axes.values()))
+        if combinations > MAX_COMBINATIONS:
+            what = f"too many combinations; got {combinations:,} up to here; expected at most {MAX_COMBINATIONS:,}."
+            problems.append(grid.say("axes", f"{what} Split the sweep."))
+            break
         for identity in _identities(sweep, grid, problems):
             grids[identity] = (*grids.get(identity, ()), grid)
     points = _points(grids, problems)
@@ -125,12 +131,6 @@ def _identities(sweep: Sweep, grid: Grid, problems: list[str]) -> Iterable[tuple
     """Each point of one grid once: the axes' values, then method settings, protocol and train as canonical JSON."""
     methods = grid.axes.get("method", ())
     ready = _complete(grid, methods, problems)
-    count = math.prod(map(len, grid.axes.values()))
-    if count > MAX_COMBINATIONS:
-        problems.append(
-            grid.say("axes", f"too many combinations; got {count:,}; expected at most {MAX_COMBINATIONS:,}. Split it.")
-        )
-        return ()
     if not methods or not grid.axes.get("dataset"):
         return ()
     keep = _exclusions(grid, problems)
@@ -201,14 +201,14 @@ def _product(grid: Grid) -> Iterable[tuple[Any, ...]]:
 
 def _exclusions(grid: Grid, problems: list[str]) -> Callable[[tuple[Any, ...]], bool] | None:
     """Whether a combination stays; None when all of them do. Entries that match nothing are problems."""
-    rules: list[list[tuple[int, frozenset[Any]]]] = []
+    rules: list[dict[int, frozenset[Any]]] = []
     for number, entry in enumerate(grid.exclude):
         if not entry:
             problems.append(grid.say(f"exclude.{number}", "an empty entry; it would exclude everything. Name an axis."))
             continue
         matches = True
         for axis, values in entry.items():
-            present = _present(grid, axis)
+            present = dict.fromkeys(_present(grid, axis))
             strange = [value for value in values if value not in present]
             matches = matches and len(strange) < len(values)
             if strange and not grid.exclude_inherited and axis not in grid.doubtful:
@@ -220,10 +220,24 @@ def _exclusions(grid: Grid, problems: list[str]) -> Callable[[tuple[Any, ...]], 
                     )
                 )
         if matches:
-            rules.append([(AXES.index(axis), frozenset(values)) for axis, values in entry.items()])
+            rules.append({AXES.index(axis): frozenset(values) for axis, values in entry.items()})
     if not rules:
         return None
-    return lambda row: not any(all(row[place] in values for place, values in rule) for rule in rules)
+    # Many short entries that name the same axes are one look-up; long ones are tried one after another.
+    short: dict[tuple[int, ...], set[tuple[Any, ...]]] = {}
+    long: list[dict[int, frozenset[Any]]] = []
+    for rule in rules:
+        if math.prod(map(len, rule.values())) <= 64:
+            short.setdefault(tuple(rule), set()).update(itertools.product(*rule.values()))
+        else:
+            long.append(rule)
+
+    def keep(row: tuple[Any, ...]) -> bool:
+        if any(tuple(row[place] for place in places) in values for places, values in short.items()):
+            return False
+        return not any(all(row[place] in values for place, values in rule.items()) for rule in long)
+
+    return keep
 
 
 def _present(grid: Grid, axis: str) -> tuple[Any, ...]:

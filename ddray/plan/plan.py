@@ -124,9 +124,9 @@ def blocked_stages(stages: Mapping[str, Stage], done: Collection[str]) -> dict[s
 def runnable_jobs(plan: Plan, done: Collection[str]) -> list[Job]:
     """The plan's jobs reduced to stages that are selected, unfinished and possible; empty jobs left out.
 
-    A finished stage's own inputs are not needed any more, so nothing is computed only for their sake.
+    Everything that a selected point consists of is wanted, an input that got lost too: tables show facts of all.
     """
-    needed = _unfinished_closure(plan, done)
+    needed = plan.needed().difference(done)
     blocked = blocked_stages(plan.stages, done)
     reduced = []
     for job in plan.jobs:
@@ -134,20 +134,6 @@ def runnable_jobs(plan: Plan, done: Collection[str]) -> list[Job]:
         if stages:
             reduced.append(_restrict(job, stages, done))
     return reduced
-
-
-def _unfinished_closure(plan: Plan, done: Collection[str]) -> set[str]:
-    """Keys to compute: what the selected points end in, and whatever unfinished inputs that needs."""
-    needed: set[str] = set()
-    stack = [key for key in plan.needed() if key not in done and plan.stages[key].kind not in ("experts", "distill")]
-    stack += [key for key in plan.needed() if key not in done and plan.stages[key].kind in ("experts", "distill")]
-    while stack:
-        key = stack.pop()
-        if key in needed or key in done:
-            continue
-        needed.add(key)
-        stack += [needs for _, needs in plan.stages[key].inputs]
-    return needed
 
 
 class Schedule:
@@ -237,8 +223,15 @@ class Schedule:
         for stage in job.stages:
             if stage.key not in done:
                 if stage.key not in failed:
-                    self.blocked[stage.key] = next(iter(failed), stage.key)
+                    lost = [key for _, key in stage.inputs if key in self.failed or key in self.blocked]
+                    cause = lost[0] if lost else next(iter(failed), stage.key)
+                    self.blocked[stage.key] = self.blocked.get(cause, cause)
                 self._block(stage.key, self.blocked.get(stage.key, stage.key))
+
+    def making(self, key: str) -> bool:
+        """Whether a job that has not ended is to make the key."""
+        name = self._makers.get(key)
+        return name is not None and name not in self.finished
 
     def add(self, job: Job) -> None:
         """Schedule a further job without inputs to wait for (recomputing a damaged artifact)."""
@@ -277,11 +270,26 @@ class Schedule:
             if not waits and name not in self.finished:
                 self._push(name)
         for name in self._hard.pop(key, ()):
-            if name in self.finished:
-                continue
-            self.finished[name] = "blocked"
-            for stage in self.jobs[name].stages:
+            if name not in self.finished:
+                self._without(self.jobs[name], key, cause)
+
+    def _without(self, job: Job, key: str, cause: str) -> None:
+        """A job of which some stages need a key that will not come: the others need not suffer."""
+        lost = {key: None}
+        for stage in job.stages:
+            if any(needed in lost for _, needed in stage.inputs):
+                lost[stage.key] = None
                 self.blocked[stage.key] = cause
+        kept = [stage for stage in job.stages if stage.key not in lost]
+        if kept:
+            reduced = self.jobs[job.name] = _restrict(job, kept, ())
+            self._waits[job.name] &= {*reduced.needs, *reduced.after}
+            if not self._waits[job.name]:
+                self._push(job.name)
+        else:
+            self.finished[job.name] = "blocked"
+        for stage in job.stages:
+            if stage.key in lost:
                 self._block(stage.key, cause)
 
     def _push(self, name: str) -> None:

@@ -23,6 +23,8 @@ class Problem:
 
     message: str
     steps: Steps
+    missing: bool = False
+    """A required key is not there."""
 
 
 def check(model: type[BaseModel], root: Node, steps: Steps = ()) -> tuple[BaseModel | None, list[Problem]]:
@@ -87,7 +89,8 @@ def _problem(error: ErrorDetails, root: Node, prefix: Steps) -> Problem:
 def _say(root: Node, steps: Steps, what: str, shown: Steps | None = None) -> Problem:
     path = dotted(steps if shown is None else shown)
     place = where(root, steps)
-    return Problem(f"{place}: {path}: {what}".rstrip() if path else f"{place}: {what}".rstrip(), steps)
+    text = f"{place}: {path}: {what}" if path else f"{place}: {what}"
+    return Problem(text.rstrip(), steps, what.startswith("missing key"))
 
 
 def _schema_at(steps: Steps) -> dict[str, Any]:

@@ -119,7 +119,8 @@ def _as_values(value: Any) -> tuple[Any, ...]:
 
 def _not_twice(values: tuple[Any, ...]) -> tuple[Any, ...]:
     if len(set(values)) < len(values):
-        again = next(place for place, value in enumerate(values) if value in values[:place])
+        first = {value: place for place, value in reversed(list(enumerate(values)))}
+        again = next(place for place, value in enumerate(values) if first[value] != place)
         raise _complaint(f"duplicate value {show(values[again])}; expected every value once", again)
     return values
 

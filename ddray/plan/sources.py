@@ -83,11 +83,12 @@ class Reader:
 
     def valid(self, model: type[SweepFile] | type[Patch], node: Node) -> Node:
         """The node without what its model does not accept."""
-        for _ in range(10):  # what is left after taking something out may lack a required key
+        for attempt in range(10):
             checked, problems = check(model, node)
             if checked is not None:
                 return node
-            self.note(problems)
+            # What is missing only after something wrong was taken out is not a second mistake.
+            self.note(problem for problem in problems if attempt == 0 or not problem.missing)
             wrong = {problem.steps for problem in problems}
             if () in wrong:  # the one key that the root needs
                 node = merge(node, mapping([("ddray", node.where, Node(GRAMMAR, node.where))], node.where))
@@ -129,7 +130,7 @@ class Reader:
             self.problems.append(f"{place}: include: too many files; expected at most {MAX_FILES}.")
         elif not os.path.isfile(path):
             self.problems.append(
-                f"{place}: include: no such file {show(str(path))}; expected a path relative to this file."
+                f"{place}: include: no such file '{fields.printable(path)}'; expected a path relative to this file."
             )
         else:
             self.seen[identity] = place
@@ -185,7 +186,6 @@ def _doubt(steps: Steps) -> set[str]:
     harmless = {
         "protocol",
         "train",
-        "exclude",
         "settings",
         "evaluations",
         "resources",

@@ -102,16 +102,17 @@ class Progress:
             }  # fmt: skip
 
     def _eta(self) -> float | None:
-        """Seconds left, from the estimated work done so far; None before anything is known."""
+        """Seconds left, from the estimated work done so far; None before a hundredth of it is done."""
         partial = 0.0
         for name, (job, _) in self._running.items():
             shown = self._shown.get(name, {})
             if shown.get("total"):
                 partial += job.work * min(1.0, shown["done"] / shown["total"])
         done = self._done_work + partial
+        total = sum(job.work for job in self.schedule.jobs.values()) + OVERHEAD_GFLOP * self.total
         left = self.schedule.remaining_work() - partial
         left += OVERHEAD_GFLOP * (self.total - len(self.schedule.finished))
-        if done <= 0:
+        if done < total / 100:  # start-up would dominate the estimate
             return None
         return round(max(0.0, (time.monotonic() - self.started_at) * left / done), 1)
 

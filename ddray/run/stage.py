@@ -68,12 +68,22 @@ class Outcome:
     seconds: float = 0.0
 
 
-class _Busy(Exception):
+class Busy(Exception):
     """Somebody else holds the claim."""
+
+
+class MissingInput(Exception):
+    """An input that was finished is not there any more: another job met it damaged, or somebody removed it."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__(f"artifact {key[:12]} is gone; to be computed again")
+        self.key = key
 
 
 def run_job(job: Mapping[str, Any], surroundings: Surroundings, tick: Tick) -> Outcome:
     """Run a job's stages in order, committing each; never raises for a stage's failure.
+
+    After a failure the job's other stages go on, except those that need the failed one.
 
     Args:
         job: ``name``, ``stages`` (specs, in order), ``cpus``, ``gpu`` (share of one card).
@@ -83,25 +93,31 @@ def run_job(job: Mapping[str, Any], surroundings: Surroundings, tick: Tick) -> O
     started = time.monotonic()
     outcome = Outcome()
     store = Store(surroundings.store, Path(surroundings.cache) / "artifacts")
-    with _Heart(job["name"], tick) as heart:
+    lost: set[str] = set()
+    with Heart(job["name"], tick) as heart:
         for spec in job["stages"]:
+            if lost.intersection(spec["inputs"].values()):
+                lost.add(spec["key"])
+                continue
             try:
                 run_stage(spec, store, surroundings, heart, cpus=float(job["cpus"]), share=float(job["gpu"]))
                 outcome.done.append(spec["key"])
             except Interrupted:
                 outcome.interrupted = True
                 break
-            except _Busy:
+            except Busy:
                 outcome.busy.append(spec["key"])
                 break
-            except DamagedArtifact as damage:
-                outcome.damaged[damage.key] = str(damage)
+            except (DamagedArtifact, MissingInput) as problem:
+                outcome.damaged[problem.key] = str(problem)
                 break
             except Exception as error:
                 outcome.failed[spec["key"]] = _cause(error)
                 outcome.out_of_memory = "OutOfMemory" in type(error).__name__
                 _record(store, spec, job, error, surroundings)
-                break
+                lost.add(spec["key"])
+                if outcome.out_of_memory:
+                    break
             heart.stage = None
             if heart.stop.is_set():
                 outcome.interrupted = True
@@ -111,13 +127,15 @@ def run_job(job: Mapping[str, Any], surroundings: Surroundings, tick: Tick) -> O
 
 
 def run_stage(
-    spec: Mapping[str, Any], store: Store, surroundings: Surroundings, heart: _Heart, *, cpus: float, share: float
+    spec: Mapping[str, Any], store: Store, surroundings: Surroundings, heart: Heart, *, cpus: float, share: float
 ) -> None:
     """Compute one stage and commit its artifact; nothing happens when it exists.
 
     Raises:
         Interrupted: A stop was asked for.
+        Busy: Somebody else is computing it.
         DamagedArtifact: An input is damaged.
+        MissingInput: An input is not there.
         Exception: Whatever the stage itself raises.
     """
     key = spec["key"]
@@ -125,7 +143,7 @@ def run_stage(
         return
     claim = store.claim(key)
     if not claim.acquire():
-        raise _Busy
+        raise Busy
     heart.begin(spec, claim)
     try:
         _compute(spec, store, surroundings, heart, cpus, share)
@@ -135,7 +153,7 @@ def run_stage(
 
 
 def _compute(
-    spec: Mapping[str, Any], store: Store, surroundings: Surroundings, heart: _Heart, cpus: float, share: float
+    spec: Mapping[str, Any], store: Store, surroundings: Surroundings, heart: Heart, cpus: float, share: float
 ) -> None:
     from trainables import device as devices
     from trainables import stages
@@ -146,7 +164,7 @@ def _compute(
     device = _device(surroundings.device)
     devices.prepare(device, max(1, int(cpus)), share if device != "cpu" and share > 0 else None)
     config = CONFIGS[spec["kind"]].model_validate(spec["config"])
-    inputs = {role: store.open(key).folder for role, key in spec["inputs"].items()}
+    inputs = {role: _open(store, key) for role, key in spec["inputs"].items()}
     checkpoints = store.checkpoints(spec["lineage"])
     context = StageContext(
         device=device, data=Path(surroundings.data), cache=Path(surroundings.cache), checkpoints=checkpoints,
@@ -162,7 +180,7 @@ def _compute(
             "numerics": devices.numerics_class(device),
             "seconds": round(time.monotonic() - clock, 3),
             "peak_mib": round(devices.peak_memory(device) / 2**20, 1),
-            "started_at": started_at.isoformat(timespec="seconds"),
+            "started_at": started_at.isoformat(timespec="milliseconds"),
             "host": socket.gethostname(),
             "cpus": cpus,
             "gpu_share": share,
@@ -176,7 +194,14 @@ def _compute(
         checkpoints.remove()
 
 
-class _Heart:
+def _open(store: Store, key: str) -> Path:
+    try:
+        return store.open(key).folder
+    except KeyError:
+        raise MissingInput(key) from None
+
+
+class Heart:
     """A thread that posts progress, hears the request to stop and renews the claim while a job runs."""
 
     def __init__(self, job: str, tick: Tick) -> None:
@@ -189,7 +214,7 @@ class _Heart:
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._beat, name=f"heart of {job}", daemon=True)
 
-    def __enter__(self) -> _Heart:
+    def __enter__(self) -> Heart:
         self._thread.start()
         return self
 

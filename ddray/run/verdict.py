@@ -58,15 +58,22 @@ class Verdicts:
             self.schedule.put_back(name)
 
     def _recompute(self, job: Job, outcome: Outcome) -> None:
+        """Compute a damaged or missing input again, once however many jobs met it, and then the job."""
         for key, message in outcome.damaged.items():
             self.progress.note(message)
-            first_time = key not in self.damaged
-            self.damaged[key] = message
             stage = self.stages.get(key)
-            if stage is None or not first_time:  # damaged again right after being made: the disk, not the file
-                self.schedule.finish(job.name, outcome.done, {job.stages[-1].key: message})
-                self.progress.ended(job, Outcome(failed={job.stages[-1].key: message}))
+            own = any(stage.key == key for stage in job.stages)
+            if self.schedule.making(key) and not own:
+                self.schedule.wait_for(job.name, key)
+            elif stage is None or key in self.damaged:  # damaged again right after being made: the disk, not the file
+                failed = next(stage.key for stage in job.stages if key in dict(stage.inputs).values())
+                self.schedule.finish(job.name, outcome.done, {failed: message})
+                self.progress.ended(job, Outcome(failed={failed: message}))
                 return
-            maker = make_job([stage], points=job.points)
-            self.schedule.wait_for(job.name, key)
-            self.schedule.add(maker)
+            elif own:
+                self.schedule.put_back(job.name)
+            else:
+                self.schedule.wait_for(job.name, key)
+                self.schedule.add(make_job([stage], points=job.points))
+            self.damaged[key] = message
+        self.progress.deferred(job)

@@ -56,7 +56,7 @@ class Store:
             EnvironmentProblem: Not writable, or written by a newer version.
         """
         self.location = location
-        self.files: Files = RemoteFiles(location, downloads) if "://" in location else LocalFiles(Path(location))
+        self.files: Files = _remote(location, downloads) if "://" in location else LocalFiles(Path(location))
         self._check_format()
 
     # --- artifacts ---------------------------------------------------------------------------------------------
@@ -82,6 +82,10 @@ class Store:
         try:
             manifest = Manifest.loads(self.files.read(f"{_at(key)}/{NAME}"))
         except FileNotFoundError:
+            # On a disk one rename commits a folder, so one without its manifest was damaged; an object store's may be
+            # a commit that is under way.
+            if isinstance(self.files, LocalFiles) and self.files.exists(_at(key)):
+                raise self._quarantine(key, f"{NAME} is missing") from None
             raise KeyError(key) from None
         except BrokenManifest as error:
             raise self._quarantine(key, f"unreadable manifest: {error}") from error
@@ -97,19 +101,14 @@ class Store:
             DamagedArtifact: A file is missing or differs; the artifact was moved to quarantine.
         """
         manifest = self.manifest(key)
-        try:
-            folder = self.files.fetch(_at(key), sorted(manifest.files))
-        except FileNotFoundError as error:
-            raise self._quarantine(key, f"missing file {error}") from error
-        for name, expected in manifest.files.items():
-            path = folder / name
-            if not path.is_file():
-                raise self._quarantine(key, f"{name} is missing")
-            if path.stat().st_size != expected["bytes"] or sha256(path) != expected["sha256"]:
-                if not isinstance(self.files, LocalFiles):
-                    path.unlink()  # the download, so that a good copy can take its place
-                raise self._quarantine(key, f"{name} differs from its digest")
-        return Artifact(folder, manifest)
+        damaged = self._damage(manifest)
+        if damaged and not isinstance(self.files, LocalFiles):
+            # The download may be damaged, or older than the artifact: take a new one before judging the original.
+            self.files.forget(_at(key))
+            damaged = self._damage(manifest)
+        if damaged:
+            raise self._quarantine(key, damaged)
+        return Artifact(self.files.fetch(_at(key), sorted(manifest.files)), manifest)
 
     @contextmanager
     def writing(self) -> Iterator[Path]:
@@ -184,15 +183,30 @@ class Store:
 
     # --- inside --------------------------------------------------------------------------------------------------
 
+    def _damage(self, manifest: Manifest) -> str:
+        """What is wrong with an artifact's files, "" when nothing is."""
+        try:
+            folder = self.files.fetch(_at(manifest.key), sorted(manifest.files))
+            for name, expected in manifest.files.items():
+                path = folder / name
+                if path.stat().st_size != expected["bytes"] or sha256(path) != expected["sha256"]:
+                    return f"{name} differs from its digest"
+        except FileNotFoundError as error:
+            return f"{Path(str(error.filename or error)).name} is missing"
+        except (KeyError, TypeError):
+            return "its manifest holds no digests"
+        return ""
+
     def _quarantine(self, key: str, reason: str) -> DamagedArtifact:
         place = f"quarantine/{key}-{time.time_ns()}"
         self.files.move(_at(key), place)
+        self.files.forget(_at(key))
         return DamagedArtifact(key, reason, f"{self.location}/{place}")
 
     def _check_format(self) -> None:
         try:
             try:
-                found = json.loads(self.files.read("store.json"))["format"]
+                found = int(json.loads(self.files.read("store.json"))["format"])
             except FileNotFoundError:
                 self.files.write("store.json", json.dumps({"format": FORMAT}).encode())
                 found = FORMAT
@@ -210,6 +224,16 @@ class Store:
                 f"store {self.location}: written by a newer ddray (format {found}); this one reads format {FORMAT}. "
                 "Upgrade ddray, or set DDRAY_STORE to another place."
             )
+
+
+def _remote(location: str, downloads: Path) -> RemoteFiles:
+    try:
+        return RemoteFiles(location, downloads)
+    except (ImportError, ValueError) as error:  # no driver for the protocol, or no such protocol
+        raise EnvironmentProblem(
+            f"store {location}: cannot be opened; got {error}. Install the protocol's fsspec driver "
+            "(for s3://: pip install 'ddray[s3]'), or set DDRAY_STORE to a folder."
+        ) from error
 
 
 def _at(key: str) -> str:

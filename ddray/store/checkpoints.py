@@ -67,12 +67,14 @@ class Checkpoints:
     def _verified(self, iteration: int) -> Path | None:
         meta = self._meta(iteration)
         if meta is not None:
-            try:
-                folder = self.files.fetch(self._at(iteration), sorted(meta["files"]))
-                if all(sha256(folder / name) == expected["sha256"] for name, expected in meta["files"].items()):
-                    return folder
-            except (FileNotFoundError, KeyError):
-                pass
+            for _ in range(2):  # a local copy may be older than the checkpoint: then take a new one
+                try:
+                    folder = self.files.fetch(self._at(iteration), sorted(meta["files"]))
+                    if all(sha256(folder / name) == expected["sha256"] for name, expected in meta["files"].items()):
+                        return folder
+                except (FileNotFoundError, KeyError, TypeError):
+                    pass
+                self.files.forget(self._at(iteration))
         self.files.remove(self._at(iteration))
         return None
 

@@ -42,7 +42,10 @@ class Files(Protocol):
         """Turn a prepared folder into ``path``, the file ``last`` appearing last. False if ``path`` already was there."""
 
     def fetch(self, path: str, names: list[str]) -> Path:
-        """A local folder holding the named files of ``path``."""
+        """A local folder holding the named files of ``path``; FileNotFoundError when one is not there."""
+
+    def forget(self, path: str) -> None:
+        """Drop the local copy of ``path``, where ``fetch`` makes one."""
 
 
 class LocalFiles:
@@ -103,6 +106,8 @@ class LocalFiles:
         for file in scratch.iterdir():
             _flush(file)
         scratch.chmod(0o755)  # mkdtemp makes it private; a store may be shared
+        if target.is_dir() and not (target / last).exists():
+            shutil.rmtree(target, ignore_errors=True)  # what is left of a damaged one; it would block the name for good
         try:
             os.rename(scratch, target)
         except OSError:
@@ -115,6 +120,9 @@ class LocalFiles:
 
     def fetch(self, path: str, names: list[str]) -> Path:
         return self.root / path
+
+    def forget(self, path: str) -> None:
+        """There is no copy."""
 
     @staticmethod
     def _write_beside(target: Path, content: bytes) -> Path:
@@ -193,6 +201,9 @@ class RemoteFiles:
                 self.filesystem.get_file(self._at(f"{path}/{name}"), str(temporary))
                 os.replace(temporary, target)
         return folder
+
+    def forget(self, path: str) -> None:
+        shutil.rmtree(self.downloads / path, ignore_errors=True)
 
     def _at(self, path: str) -> str:
         return f"{self.root}/{path}"

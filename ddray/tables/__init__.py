@@ -1,16 +1,18 @@
 """From the store to what people read. Nothing here computes a result or asks MLflow for one.
 
     columns.py   the table of measurements: one row is one number
+    identity.py  the columns that follow from a point's chain and its manifests
+    piece.py     points, stages, numbers -> Arrow table, by column
     gather.py    plan + store -> measurements.parquet, coverage.json
     paper.py     the numbers of Chen et al. 2023, and when ours may stand beside them
-    summary.py   measurements -> blocks, cells, comparisons, alarms (fractions; what --json prints)
+    cells.py     means over seeds, paired differences, and which seeds they are about
+    summary.py   measurements -> blocks, comparisons, alarms, in fractions: what --json prints
     render.py    the same as Markdown, in percent
 
-There is a folder ``paper`` beside ``paper.py``: the transcribed tables, as data.
-This file imports nothing.
+There is a folder ``paper`` beside ``paper.py``: the transcribed tables, as data. This file imports nothing.
 """
 
 SCHEMA_VERSION = 1
-"""Raised when columns of measurements.parquet change."""
+"""Raised when a column of measurements.parquet changes its name, type or meaning."""
 RENDERER_VERSION = 1
 """Raised when what is built from the store changes: finished sweeps are then rebuilt once."""

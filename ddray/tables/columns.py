@@ -13,10 +13,9 @@ from typing import Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 
-SCHEMA_VERSION = 1
-"""Raised when a column changes its name, type or meaning."""
-RENDERER_VERSION = 1
-"""Raised when the same store gives other tables or another report; finished sweeps are then rebuilt."""
+from ddray.tables import RENDERER_VERSION, SCHEMA_VERSION
+
+__all__ = ["COLUMNS", "MEASUREMENTS", "RENDERER_VERSION", "SCHEMA_VERSION", "Column", "comparable", "names"]
 
 Group = Literal["identity", "measurement", "parameters", "provenance", "quality"]
 

@@ -25,7 +25,7 @@ from ddray.plan.plan import Plan, blocked_stages
 from ddray.store.artifacts import DamagedArtifact, Store
 from ddray.tables.columns import COLUMNS, MEASUREMENTS
 from ddray.tables.identity import PROVENANCE, Facts, cost_rows, param, point_values, provenance_values, training
-from ddray.tables.piece import Piece
+from ddray.tables.piece import Numbers, Piece, Templates
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +40,7 @@ EVALUATIONS: dict[str, tuple[str, str]] = {
 }
 """Kind -> property and first metric, which stand on the row of an evaluation without a result."""
 
+_NO_PROVENANCE = (None,) * len(PROVENANCE)
 _PIECE_ROWS = 1 << 17
 """Rows per piece and row group: few enough to stay small in memory, enough to be quick."""
 _REPEATING = [column.name for column in COLUMNS if column.name not in {"row_id", "value", "ci_low", "ci_high"}]
@@ -64,13 +65,33 @@ class Coverage:
     """By method, of points."""
     failures: list[dict[str, Any]] = field(default_factory=list)
     """Failed stages: ``key``, ``kind``, ``label``, ``cause``, and ``points``: how many lack a result because of it."""
-    blocked: dict[str, int] = field(default_factory=dict)
-    """Reason -> points."""
+    reasons: dict[str, int] = field(default_factory=dict)
+    """Why evaluations are blocked -> points."""
+
+    @property
+    def planned(self) -> int:
+        return self.points["planned"]
+
+    @property
+    def done(self) -> int:
+        return self.points["done"]
+
+    @property
+    def failed(self) -> int:
+        return self.points["failed"]
+
+    @property
+    def blocked(self) -> int:
+        return self.points["blocked"]
+
+    @property
+    def pending(self) -> int:
+        return self.points["pending"]
 
     @property
     def complete(self) -> bool:
         """Whether every planned point is done."""
-        return self.points["done"] == self.points["planned"]
+        return self.done == self.planned
 
     @classmethod
     def load(cls, folder: Path) -> Coverage:
@@ -149,28 +170,28 @@ class _State(NamedTuple):
 def _add(piece: Piece, chain: Chain, lookup: _Lookup) -> dict[str, _State]:
     """Append a point's rows; returns the state of its evaluations."""
     made, trained = lookup.facts(chain.stage("distill")), lookup.facts(chain.stage("train"))
-    piece.begin_point(
-        chain.point.hash, point_values(chain, made, trained, lookup.memo), param(chain, lookup.memo),
-        training(chain).origin.classes,
-    )  # fmt: skip
-    states = {}
+    values = point_values(chain, made, trained, lookup.memo)
+    piece.begin_point(chain.point.hash, values, param(chain, lookup.memo))
+    states: dict[str, _State] = {}
     for stage in chain.stages:
-        rows = lookup.rows(stage) if stage.kind in EVALUATIONS else []
+        evaluates = stage.kind in EVALUATIONS
+        numbers = lookup.numbers(stage, chain) if evaluates else None
         facts = lookup.facts(stage)
-        if facts is not None and rows is not None:
-            own = trained if trained is not None and stage.kind in EVALUATIONS else facts
-            piece.begin_stage(stage.kind, stage.key, provenance_values(facts, own))
-            piece.add(rows)
-            piece.add(cost_rows(stage, facts))
-            states[stage.kind] = _State("done")
-        elif stage.kind in EVALUATIONS:
-            state, note = lookup.why(stage)
-            piece.begin_stage(stage.kind, stage.key, (None,) * len(PROVENANCE), state.status, note)
+        if facts is not None and (numbers is not None or not evaluates):
+            of_training = trained if trained is not None and evaluates else facts
+            piece.begin_stage(stage.kind, stage.key, provenance_values(facts, of_training))
+            if numbers is not None:
+                piece.add(numbers)
+                states[stage.kind] = _State("done")
+            if costs := cost_rows(stage, facts):
+                piece.add(lookup.templates.split(costs))
+        elif evaluates:
+            states[stage.kind], note = lookup.why(stage)
+            piece.begin_stage(stage.kind, stage.key, _NO_PROVENANCE, states[stage.kind].status, note)
             prop, metric = EVALUATIONS[stage.kind]
-            piece.add([{"property": prop, "metric": metric}])
-            states[stage.kind] = state
+            piece.add(lookup.templates.split([{"property": prop, "metric": metric}]))
     lookup.leave(chain)
-    return {kind: state for kind, state in states.items() if kind in EVALUATIONS}
+    return states
 
 
 class _Lookup:
@@ -179,12 +200,13 @@ class _Lookup:
     def __init__(self, plan: Plan, store: Store) -> None:
         self.store = store
         self.stages = plan.stages
+        self.templates = Templates()
         self.done = store.keys() & plan.stages.keys()
         self.failed = store.failures() & plan.stages.keys()
         self.blocked = blocked_stages(plan.stages, self.done)
         self._users = Counter(stage.key for chain in plan.chains for stage in chain.stages)
         self._facts: dict[str, Facts | None] = {}
-        self._rows: dict[str, list[dict[str, Any]] | None] = {}
+        self._numbers: dict[str, Numbers | None] = {}
         self._memo: dict[object, Any] = {}
 
     def facts(self, stage: Stage | None) -> Facts | None:
@@ -199,23 +221,24 @@ class _Lookup:
                 self._facts[stage.key] = None
         return self._facts[stage.key]
 
-    def rows(self, stage: Stage) -> list[dict[str, Any]] | None:
+    def numbers(self, stage: Stage, chain: Chain) -> Numbers | None:
         """The metrics of a finished evaluation; None for others."""
-        if stage.key in self._rows:
-            return self._rows[stage.key]
-        rows = None
+        if stage.key in self._numbers:
+            return self._numbers[stage.key]
+        numbers = None
         if stage.key in self.done:
             try:
                 artifact = self.store.open(stage.key)
                 # What `trainables.payloads.Metrics` reads; importing that would load torch for a JSON file.
-                rows = json.loads((artifact.folder / "metrics.json").read_bytes())
+                rows = json.loads((artifact.folder / "metrics.json").read_text(encoding="utf-8"))
+                numbers = self.templates.split(rows, _own_labels(chain))
                 self._facts[stage.key] = Facts.of(artifact.manifest)
             except (KeyError, DamagedArtifact) as error:
                 self._lost(stage, error)
             except (OSError, ValueError) as error:
                 self._lost(stage, self.store.discard(stage.key, f"metrics.json: {error}"))
-        self._rows[stage.key] = rows
-        return rows
+        self._numbers[stage.key] = numbers
+        return numbers
 
     def leave(self, chain: Chain) -> None:
         """Forget what no later point needs."""
@@ -223,7 +246,7 @@ class _Lookup:
             self._users[stage.key] -= 1
             if not self._users[stage.key]:
                 self._facts.pop(stage.key, None)
-                self._rows.pop(stage.key, None)
+                self._numbers.pop(stage.key, None)
 
     def why(self, stage: Stage) -> tuple[_State, str | None]:
         """State and note of an evaluation without a result: what stands in its way, itself first."""
@@ -253,6 +276,12 @@ class _Lookup:
         reason = "removed while the tables were made" if isinstance(error, KeyError) else str(error)
         log.warning("%s: %s", stage.label, reason)
         self.done.discard(stage.key)
+
+
+def _own_labels(chain: Chain) -> tuple[int, ...] | None:
+    """The data set's labels of the class positions, where they differ."""
+    classes = training(chain).origin.classes
+    return None if classes[-1] == len(classes) - 1 else classes  # ascending without repeats
 
 
 class _Tally:

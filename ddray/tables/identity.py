@@ -32,16 +32,22 @@ POINT = tuple(
 class Facts:
     """What the tables need of a manifest."""
 
-    content: str
-    """Digest of the payload's files."""
-    bytes: int
+    files: Mapping[str, Mapping[str, Any]]
     provenance: Mapping[str, Any]
 
     @classmethod
     def of(cls, manifest: Manifest) -> Facts:
-        files = manifest.files
-        content = digest({name: entry["sha256"] for name, entry in files.items()})
-        return cls(content, sum(int(entry["bytes"]) for entry in files.values()), manifest.provenance)
+        return cls(manifest.files, manifest.provenance)
+
+    @property
+    def content(self) -> str:
+        """Digest of the payload."""
+        return digest({name: entry["sha256"] for name, entry in self.files.items()})
+
+    @property
+    def bytes(self) -> int:
+        """Size of the payload."""
+        return sum(int(entry["bytes"]) for entry in self.files.values())
 
 
 def training(chain: Chain) -> TrainConfig:

@@ -1,29 +1,76 @@
-"""Some points' rows, by column: one line per point, one per stage of a point, one per number, joined by index.
+"""Some points' rows, by column: points, stages of points, numbers of stages, joined by index.
 
-So no row is ever a Python object with all its columns, and neither time nor memory grows with the table's width.
+The rows of most evaluations differ only in what was measured. What they have in common is a ``Template``, kept once:
+so no row is ever a Python object with all its columns, and neither time nor memory grows with the table's width.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from ddray.plan.keys import canonical
 from ddray.tables.columns import MEASUREMENTS, SCHEMA_VERSION, names
 from ddray.tables.identity import POINT, PROVENANCE
 
 STAGE = ("stage_key", *PROVENANCE, "status", "note")
-NUMBER = (*names("measurement"), *(name for name in names("parameters") if name != "param_json"), "flag")
+MEASURED = ("value", "ci_low", "ci_high", "n", "n_pos", "n_neg", "std", "n_agg", "converged_share", "flag")
+"""What may differ between two evaluations of one kind: it comes from the measurement."""
+COMMON = tuple(name for name in (*names("measurement"), *names("parameters")) if name not in (*MEASURED, "param_json"))
 _TELLING = ("metric", "class_id", "split", "repeat", "agg", *names("parameters"))
-_TELLING = tuple(name for name in _TELLING if name not in ("converged_share", "param_json"))
-"""Columns that tell one number of an evaluation from another; ``converged_share`` is an outcome."""
-_REST = "rest"
+"""Columns that tell one number of an evaluation from another."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Template:
+    """What the rows of equal evaluations have in common, row by row."""
+
+    rows: list[dict[str, Any]]
+    """As read, without what was measured."""
+    columns: dict[str, list[Any]]
+    rest: list[dict[str, Any]] | None
+    """Per row, what has no column and goes to ``param_json``; None when there is nothing of that kind."""
+    suffixes: list[bytes]
+    """Per row, what makes its ``row_id`` within the evaluation."""
+    positions: NDArray[np.int64]
+    """0 to len(rows)."""
+
+
+class Numbers(NamedTuple):
+    """The rows of one evaluation."""
+
+    template: Template
+    measured: dict[str, list[Any]]
+
+
+class Templates:
+    """Splits rows into what is common and what was measured; remembers templates over a whole table."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[int, tuple[int, ...] | None], list[Template]] = {}
+
+    def split(self, rows: list[dict[str, Any]], classes: tuple[int, ...] | None = None) -> Numbers:
+        """The numbers of some rows.
+
+        Args:
+            rows: Under the names of columns; what has no column goes to ``param_json``. They are taken over.
+            classes: The data set's labels of the class positions in ``class_id``; None where they are the positions.
+        """
+        used = set().union(*rows)
+        measured = {name: [row.pop(name, None) for row in rows] for name in MEASURED if name in used}
+        known = self._known.setdefault((len(rows), classes), [])
+        for template in reversed(known):
+            if template.rows == rows:
+                return Numbers(template, measured)
+        known.append(_template(rows, classes))
+        return Numbers(known[-1], measured)
 
 
 class Piece:
@@ -35,23 +82,22 @@ class Piece:
         self._params: list[str | None] = []
         self._stages: list[tuple[Any, ...]] = []
         self._point_of_stage: list[int] = []
-        self._stage_of_number: list[int] = []
-        self._numbers: dict[str, list[Any]] = {}
+        self._stage_of_added: list[int] = []
+        self._added: list[Template] = []
+        self._measured: dict[str, list[Any]] = {}
+        self._own_params: dict[int, str] = {}
         self._row_ids: list[str] = []
         self._hash = ""
-        self._kind = ""
-        self._classes: tuple[int, ...] | None = None
-        self._suffixes: dict[tuple[str, ...], dict[tuple[Any, ...], bytes]] = {}
+        self._prefix = b""
 
     def __len__(self) -> int:
         return len(self._row_ids)
 
-    def begin_point(self, point: str, values: tuple[Any, ...], param: str | None, classes: tuple[int, ...]) -> None:
-        """A point: its hash, the values of ``POINT``, its ``param_json``, the data set's labels of its classes."""
+    def begin_point(self, point: str, values: tuple[Any, ...], param: str | None) -> None:
+        """A point: its hash, the values of ``POINT``, its ``param_json``."""
         self._points.append(values)
         self._params.append(param)
         self._hash = point
-        self._classes = None if classes == tuple(range(len(classes))) else classes
 
     def begin_stage(
         self, kind: str, key: str, provenance: tuple[Any, ...], status: str = "ok", note: str | None = None
@@ -59,84 +105,88 @@ class Piece:
         """A stage of the point: the values of ``PROVENANCE``, and what became of it."""
         self._stages.append((key, *provenance, status, note))
         self._point_of_stage.append(len(self._points) - 1)
-        self._kind = kind
+        self._prefix = f"{self._hash} {kind} ".encode()
 
-    def add(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Numbers of the stage, under the names of ``NUMBER``; whatever else a row holds goes to ``param_json``."""
-        if not rows:
-            return
-        before, count = len(self), len(rows)
-        used = set().union(*rows)
-        columns = {name: [row.get(name) for row in rows] for name in NUMBER if name in used}
-        if "class_id" in columns and self._classes is not None:
-            own = self._classes
-            columns["class_id"] = [None if position is None else own[position] for position in columns["class_id"]]
-        if unknown := used.difference(NUMBER):
-            rest = [{name: row[name] for name in unknown if row.get(name) is not None} for row in rows]
-            columns[_REST] = [canonical(extra) if extra else None for extra in rest]
-            columns["param_json"] = [self._merged(extra) if extra else None for extra in rest]
-        self._identify(columns)
-        columns.pop(_REST, None)
-        for name in columns.keys() - self._numbers.keys():
-            self._numbers[name] = [None] * before
-        for name, column in self._numbers.items():
-            column.extend(columns[name] if name in columns else [None] * count)
-        self._stage_of_number.extend([len(self._stages) - 1] * count)
+    def add(self, numbers: Numbers) -> None:
+        """Numbers of the stage."""
+        template, measured = numbers
+        before, count = len(self), len(template.rows)
+        for name in measured.keys() - self._measured.keys():
+            self._measured[name] = [None] * before
+        for name, column in self._measured.items():
+            column.extend(measured[name] if name in measured else [None] * count)
+        prefix, sha256 = self._prefix, hashlib.sha256
+        self._row_ids.extend([sha256(prefix + suffix).hexdigest()[:32] for suffix in template.suffixes])
+        self._added.append(template)
+        self._stage_of_added.append(len(self._stages) - 1)
+        if template.rest is not None:
+            point = json.loads(self._params[-1] or "{}")
+            for index, rest in enumerate(template.rest):
+                if rest:
+                    self._own_params[before + index] = canonical({**point, **rest})
 
     def table(self) -> pa.Table:
         """The rows added so far."""
-        stage = np.asarray(self._stage_of_number, dtype=np.int64)
+        counts = [len(template.rows) for template in self._added]
+        stage = np.repeat(np.asarray(self._stage_of_added, dtype=np.int64), counts)
         point = np.asarray(self._point_of_stage, dtype=np.int64)[stage]
-        stage_rows, point_rows = pa.array(stage), pa.array(point)
-        points, stages = _columns(self._points, POINT), _columns(self._stages, STAGE)
-        return pa.table([self._array(field, points, point_rows, stages, stage_rows) for field in MEASUREMENTS],
-                        schema=MEASUREMENTS)  # fmt: skip
+        columns: dict[str, pa.Array] = {}
+        for names_, rows, index in (
+            (POINT, self._points, pa.array(point)),
+            (STAGE, self._stages, pa.array(stage)),
+        ):
+            for name, values in zip(names_, zip(*rows, strict=True), strict=False):
+                columns[name] = pa.array(values, MEASUREMENTS.field(name).type).take(index)
+        common, index = self._common()
+        for name, values in common.items():
+            columns[name] = pa.array(values, MEASUREMENTS.field(name).type).take(index)
+        for name, values in self._measured.items():
+            columns[name] = pa.array(values, MEASUREMENTS.field(name).type)
+        columns["row_id"] = pa.array(self._row_ids, pa.string())
+        columns["sweep"] = pa.DictionaryArray.from_arrays(np.zeros(len(self), dtype=np.int32), pa.array([self.sweep]))
+        columns["schema_version"] = pa.array(np.full(len(self), SCHEMA_VERSION, dtype=np.int32))
+        columns["param_json"] = self._param_json(pa.array(point))
+        return pa.Table.from_arrays(
+            [
+                columns[field.name] if field.name in columns else pa.nulls(len(self), field.type)
+                for field in MEASUREMENTS
+            ],
+            schema=MEASUREMENTS,
+        )
 
-    def _array(
-        self,
-        field: pa.Field,
-        points: Mapping[str, Sequence[Any]],
-        point_rows: pa.Array,
-        stages: Mapping[str, Sequence[Any]],
-        stage_rows: pa.Array,
-    ) -> pa.Array:
-        name, count = field.name, len(self)
-        if name == "row_id":
-            return pa.array(self._row_ids, field.type)
-        if name == "sweep":
-            return pa.DictionaryArray.from_arrays(np.zeros(count, dtype=np.int32), pa.array([self.sweep]))
-        if name == "schema_version":
-            return pa.array(np.full(count, SCHEMA_VERSION, dtype=np.int32))
-        if name == "param_json":
-            param = pa.array(self._params, field.type).take(point_rows)
-            own = self._numbers.get(name)
-            return param if own is None else pc.coalesce(pa.array(own, field.type), param)
-        if name in points:
-            return pa.array(points[name], field.type).take(point_rows)
-        if name in stages:
-            return pa.array(stages[name], field.type).take(stage_rows)
-        if name in self._numbers:
-            return pa.array(self._numbers[name], field.type)
-        return pa.nulls(count, field.type)
+    def _common(self) -> tuple[dict[str, list[Any]], pa.Array]:
+        """Columns of all templates used here, one after the other, and each row's place in them."""
+        columns: dict[str, list[Any]] = {name: [] for name in COMMON}
+        starts: dict[int, int] = {}
+        length = 0
+        for template in self._added:
+            if id(template) not in starts:
+                starts[id(template)] = length
+                length += len(template.rows)
+                for name, column in columns.items():
+                    column.extend(template.columns.get(name) or [None] * len(template.rows))
+        places = [template.positions + starts[id(template)] for template in self._added]
+        index = np.concatenate(places) if places else np.empty(0, dtype=np.int64)
+        filled = {name: column for name, column in columns.items() if any(value is not None for value in column)}
+        return filled, pa.array(index)
 
-    def _merged(self, extra: Mapping[str, Any]) -> str:
-        return canonical({**json.loads(self._params[-1] or "{}"), **extra})
-
-    def _identify(self, columns: Mapping[str, Sequence[Any]]) -> None:
-        """``row_id`` of each row: point, evaluation, metric and parameters, and nothing that was measured."""
-        telling = tuple(name for name in (*_TELLING, _REST) if name in columns)
-        known = self._suffixes.setdefault(telling, {})
-        prefix = f"{self._hash} {self._kind} ".encode()
-        for values in zip(*(columns[name] for name in telling), strict=True):
-            suffix = known.get(values)
-            if suffix is None:
-                pairs = zip(telling, values, strict=True)
-                suffix = canonical({name: value for name, value in pairs if value is not None}).encode()
-                known[values] = suffix
-            self._row_ids.append(hashlib.sha256(prefix + suffix).hexdigest()[:32])
+    def _param_json(self, point: pa.Array) -> pa.Array:
+        param = pa.array(self._params, pa.string()).take(point)
+        if not self._own_params:
+            return param
+        own = pa.array([self._own_params.get(index) for index in range(len(self))], pa.string())
+        return pc.coalesce(own, param)
 
 
-def _columns(rows: Sequence[tuple[Any, ...]], wanted: Sequence[str]) -> dict[str, Sequence[Any]]:
-    if not rows:
-        return dict.fromkeys(wanted, ())
-    return dict(zip(wanted, zip(*rows, strict=True), strict=True))
+def _template(rows: list[dict[str, Any]], classes: tuple[int, ...] | None) -> Template:
+    used = set().union(*rows)
+    columns = {name: [row.get(name) for row in rows] for name in COMMON if name in used}
+    if classes is not None and "class_id" in columns:
+        columns["class_id"] = [None if position is None else classes[position] for position in columns["class_id"]]
+    unknown = used.difference(COMMON)
+    rest = [{name: row[name] for name in unknown if row.get(name) is not None} for row in rows] if unknown else None
+    suffixes = []
+    for index in range(len(rows)):
+        told = {name: columns[name][index] for name in _TELLING if name in columns and columns[name][index] is not None}
+        suffixes.append(canonical({**told, **(rest[index] if rest else {})}).encode())
+    return Template(rows, columns, rest, suffixes, np.arange(len(rows)))

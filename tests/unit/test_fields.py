@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +30,30 @@ def root(text: str) -> Node:
 @pytest.mark.parametrize(
     "text, value",
     [
-        ("a: 1", 1), ("a: -7", -7), ("a: 0x1F", 31), ("a: 0o17", 15), ("a: 1.5", 1.5), ("a: 1e-3", 1e-3), ("a: .5", 0.5),
-        ("a: true", True), ("a: False", False), ("a: yes", "yes"), ("a: on", "on"), ("a:", None), ("a: ~", None),
-        ("a: '1'", "1"), ('a: "true"', "true"), ("a: 2024-01-01", "2024-01-01"), ("a: 1:30", "1:30"), ("a: é", "é"),
-        ("a: |\n  x\n  y\n", "x\ny\n"), ("a: [1, [2]]", [1, [2]]), ("a: {b: {}}", {"b": {}}),
+        ("a: 1", 1),
+        ("a: -7", -7),
+        ("a: 0x1F", 31),
+        ("a: 0o17", 15),
+        ("a: 1.5", 1.5),
+        ("a: 1e-3", 1e-3),
+        ("a: .5", 0.5),
+        ("a: true", True),
+        ("a: False", False),
+        ("a: yes", "yes"),
+        ("a: on", "on"),
+        ("a:", None),
+        ("a: ~", None),
+        ("a: '1'", "1"),
+        ('a: "true"', "true"),
+        ("a: 2024-01-01", "2024-01-01"),
+        ("a: 1:30", "1:30"),
+        ("a: é", "é"),
+        ("a: |\n  x\n  y\n", "x\ny\n"),
+        ("a: [1, [2]]", [1, [2]]),
+        ("a: {b: {}}", {"b": {}}),
         ("%YAML 1.1\n---\na: no", "no"),
     ],
-)  # fmt: skip
+)
 def test_scalars_follow_yaml_1_2(text: str, value: object) -> None:
     got, problems = parsed(text)
     assert got == {"a": value}
@@ -46,7 +62,9 @@ def test_scalars_follow_yaml_1_2(text: str, value: object) -> None:
 
 
 def test_every_node_knows_its_line() -> None:
-    node = root("ddray: 1\ngrids:\n  t:\n    axes:\n      ipc:\n        - 1\n        - 10\n      seed: [0,\n        1]\n")
+    node = root(
+        "ddray: 1\ngrids:\n  t:\n    axes:\n      ipc:\n        - 1\n        - 10\n      seed: [0,\n        1]\n"
+    )
     assert where(node, "grids.t") == "f.yaml:3"
     assert where(node, "grids.t.axes.ipc") == "f.yaml:5"
     assert where(node, "grids.t.axes.ipc.1") == "f.yaml:7"
@@ -64,6 +82,7 @@ def test_merge_keeps_the_place_of_what_won() -> None:
 def test_without_takes_out_entries_and_items() -> None:
     node = root("a: [1, 2, {b: 3, c: 4}]\nd: 5")
     assert plain(without(node, {("a", 0), ("a", 2, "b"), ("d",)})) == {"a": [2, {"c": 4}]}
+    assert plain(without(root("a: [1]\nb: []"), {("a", 0)})) == {"b": []}
 
 
 def test_an_alias_repeats_a_value() -> None:
@@ -118,12 +137,6 @@ def test_a_problem_does_not_hide_the_next_one() -> None:
     got, problems = parsed("a: 1\na: 2\nb: .inf\nc: 3")
     assert got == {"a": 1, "c": 3}
     assert len(problems) == 2
-
-
-def test_a_bomb_is_refused_before_it_grows() -> None:
-    before = time.process_time()
-    parsed(BOMB)
-    assert time.process_time() - before < 5  # unfolded it would be 10**9 values
 
 
 @pytest.mark.parametrize(

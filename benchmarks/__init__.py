@@ -1,0 +1,1 @@
+"""Benchmarks: each prints its figures; none is a test. ``python -m benchmarks.run`` runs them all."""

@@ -1,0 +1,135 @@
+"""What every distillation method promises, whatever it computes."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from support import FakeContext, distill_config, folder_bytes, tiny_origin
+
+from trainables.configs import DistillConfig, OriginConfig
+from trainables.context import Interrupted
+from trainables.methods import METHODS
+from trainables.payloads import DistilledSet
+
+RUNNABLE = [method for method in METHODS.values() if method.function]
+LEARNED = [method.name for method in RUNNABLE if "init" in method.uses]
+
+
+def function(method: str) -> Callable[..., DistilledSet]:
+    module, _, name = (METHODS[method].function or "").partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def distilled(config: DistillConfig, folder: Path, **origin: int) -> DistilledSet:
+    return function(config.method)(tiny_origin(**origin), config, FakeContext(folder))
+
+
+def saved(payload: DistilledSet, folder: Path) -> dict[str, bytes]:
+    folder.mkdir(parents=True)
+    payload.save(folder)
+    return folder_bytes(folder)
+
+
+@pytest.mark.parametrize("method", [method.name for method in RUNNABLE])
+class TestEveryMethod:
+    def test_gives_ipc_images_of_each_class(self, method: str, tmp_path: Path) -> None:
+        result = distilled(distill_config(method, ipc=4), tmp_path)
+        assert result.images.shape == (12, 1, 8, 8)
+        assert result.images.dtype == torch.float32
+        assert result.images.isfinite().all()
+        assert result.labels.tolist() == [0] * 4 + [1] * 4 + [2] * 4
+        assert result.indices.shape == (12,)
+
+    def test_says_what_its_images_are(self, method: str, tmp_path: Path) -> None:
+        facts = distilled(distill_config(method), tmp_path).facts
+        assert (facts["space"], facts["zca"], facts["factor"], facts["label_kind"]) == ("pixel01", False, 1, "hard")
+        assert (facts["method"], facts["ipc"], facts["classes"]) == (method, 2, [0, 1, 2])
+        assert facts["mean"] == [0.4]
+        assert facts["std"] == [0.3]
+
+    def test_same_seed_same_bytes_other_seed_other_bytes(self, method: str, tmp_path: Path) -> None:
+        first, again, other = (
+            saved(distilled(distill_config(method, distill_seed=seed), tmp_path / f"run{index}"), tmp_path / str(index))
+            for index, seed in enumerate((3, 3, 4))
+        )
+        assert first == again
+        assert first["set.safetensors"] != other["set.safetensors"]
+
+    def test_does_not_depend_on_the_global_random_state(self, method: str, tmp_path: Path) -> None:
+        torch.manual_seed(1)
+        first = distilled(distill_config(method), tmp_path / "a")
+        torch.manual_seed(2)
+        state = torch.get_rng_state()
+        assert torch.equal(distilled(distill_config(method), tmp_path / "b").images, first.images)
+        assert torch.equal(torch.get_rng_state(), state)
+
+    def test_leaves_the_origin_alone(self, method: str, tmp_path: Path) -> None:
+        origin = tiny_origin()
+        before = origin.images.clone()
+        function(method)(origin, distill_config(method), FakeContext(tmp_path))
+        assert torch.equal(origin.images, before)
+
+    def test_more_images_than_a_class_has_are_refused(self, method: str, tmp_path: Path) -> None:
+        with pytest.raises(ValueError, match="has 5 images in the origin; got ipc 6"):
+            distilled(distill_config(method, ipc=6), tmp_path, each=5)
+
+
+@pytest.mark.parametrize("method", LEARNED)
+class TestLearnedMethods:
+    def test_real_starts_at_the_images_of_random(self, method: str, tmp_path: Path) -> None:
+        start = distilled(distill_config(method, distill_seed=5, iterations=1, lr_img=1e-30), tmp_path / "a")
+        control = distilled(distill_config("random", distill_seed=5), tmp_path / "b")
+        assert torch.equal(start.images, control.images)
+        assert torch.equal(start.indices, control.indices)
+
+    def test_noise_starts_at_no_image(self, method: str, tmp_path: Path) -> None:
+        result = distilled(distill_config(method, init="noise", ipc=50, iterations=1, lr_img=1e-30), tmp_path)
+        assert (result.indices == -1).all()
+        normalised = (result.images - 0.4) / 0.3
+        assert abs(float(normalised.mean())) < 0.05
+        assert abs(float(normalised.std()) - 1) < 0.05
+
+    def test_the_images_move_and_the_loss_falls(self, method: str, tmp_path: Path) -> None:
+        context = FakeContext(tmp_path)
+        config = distill_config(method, init="noise", iterations=40, lr_img=1.0, batch_real=12)
+        function(method)(tiny_origin(), config, context)
+        found = [values["loss"] for values in context.measured]
+        assert sum(found[-10:]) < 0.7 * sum(found[:10])
+
+    def test_killed_after_every_iteration_gives_the_same_bytes(self, method: str, tmp_path: Path) -> None:
+        config = distill_config(method, iterations=3)
+        whole = saved(distilled(config, tmp_path / "a"), tmp_path / "whole")
+        context, result = FakeContext(tmp_path / "b", stop_after=1), None
+        interruptions = 0
+        while result is None:
+            try:
+                result = function(method)(tiny_origin(), config, context)
+            except Interrupted:
+                interruptions += 1
+        assert interruptions == 2, "the control: it was in fact interrupted"
+        assert saved(result, tmp_path / "parts") == whole
+
+
+def test_random_is_nested_in_ipc_and_takes_real_images_of_the_class(tmp_path: Path) -> None:
+    origin = tiny_origin()
+    small, large = (distilled(distill_config("random", ipc=ipc), tmp_path).indices for ipc in (2, 5))
+    for index in range(3):
+        assert small[2 * index : 2 * index + 2].tolist() == large[5 * index : 5 * index + 2].tolist()
+        chosen = large[5 * index : 5 * index + 5] - 100
+        assert len(chosen.unique()) == 5
+        assert (origin.labels[chosen] == index).all()
+
+
+def test_the_choice_of_a_class_does_not_depend_on_the_other_classes(tmp_path: Path) -> None:
+    """Class 7 is the second of three here and the first of two there."""
+    found = []
+    for classes, position in (((2, 7, 9), 1), ((7, 9), 0)):
+        config = distill_config("random", origin=OriginConfig(classes=classes))
+        result = distilled(config, tmp_path, num_classes=len(classes))
+        first_of_class = 100 + 12 * position
+        found.append(result.indices[2 * position : 2 * position + 2] - first_of_class)
+    assert torch.equal(found[0], found[1])

@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from support import FakeContext, folder_bytes, recipe, tiny_network, tiny_origin, tiny_test, train_config
+
+from trainables.configs import RecipeConfig, TrainConfig
+from trainables.context import Interrupted, StageFailure
+from trainables.payloads import TrainedModel
+from trainables.protocols import PROTOCOLS
+from trainables.train import learning_rate, predict, train
+
+
+def trained(config: TrainConfig, context: FakeContext, each: int = 7) -> TrainedModel:
+    """A training that is started again whenever it is interrupted."""
+    origin = tiny_origin(each=each)
+    while True:
+        try:
+            return train(config, origin.images, origin.labels, tiny_test(origin), context)
+        except Interrupted:
+            continue
+
+
+def saved_bytes(folder: Path, model: TrainedModel) -> dict[str, bytes]:
+    folder.mkdir()
+    model.save(folder)
+    return folder_bytes(folder)
+
+
+def test_a_network_learns_classes_that_can_be_told_apart(tmp_path: Path) -> None:
+    model = trained(train_config(recipe(epochs=40)), FakeContext(tmp_path))
+    assert model.facts["train_acc"] >= 0.95
+    signals = model.signals["test"]
+    assert (signals.logits.argmax(1) == signals.labels).float().mean() >= 0.9
+    assert model.facts["train_loss"] < 0.5
+
+
+def test_what_is_recorded(tmp_path: Path) -> None:
+    model = trained(train_config(recipe(epochs=7, batch=8), curve_points=3), FakeContext(tmp_path))
+    assert model.facts["optimiser_steps"] == 7 * 3  # 21 images in batches of 8, 8 and 5
+    assert [point["epoch"] for point in model.facts["curve"]] == [3, 5, 7]
+    assert [point["steps"] for point in model.facts["curve"]] == [9, 15, 21]
+    assert model.facts["num_parameters"] == sum(tensor.numel() for tensor in model.state.values())
+    signals = model.signals["test"]
+    assert signals.logits.shape == (21, 3)
+    assert signals.logits.dtype == torch.float32
+    assert signals.ids.tolist() == list(range(21))
+
+
+def test_logits_are_those_of_the_saved_state(tmp_path: Path) -> None:
+    from trainables.models.build import build
+
+    model = trained(train_config(recipe()), FakeContext(tmp_path))
+    network = build(model.network, "anything")
+    network.load_state_dict(model.state)
+    torch.testing.assert_close(predict(network, tiny_test(tiny_origin(each=7)).images), model.signals["test"].logits)
+
+
+@pytest.mark.parametrize("augmentation, cutmix", [("none", 0.0), ("dsa", 0.0), ("idc", 0.5)])
+@pytest.mark.parametrize("norm", ["instance", "batch"])
+def test_interruptions_leave_no_trace(tmp_path: Path, augmentation, cutmix: float, norm) -> None:
+    config = train_config(recipe(epochs=3, augmentation=augmentation, cutmix=cutmix), network=tiny_network(norm=norm))
+    whole = saved_bytes(tmp_path / "whole", trained(config, FakeContext(tmp_path / "a")))
+    for stop_after in (1, 4):
+        context = FakeContext(tmp_path / f"b{stop_after}", stop_after=stop_after)
+        assert saved_bytes(tmp_path / f"parts{stop_after}", trained(config, context)) == whole
+        assert context.counted == list(range(9))
+
+
+def test_a_recipe_in_steps_ends_after_them(tmp_path: Path) -> None:
+    model = trained(train_config(recipe(epochs=None, steps=10), curve_points=2), FakeContext(tmp_path))
+    assert model.facts["optimiser_steps"] == 10
+    assert [point["steps"] for point in model.facts["curve"]] == [5, 10]
+    equal = trained(train_config(recipe(epochs=None, steps=12), curve_points=0), FakeContext(tmp_path / "steps"))
+    epochs = trained(train_config(recipe(epochs=4), curve_points=0), FakeContext(tmp_path / "epochs"))
+    for name, tensor in equal.state.items():
+        assert torch.equal(tensor, epochs.state[name]), "twelve steps are four epochs of three"
+
+
+def test_seeds_decide_and_the_set_size_alone_decides_nothing_else(tmp_path: Path) -> None:
+    first, again, other = (
+        trained(train_config(recipe(augmentation="dsa"), seed=seed), FakeContext(tmp_path / str(index)))
+        for index, seed in enumerate((1, 1, 2))
+    )
+    assert torch.equal(first.signals["test"].logits, again.signals["test"].logits)
+    assert not torch.equal(first.signals["test"].logits, other.signals["test"].logits)
+
+
+def rates(chosen: RecipeConfig, per_epoch: int, steps: int) -> list[float]:
+    return [learning_rate(chosen, step, per_epoch) for step in range(steps)]
+
+
+def test_learning_rates_follow_the_milestones() -> None:
+    assert rates(recipe(epochs=4, lr=0.01), 2, 8) == pytest.approx([0.01] * 4 + [0.001] * 4)
+    assert rates(recipe(epochs=5, lr=0.01), 1, 5) == pytest.approx([0.01] * 2 + [0.001] * 3)
+    idc = PROTOCOLS["idc"].recipe
+    found = rates(idc, 1, 1000)
+    assert [step for step in range(1, 1000) if found[step] != found[step - 1]] == [666, 833]
+    assert sorted(set(found)) == pytest.approx([0.0004, 0.002, 0.01])
+    in_steps = recipe(epochs=None, steps=300, milestones=(2 / 3, 5 / 6), gamma=0.2)
+    found = rates(in_steps, 7, 300)
+    assert [step for step in range(1, 300) if found[step] != found[step - 1]] == [200, 250]
+
+
+def test_divergence_names_the_epoch(tmp_path: Path) -> None:
+    with pytest.raises(StageFailure, match=r"not finite in epoch \d+ .* Lower the recipe's lr"):
+        trained(train_config(recipe(lr=1e30, epochs=20), network=tiny_network(norm="none")), FakeContext(tmp_path))
+
+
+def test_the_momentum_step_is_pytorchs_and_the_batches_cover_every_epoch(tmp_path: Path) -> None:
+    """One whole-batch epoch against the update written out by hand."""
+    from trainables.models.build import build
+
+    origin = tiny_origin(each=4)
+    config = train_config(recipe(epochs=2, batch=100, milestones=()), curve_points=0)
+    model = train(config, origin.images, origin.labels, tiny_test(origin), FakeContext(tmp_path))
+    network = build(config.network, "train", "network", config.seed).double()
+    velocity = [torch.zeros_like(parameter) for parameter in network.parameters()]
+    for _ in range(2):
+        loss = torch.nn.functional.cross_entropy(network(origin.images.double()), origin.labels)
+        gradients = torch.autograd.grad(loss, list(network.parameters()))
+        with torch.no_grad():
+            for parameter, speed, gradient in zip(network.parameters(), velocity, gradients, strict=True):
+                speed.mul_(0.9).add_(gradient + 5e-4 * parameter)
+                parameter.sub_(0.05 * speed)
+    for name, tensor in network.state_dict().items():
+        torch.testing.assert_close(model.state[name], tensor.float(), atol=1e-4, rtol=1e-3)
