@@ -22,6 +22,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
+from unit.builders import plan_of, provenance, sweep_of
+
 from ddray.plan.keys import digest
 from ddray.plan.pipeline import Stage
 from ddray.store import files
@@ -29,7 +31,6 @@ from ddray.store.artifacts import Store
 from ddray.store.manifest import Manifest
 from ddray.tables.gather import collect
 from ddray.tables.render import report
-from unit.builders import plan_of, provenance, sweep_of
 
 PER_POINT = 45
 """Rows of a point with ten classes: 22 accuracies and losses, 5 of the training, 11 of fairness, 7 costs."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 import traceback
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,10 @@ from ddray.errors import RequestError
 from ddray.plan.keys import short
 from ddray.results import Results, results_of
 from ddray.settings import Places
-from ddray.store.artifacts import Store
+from ddray.store.artifacts import DamagedArtifact, Store
+
+STALE_SECONDS = 60.0
+"""A running sweep writes its status every two seconds; after a crash another process may get the same number."""
 
 
 def status_facts(places: Places, name: str | None) -> list[dict[str, Any]]:
@@ -50,8 +54,7 @@ def show_facts(places: Places, key: str) -> dict[str, Any]:
     full = _find(store, key)
     facts: dict[str, Any] = {"key": full, "failure": store.failure(full), "claim": store.claim(full).holder()}
     if store.has(full):
-        manifest = store.manifest(full)
-        facts["manifest"] = {name: getattr(manifest, name) for name in manifest.__dataclass_fields__}
+        facts["manifest"] = _manifest(store, full)
     return facts
 
 
@@ -63,12 +66,19 @@ def show_text(facts: dict[str, Any]) -> str:
         lines += [f"finished: {manifest['label']}", "", "inputs:"]
         lines += [f"  {role}: {short(key)}" for role, key in manifest["inputs"].items()] or ["  none"]
         lines += ["", "files:"]
-        lines += [f"  {name}  {entry['bytes']} bytes  {entry['sha256'][:12]}" for name, entry in manifest["files"].items()]
+        lines += [
+            f"  {name}  {entry['bytes']} bytes  {entry['sha256'][:12]}" for name, entry in manifest["files"].items()
+        ]
         lines += ["", "provenance:", *_indented(manifest["provenance"]), "", "configuration:"]
         lines += _indented(manifest["config"])
     if failure is not None:
         lines += [f"failed: {failure['label']}", f"cause: {failure['cause']}", "", failure["traceback"].rstrip(), ""]
-        lines += ["configuration:", *_indented(failure["config"]), "", f"run it here: ddray debug {short(facts['key'])}"]
+        lines += [
+            "configuration:",
+            *_indented(failure["config"]),
+            "",
+            f"run it here: ddray debug {short(facts['key'])}",
+        ]
     if facts["claim"] is not None:
         lines += ["", f"claimed by process {facts['claim']['pid']} on {facts['claim']['host']}"]
     return "\n".join(lines)
@@ -89,13 +99,15 @@ def debug_stage(places: Places, key: str, *, pdb: bool) -> int:
     if store.has(full):
         sys.stdout.write(f"{short(full)} is finished already: {spec['label']}\n")
         return 0
-    surroundings = Surroundings(
-        store=places.store, data=str(places.data), cache=str(places.cache), code=code_state()
-    )
+    surroundings = Surroundings(store=places.store, data=str(places.data), cache=str(places.cache), code=code_state())
     sys.stderr.write(f"running {spec['label']} ({short(full)}) here\n")
     try:
         with Heart("debug", Board().tick) as heart:
             run_stage(spec, store, surroundings, heart, cpus=float(spec.get("cpus", 1)), share=0.0)
+    except Busy:
+        holder = store.claim(full).holder() or {}
+        sys.stderr.write(f"process {holder.get('pid')} on {holder.get('host')} is computing it; try again later\n")
+        return 1
     except Exception:
         traceback.print_exc()
         if pdb:
@@ -112,8 +124,7 @@ def _spec(store: Store, key: str) -> dict[str, Any]:
     if failure is not None and "config" in failure:
         base = failure
     elif store.has(key):
-        manifest = store.manifest(key)
-        base = {name: getattr(manifest, name) for name in manifest.__dataclass_fields__}
+        base = _manifest(store, key)
     else:
         raise RequestError([f"{short(key)}: nothing was recorded that says how to run it. Run its sweep."])
     return {
@@ -121,6 +132,14 @@ def _spec(store: Store, key: str) -> dict[str, Any]:
         "version": base.get("version", 1), "label": base["label"], "config": base["config"],
         "inputs": base["inputs"], "cpus": base.get("cpus", 1),
     }  # fmt: skip
+
+
+def _manifest(store: Store, key: str) -> dict[str, Any]:
+    try:
+        manifest = store.manifest(key)
+    except DamagedArtifact as damage:
+        raise RequestError([f"{damage}: run its sweep"]) from damage
+    return {name: getattr(manifest, name) for name in manifest.__dataclass_fields__}
 
 
 def _find(store: Store, beginning: str) -> str:
@@ -146,13 +165,14 @@ def _status(places: Places, name: str) -> dict[str, Any]:
     facts["running"] = None
     runs = places.runs / name
     for run in sorted(runs.iterdir(), reverse=True) if runs.is_dir() else []:
+        path = run / "status.json"
         try:
-            status = json.loads((run / "status.json").read_text())
+            status, age = json.loads(path.read_text()), time.time() - path.stat().st_mtime
         except (OSError, ValueError):
             continue
-        if status.get("pid") is not None and _alive(status["pid"]):
+        if status.get("pid") is not None and age < STALE_SECONDS and _alive(status["pid"]):
             facts["running"] = status
-        break
+            break
     return facts
 
 
@@ -189,5 +209,3 @@ def _alive(pid: int) -> bool:
 
 def _indented(value: Any) -> list[str]:
     return ["  " + line for line in json.dumps(value, indent=1, sort_keys=True).splitlines()]
-
-

@@ -125,7 +125,9 @@ def plan(prepared: Any, as_json: bool, show_points: bool) -> None:
 @sweep_options
 @filter_options
 @click.option("--local", is_flag=True, help="Run the jobs in this process, without Ray.")
-@click.option("--address", metavar="HOST:PORT", help="Use the Ray cluster at this address (`auto` on one of its nodes).")
+@click.option(
+    "--address", metavar="HOST:PORT", help="Use the Ray cluster at this address (`auto` on one of its nodes)."
+)
 @click.option("--cpus", type=click.IntRange(min=1), help="CPUs to use on this machine.  [default: all]")
 @click.option("--gpus", type=click.IntRange(min=0), help="GPUs to use on this machine.  [default: all]")
 @click.option("--mlflow/--no-mlflow", default=True, help="Mirror the results to MLflow.", show_default=True)
@@ -186,9 +188,9 @@ def report(prepared: Any, as_json: bool) -> None:
 
     results = results_of(places(), prepared.sweep.name)
     if not results.measurements.exists():
-        raise RequestError([
-            f"{prepared.sweep.name}: no results yet in {results.folder}. Run: ddray sweep {prepared.request.path}"
-        ])
+        raise RequestError(
+            [f"{prepared.sweep.name}: no results yet in {results.folder}. Run: ddray sweep {prepared.request.path}"]
+        )
     if as_json:
         click.echo(json.dumps(machine_report(results.folder), sort_keys=True))
     else:
@@ -251,14 +253,12 @@ def schema() -> None:
 @click.option("--port", default=5000, show_default=True, type=click.IntRange(1, 65535))
 def ui(host: str, port: int) -> int:
     """Open MLflow on the results."""
-    from ddray.tracking import serve
+    from ddray.ui import serve
 
     return serve(places(), host, port)
 
 
-def _check_address(
-    address: str | None, sweep: str, local: bool, cpus: int | None, gpus: int | None
-) -> None:
+def _check_address(address: str | None, sweep: str, local: bool, cpus: int | None, gpus: int | None) -> None:
     """Refuse what cannot work before anything else is looked at."""
     if address is None:
         return

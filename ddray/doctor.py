@@ -57,7 +57,9 @@ def text(findings: list[Finding]) -> str:
 def _versions() -> Iterator[Finding]:
     python = platform.python_version()
     fit = sys.version_info >= (3, 11)
-    yield Finding("good" if fit else "bad", "python", f"{python} ({sys.executable})", "" if fit else "use 3.11 or newer")
+    yield Finding(
+        "good" if fit else "bad", "python", f"{python} ({sys.executable})", "" if fit else "use 3.11 or newer"
+    )
     for name in ("ddray", *LIBRARIES):
         try:
             yield Finding("good", name, importlib.metadata.version(name))
@@ -76,7 +78,9 @@ def _shadows() -> Iterator[Finding]:
             )  # fmt: skip
     here = Path.cwd()
     if (here / "mlflow" / "__init__.py").exists():
-        yield Finding("bad", "folder mlflow/", f"{here / 'mlflow'} has an __init__.py", "it hides MLflow: remove the file")
+        yield Finding(
+            "bad", "folder mlflow/", f"{here / 'mlflow'} has an __init__.py", "it hides MLflow: remove the file"
+        )
     if (here / "ddray").is_dir() and not (here / "ddray" / "__init__.py").exists():
         yield Finding(
             "bad", "folder ddray/", f"{here / 'ddray'} is not the package",
@@ -167,16 +171,24 @@ def _folders(places: Places) -> Iterator[Finding]:
 def _data(places: Places) -> Iterator[Finding]:
     from trainables.data.index import find_index
     from trainables.data.known import KNOWN
+    from trainables.data.layout import DataBroken
 
     for name in KNOWN:
         if name == "digits":
             yield Finding("good", "data digits", "embedded in scikit-learn")
-        elif find_index(name, None, None, places.data, places.cache) is not None:
+            continue
+        try:
+            index = find_index(name, None, None, places.data, places.cache)
+        except DataBroken as error:
+            yield Finding("bad", f"data {name}", str(error), "restore the files, or remove them to download them again")
+            continue
+        if index is not None:
             yield Finding("good", f"data {name}", f"decoded in {places.cache}")
         elif any((places.data / folder).exists() for folder in _folders_of(name)):
             yield Finding("good", f"data {name}", f"found in {places.data}, decoded at first use")
         else:
-            yield Finding("note", f"data {name}", f"not in {places.data}; downloaded at first use where that is possible")
+            place = f"not in {places.data}; downloaded at first use where that is possible"
+            yield Finding("note", f"data {name}", place)
 
 
 def _folders_of(name: str) -> tuple[str, ...]:
@@ -195,5 +207,3 @@ def _settings(places: Places) -> Iterator[Finding]:
         actual = os.environ.get(name, value)
         mark = "" if actual == value else f" (ddray's own choice is {value})"
         yield Finding("note", name, f"{actual}{mark}: {reason}")
-
-

@@ -1,8 +1,8 @@
 """The results folder of a sweep: where it came from, and whether it is finished.
 
-    results/<sweep>/sweep.json            path, profiles and settings it was run with
-                    state.json            what the tables were built from; current means: nothing to do
-                    measurements.parquet, coverage.json, report.md
+results/<sweep>/sweep.json            path, profiles and settings it was run with
+                state.json            what the tables were built from; current means: nothing to do
+                measurements.parquet, coverage.json, report.md
 """
 
 from __future__ import annotations
@@ -40,10 +40,12 @@ class Results:
         path = str(request.path.resolve())
         known = _read(self.folder / "sweep.json")
         if known and known.get("path") != path and Path(str(known.get("path"))).exists():
-            raise RequestError([
-                f"{request.path}: a sweep of this name was run from another file; got {path}; expected "
-                f"{known.get('path')}. Rename one of the files, or move {self.folder} away."
-            ])
+            raise RequestError(
+                [
+                    f"{request.path}: a sweep of this name was run from another file; got {path}; expected "
+                    f"{known.get('path')}. Rename one of the files, or move {self.folder} away."
+                ]
+            )
         origin = {"path": path, "sets": list(request.sets), "profiles": list(request.profiles)}
         if known != origin:
             write_json(self.folder / "sweep.json", origin)
@@ -88,19 +90,23 @@ def find_sweep(places: Places, given: str) -> Request:
     known = _read(places.results / given / "sweep.json") if "/" not in given else {}
     if known:
         if not Path(known["path"]).is_file():
-            raise RequestError([
-                f"{given}: the sweep was run from {known['path']}, which is gone. Restore the file; "
-                f"its tables are still in {places.results / given}."
-            ])
+            raise RequestError(
+                [
+                    f"{given}: the sweep was run from {known['path']}, which is gone. Restore the file; "
+                    f"its tables are still in {places.results / given}."
+                ]
+            )
         return Request(Path(known["path"]), sets=tuple(known["sets"]), profiles=tuple(known["profiles"]))
     names = sorted(entry.name for entry in places.results.iterdir()) if places.results.is_dir() else []
     from ddray.plan.fields import suggest
 
     hint = suggest(given, names)
-    raise RequestError([
-        f"{given}: no such sweep; expected the path of a YAML file or the name of a sweep that was run; "
-        f"known names: {', '.join(names) or 'none'}.{' ' + hint if hint else ''}"
-    ])
+    raise RequestError(
+        [
+            f"{given}: no such sweep; expected the path of a YAML file or the name of a sweep that was run; "
+            f"known names: {', '.join(names) or 'none'}.{' ' + hint if hint else ''}"
+        ]
+    )
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -9,9 +9,10 @@ cover where or when the stage runs; that is provenance and stands in the manifes
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from typing import Any, NewType
+
+from trainables.configs import canonical_json
 
 Key = NewType("Key", str)
 
@@ -25,7 +26,7 @@ def canonical(value: Any) -> str:
     Raises:
         ValueError: The value holds NaN or an infinity, which have no JSON form.
     """
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return canonical_json(value)
 
 
 def digest(value: Any) -> str:
@@ -33,16 +34,18 @@ def digest(value: Any) -> str:
     return hashlib.sha256(canonical(value).encode()).hexdigest()
 
 
-def stage_key(kind: str, version: int, config: Mapping[str, Any], inputs: Mapping[str, str]) -> Key:
+def stage_key(kind: str, version: int, config: Mapping[str, Any] | str, inputs: Mapping[str, str]) -> Key:
     """The content address of a stage.
 
     Args:
         kind: The stage kind; it prefixes the pre-image, so that no two kinds can share an address.
         version: The kind's hand-set version.
-        config: ``Config.key_material()``.
+        config: ``Config.key_json``, or a mapping of JSON types.
         inputs: Role (``set``, ``model``) to key.
     """
-    preimage = canonical({"kind": kind, "version": version, "config": config, "inputs": inputs})
+    config = config if isinstance(config, str) else canonical(config)
+    # Put together by hand, in sorted order, so that the configuration's own text is made only once.
+    preimage = f'{{"config":{config},"inputs":{canonical(inputs)},"kind":"{kind}","version":{version}}}'
     return Key(hashlib.sha256(f"ddray stage {kind}\n{preimage}".encode()).hexdigest())
 
 

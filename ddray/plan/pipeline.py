@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from ddray.plan import resources
 from ddray.plan.datasets import DatasetFacts
 from ddray.plan.grid import GridPoint
-from ddray.plan.keys import digest, stage_key
+from ddray.plan.keys import stage_key
 from trainables.configs import (
     VERSIONS,
     AccuracyConfig,
@@ -115,7 +115,7 @@ class Pipeline:
         stages.append(self._accuracy(point, train))
         for kind in ("robustness", "privacy", "embedding"):
             if kind in point.evaluations:
-                stages.append(self._later(point, kind, point.evaluations[kind], train))  # type: ignore[arg-type]
+                stages.append(self._later(point, kind, point.evaluations[kind], train))
         protocol = point.protocol + ("*" if changes else "")
         return Chain(point, tuple(stages), protocol, changes, unpublished)
 
@@ -124,7 +124,7 @@ class Pipeline:
     def _distill(self, point: GridPoint, method: Method) -> tuple[Stage, tuple[Chosen, ...]]:
         memo = (
             "distill", point.method, point.dataset, point.ipc, point.init, point.distill_seed, point.distill_aug,
-            self._origin_memo(point), digest(dict(point.settings)),
+            self._origin_memo(point), id(point.grid),
         )  # fmt: skip
         if memo in self._memo:
             found: tuple[Stage, tuple[Chosen, ...]] = self._memo[memo]
@@ -159,7 +159,7 @@ class Pipeline:
                     unavailable = f"network {architecture} is not in this version"
             config = DistillConfig(
                 method=method.name, method_version=method.version, dataset=facts.config, origin=origin,
-                ipc=point.ipc, init=point.init, augmentation=point.distill_aug, network=network,  # type: ignore[arg-type]
+                ipc=point.ipc, init=point.init, augmentation=point.distill_aug, network=network,
                 settings=dumped, distill_seed=point.distill_seed or 0,
             )  # fmt: skip
             material = config.key_material()
@@ -192,13 +192,13 @@ class Pipeline:
         if point.architecture not in AVAILABLE_NETWORKS:
             unavailable = f"network {point.architecture} is not in this version"
         return self._make(
-            "train", point, _label("train", point), config, config.key_material(), inputs, unavailable, recipe=recipe
+            "train", point, _label("train", point), config, config.key_json, inputs, unavailable, recipe=recipe
         )
 
     def _accuracy(self, point: GridPoint, train: Stage) -> Stage:
         config = AccuracyConfig(num_classes=len(self._origin(point).classes))
         inputs = (("model", train.key),)
-        return self._make("accuracy", point, _label("accuracy", point), config, config.key_material(), inputs, None)
+        return self._make("accuracy", point, _label("accuracy", point), config, config.key_json, inputs, None)
 
     def _later(self, point: GridPoint, kind: Kind, settings: Mapping[str, Any], train: Stage) -> Stage:
         """An evaluation of the grammar that this version cannot compute: planned, counted, reported as blocked."""
@@ -212,7 +212,7 @@ class Pipeline:
         point: GridPoint,
         label: str,
         config: Config | None,
-        material: Mapping[str, Any],
+        material: Mapping[str, Any] | str,
         inputs: tuple[tuple[str, str], ...],
         unavailable: str | None,
         *,
@@ -265,7 +265,7 @@ class Pipeline:
         return result
 
     def _recipe(self, point: GridPoint) -> tuple[RecipeConfig, dict[str, Any]]:
-        memo = ("recipe", point.protocol, point.train_aug, digest(dict(point.train)))
+        memo = ("recipe", point.protocol, point.train_aug, id(point.grid))
         if memo not in self._memo:
             base = PROTOCOLS[point.protocol].recipe
             wanted = dict(point.train)

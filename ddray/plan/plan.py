@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import itertools
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -48,9 +49,7 @@ class Plan:
 
     def needed(self) -> set[str]:
         """Keys of the stages that the selected points need."""
-        return {
-            stage.key for chain in self.chains if chain.point.hash in self.selected for stage in chain.stages
-        }
+        return {stage.key for chain in self.chains if chain.point.hash in self.selected for stage in chain.stages}
 
     def summary(self, done: Collection[str]) -> dict[str, Any]:
         """Counts: ``points``, ``jobs`` (with something to do), ``stages`` per kind, reasons for blocked ones."""
@@ -186,7 +185,7 @@ class Schedule:
 
     def take(self, fits: Callable[[Job], bool], look_ahead: int = 64) -> Job | None:
         """Remove and return the first ready job that fits; None if none of the first ``look_ahead`` does."""
-        passed = []
+        passed: list[tuple[float, int, str]] = []
         found = None
         while self._ready and len(passed) < look_ahead:
             entry = heapq.heappop(self._ready)
@@ -256,21 +255,21 @@ class Schedule:
 
     def _settle(self, key: str) -> None:
         for name in [*self._hard.pop(key, ()), *self._soft.pop(key, ())]:
-            waits = self._waits[name]
-            if key in waits:
-                waits.discard(key)
-                if not waits and name not in self.finished:
-                    self._push(name)
+            self._stop_waiting(name, key)
+
+    def _stop_waiting(self, name: str, key: str) -> None:
+        waits = self._waits[name]
+        if key in waits:
+            waits.discard(key)
+            if not waits and name not in self.finished:
+                self._push(name)
 
     def _block(self, key: str, cause: str) -> None:
         """Jobs that need the key cannot run; those that merely wanted it earlier can."""
         for name in self._soft.pop(key, ()):
-            waits = self._waits[name]
-            waits.discard(key)
-            if not waits and name not in self.finished:
-                self._push(name)
+            self._stop_waiting(name, key)
         for name in self._hard.pop(key, ()):
-            if name not in self.finished:
+            if name not in self.finished and key in self._waits[name]:
                 self._without(self.jobs[name], key, cause)
 
     def _without(self, job: Job, key: str, cause: str) -> None:
@@ -356,9 +355,9 @@ def _shorter_budgets(stages: Iterable[Stage]) -> dict[str, tuple[str, ...]]:
     for stage in stages:
         if stage.budget is not None:
             paths[stage.lineage].append(stage)
-    shorter = {}
+    shorter: dict[str, tuple[str, ...]] = {}
     for members in paths.values():
         ordered = sorted(members, key=lambda stage: stage.budget or 0)
-        for before, stage in zip(ordered, ordered[1:], strict=False):
+        for before, stage in itertools.pairwise(ordered):
             shorter[stage.key] = (before.key,)
     return shorter

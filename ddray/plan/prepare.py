@@ -42,7 +42,8 @@ class Prepared:
     @property
     def digest(self) -> str:
         """Covers every planned stage: equal digests mean equal plans."""
-        return digest([self.sweep.name, *sorted(self.plan.stages), *sorted(chain.point.hash for chain in self.plan.chains)])
+        points = sorted(chain.point.hash for chain in self.plan.chains)
+        return digest([self.sweep.name, *sorted(self.plan.stages), *points])
 
 
 def prepare(request: Request, places: Places, build: Build, *, read_all: bool = False) -> Prepared:

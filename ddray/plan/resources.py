@@ -38,7 +38,9 @@ class Request(Protocol):
     def gpu(self) -> float | None: ...
 
 
-def share(kind: str, method: str, architecture: str, image_size: int, num_classes: int, ipc: int | None) -> float | None:
+def share(
+    kind: str, method: str, architecture: str, image_size: int, num_classes: int, ipc: int | None
+) -> float | None:
     """Default share of one card.
 
     Returns:

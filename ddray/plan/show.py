@@ -49,9 +49,11 @@ def plan_text(prepared: Prepared, facts: dict[str, Any], show_points: bool) -> s
     if facts["blocked"]:
         lines += ["", "blocked:", *(f"  {count:>6} stages: {reason}" for reason, count in facts["blocked"].items())]
     if facts["gpu_shares"]:
-        lines += ["", "shares of a GPU (jobs to run): " + ", ".join(
-            f"{count} x {share}" for share, count in facts["gpu_shares"].items()
-        )]
+        lines += [
+            "",
+            "shares of a GPU (jobs to run): "
+            + ", ".join(f"{count} x {share}" for share, count in facts["gpu_shares"].items()),
+        ]
     if facts["unread_datasets"]:
         lines += ["", f"not read on this machine yet: {', '.join(facts['unread_datasets'])}"]
     if facts["unpublished_settings"]:
@@ -59,8 +61,11 @@ def plan_text(prepared: Prepared, facts: dict[str, Any], show_points: bool) -> s
         lines += [f"  {note}" for note in facts["unpublished_settings"]]
     if show_points:
         lines += ["", "points:"]
-        lines += [f"  {chain.point.hash[:12]} {chain.stages[-1].label}" for chain in prepared.plan.chains
-                  if chain.point.hash in prepared.plan.selected]
+        lines += [
+            f"  {chain.point.hash[:12]} {chain.stages[-1].label}"
+            for chain in prepared.plan.chains
+            if chain.point.hash in prepared.plan.selected
+        ]
     return "\n".join(lines)
 
 

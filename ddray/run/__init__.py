@@ -1,11 +1,11 @@
 """Carries a plan out.
 
-    stage.py      run_stage: the one path that every executor shares
-    context.py    what a running stage sees: progress, checkpoints, the request to stop
-    board.py      where running jobs say how far they are and hear that they should stop
-    ledger.py     which GPUs and CPUs are free: what may be admitted
-    local.py      one job at a time, in this process
-    tune.py       Ray Tune: a searcher that admits jobs, a trainable that runs them
-    progress.py   the live table
-    sweep.py      everything around it: data, plan, executor, tables, summary, exit code
+stage.py      run_stage: the one path that every executor shares
+context.py    what a running stage sees: progress, checkpoints, the request to stop
+board.py      where running jobs say how far they are and hear that they should stop
+ledger.py     which GPUs and CPUs are free: what may be admitted
+local.py      one job at a time, in this process
+tune.py       Ray Tune: a searcher that admits jobs, a trainable that runs them
+progress.py   the live table
+sweep.py      everything around it: data, plan, executor, tables, summary, exit code
 """

@@ -94,7 +94,7 @@ def execute(
         ray.shutdown()
 
 
-class Admitter(Searcher):  # type: ignore[misc]
+class Admitter(Searcher):
     """Tune's searcher: releases ready jobs that fit, and takes their outcomes back."""
 
     def __init__(
@@ -128,7 +128,7 @@ class Admitter(Searcher):  # type: ignore[misc]
         """Nothing is optimised."""
         return True
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+    def suggest(self, trial_id: str) -> Any:
         """The next job for a trial, None for "nothing now", FINISHED at the end."""
         if self.stop.is_set():
             return str(Searcher.FINISHED)
@@ -223,7 +223,7 @@ class Admitter(Searcher):  # type: ignore[misc]
         return outcome
 
 
-class JobTrial(tune.Trainable):  # type: ignore[misc]
+class JobTrial(tune.Trainable):
     """What Tune sees: one step that runs one job."""
 
     def setup(self, config: dict[str, Any]) -> None:

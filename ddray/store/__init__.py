@@ -1,8 +1,8 @@
 """What exists: artifacts of finished stages by key, checkpoints, failures, claims. Standard library only.
 
-    files.py        a folder on disk, or (for a URL) an object store through fsspec
-    manifest.py     what an artifact says of itself
-    artifacts.py    the store: has, open (digests verified), commit (manifest last), failures, quarantine
-    checkpoints.py  unfinished state of a stage, by lineage
-    claims.py       who is computing what right now; only saves double work, correctness does not need it
+files.py        a folder on disk, or (for a URL) an object store through fsspec
+manifest.py     what an artifact says of itself
+artifacts.py    the store: has, open (digests verified), commit (manifest last), failures, quarantine
+checkpoints.py  unfinished state of a stage, by lineage
+claims.py       who is computing what right now; only saves double work, correctness does not need it
 """

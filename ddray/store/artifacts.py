@@ -216,7 +216,7 @@ class Store:
             ) from error
         except (ValueError, KeyError, TypeError):
             raise EnvironmentProblem(
-                f"store {self.location}: store.json is not readable; expected {{\"format\": {FORMAT}}}. "
+                f'store {self.location}: store.json is not readable; expected {{"format": {FORMAT}}}. '
                 "Restore the file, or set DDRAY_STORE to another place."
             ) from None
         if found > FORMAT:

@@ -39,7 +39,7 @@ class Files(Protocol):
         """A new empty local folder to prepare a commit in."""
 
     def commit(self, scratch: Path, path: str, last: str) -> bool:
-        """Turn a prepared folder into ``path``, the file ``last`` appearing last. False if ``path`` already was there."""
+        """Turn a prepared folder into ``path``, the file ``last`` appearing last. False if ``path`` was there."""
 
     def fetch(self, path: str, names: list[str]) -> Path:
         """A local folder holding the named files of ``path``; FileNotFoundError when one is not there."""

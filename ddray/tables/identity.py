@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from typing import Any
 
 from ddray.plan.keys import canonical, digest
@@ -41,8 +43,9 @@ class Facts:
 
     @property
     def content(self) -> str:
-        """Digest of the payload."""
-        return digest({name: entry["sha256"] for name, entry in self.files.items()})
+        """Digest of the payload: of the names and digests of its files."""
+        listed = "\n".join(f"{name} {entry['sha256']}" for name, entry in sorted(self.files.items()))
+        return hashlib.sha256(listed.encode()).hexdigest()
 
     @property
     def bytes(self) -> int:
@@ -113,7 +116,7 @@ def provenance_values(stage: Facts, trained: Facts) -> tuple[Any, ...]:
         "git_commit": own.get("commit"), "dirty": own.get("dirty"), "code_version": versions.get("ddray"),
         "torch_version": (other.get("versions") or {}).get("torch"), "numpy_version": versions.get("numpy"),
         "sklearn_version": versions.get("sklearn"), "device": other.get("device"),
-        "numerics": canonical(numerics) if numerics else None, "dtype": numerics.get("dtype"),
+        "numerics": _text(tuple(numerics.items())) if numerics else None, "dtype": numerics.get("dtype"),
         "deterministic": numerics.get("deterministic"), "wall_s": own.get("seconds"),
         "started_at": _time(own.get("started_at")),
     }  # fmt: skip
@@ -189,9 +192,13 @@ def _budget(method: str) -> str | None:
 
 
 def _published(chain: Chain) -> dict[str, Any]:
-    """Setting -> the value published for the point, or the nearest one."""
-    chosen = choose(chain.point.method, training(chain).dataset.base, chain.point.ipc)
-    return {entry.setting: entry.value for entry in chosen}
+    return _chosen(chain.point.method, training(chain).dataset.base, chain.point.ipc)
+
+
+@cache
+def _chosen(method: str, dataset: str, ipc: int | None) -> dict[str, Any]:
+    """Setting -> the value published for the combination, or for the nearest one."""
+    return {entry.setting: entry.value for entry in choose(method, dataset, ipc)}
 
 
 def _ratio(ipc: int | None, config: TrainConfig) -> float | None:
@@ -201,6 +208,11 @@ def _ratio(ipc: int | None, config: TrainConfig) -> float | None:
     if size is None and config.dataset.folder is None:
         size = KNOWN[config.dataset.base].train_per_class
     return ipc / size if size else None
+
+
+@cache
+def _text(items: tuple[tuple[str, Any], ...]) -> str:
+    return canonical(dict(items))
 
 
 def _time(text: Any) -> datetime | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -131,17 +132,12 @@ class Piece:
         stage = np.repeat(np.asarray(self._stage_of_added, dtype=np.int64), counts)
         point = np.asarray(self._point_of_stage, dtype=np.int64)[stage]
         columns: dict[str, pa.Array] = {}
-        for names_, rows, index in (
-            (POINT, self._points, pa.array(point)),
-            (STAGE, self._stages, pa.array(stage)),
-        ):
-            for name, values in zip(names_, zip(*rows, strict=True), strict=False):
-                columns[name] = pa.array(values, MEASUREMENTS.field(name).type).take(index)
+        for wanted, rows, index in ((POINT, self._points, pa.array(point)), (STAGE, self._stages, pa.array(stage))):
+            for name, values in zip(wanted, zip(*rows, strict=True), strict=False):
+                columns[name] = _array(name, values).take(index)
         common, index = self._common()
-        for name, values in common.items():
-            columns[name] = pa.array(values, MEASUREMENTS.field(name).type).take(index)
-        for name, values in self._measured.items():
-            columns[name] = pa.array(values, MEASUREMENTS.field(name).type)
+        columns |= {name: _array(name, values).take(index) for name, values in common.items()}
+        columns |= {name: _array(name, values) for name, values in self._measured.items()}
         columns["row_id"] = pa.array(self._row_ids, pa.string())
         columns["sweep"] = pa.DictionaryArray.from_arrays(np.zeros(len(self), dtype=np.int32), pa.array([self.sweep]))
         columns["schema_version"] = pa.array(np.full(len(self), SCHEMA_VERSION, dtype=np.int32))
@@ -176,6 +172,10 @@ class Piece:
             return param
         own = pa.array([self._own_params.get(index) for index in range(len(self))], pa.string())
         return pc.coalesce(own, param)
+
+
+def _array(name: str, values: Sequence[Any]) -> pa.Array:
+    return pa.array(values, MEASUREMENTS.field(name).type)
 
 
 def _template(rows: list[dict[str, Any]], classes: tuple[int, ...] | None) -> Template:

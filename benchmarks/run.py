@@ -1,0 +1,87 @@
+"""All figures of docs/benchmarks/, one JSON line each: ``python -m benchmarks.run`` (``make bench``).
+
+Nothing here passes or fails; the numbers to reach stand beside the figures in docs/benchmarks/.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks import overhead, planning, second_run
+
+HERE = Path(__file__).resolve().parent.parent
+DDRAY = str(Path(sys.executable).with_name("ddray"))
+
+
+def start_up(repeats: int = 7) -> list[dict[str, Any]]:
+    """Wall time of the light commands as whole processes, median of several."""
+    commands = {
+        "help": [DDRAY, "--help"],
+        "plan_largest_shipped": [DDRAY, "plan", str(planning.largest_shipped()), "--json"],
+    }
+    rows = []
+    with tempfile.TemporaryDirectory(prefix="ddray-bench-") as home:
+        for name, command in commands.items():
+            seconds = []
+            for _ in range(repeats):
+                started = time.perf_counter()
+                subprocess.run(command, check=True, capture_output=True, env={**os.environ, "DDRAY_HOME": home})
+                seconds.append(time.perf_counter() - started)
+            rows.append({"name": name, "seconds": round(statistics.median(seconds), 3), "of": repeats})
+    return rows
+
+
+def machine() -> dict[str, Any]:
+    """What the figures were measured on."""
+    names = ("ddray", "torch", "ray", "mlflow", "pyarrow", "pydantic")
+    return {
+        "name": "machine", "cpus": os.cpu_count(), "processor": _processor(), "python": platform.python_version(),
+        "date": time.strftime("%Y-%m-%d"), **{name: importlib.metadata.version(name) for name in names},
+    }  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", choices=("start_up", "planning", "overhead", "second_run", "tables"))
+    parser.add_argument("--cpus", type=int, default=2)
+    only = parser.parse_args().only
+    _print(machine())
+    if only in (None, "start_up"):
+        for row in start_up():
+            _print(row)
+    if only in (None, "planning"):
+        _print({"name": "plan_100000_points", **planning.measure(100_000)})
+    if only in (None, "overhead"):
+        for shapes in (1, 3):
+            _print({"name": f"job_overhead_{shapes}_shapes", **overhead.measure(1000, shapes, 2)})
+    if only in (None, "second_run"):
+        _print({"name": "second_run", **second_run.measure(1000)})
+    if only in (None, "tables"):
+        subprocess.run([sys.executable, "-m", "benchmarks.tables"], check=True, cwd=HERE)
+
+
+def _print(row: dict[str, Any]) -> None:
+    print(json.dumps(row), flush=True)
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "")
+
+
+if __name__ == "__main__":
+    main()

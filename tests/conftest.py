@@ -1,0 +1,42 @@
+"""Every test gets places of its own; what is expensive and never changes is made once."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import hypothesis
+import pytest
+from workspace import Workspace
+
+# A shared machine makes single examples slow; the suite's own timeout catches what hangs.
+hypothesis.settings.register_profile("ddray", deadline=None)
+hypothesis.settings.load_profile("ddray")
+
+
+@pytest.fixture(autouse=True)
+def private_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test sees or leaves anything outside its own folder, nor joins a Ray that runs already."""
+    monkeypatch.setenv("DDRAY_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("DDRAY_STORE", str(tmp_path / "home" / "store"))
+    monkeypatch.setenv("DDRAY_CACHE", str(tmp_path / "home" / "cache"))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+
+
+@pytest.fixture(scope="session")
+def digits_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A DDRAY_CACHE that holds the decoded digits."""
+    from trainables.data.cache import build
+
+    cache = tmp_path_factory.mktemp("cache")
+    build("digits", None, None, cache / "nothing", cache)
+    return cache
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, digits_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
+    """Somewhere to run sweeps of the digits."""
+    monkeypatch.delenv("DDRAY_DATA", raising=False)
+    shutil.copytree(digits_cache, Path(os.environ["DDRAY_CACHE"]))
+    return Workspace(tmp_path)

@@ -1,0 +1,245 @@
+"""A home, a store and a cache of a test's own, and ddray run in them: in this process and in another."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ddray.plan.pipeline import Stage
+from ddray.plan.prepare import Prepared, Request, prepare
+from ddray.results import Results, results_of
+from ddray.settings import Places, places
+from ddray.store.artifacts import Store
+
+TINY = """
+ddray: 1
+resources: {RESOURCES}
+defaults:
+  protocol: quick
+  train: {epochs: 2}
+  axes: {dataset: [digits], architecture: [convnet3], num_classes: [2], ipc: [1], init: [real], seed: [0, 1]}
+grids:
+  tiny:
+    axes: {method: [random, dm], distill_seed: DISTILL_SEEDS}
+    settings: {dm: {iterations: ITERATIONS, batch_real: 8, width: 8, norm: instance, lr_img: LR}}
+"""
+"""Two classes of small images, a narrow matching network: seconds, and every part of a real sweep."""
+
+LOG_COMMITS = """
+import json, os, sys
+from ddray import cli
+from ddray.store.artifacts import Store
+
+commit = Store.commit
+
+def logged(self, folder, manifest):
+    made = commit(self, folder, manifest)
+    with open(os.environ["COMMIT_LOG"], "a") as file:
+        file.write(json.dumps([manifest.key, made]) + "\\n")
+    return made
+
+Store.commit = logged
+sys.argv[0] = "ddray"
+cli.main()
+"""
+"""ddray, noting each commit in the file COMMIT_LOG."""
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a command gave."""
+
+    code: int
+    out: str
+    err: str
+
+
+class Running:
+    """A command in another process, in a process group of its own."""
+
+    def __init__(self, process: subprocess.Popen[str], logs: tuple[Path, Path]) -> None:
+        self.process = process
+        self._logs = logs
+
+    @property
+    def err(self) -> str:
+        return self._logs[1].read_text()
+
+    def wait(self, timeout: float = 240.0) -> Ran:
+        """Wait for its end."""
+        code = self.process.wait(timeout)
+        return Ran(code, self._logs[0].read_text(), self.err)
+
+    def until(self, holds: Callable[[], object], timeout: float = 120.0) -> None:
+        """Wait until something holds while the command runs."""
+        deadline = time.monotonic() + timeout
+        while not holds():
+            assert self.process.poll() is None, f"ended too early with {self.process.returncode}: {self.err}"
+            assert time.monotonic() < deadline, f"nothing happened in {timeout} s: {self.err}"
+            time.sleep(0.05)
+
+    def send(self, number: signal.Signals, *, group: bool = False) -> None:
+        """Send a signal to the command, or as a terminal does to everything it started too."""
+        if group:
+            os.killpg(self.process.pid, number)
+        else:
+            self.process.send_signal(number)
+
+    def end(self) -> None:
+        """Make sure that nothing of it is left."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait(30)
+
+
+class Workspace:
+    """The places in force, and what is done there."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._started = 0
+
+    @property
+    def places(self) -> Places:
+        return places()
+
+    @property
+    def store(self) -> Store:
+        return Store(self.places.store, self.places.cache / "artifacts")
+
+    def write(self, name: str, text: str) -> Path:
+        """A sweep file."""
+        path = self.folder / f"{name}.yaml"
+        path.write_text(text)
+        return path
+
+    def tiny(
+        self,
+        name: str = "tiny",
+        *,
+        iterations: int = 3,
+        distill_seeds: tuple[int, ...] = (0,),
+        lr: str = "1.0",
+        resources: str = "{}",
+    ) -> Path:
+        """A sweep of random and DM on two classes of the digits, two training seeds."""
+        values = {"ITERATIONS": iterations, "DISTILL_SEEDS": list(distill_seeds), "LR": lr, "{RESOURCES}": resources}
+        text = TINY
+        for word, value in values.items():
+            text = text.replace(word, str(value))
+        return self.write(name, text)
+
+    def prepare(self, path: Path, **request: Any) -> Prepared:
+        """The plan of a sweep file."""
+        from trainables.data.cache import build
+
+        return prepare(Request(path, **request), self.places, build)
+
+    def results(self, name: str) -> Results:
+        return results_of(self.places, name)
+
+    def run(self, *arguments: object) -> Ran:
+        """ddray in this process."""
+        from ddray.cli import main
+
+        out, err = io.StringIO(), io.StringIO()
+        with _arguments(arguments), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            try:
+                main()
+            except SystemExit as end:
+                assert isinstance(end.code, int), end.code
+                return Ran(end.code, out.getvalue(), err.getvalue())
+        raise AssertionError("the command line ended without an exit code")
+
+    @contextlib.contextmanager
+    def start(self, *arguments: object, script: str | None = None, **variables: str) -> Iterator[Running]:
+        """ddray (or a Python text that calls it) in another process; killed at the end if it still runs."""
+        self._started += 1
+        logs = (self.folder / f"out-{self._started}.txt", self.folder / f"err-{self._started}.txt")
+        how = ["-m", "ddray"] if script is None else ["-c", script]
+        with logs[0].open("w") as out, logs[1].open("w") as err:
+            process = subprocess.Popen(
+                [sys.executable, *how, *map(str, arguments)], stdout=out, stderr=err, text=True, cwd=self.folder,
+                env={**os.environ, **variables}, start_new_session=True,
+            )  # fmt: skip
+        running = Running(process, logs)
+        try:
+            yield running
+        finally:
+            running.end()
+
+    def spawn(self, *arguments: object, script: str | None = None, **variables: str) -> Ran:
+        """The same, to its end."""
+        with self.start(*arguments, script=script, **variables) as running:
+            return running.wait()
+
+    # --- what came of it ---------------------------------------------------------------------------------------
+
+    def payloads(self) -> dict[str, dict[str, str]]:
+        """Key -> file -> sha256 of everything finished, as its manifests say (and `open` has checked)."""
+        store = self.store
+        return {
+            key: {name: entry["sha256"] for name, entry in store.open(key).manifest.files.items()}
+            for key in sorted(store.keys())
+        }
+
+    def manifests(self) -> dict[str, tuple[int, bytes]]:
+        """Key -> (modification time, content) of every manifest."""
+        folder = Path(self.places.store) / "artifacts"
+        return {
+            path.parent.name: (path.stat().st_mtime_ns, path.read_bytes())
+            for path in sorted(folder.glob("*/*/manifest.json"))
+        }
+
+    def checkpoints(self, lineage: str) -> list[int]:
+        """Iterations of the checkpoints of one path."""
+        return self.store.checkpoints(lineage).done()
+
+    def table(self, name: str) -> Any:
+        """What must be equal of a sweep's measurements when it is computed twice."""
+        from pyarrow import parquet
+
+        from ddray.tables.columns import comparable
+
+        return comparable(parquet.read_table(self.results(name).measurements))
+
+
+def stages(prepared: Prepared, kind: str, **axes: Any) -> list[Stage]:
+    """The stages of a kind that points with these values have, each once."""
+    found = {}
+    for chain in prepared.plan.chains:
+        if all(getattr(chain.point, axis) == value for axis, value in axes.items()):
+            stage = chain.stage(kind)  # type: ignore[arg-type]
+            if stage is not None:
+                found[stage.key] = stage
+    return list(found.values())
+
+
+def debug_keys(text: str) -> list[str]:
+    """The keys that messages propose to debug."""
+    return re.findall(r"ddray debug ([0-9a-f]{12})", text)
+
+
+@contextlib.contextmanager
+def _arguments(arguments: tuple[object, ...]) -> Iterator[None]:
+    """Set what a process of its own would get and keep."""
+    before, environment = sys.argv, dict(os.environ)
+    sys.argv = ["ddray", *map(str, arguments)]
+    try:
+        yield
+    finally:
+        sys.argv = before
+        os.environ.clear()
+        os.environ.update(environment)
+
+
