@@ -26,7 +26,7 @@ EVAL_BATCH = {"cpu": 32, "cuda": 1024}
 """Images per forward pass without gradients; see ``trainables/distill/dm.py`` on the CPU's."""
 TRAIN_CHUNK = {"cpu": 32, "cuda": 65536}
 """Images per forward and backward pass; a larger batch adds up the gradients of its parts. Activations of 32 images
-stay in a CPU's cache, which makes a step with 100 images about 1.5 times as fast (benchmarks/training.py)."""
+stay in a CPU's cache; benchmarks/steps.py prints what that gains."""
 CHECK_EVERY = 50
 """Steps between looks at the loss: on a GPU each look waits for the device."""
 

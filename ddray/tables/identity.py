@@ -103,7 +103,8 @@ def param(chain: Chain, memo: Memo) -> str | None:
     ``declared`` (the data set is not a known one as it is).
     """
     distill = chain.stage("distill")
-    key = ("param", distill.key if distill else None, chain.point.dataset, canonical(dict(chain.protocol_changes)))
+    changes = canonical(dict(chain.protocol_changes)) if chain.protocol_changes else ""
+    key = ("param", distill.key if distill else None, chain.point.dataset, changes)
     found: str | None = memo(key, lambda: _param(chain, distill))
     return found
 

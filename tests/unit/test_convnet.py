@@ -6,7 +6,7 @@ from support import conformance_folder, network_of, tiny_network, vectors, with_
 
 from trainables.configs import Norm
 from trainables.models.build import build
-from trainables.models.convnet import num_parameters, uses_batch_statistics
+from trainables.models.convnet import InstanceNorm, num_parameters, uses_batch_statistics
 from trainables.networks import default_network
 
 
@@ -38,6 +38,26 @@ def test_norms_normalise_what_they_should(norm: Norm) -> None:
     # Statistics per channel remove the scale and, with it, the convolution's bias; the others keep the bias.
     unchanged = torch.allclose(network(images * 3), network(images), atol=1e-3)
     assert unchanged == (norm in ("instance", "batch"))
+
+
+@pytest.mark.parametrize("size", [2, 8, 16, 32])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_instance_norm_is_group_norm_and_has_its_second_derivatives(size: int, layout: torch.memory_format) -> None:
+    ours, theirs = InstanceNorm(6, 6).double(), torch.nn.GroupNorm(6, 6).double()
+    with torch.no_grad():
+        for parameter, values in ((ours.weight, torch.rand(6)), (ours.bias, torch.randn(6))):
+            parameter.copy_(values)
+    theirs.load_state_dict(ours.state_dict())
+    images = torch.randn(3, 6, size, size, dtype=torch.float64).contiguous(memory_format=layout)
+    found = []
+    for norm in (ours, theirs):
+        leaf = images.clone().requires_grad_()
+        out = norm(leaf)
+        (first,) = torch.autograd.grad(out.sin().sum(), leaf, create_graph=True)
+        (second,) = torch.autograd.grad(first.square().sum(), leaf)
+        found.append((out, first, second))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other)
 
 
 def test_initial_weights_follow_the_seed_and_leave_the_global_state_alone() -> None:

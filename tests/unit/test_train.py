@@ -10,7 +10,7 @@ from trainables.configs import RecipeConfig, TrainConfig
 from trainables.context import Interrupted, StageFailure
 from trainables.payloads import TrainedModel
 from trainables.protocols import PROTOCOLS
-from trainables.train import learning_rate, predict, train
+from trainables.train import TRAIN_CHUNK, learning_rate, predict, train
 
 
 def trained(config: TrainConfig, context: FakeContext, each: int = 7) -> TrainedModel:
@@ -79,7 +79,19 @@ def test_a_recipe_in_steps_ends_after_them(tmp_path: Path) -> None:
         assert torch.equal(tensor, epochs.state[name]), "twelve steps are four epochs of three"
 
 
-def test_seeds_decide_and_the_set_size_alone_decides_nothing_else(tmp_path: Path) -> None:
+@pytest.mark.parametrize("norm", ["instance", "batch"])
+@pytest.mark.parametrize("cutmix", [0.0, 1.0])
+def test_computing_a_batch_in_parts_changes_nothing(tmp_path: Path, monkeypatch, norm, cutmix: float) -> None:
+    config = train_config(recipe(epochs=2, cutmix=cutmix), network=tiny_network(norm=norm), curve_points=0)
+    found = []
+    for chunk in (3, 1000):
+        monkeypatch.setitem(TRAIN_CHUNK, "cpu", chunk)
+        found.append(trained(config, FakeContext(tmp_path / str(chunk))).state)
+    for name, tensor in found[0].items():
+        torch.testing.assert_close(tensor, found[1][name], atol=1e-4, rtol=1e-3)
+
+
+def test_the_seed_decides(tmp_path: Path) -> None:
     first, again, other = (
         trained(train_config(recipe(augmentation="dsa"), seed=seed), FakeContext(tmp_path / str(index)))
         for index, seed in enumerate((1, 1, 2))

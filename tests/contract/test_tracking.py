@@ -1,0 +1,318 @@
+"""The mirror's contract: MLflow says what the store says, mirroring again changes nothing, and it survives anything."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+import types
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from unit import builders as b
+
+from ddray import tracking
+from ddray.errors import EnvironmentProblem
+from ddray.settings import Places
+from ddray.store.artifacts import Store
+from ddray.tables.gather import collect
+from ddray.tables.picture import GAP, picture
+from ddray.tracking import MirrorResult, mirror, tracking_uri
+
+SWEEP = """
+ddray: 1
+grids:
+  small:
+    protocol: quick
+    axes: {method: [random, dm, full], dataset: [digits], ipc: [2], seed: [0, 1]}
+    settings: {dm: {iterations: 200}}
+"""
+"""Six points: two each of random, dm and full; the two of random and of dm share a distilled set."""
+
+
+@dataclass
+class World:
+    sweep: Any
+    plan: Any
+    store: Store
+    places: Places
+    folder: Path
+
+    def mirror(self, **said: Any) -> MirrorResult:
+        collect(self.plan, self.sweep, self.store, self.folder)
+        return mirror(self.plan, self.sweep, self.store, self.places, self.folder, **said)
+
+    @property
+    def client(self) -> Any:
+        from mlflow import MlflowClient
+
+        return MlflowClient(tracking_uri(self.places))
+
+    def runs(self) -> dict[str, Any]:
+        """Active runs by point; that no point has two is asserted here."""
+        experiment = self.client.get_experiment_by_name(f"ddray/{self.sweep.name}")
+        found = self.client.search_runs([experiment.experiment_id], max_results=1000)
+        runs = {run.data.tags["ddray.point"]: run for run in found}
+        assert len(runs) == len(found)
+        return runs
+
+    def run(self, **axes: Any) -> Any:
+        (chain,) = b.chains_of(self.plan, **axes)
+        return self.runs()[chain.point.hash]
+
+
+def world(folder: Path) -> World:
+    sweep, plan, store = b.world(folder, SWEEP)
+    places = Places(folder / "home", store.location, folder / "data", folder / "cache")
+    return World(sweep, plan, store, places, folder / "results")
+
+
+@pytest.fixture
+def empty(tmp_path: Path) -> World:
+    return world(tmp_path)
+
+
+@pytest.fixture
+def done(empty: World) -> World:
+    b.fill(empty.store, empty.plan)
+    return empty
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory: pytest.TempPathFactory) -> World:
+    """Mirrored: random done, dm failed, one of full done and one pending. Tests only look."""
+    made = world(tmp_path_factory.mktemp("mixed"))
+    b.fill(made.store, made.plan, chains=b.chains_of(made.plan, method="random"))
+    b.fill(made.store, made.plan, chains=b.chains_of(made.plan, method="full", seed=0))
+    b.fail(made.store, b.stage_of(b.chains_of(made.plan, method="dm")[0], "distill"), "StageFailure: diverged")
+    assert made.mirror() == MirrorResult(5, 0, 0)
+    return made
+
+
+def test_points_with_an_outcome_have_a_run_and_pending_ones_none(mixed: World) -> None:
+    runs = mixed.runs()
+    (pending,) = b.chains_of(mixed.plan, method="full", seed=1)
+    assert runs.keys() == {chain.point.hash for chain in mixed.plan.chains} - {pending.point.hash}
+    states = {(run.data.tags["method"], run.info.status, run.data.tags["status"]) for run in runs.values()}
+    assert states == {("random", "FINISHED", "done"), ("dm", "FAILED", "failed"), ("full", "FINISHED", "done")}
+
+
+def test_a_run_says_what_the_point_is(mixed: World) -> None:
+    run = mixed.run(method="random", seed=1)
+    (chain,) = b.chains_of(mixed.plan, method="random", seed=1)
+    assert run.info.run_name == "random-digits-ipc2-convnet3-s1"
+    tags = run.data.tags
+    assert {name: tags[name] for name in ("dataset", "ipc", "architecture", "seed", "protocol", "git_commit", "dirty")} == {
+        "dataset": "digits", "ipc": "2", "architecture": "convnet3", "seed": "1", "protocol": "quick",
+        "git_commit": "0123456789abcdef", "dirty": "false",
+    }  # fmt: skip
+    assert {kind: tags[f"ddray.stage.{kind}"] for kind in ("distill", "train", "accuracy")} == {
+        stage.key: None for stage in ()
+    } | {kind: b.stage_of(chain, kind).key for kind in ("distill", "train", "accuracy")}
+    assert run.data.params["train.recipe.epochs"] == "100"
+    assert run.data.params["distill.distill_seed"] == "0"
+    assert len(run.data.params) <= 100
+
+
+def test_a_run_holds_the_numbers_of_the_store(mixed: World) -> None:
+    from trainables.payloads import Metrics
+
+    (chain,) = b.chains_of(mixed.plan, method="random", seed=1)
+    run = mixed.run(method="random", seed=1)
+    rows = Metrics.load(mixed.store.open(b.stage_of(chain, "accuracy").key).folder).rows
+    for row in rows:
+        if row.get("class_id") is None and row["value"] is not None:
+            assert run.data.metrics[row["metric"]] == pytest.approx(row["value"], rel=1e-12)
+    assert run.data.metrics["train_s"] == 2.5
+    assert run.data.metrics["distill_bytes"] > 0
+    assert not [name for name in run.data.metrics if "class" in name]
+    assert len(run.data.metrics) <= 40
+    curve = mixed.client.get_metric_history(run.info.run_id, "curve_test_acc")
+    assert [entry.step for entry in curve] == [50, 100]
+    assert [entry.value for entry in curve] == pytest.approx([0.43 / 2, 0.43])
+
+
+def test_a_run_has_its_classes_and_its_picture(mixed: World, tmp_path: Path) -> None:
+    from PIL import Image
+
+    run = mixed.run(method="random", seed=0)
+    names = [entry.path for entry in mixed.client.list_artifacts(run.info.run_id)]
+    assert sorted(names) == ["distilled.png", "per_class.json"]
+    table = json.loads(Path(mixed.client.download_artifacts(run.info.run_id, "per_class.json", str(tmp_path))).read_text())
+    assert table["columns"] == ["class_id", "test_acc_class", "test_loss_class"]
+    assert [row[0] for row in table["data"]] == list(range(10))
+    image = Image.open(mixed.client.download_artifacts(run.info.run_id, "distilled.png", str(tmp_path)))
+    assert image.size == (2 * (64 + GAP) + GAP, 10 * (64 + GAP) + GAP)
+    full = mixed.run(method="full", seed=0)
+    assert [entry.path for entry in mixed.client.list_artifacts(full.info.run_id)] == ["per_class.json"]
+
+
+def test_a_failed_run_says_why(mixed: World) -> None:
+    assert "StageFailure: diverged" in mixed.run(method="dm", seed=0).data.tags["note"]
+
+
+def test_artifacts_lie_below_home(mixed: World) -> None:
+    experiment = mixed.client.get_experiment_by_name("ddray/tiny")
+    assert experiment.artifact_location == (mixed.places.mlflow_artifacts / "tiny").as_uri()
+    assert len(list(mixed.places.mlflow_artifacts.rglob("distilled.png"))) == 2
+
+
+def test_mirroring_again_does_nothing_and_needs_no_mlflow(mixed: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> None:
+        raise AssertionError("MLflow was asked for")
+
+    monkeypatch.setattr(tracking, "_mlflow", refuse)
+    assert mixed.mirror() == MirrorResult(0, 0, 0)
+
+
+def test_what_arrives_later_is_added_to_the_run_that_is_there(empty: World) -> None:
+    b.fill(empty.store, empty.plan, chains=b.chains_of(empty.plan, method="random"))
+    distill = b.stage_of(b.chains_of(empty.plan, method="dm")[0], "distill")
+    b.fail(empty.store, distill)
+    assert empty.mirror() == MirrorResult(4, 0, 0)
+    before = {point: run.info.run_id for point, run in empty.runs().items()}
+    b.fill(empty.store, empty.plan)
+    assert empty.mirror() == MirrorResult(2, 2, 0)
+    after = empty.runs()
+    assert len(after) == 6
+    assert all(after[point].info.run_id == run for point, run in before.items())
+    run = empty.run(method="dm", seed=0)
+    assert (run.info.status, run.data.tags["status"], run.data.tags["note"]) == ("FINISHED", "done", "")
+    assert run.data.metrics["test_acc"] == pytest.approx(0.52)
+
+
+def test_a_deleted_database_is_rebuilt_the_same_and_quietly(done: World, capfd: pytest.CaptureFixture[str]) -> None:
+    assert done.mirror() == MirrorResult(6, 0, 0)
+    assert capfd.readouterr().err == ""
+    before = {point: (run.data.metrics, run.data.params, run.data.tags) for point, run in done.runs().items()}
+    done.places.mlflow_database.unlink()
+    assert done.mirror() == MirrorResult(6, 0, 0)
+    assert {point: (run.data.metrics, run.data.params, run.data.tags) for point, run in done.runs().items()} == before
+
+
+@pytest.mark.parametrize("call", ["log_batch", "log_artifacts", "set_terminated", "set_tag"])
+def test_a_killed_mirror_is_completed(done: World, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
+    from mlflow import MlflowClient
+
+    calls = []
+    original = getattr(MlflowClient, call)
+
+    def dying(*given: Any, **said: Any) -> Any:
+        calls.append(call)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return original(*given, **said)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, call, dying)
+        with pytest.raises(KeyboardInterrupt):
+            done.mirror()
+    assert len(done.runs()) == 3
+    assert done.mirror() == MirrorResult(3, 1, 0)
+    runs = done.runs()
+    assert len(runs) == 6
+    for run in runs.values():
+        assert run.info.status == "FINISHED"
+        history = done.client.get_metric_history(run.info.run_id, "curve_test_acc")
+        assert [entry.step for entry in history] == [50, 100]
+        assert len(done.client.get_metric_history(run.info.run_id, "test_acc")) == 1
+    assert done.mirror() == MirrorResult(0, 0, 0)
+
+
+def test_points_that_left_the_plan_are_tagged_and_may_return(done: World) -> None:
+    done.mirror()
+    whole = done.plan
+    done.plan = b.plan_of(b.sweep_of(done.folder, SWEEP.replace("seed: [0, 1]", "seed: [0]")))
+    assert done.mirror() == MirrorResult(0, 0, 3)
+    planned = [run.data.tags["ddray.planned"] for run in done.runs().values()]
+    assert sorted(planned) == ["false"] * 3 + ["true"] * 3
+    assert done.mirror() == MirrorResult(0, 0, 3)
+    done.plan = whole
+    assert done.mirror() == MirrorResult(0, 3, 0)
+    assert {run.data.tags["ddray.planned"] for run in done.runs().values()} == {"true"}
+
+
+def test_doubled_runs_are_reduced_to_one(done: World) -> None:
+    done.mirror()
+    run = done.run(method="full", seed=0)
+    done.client.create_run(run.info.experiment_id, tags={"ddray.point": run.data.tags["ddray.point"]})
+    assert done.mirror() == MirrorResult(0, 1, 0)
+    assert done.run(method="full", seed=0).info.run_id == run.info.run_id
+
+
+def test_a_changed_configuration_replaces_the_run(done: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    done.mirror()
+    monkeypatch.setattr(tracking, "VERSION", tracking.VERSION + 1)
+    monkeypatch.setattr(tracking, "_params", lambda chain: {"train.recipe.epochs": "7"})
+    assert done.mirror() == MirrorResult(0, 6, 0)
+    assert {run.data.params["train.recipe.epochs"] for run in done.runs().values()} == {"7"}
+
+
+def test_a_deleted_experiment_comes_back(done: World) -> None:
+    done.mirror()
+    client = done.client
+    client.delete_experiment(client.get_experiment_by_name("ddray/tiny").experiment_id)
+    done.mirror()
+    assert len(done.runs()) == 6
+
+
+def test_tables_that_cannot_be_read_directly_are_asked_of_mlflow(done: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    done.mirror()
+    monkeypatch.setattr(tracking, "_existing", lambda database, experiment: None)
+    assert done.mirror() == MirrorResult(0, 0, 0)
+
+
+def test_only_one_mirror_at_a_time(done: World) -> None:
+    from filelock import FileLock
+
+    done.places.mlflow_database.parent.mkdir(parents=True)
+    with FileLock(str(done.places.mlflow_database) + ".lock"):
+        with pytest.raises(EnvironmentProblem, match="another mirror is writing"):
+            done.mirror(lock_seconds=0.1)
+    assert not done.places.mlflow_database.exists()
+
+
+def test_a_broken_database_says_what_to_do_and_that_helps(done: World) -> None:
+    database = done.places.mlflow_database
+    database.parent.mkdir(parents=True)
+    database.write_bytes(b"not a database, but long enough to be taken for one" * 100)
+    with pytest.raises(EnvironmentProblem, match="Delete the file and mirror again"):
+        done.mirror()
+    database.unlink()
+    assert done.mirror() == MirrorResult(6, 0, 0)
+
+
+def test_the_repositorys_folder_is_not_taken_for_mlflow(done: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "mlflow", types.ModuleType("mlflow"))
+    with pytest.raises(EnvironmentProblem, match="folder mlflow/ of this repository is not the package"):
+        done.mirror()
+
+
+# --- the picture ------------------------------------------------------------------------------------------------------
+
+
+def pixels(content: bytes) -> Any:
+    from PIL import Image
+
+    return np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
+
+
+def test_a_picture_has_a_row_per_class_and_clamps() -> None:
+    images = np.linspace(-1, 2, 24)[:, None, None, None] * np.ones((1, 1, 16, 16))
+    labels = np.repeat([0, 1], 12)
+    shown = pixels(picture(images, labels, {"space": "pixel01"}))
+    assert shown.shape == (2 * 66 + 2, 10 * 66 + 2, 3)
+    assert (shown[2:66, 2:66] == 0).all()
+    assert (shown[70:130, -60:-10] == 255).all()
+
+
+def test_normalised_images_are_shown_as_they_were() -> None:
+    rng = np.random.default_rng(0)
+    images, labels = rng.random((4, 3, 8, 8)), np.arange(4)
+    mean, std = [0.1, 0.5, 0.9], [0.2, 0.3, 0.4]
+    normalised = (images - np.array(mean)[:, None, None]) / np.array(std)[:, None, None]
+    facts = {"space": "normalised", "mean": mean, "std": std}
+    assert picture(normalised, labels, facts) == picture(images, labels, {"space": "pixel01"})

@@ -1,0 +1,169 @@
+"""Links resolve, tables equal the code, decisions are complete, the changelog knows the version."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tomllib
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+from pages import PAGES, ROOT, prose, table
+
+from ddray.plan.resources import DISTILL, FACTORS, NETWORK, SHARES
+from trainables.protocols import PROTOCOLS, Protocol
+
+DECISIONS = sorted((ROOT / "docs" / "decisions").glob("*.md"))
+
+
+def named(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+# --- links ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_links_resolve(page: Path) -> None:
+    broken = [target for target in links(page) if not resolves(page, target)]
+    assert broken == []
+
+
+def links(page: Path) -> list[str]:
+    return re.findall(r"\]\(([^)\s]+)\)", prose(page))
+
+
+def resolves(page: Path, target: str) -> bool:
+    if re.match(r"(https?|mailto):", target):
+        return True  # the suite asks nothing of the network
+    name, _, anchor = target.partition("#")
+    path = (page.parent / name).resolve() if name else page
+    return path.exists() and (not anchor or anchor in anchors(path))
+
+
+def anchors(page: Path) -> set[str]:
+    """Of every heading, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", prose(page), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading).strip().lower().replace(" ", "-") for heading in headings}
+
+
+def test_a_broken_link_is_noticed(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("# One\n[a](#one) [b](page.md#two) [c](other.md) [d](https://example.org)\n")
+    assert [target for target in links(page) if not resolves(page, target)] == ["page.md#two", "other.md"]
+
+
+# --- tables -----------------------------------------------------------------------------------------------------------
+
+
+def test_protocols() -> None:
+    rows = {name: cells for name, *cells in table(ROOT / "docs" / "protocols.md", "protocol")}
+    assert rows == {name: protocol_cells(protocol) for name, protocol in PROTOCOLS.items()}
+
+
+def protocol_cells(protocol: Protocol) -> list[str]:
+    recipe = protocol.recipe
+    length = f"{recipe.epochs} epochs" if recipe.epochs else f"{recipe.steps} steps"
+    drops = ", ".join(str(Fraction(point).limit_denominator(100)) for point in recipe.milestones)
+    return [
+        length, f"{recipe.lr:g}", f"{recipe.momentum:g}", f"{recipe.weight_decay:g}", f"x{recipe.gamma:g} at {drops}",
+        str(recipe.batch), recipe.augmentation, f"{recipe.cutmix:g}", protocol.source,
+    ]  # fmt: skip
+
+
+def test_shares_of_distillation() -> None:
+    rows = [tuple(row) for row in table(ROOT / "docs" / "resources.md", "method")]
+    assert rows == [
+        (method, "any" if largest is None else f"up to {largest}", str(Fraction(share)))
+        for method, steps in DISTILL.items()
+        for largest, share in steps
+    ]
+
+
+def test_shares_of_networks() -> None:
+    rows = dict(table(ROOT / "docs" / "resources.md", "network"))
+    assert rows == {name: str(Fraction(share)) for name, share in NETWORK.items()}
+
+
+def test_factors_of_shares() -> None:
+    rows = dict(table(ROOT / "docs" / "resources.md", "case"))
+    assert rows == {case: f"{factor:g}" for case, factor in FACTORS.items()}
+
+
+def test_shares_come_from_the_list() -> None:
+    shown = {Fraction(row[-1]) for name in ("method", "network") for row in table(ROOT / "docs" / "resources.md", name)}
+    assert shown <= {Fraction(0), *map(Fraction, SHARES)}
+
+
+# --- decisions, changelog, index --------------------------------------------------------------------------------------
+
+
+def test_decisions_are_numbered_without_gaps() -> None:
+    assert [path.name[:5] for path in DECISIONS] == [f"{number:04}-" for number in range(1, len(DECISIONS) + 1)]
+
+
+@pytest.mark.parametrize("page", DECISIONS, ids=lambda path: path.stem)
+def test_decision_has_its_three_parts_on_one_page(page: Path) -> None:
+    text = page.read_text()
+    assert text.startswith(f"# {page.name[:4]}: ")
+    places = [text.find(f"**{part}.**") for part in ("Context", "Choice", "What we gave up")]
+    assert -1 not in places
+    assert places == sorted(places)
+    assert len(text.split()) < 500
+
+
+def test_the_index_names_every_page() -> None:
+    index = ROOT / "docs" / "README.md"
+    listed = {(index.parent / target.partition("#")[0]).resolve() for target in links(index)}
+    pages = {*(ROOT / "docs").glob("*.md"), *DECISIONS} - {index}
+    assert pages <= listed
+
+
+def test_the_changelog_has_the_version_first() -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    headings = re.findall(r"^## \[(.*?)\] - (unreleased|\d{4}-\d\d-\d\d)$", prose(ROOT / "CHANGELOG.md"), re.MULTILINE)
+    assert headings[0][0] == version
+    assert "**Invalidates**" in prose(ROOT / "CHANGELOG.md")
+
+
+# --- the tree ---------------------------------------------------------------------------------------------------------
+
+
+def tracked() -> list[Path]:
+    """Files that are or will be in the repository; NOT RUN where there is none."""
+    ran = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    if ran.returncode != 0:
+        pytest.skip("NOT RUN: not a git checkout")
+    return [path for name in ran.stdout.split("\0") if name and (path := ROOT / name).is_file()]
+
+
+MACHINE_PATH = re.compile(
+    rb"(?<![\w.<>/*$}])/(?:%s)/[\w.-]+" % b"|".join((b"work", b"home", b"root", b"Users", b"mnt"))
+)
+
+
+def test_no_paths_of_a_machine() -> None:
+    found = [
+        f"{path.relative_to(ROOT)}: {match[0].decode()}"
+        for path in tracked()
+        for match in MACHINE_PATH.finditer(path.read_bytes())
+    ]
+    assert found == []
+
+
+def test_a_path_of_a_machine_is_noticed() -> None:
+    for text in (b"see /%s/me/data", b"'/%s/x'", b"DDRAY_HOME=/%s/y"):
+        assert MACHINE_PATH.search(text.replace(b"%s", b"home"))
+    assert not MACHINE_PATH.search(b"tmp_path/home/x <home>/home/store")
+
+
+def test_nothing_is_left_to_fill_in() -> None:
+    marks = [b"TODO" + b"-FIGURE", b"<" * 7 + b" ", b">" * 7 + b" "]
+    found = [f"{named(path)}: {mark.decode()}" for path in PAGES for mark in marks if mark in path.read_bytes()]
+    assert found == []

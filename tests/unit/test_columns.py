@@ -1,0 +1,83 @@
+"""The table of measurements: complete, named like the axes, the same after a round trip; and what "equal" means."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from ddray import tables
+from ddray.plan.schema import AXES
+from ddray.tables.columns import COLUMNS, MEASUREMENTS, RENDERER_VERSION, SCHEMA_VERSION, comparable, names
+
+SPECIFIED = """
+schema_version row_id sweep grids point stage_key protocol budget_fraction dataset num_classes class_ids
+origin_per_class origin_draw data_hash method ipc ratio init distill_arch distill_aug distill_iters distill_cfg_hash
+distill_seed zca label_kind factor distilled_hash architecture norm_layer train_aug train_epochs optimizer lr seed
+selection model_hash property metric value unit ci_low ci_high ci_level ci_method ci_unit n n_pos n_neg repeat agg std
+n_agg class_id class_rank split attack threat_model audit shadow_kind shadow_fidelity n_shadows target_row
+variance_mode fpr member_role nonmember_source prior norm epsilon adv_def attack_steps rel_stepsize overshoot
+candidates restarts converged_share attack_lib attack_lib_version perplexity embed_dim param_json git_commit
+code_version torch_version numpy_version sklearn_version device dtype deterministic wall_s started_at status flag note
+""".split()
+
+
+def row(**values: object) -> dict[str, object]:
+    return {"row_id": "a", "property": "performance", "metric": "test_acc", "value": 0.5, **values}
+
+
+def table(*rows: dict[str, object]) -> pa.Table:
+    return pa.Table.from_pylist(list(rows), schema=MEASUREMENTS)
+
+
+def test_every_specified_column_is_there_once() -> None:
+    counted = Counter(column.name for column in COLUMNS)
+    assert set(SPECIFIED) <= counted.keys()
+    assert set(counted.values()) == {1}
+
+
+def test_every_axis_has_a_column_of_its_name() -> None:
+    assert set(AXES) <= set(names("identity"))
+
+
+def test_groups_cover_the_table() -> None:
+    groups = ("identity", "measurement", "parameters", "provenance", "quality")
+    assert sorted(name for group in groups for name in names(group)) == sorted(MEASUREMENTS.names)
+
+
+def test_types_are_the_specified_ones() -> None:
+    assert MEASUREMENTS.field("method").type == pa.dictionary(pa.int32(), pa.string())
+    assert MEASUREMENTS.field("n").type == pa.int32()
+    assert MEASUREMENTS.field("value").type == pa.float64()
+    assert MEASUREMENTS.field("class_ids").type == pa.list_(pa.int32())
+    assert MEASUREMENTS.field("dirty").type == pa.bool_()
+    assert MEASUREMENTS.field("point").type == pa.string()
+
+
+def test_versions_are_those_that_need_no_pyarrow() -> None:
+    assert (SCHEMA_VERSION, RENDERER_VERSION) == (tables.SCHEMA_VERSION, tables.RENDERER_VERSION)
+
+
+def test_schema_survives_parquet(tmp_path: Path) -> None:
+    pq.write_table(table(row(class_ids=[3, 5], grids=["a"])), tmp_path / "t.parquet")
+    assert pq.read_table(tmp_path / "t.parquet").schema.equals(MEASUREMENTS)
+
+
+def test_equal_means_equal_without_provenance_costs_and_order() -> None:
+    one = table(row(git_commit="x", wall_s=1.0), row(row_id="b", method="dm"), row(row_id="c", property="cost", value=3.0))
+    other = table(row(row_id="c", property="cost", value=9.0), row(row_id="b", method="dm"), row(git_commit="y", wall_s=7.0))
+    assert not one.equals(other)
+    assert comparable(one).equals(comparable(other))
+    assert comparable(one).num_rows == 2
+
+
+@pytest.mark.parametrize("change", [{"value": 0.6}, {"method": "dm"}, {"status": "failed"}, {"epsilon": 0.1}])
+def test_a_difference_that_matters_stays(change: dict[str, object]) -> None:
+    assert not comparable(table(row())).equals(comparable(table(row(**change))))
+
+
+def test_a_row_without_a_property_is_kept() -> None:
+    assert comparable(table(row(property=None))).num_rows == 1

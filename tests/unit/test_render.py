@@ -1,0 +1,351 @@
+"""Means, differences and the report: the right level of repetition, the paper only where it may stand, no mixtures."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+from unit import builders as b
+
+from ddray.errors import EnvironmentProblem
+from ddray.plan.grid import GridPoint
+from ddray.plan.plan import Plan
+from ddray.store.artifacts import Store
+from ddray.tables.cells import by_seed, paired, spread
+from ddray.tables.gather import COVERAGE_FILE, MEASUREMENTS_FILE, collect
+from ddray.tables.render import machine_report, report
+from ddray.tables.summary import MixedBlock
+
+FRACTION = st.floats(0, 1)
+VALUES = st.dictionaries(st.integers(0, 5), st.dictionaries(st.integers(0, 5), FRACTION, min_size=1, max_size=4),
+                         min_size=1, max_size=5)  # fmt: skip
+
+CIFAR = """
+ddray: 1
+grids:
+  t:
+    protocol: PROTOCOL
+    axes: {method: [random, dm, full], dataset: [cifar10], ipc: [10], seed: [0, 1, 2]}
+    settings: {dm: {iterations: ITERATIONS}}
+"""
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Callable[..., str]:
+    """Text of a sweep -> its report, with every possible stage finished."""
+
+    def make(text: str, accuracy: b.Accuracy = b.accuracy_by_seed, **said: Any) -> str:
+        return report(filled(tmp_path, text, accuracy, **said))
+
+    return make
+
+
+def filled(folder: Path, text: str, accuracy: b.Accuracy = b.accuracy_by_seed, **said: Any) -> Path:
+    world = b.world(folder, text)
+    b.fill(world[2], world[1], accuracy, **said)
+    return gathered(world, folder)
+
+
+def gathered(world: tuple[Any, Plan, Store], folder: Path) -> Path:
+    sweep, plan, store = world
+    collect(plan, sweep, store, folder / "results")
+    return folder / "results"
+
+
+def cifar(protocol: str = "paper2023", iterations: int = 20_000) -> str:
+    return CIFAR.replace("PROTOCOL", protocol).replace("ITERATIONS", str(iterations))
+
+
+# --- cells ------------------------------------------------------------------------------------------------------------
+
+
+def test_one_distilled_set_scatters_over_trainings() -> None:
+    found = spread({0: {0: 0.1, 1: 0.2, 2: 0.6}})
+    assert found is not None
+    assert (found.mean, found.unit, found.seed_level, found.short) == (
+        pytest.approx(0.3), "trainings", "n=3 trainings", "n=3",
+    )  # fmt: skip
+    assert found.sd == pytest.approx(math.sqrt((0.04 + 0.01 + 0.09) / 2))
+
+
+def test_several_sets_count_once_each_whatever_their_trainings() -> None:
+    found = spread({0: {0: 0.2, 1: 0.4, 2: 0.3}, 1: {0: 0.5}}, "draws")
+    assert found is not None
+    assert found.mean == pytest.approx((0.3 + 0.5) / 2)
+    assert found.sd == pytest.approx(stats.tstd([0.3, 0.5]))
+    assert found.seed_level == "n=2 draws × 1-3 trainings"
+
+
+def test_a_single_number_has_no_scatter() -> None:
+    found = spread({None: {0: 0.5}})
+    assert found is not None
+    assert (found.sd, found.seed_level) == (None, "n=1 training")
+    assert spread({}) is None
+    assert spread({0: {}}) is None
+
+
+@given(VALUES, st.floats(-1, 1))
+def test_shifting_all_shifts_the_mean_alone(values: dict[int, dict[int, float]], shift: float) -> None:
+    moved = {key: {seed: value + shift for seed, value in inner.items()} for key, inner in values.items()}
+    before, after = spread(values), spread(moved)
+    assert before is not None
+    assert after is not None
+    assert after.mean == pytest.approx(before.mean + shift, abs=1e-9)
+    assert (after.sd is None) == (before.sd is None)
+    assert after.sd is None or after.sd == pytest.approx(before.sd, abs=1e-9)
+    assert (after.unit, after.count) == (before.unit, before.count)
+
+
+@given(VALUES, VALUES)
+def test_a_difference_is_antisymmetric(one: dict[int, dict[int, float]], two: dict[int, dict[int, float]]) -> None:
+    forth, back = paired(one, two), paired(two, one)
+    if forth is None or back is None:
+        assert forth is back is None
+        return
+    assert back.mean == pytest.approx(-forth.mean, abs=1e-12)
+    assert back.pairs == forth.pairs
+    assert (forth.low is None) == (forth.pairs == 1)
+    if forth.low is not None and forth.high is not None:
+        assert back.low == pytest.approx(-forth.high, abs=1e-12)
+        assert forth.low <= forth.mean <= forth.high
+
+
+def test_pairs_remove_what_both_sides_share() -> None:
+    luck = {0: 0.0, 1: 0.2, 2: 0.4}
+    other = {key: {0: 0.3 + shared} for key, shared in luck.items()}
+    ours = {key: {0: 0.35 + shared + 0.001 * key} for key, shared in luck.items()}
+    found = paired(ours, other)
+    assert found is not None
+    assert found.low is not None
+    assert found.low > 0.04
+    differences = [0.05, 0.051, 0.052]
+    low, high = stats.t.interval(0.95, 2, loc=0.051, scale=stats.sem(differences))
+    assert (found.mean, found.low, found.high) == (pytest.approx(0.051), pytest.approx(low), pytest.approx(high))
+
+
+def test_a_pair_uses_the_trainings_both_sides_have() -> None:
+    found = paired({0: {0: 0.5, 1: 0.9}}, {0: {1: 0.4, 2: 0.0}})
+    assert found is not None
+    assert (found.mean, found.pairs, found.trainings) == (pytest.approx(0.5), 1, (1, 1))
+    assert paired({0: {0: 0.5}}, {0: {1: 0.4}}) is None
+    assert paired({0: {0: 0.5}}, {1: {0: 0.4}}) is None
+
+
+def test_seeds_nest() -> None:
+    assert by_seed([(0, 0, 0.1), (0, 1, 0.2), (None, 0, 0.3)]) == {0: {0: 0.1, 1: 0.2}, None: {0: 0.3}}
+
+
+# --- the report -------------------------------------------------------------------------------------------------------
+
+
+def test_a_report_shows_means_in_percent_with_their_level(made: Any) -> None:
+    text = made(b.SWEEP)
+    # random, ipc 10: 0.50 + 0.02 * distill_seed + 0.01 * seed over three draws and two trainings
+    assert "| 10  | 52.50 ± 2.00 n=3×2 | 62.50 ± 2.00 n=3×2 | 90.50 ± 0.71 n=2 |" in text
+    assert "Random n=3 draws × 2 trainings" in text
+    assert "DM n=3 distillations × 2 trainings" in text
+    assert "Full data n=2 trainings" in text
+    assert "26 points planned, 26 done, 0 failed, 0 blocked, 0 pending" in text
+    assert "protocol quick" in text
+    assert "Budget: DM 1 % (200 iterations)" in text
+
+
+def test_a_report_names_where_the_numbers_come_from(made: Any) -> None:
+    text = made(b.SWEEP)
+    line = "Numbers computed 2026-01-02T03:04:05+00:00 on cpu; torch 2.9.0, ddray 0.1.0; commit 0123456789ab."
+    assert line in text
+    assert "Alarms: none." in text
+
+
+def test_a_dirty_checkout_is_said(made: Any) -> None:
+    text = made(b.SWEEP, dirty=True)
+    assert "commit 0123456789ab, with changes that were not committed." in text
+    assert "- some numbers come from a checkout with changes that were not committed" in text
+
+
+def test_the_paper_stands_below_where_it_may(made: Any) -> None:
+    text = made(cifar())
+    assert "53.07 ± 0.91" in text
+    assert "89.61 ± 0.26" in text
+    assert "Not comparable" not in text
+    assert "Table 3 of Chen et al. 2023" in text
+
+
+def test_the_paper_is_absent_where_the_protocol_differs(made: Any) -> None:
+    text = made(cifar(protocol="quick"))
+    assert "53.07" not in text
+    assert "89.61" not in text
+    assert "Not comparable with the paper's Table 3: protocol quick." in text
+
+
+def test_a_cell_below_the_budget_is_marked_and_the_others_are_not(made: Any) -> None:
+    text = made(cifar(iterations=1000))
+    assert "53.07" not in text
+    assert "89.61 ± 0.26" in text
+    assert "- [a] budget 5 %" in text
+    assert text.count("[a]") == 2  # the cell and its note
+
+
+def test_incomplete_and_failed_points_are_shown(tmp_path: Path) -> None:
+    _, plan, store = world = b.world(tmp_path, b.SWEEP)
+    b.fill(store, plan, chains=b.chains_of(plan, method="random"))
+    b.fill(store, plan, chains=b.chains_of(plan, method="dm", ipc=1, distill_seed=0))
+    stage = b.stage_of(b.chains_of(plan, method="dm", ipc=10, distill_seed=1)[0], "distill")
+    b.fail(store, stage, "StageFailure: diverged")
+    text = report(gathered(world, tmp_path))
+    assert "- coverage 53.8 %: 14 of 26 points are done" in text
+    assert "14 done, 2 failed, 0 blocked, 10 pending" in text
+    assert "n=2 (2 of 6 points)" in text
+    assert "2 failed, 4 pending" in text
+    assert f"- {stage.label}: StageFailure: diverged (2 points; look closer with: ddray debug {stage.key[:12]})" in text
+
+
+def test_an_empty_sweep_still_has_a_report(tmp_path: Path) -> None:
+    text = report(gathered(b.world(tmp_path, b.SWEEP), tmp_path))
+    assert "No numbers yet." in text
+    assert "coverage 0 %" in text
+
+
+def test_below_random_is_an_alarm_and_above_is_none(tmp_path: Path) -> None:
+    def poor(point: GridPoint) -> float:
+        return b.accuracy_by_seed(point) - (0.3 if point.method == "dm" and point.ipc == 10 else 0)
+
+    alarms = machine_report(filled(tmp_path, b.SWEEP, poor))["alarms"]
+    assert alarms == ["digits, convnet3, protocol quick, full origin: dm is 20.00 points below random at ipc 10"]
+
+
+def test_differences_to_random_are_paired_by_distillation(tmp_path: Path) -> None:
+    (block,) = machine_report(filled(tmp_path, b.SWEEP))["blocks"]
+    for entry in block["rows"]:
+        difference = entry["against_random"]["dm"]
+        assert difference["pairs"] == 3
+        assert difference["mean"] == pytest.approx(0.10)
+        assert difference["unit"] == "distillations"
+        assert difference["trainings"] == (2, 2)
+
+
+def test_one_distilled_set_gives_no_interval(made: Any) -> None:
+    text = made(cifar())
+    assert "none: one pair" in text
+    assert "± is over trainings of one distilled set" in text
+
+
+def test_two_protocols_are_two_blocks_and_an_alarm(made: Any) -> None:
+    text = made("""
+    ddray: 1
+    defaults: {axes: {method: [random], dataset: [digits], ipc: [1]}}
+    grids: {one: {protocol: quick}, two: {protocol: dsa1000}, three: {protocol: quick, train: {epochs: 3}}}
+    """)
+    assert "## digits, convnet3, protocol quick, full origin" in text
+    assert "## digits, convnet3, protocol dsa1000, full origin" in text
+    assert "## digits, convnet3, protocol quick*, full origin" in text
+    assert "quick with epochs=3" in text
+    assert "- 3 protocols (dsa1000, quick, quick*): compare within a block, never across" in text
+
+
+SETTINGS = """
+ddray: 1
+defaults: {protocol: quick, axes: {method: [random, dm], dataset: [digits], ipc: [1]}}
+grids:
+  one: {settings: {dm: {iterations: 100, lr_img: 1.0}}}
+  two: {settings: {dm: {iterations: SECOND}}}
+"""
+
+
+def test_a_cell_never_mixes_settings(made: Any) -> None:
+    with pytest.raises(MixedBlock, match=r"dm, ipc 1: rows with different parameters.*lr_img: 1\.0, 2\.0") as caught:
+        made(SETTINGS.replace("{iterations: SECOND}", "{iterations: 100, lr_img: 2.0}"))
+    assert caught.value.exit_code == 2
+
+
+def test_equal_settings_are_no_mixture(made: Any) -> None:
+    assert "### Test accuracy" in made(SETTINGS.replace("{iterations: SECOND}", "{iterations: 100, lr_img: 1.0}"))
+
+
+def test_two_budgets_are_two_rows_and_random_is_in_both(tmp_path: Path) -> None:
+    (block,) = machine_report(filled(tmp_path, SETTINGS.replace("SECOND", "200, lr_img: 1.0")))["blocks"]
+    assert block["row_axes"] == ["ipc", "distill_iters"]
+    assert [(entry["ipc"], entry["distill_iters"]) for entry in block["rows"]] == [(1, 100), (1, 200)]
+    assert all(set(entry["cells"]) == {"random", "dm"} for entry in block["rows"])
+    assert "1 · 200" in report(tmp_path / "results")
+
+
+def test_two_inits_are_two_rows(made: Any) -> None:
+    text = made("""
+    ddray: 1
+    grids:
+      g:
+        protocol: quick
+        axes: {method: [random, dm], dataset: [digits], ipc: [1], init: [noise, real], distill_seed: [0, 1]}
+    """)
+    assert "| 1 · noise " in text
+    assert "| 1 · real " in text
+    assert "With init noise a pair shares its training seeds, not its images." in text
+
+
+def test_origins_and_classes_are_blocks_of_their_own(tmp_path: Path) -> None:
+    text = """
+    ddray: 1
+    grids:
+      g:
+        protocol: quick
+        axes: {method: [random], dataset: [digits], ipc: [1], origin_per_class: [null, 20], origin_draw: [0, 1],
+               num_classes: [null, 3]}
+    """
+    titles = [block["title"] for block in machine_report(filled(tmp_path, text))["blocks"]]
+    assert len(set(titles)) == len(titles) == 6
+    assert "digits, convnet3, protocol quick, 3 classes (draw 0), origin 20 per class (draw 1)" in titles
+
+
+def test_the_machine_report_holds_fractions_and_is_json(tmp_path: Path) -> None:
+    facts = json.loads(json.dumps(machine_report(filled(tmp_path, b.SWEEP))))
+    cells = [cell for block in facts["blocks"] for entry in block["rows"] for cell in entry["cells"].values()]
+    assert len(cells) == 6
+    assert all(0 < cell["accuracy"]["mean"] < 1 for cell in cells)
+    assert facts["coverage"]["points"]["planned"] == 26
+    assert facts["provenance"]["commits"] == ["0123456789abcdef"]
+
+
+def test_fairness_means_are_over_the_same_seeds(tmp_path: Path) -> None:
+    from trainables.payloads import Metrics
+
+    _, plan, store = world = b.world(tmp_path, b.SWEEP)
+    b.fill(store, plan)
+    (block,) = machine_report(gathered(world, tmp_path))["blocks"]
+    cell = next(entry for entry in block["rows"] if entry["ipc"] == 10)["cells"]["full"]
+    values = []
+    for chain in b.chains_of(plan, method="full"):
+        rows = Metrics.load(store.open(b.stage_of(chain, "accuracy").key).folder).rows
+        values += [row["value"] for row in rows if row["metric"] == "fair_var_acc"]
+    assert cell["fairness"]["fair_var_acc"]["mean"] == pytest.approx(sum(values) / 2)
+    assert f"{1e4 * sum(values) / 2:.1f}" in report(tmp_path / "results")
+
+
+def test_lines_of_a_table_are_equally_long(made: Any) -> None:
+    lines = made(b.SWEEP).splitlines()
+    tables: dict[int, set[int]] = {}
+    start = 0
+    for number, line in enumerate(lines):
+        start = start if line.startswith("|") else number
+        if line.startswith("|"):
+            tables.setdefault(start, set()).add(len(line))
+    assert len(tables) == 3
+    assert all(len(widths) == 1 for widths in tables.values())
+
+
+@pytest.mark.parametrize("name", [MEASUREMENTS_FILE, COVERAGE_FILE])
+def test_missing_and_broken_files_say_what_to_do(tmp_path: Path, name: str) -> None:
+    folder = gathered(b.world(tmp_path, b.SWEEP), tmp_path)
+    (folder / name).write_bytes(b"PAR1 this is not a table")
+    with pytest.raises(EnvironmentProblem, match="ddray collect"):
+        report(folder)
+    (folder / name).unlink()
+    with pytest.raises(EnvironmentProblem, match="ddray collect"):
+        report(folder)
