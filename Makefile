@@ -21,7 +21,6 @@ $(STAMP): pyproject.toml
 
 quickstart: setup  ## a real sweep on embedded data, about two minutes on two cores
 	$(BIN)/ddray sweep $(SWEEP)
-	@$(BIN)/ddray report quickstart
 	@echo "Results: $${DDRAY_HOME:-outputs}/results/quickstart   pictures and curves: $(BIN)/ddray ui"
 
 test: setup  ## the suite

@@ -181,7 +181,12 @@ def _measured(plan: Plan, path: Path) -> dict[str, _Point]:
 
     columns = ["point", "metric", "value", "class_id", "status", "note", "started_at", "git_commit", "dirty", "device",
                "distilled_hash", "model_hash", *_PARAMETERS]  # fmt: skip
-    table = pq.read_table(path, columns=columns)
+    try:
+        table = pq.read_table(path, columns=columns)
+    except (OSError, ValueError) as error:
+        raise EnvironmentProblem(
+            f"{path}: cannot be read; got {error}. Run `ddray collect` to make it again."
+        ) from error
     points: dict[str, _Point] = {}
     material: dict[str, list[Any]] = {}
     lists = [table[name].to_pylist() for name in columns]

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from ddray.plan.pipeline import Stage
 from ddray.plan.prepare import Prepared, Request, prepare
 from ddray.results import Results, results_of
@@ -153,13 +155,15 @@ class Workspace:
         from ddray.cli import main
 
         out, err = io.StringIO(), io.StringIO()
-        with _arguments(arguments), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            try:
-                main()
-            except SystemExit as end:
-                assert isinstance(end.code, int), end.code
-                return Ran(end.code, out.getvalue(), err.getvalue())
-        raise AssertionError("the command line ended without an exit code")
+        with (
+            _arguments(arguments),
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(err),
+            pytest.raises(SystemExit) as end,
+        ):
+            main()
+        assert isinstance(end.value.code, int), end.value.code
+        return Ran(end.value.code, out.getvalue(), err.getvalue())
 
     @contextlib.contextmanager
     def start(self, *arguments: object, script: str | None = None, **variables: str) -> Iterator[Running]:
@@ -241,5 +245,3 @@ def _arguments(arguments: tuple[object, ...]) -> Iterator[None]:
         sys.argv = before
         os.environ.clear()
         os.environ.update(environment)
-
-

@@ -37,7 +37,9 @@ class DatasetFacts:
     """Images in the smallest training class."""
     test_per_class: int
     read: bool
-    """Whether the digest is real. False: the data set has not been seen on this machine yet."""
+    """Whether the digest is real: pinned, or known from decoding."""
+    decoded: bool
+    """Whether the decoded cache exists on this machine."""
 
 
 def resolve(
@@ -89,6 +91,7 @@ def _resolve(sweep: Sweep, name: str, data: Path, cache: Path, build: Build, rea
         train_per_class=min(index.train_counts) if index is not None else known.train_per_class,
         test_per_class=min(index.test_counts) if index is not None else known.test_per_class,
         read=index is not None or pinned is not None,
+        decoded=index is not None,
     )
 
 

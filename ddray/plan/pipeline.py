@@ -61,6 +61,8 @@ class Stage:
     """Share of a GPU; None takes the share of the job."""
     work: float
     """Rough GFLOP."""
+    size: int
+    """Rough bytes in the store."""
 
     def spec(self) -> dict[str, Any]:
         """Everything a worker needs, as JSON types."""
@@ -238,6 +240,11 @@ class Pipeline:
             kind=kind, key=key, lineage=lineage, budget=budget, version=version, label=label, config=config,
             inputs=inputs, unavailable=unavailable, cpus=cpus, share=share,
             work=self._work(kind, point, network, num_classes, settings or {}, recipe),
+            size=resources.size(
+                kind, architecture=network, num_classes=num_classes, ipc=point.ipc,
+                pixels=data.channels * data.image_size**2,
+                test_images=num_classes * self.facts[point.dataset].test_per_class,
+            ),
         )  # fmt: skip
         self.stages[key] = stage
         return stage

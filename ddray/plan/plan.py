@@ -330,7 +330,9 @@ def make_job(stages: Sequence[Stage], points: int, shorter: Mapping[str, tuple[s
     shorter = shorter or {}
     own = {stage.key for stage in stages}
     needs = dict.fromkeys(key for stage in stages for _, key in stage.inputs if key not in own)
-    after = dict.fromkeys(key for stage in stages for key in shorter.get(stage.key, ()) if key not in own)
+    after = dict.fromkeys(
+        key for stage in stages for key in shorter.get(stage.key, ()) if key not in own and key not in needs
+    )
     shares = [stage.share for stage in stages if stage.share is not None]
     return Job(
         name=digest([stage.key for stage in stages])[:12], stages=tuple(stages), needs=tuple(needs),

@@ -88,6 +88,21 @@ FORWARD_RATIO = {"convnet3": 1.0, "resnet18": 11.0, "vgg16": 6.2}
 """Forward cost of a network at width 64 (128 for ConvNet3) in units of ConvNet3's, at 32 px."""
 
 
+NETWORK_BYTES = {"convnet3": 2 * 2**20, "resnet18": 45 * 2**20, "vgg16": 59 * 2**20}
+"""A trained network's file, at most (width as published, 100 classes)."""
+SNAPSHOTS = 8
+"""Kept states of a distillation with the authors' budget: images and momentum each."""
+
+
+def size(kind: str, *, architecture: str, num_classes: int, ipc: int | None, pixels: int, test_images: int) -> int:
+    """Rough bytes a stage leaves in the store, snapshots included: to refuse a disk that cannot hold the plan."""
+    if kind == "distill":
+        return num_classes * (ipc or 0) * pixels * 4 * (1 + 2 * SNAPSHOTS)
+    if kind == "train":
+        return NETWORK_BYTES[architecture] + test_images * num_classes * 4
+    return 32 * 2**10
+
+
 def work(
     kind: str,
     *,

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rich.live import Live
 
 ROWS = 12
+FAILURES = 3
 OVERHEAD_GFLOP = 2.0
 """Added to each job's estimated work so that many tiny jobs count for what they take."""
 
@@ -102,7 +103,7 @@ class Progress:
             }  # fmt: skip
 
     def _eta(self) -> float | None:
-        """Seconds left, from the estimated work done so far; None before a hundredth of it is done."""
+        """Seconds left, from the estimated work done so far; None before a twentieth of it is done."""
         partial = 0.0
         for name, (job, _) in self._running.items():
             shown = self._shown.get(name, {})
@@ -112,7 +113,7 @@ class Progress:
         total = sum(job.work for job in self.schedule.jobs.values()) + OVERHEAD_GFLOP * self.total
         left = self.schedule.remaining_work() - partial
         left += OVERHEAD_GFLOP * (self.total - len(self.schedule.finished))
-        if done < total / 100:  # start-up would dominate the estimate
+        if done < total / 20:  # start-up would dominate the estimate
             return None
         return round(max(0.0, (time.monotonic() - self.started_at) * left / done), 1)
 
@@ -152,6 +153,8 @@ class Progress:
             table.add_row(label, at, values, duration(time.monotonic() - since))
         if len(running) > ROWS:
             table.add_row(f"… and {len(running) - ROWS} more", "", "", "")
+        for failure in self.failures[-FAILURES:]:
+            table.add_row(f"failed {failure}", "", "", "", style="red")
         return table
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ddray.errors import EnvironmentProblem
+from ddray.plan.datasets import resolve
 from ddray.plan.keys import short
 from ddray.plan.plan import Schedule, blocked_stages, runnable_jobs
 from ddray.plan.prepare import Prepared, Request, prepare
@@ -26,10 +27,12 @@ from ddray.run.stage import Surroundings, code_state
 from ddray.run.verdict import Verdicts
 from ddray.settings import Places
 from ddray.store.artifacts import Store
+from trainables.configs import DistillConfig, TrainConfig
 from trainables.data.cache import build as build_cache
 
 DONE, FAILED, INTERRUPTED = 0, 1, 130
 MIN_FREE_BYTES = 512 * 2**20
+"""Beside the artifacts: decoded data, tables, Ray's own files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +68,11 @@ def run_sweep(request: Request, how: How, places: Places) -> int:
     done = store.keys() & prepared.plan.stages.keys()
     done -= _damaged(store, results, done)
     schedule = Schedule(runnable_jobs(prepared.plan, done), done)
+    _decode(prepared, schedule, places)
     run_folder = places.runs / prepared.sweep.name / f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{os.getpid()}"
     interrupted = False
     if schedule.jobs:
-        _check_disk(places)
+        _check_disk(places, schedule)
         interrupted = _execute(prepared, schedule, how, places, run_folder)
     finished = _finish(prepared, results, store, how, places)
     code = INTERRUPTED if interrupted else FAILED if finished.failed or finished.blocked else DONE
@@ -76,6 +80,20 @@ def run_sweep(request: Request, how: How, places: Places) -> int:
     if schedule.jobs:
         _notify(prepared, code)
     return code
+
+
+def _decode(prepared: Prepared, schedule: Schedule, places: Places) -> None:
+    """Make sure of the data that jobs will read, before anything is started: here it costs nothing to fail."""
+    wanted = {
+        stage.config.dataset.name
+        for job in schedule.jobs.values()
+        for stage in job.stages
+        if isinstance(stage.config, DistillConfig | TrainConfig)
+    }
+    missing = sorted(name for name in wanted if not prepared.facts[name].decoded)
+    if missing:
+        _say(f"reading data: {', '.join(missing)}")
+        resolve(prepared.sweep, missing, places.data, places.cache, build_cache, read_all=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,8 +229,9 @@ def _summary(
         _say(f"{name}: nothing to do; {counts}")
     else:
         _say(f"{name}: {counts}")
+    with contextlib.suppress(FileNotFoundError):
+        sys.stdout.write((results.folder / "report.md").read_text() + "\n")
     sys.stdout.write(f"results: {results.folder}\n")
-    sys.stdout.write(f"report:  ddray report {name}\n")
 
 
 def _notify(prepared: Prepared, code: int) -> None:
@@ -287,12 +306,16 @@ def _check_home(places: Places) -> None:
         ) from error
 
 
-def _check_disk(places: Places) -> None:
-    free = shutil.disk_usage(places.home).free
-    if free < MIN_FREE_BYTES:
+def _check_disk(places: Places, schedule: Schedule) -> None:
+    """Refuse a disk that cannot hold what is to be computed."""
+    if "://" in places.store:
+        return
+    needed = MIN_FREE_BYTES + sum(stage.size for job in schedule.jobs.values() for stage in job.stages)
+    free = shutil.disk_usage(places.home if not Path(places.store).exists() else places.store).free
+    if free < needed:
         raise EnvironmentProblem(
-            f"home {places.home}: {free / 2**20:.0f} MiB free; expected at least {MIN_FREE_BYTES / 2**20:.0f} MiB. "
-            "Free some space, or set DDRAY_HOME and DDRAY_STORE to another disk."
+            f"store {places.store}: {free / 2**30:.1f} GiB free; expected about {needed / 2**30:.1f} GiB. "
+            "Free some space, narrow the sweep with --only, or set DDRAY_STORE to another disk."
         )
 
 

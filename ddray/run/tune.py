@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import logging
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -38,6 +39,7 @@ log = logging.getLogger(__name__)
 BOARD = "ddray-board"
 LOOK_AHEAD = 4
 SYNC_SECONDS = 0.5
+REACH_SECONDS = 5.0
 
 
 def execute(
@@ -296,6 +298,7 @@ def _start(sweep: str, address: str | None, cpus: int | None, gpus: int | None) 
         "namespace": f"ddray-{sweep}-{time.time_ns()}", "log_to_driver": False, "logging_level": logging.ERROR,
         "job_config": JobConfig(metadata={"ddray.sweep": sweep, "job_name": f"ddray sweep {sweep}"}),
     }  # fmt: skip
+    _reach(address)
     try:
         if address is not None:
             ray.init(address=address, **common)
@@ -311,6 +314,24 @@ def _start(sweep: str, address: str | None, cpus: int | None, gpus: int | None) 
             "or run in this process with --local."
         ) from error
     return nodes_of(node["Resources"] for node in ray.nodes() if node["Alive"])
+
+
+def _reach(address: str | None) -> None:
+    """Try the address ourselves first: Ray waits for minutes for a cluster that is not there.
+
+    Raises:
+        EnvironmentProblem: Nobody listens there.
+    """
+    if address is None or address == "auto":
+        return
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=REACH_SECONDS).close()
+    except (OSError, ValueError) as error:
+        raise EnvironmentProblem(
+            f"--address: no Ray cluster answers; got {address} ({error}); expected `auto` or the HOST:PORT that "
+            "`ray start --head` printed. Check it with `ray status`, or leave --address out to start Ray here."
+        ) from error
 
 
 def _dashboard() -> str:

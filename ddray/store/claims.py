@@ -57,10 +57,11 @@ class Claim:
     def holder(self) -> dict[str, Any] | None:
         """Who holds the claim: ``host``, ``pid``, ``heartbeat`` (seconds since the epoch), ``token``."""
         try:
-            holder: dict[str, Any] = json.loads(self.files.read(self.path))
+            holder = json.loads(self.files.read(self.path))
         except (FileNotFoundError, ValueError):
             return None
-        return holder
+        readable = isinstance(holder, dict) and isinstance(holder.get("heartbeat"), int | float)
+        return holder if readable else None
 
     def _content(self) -> bytes:
         claim = {"host": socket.gethostname(), "pid": os.getpid(), "heartbeat": time.time(), "token": self.token}
@@ -68,7 +69,7 @@ class Claim:
 
 
 def _alive(holder: dict[str, Any]) -> bool:
-    if time.time() - float(holder.get("heartbeat", 0)) > EXPIRES_SECONDS:
+    if time.time() - holder["heartbeat"] > EXPIRES_SECONDS:
         return False
     if holder.get("host") != socket.gethostname():
         return True
@@ -76,6 +77,6 @@ def _alive(holder: dict[str, Any]) -> bool:
         os.kill(int(holder.get("pid", 0)), 0)  # asks only whether the process exists
     except ProcessLookupError:
         return False
-    except (PermissionError, ValueError):
+    except (PermissionError, ValueError, TypeError, OverflowError):
         pass
     return True

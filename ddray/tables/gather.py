@@ -6,11 +6,13 @@ none.
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import json
 import logging
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -135,7 +137,8 @@ def collect(plan: Plan, sweep: Sweep, store: Store, folder: Path) -> Coverage:
                     piece = Piece(sweep.name)
             writer.write_table(piece.table())
 
-    _replace(folder / MEASUREMENTS_FILE, write)
+    with _no_cycle_search():
+        _replace(folder / MEASUREMENTS_FILE, write)
     coverage = Coverage(
         sweep.name, sweep.digest, tally.points, tally.evaluations, tally.methods,
         [
@@ -148,6 +151,18 @@ def collect(plan: Plan, sweep: Sweep, store: Store, folder: Path) -> Coverage:
     content = json.dumps(asdict(coverage), sort_keys=True, indent=1, ensure_ascii=False) + "\n"
     _replace(folder / COVERAGE_FILE, lambda temporary: temporary.write_text(content, encoding="utf-8"))
     return coverage
+
+
+@contextlib.contextmanager
+def _no_cycle_search() -> Iterator[None]:
+    """Parsed JSON has no cycles, and looking for them among a large plan's objects took a tenth of the time."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
 
 
 def _replace(target: Path, write: Callable[[Path], object]) -> None:

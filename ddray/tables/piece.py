@@ -38,8 +38,8 @@ class Template:
     columns: dict[str, list[Any]]
     rest: list[dict[str, Any]] | None
     """Per row, what has no column and goes to ``param_json``; None when there is nothing of that kind."""
-    suffixes: list[bytes]
-    """Per row, what makes its ``row_id`` within the evaluation."""
+    hashes: NDArray[np.uint64]
+    """(rows, 2): per row, a 128-bit hash of what tells it from the evaluation's other rows."""
     positions: NDArray[np.int64]
     """0 to len(rows)."""
 
@@ -83,16 +83,16 @@ class Piece:
         self._params: list[str | None] = []
         self._stages: list[tuple[Any, ...]] = []
         self._point_of_stage: list[int] = []
+        self._stage_hashes: list[bytes] = []
         self._stage_of_added: list[int] = []
         self._added: list[Template] = []
         self._measured: dict[str, list[Any]] = {}
         self._own_params: dict[int, str] = {}
-        self._row_ids: list[str] = []
+        self._length = 0
         self._hash = ""
-        self._prefix = b""
 
     def __len__(self) -> int:
-        return len(self._row_ids)
+        return self._length
 
     def begin_point(self, point: str, values: tuple[Any, ...], param: str | None) -> None:
         """A point: its hash, the values of ``POINT``, its ``param_json``."""
@@ -106,7 +106,7 @@ class Piece:
         """A stage of the point: the values of ``PROVENANCE``, and what became of it."""
         self._stages.append((key, *provenance, status, note))
         self._point_of_stage.append(len(self._points) - 1)
-        self._prefix = f"{self._hash} {kind} ".encode()
+        self._stage_hashes.append(_hash128(f"{self._hash} {kind}"))
 
     def add(self, numbers: Numbers) -> None:
         """Numbers of the stage."""
@@ -116,8 +116,6 @@ class Piece:
             self._measured[name] = [None] * before
         for name, column in self._measured.items():
             column.extend(measured[name] if name in measured else [None] * count)
-        prefix, sha256 = self._prefix, hashlib.sha256
-        self._row_ids.extend([sha256(prefix + suffix).hexdigest()[:32] for suffix in template.suffixes])
         self._added.append(template)
         self._stage_of_added.append(len(self._stages) - 1)
         if template.rest is not None:
@@ -125,6 +123,7 @@ class Piece:
             for index, rest in enumerate(template.rest):
                 if rest:
                     self._own_params[before + index] = canonical({**point, **rest})
+        self._length += count
 
     def table(self) -> pa.Table:
         """The rows added so far."""
@@ -138,7 +137,7 @@ class Piece:
         common, index = self._common()
         columns |= {name: _array(name, values).take(index) for name, values in common.items()}
         columns |= {name: _array(name, values) for name, values in self._measured.items()}
-        columns["row_id"] = pa.array(self._row_ids, pa.string())
+        columns["row_id"] = self._row_ids(stage)
         columns["sweep"] = pa.DictionaryArray.from_arrays(np.zeros(len(self), dtype=np.int32), pa.array([self.sweep]))
         columns["schema_version"] = pa.array(np.full(len(self), SCHEMA_VERSION, dtype=np.int32))
         columns["param_json"] = self._param_json(pa.array(point))
@@ -149,6 +148,14 @@ class Piece:
             ],
             schema=MEASUREMENTS,
         )
+
+    def _row_ids(self, stage: NDArray[np.int64]) -> pa.Array:
+        """Hash of (point, kind of stage) xor hash within the evaluation, as 32 hexadecimal characters."""
+        of_stage = np.frombuffer(b"".join(self._stage_hashes), dtype=np.uint64).reshape(-1, 2)
+        within = [template.hashes for template in self._added] or [np.empty((0, 2), dtype=np.uint64)]
+        text = (of_stage[stage] ^ np.concatenate(within)).tobytes().hex().encode()
+        offsets = np.arange(0, len(text) + 1, 32, dtype=np.int32)
+        return pa.StringArray.from_buffers(len(offsets) - 1, pa.py_buffer(offsets), pa.py_buffer(text))
 
     def _common(self) -> tuple[dict[str, list[Any]], pa.Array]:
         """Columns of all templates used here, one after the other, and each row's place in them."""
@@ -185,8 +192,13 @@ def _template(rows: list[dict[str, Any]], classes: tuple[int, ...] | None) -> Te
         columns["class_id"] = [None if position is None else classes[position] for position in columns["class_id"]]
     unknown = used.difference(COMMON)
     rest = [{name: row[name] for name in unknown if row.get(name) is not None} for row in rows] if unknown else None
-    suffixes = []
+    hashes = []
     for index in range(len(rows)):
         told = {name: columns[name][index] for name in _TELLING if name in columns and columns[name][index] is not None}
-        suffixes.append(canonical({**told, **(rest[index] if rest else {})}).encode())
-    return Template(rows, columns, rest, suffixes, np.arange(len(rows)))
+        hashes.append(_hash128(canonical({**told, **(rest[index] if rest else {})})))
+    packed = np.frombuffer(b"".join(hashes), dtype=np.uint64).reshape(-1, 2)
+    return Template(rows, columns, rest, packed, np.arange(len(rows)))
+
+
+def _hash128(text: str) -> bytes:
+    return hashlib.sha256(text.encode()).digest()[:16]

@@ -128,8 +128,10 @@ def test_nothing_finished_is_lost_when_the_driver_is_killed(
     with workspace.start("sweep", path, "--cpus", "1", "--no-mlflow") as running:
         # one is finished, the other is under way
         running.until(
-            lambda: sum(map(workspace.store.has, (stage.key for stage in both))) == 1
-            and all(workspace.checkpoints(stage.lineage) for stage in both)
+            lambda: (
+                sum(map(workspace.store.has, (stage.key for stage in both))) == 1
+                and all(workspace.checkpoints(stage.lineage) for stage in both)
+            )
         )
         running.send(signal.SIGKILL)
         running.wait()

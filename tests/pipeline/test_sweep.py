@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -46,7 +47,7 @@ def test_sweep_computes_everything_and_a_second_run_nothing(workspace: Workspace
     first = workspace.run("sweep", path, "--local", "--no-mlflow")
     assert first.code == 0, first.err
     assert "4 of 4 points done" in first.err
-    assert first.out.splitlines() == [f"results: {workspace.results('tiny').folder}", "report:  ddray report tiny"]
+    assert f"results: {workspace.results('tiny').folder}" in first.out.splitlines()
     assert coverage(workspace, "tiny") == {"planned": 4, "done": 4, "failed": 0, "blocked": 0, "pending": 0}
     assert statuses(workspace, "tiny") == {"random": {"ok"}, "dm": {"ok"}}
     rows = parquet.read_table(workspace.results("tiny").measurements).to_pylist()
@@ -118,7 +119,7 @@ def test_a_failure_is_forgotten_once_the_stage_succeeds(workspace: Workspace) ->
     path = workspace.tiny()
     prepared = workspace.prepare(path)
     (dm,) = stages(prepared, "distill", method="dm")
-    broken = _damage_data(workspace)
+    repair = _damage_data(workspace)
     ran = workspace.run("sweep", path, "--local", "--no-mlflow")
     assert ran.code == 1, ran.err
     assert dm.key in workspace.store.failures()
@@ -126,7 +127,7 @@ def test_a_failure_is_forgotten_once_the_stage_succeeds(workspace: Workspace) ->
     key = dm.key[:12]
     assert workspace.run("debug", key).code == 1
 
-    broken()
+    repair()
     repaired = workspace.run("debug", key)
     assert (repaired.code, "succeeded" in repaired.out) == (0, True)
     before = workspace.manifests()
@@ -154,8 +155,8 @@ def test_damage_is_reported_put_aside_and_mended(workspace: Workspace, kind: str
     assert workspace.run("sweep", path, "--local", "--no-mlflow").code == 0
     table, payloads = workspace.table("tiny"), workspace.payloads()
     stage = stages(workspace.prepare(path), kind, method="dm")[0]
-    file = next(iter(sorted(workspace.store.open(stage.key).folder.glob("[!m]*.safetensors")))) if kind != "accuracy" \
-        else workspace.store.open(stage.key).folder / "metrics.json"  # fmt: skip
+    name = {"distill": "set.safetensors", "train": "signals.safetensors", "accuracy": "metrics.json"}[kind]
+    file = workspace.store.open(stage.key).folder / name
     content = bytearray(file.read_bytes())
     content[-1] ^= 1
     file.write_bytes(bytes(content))
@@ -195,7 +196,7 @@ def test_wrong_requests_start_nothing(workspace: Workspace) -> None:
     assert not Path(workspace.places.store).exists()
 
 
-def _damage_data(workspace: Workspace) -> "object":
+def _damage_data(workspace: Workspace) -> Callable[[], object]:
     """Make the decoded digits unreadable without it showing in their sizes; returns how to undo it."""
     (file,) = workspace.places.cache.glob("data/digits-*/train_images.npy")
     before = file.read_bytes()

@@ -95,7 +95,9 @@ def test_rows_carry_the_identity_of_their_point(tiny: Any, tmp_path: Path) -> No
     assert row["ratio"] == pytest.approx(2 / 124, rel=0.2)
     assert set(json.loads(row["param_json"])) == {"settings", "unpublished"}
     (full,) = rows_of(tmp_path / "r", method="full", seed=0, metric="test_acc")
-    assert [full[name] for name in ("ipc", "distill_iters", "distilled_hash", "distill_seed", "budget_fraction")] == [None] * 5
+    assert [full[name] for name in ("ipc", "distill_iters", "distilled_hash", "distill_seed", "budget_fraction")] == [
+        None
+    ] * 5
 
 
 def test_hashes_tell_contents_apart(tiny: Any, tmp_path: Path) -> None:
@@ -131,9 +133,10 @@ def test_costs_and_provenance_come_from_the_manifests(tiny: Any, tmp_path: Path)
 def test_classes_are_named_by_the_data_set(tmp_path: Path) -> None:
     text = """
     ddray: 1
-    grids: {g: {protocol: quick, axes: {method: [random], dataset: [digits], ipc: [1], num_classes: [3], class_draw: [1]}}}
+    defaults: {protocol: quick}
+    grids: {g: {axes: {method: [random], dataset: [digits], ipc: [1], num_classes: [3], class_draw: [1]}}}
     """
-    sweep, plan, store = world = b.world(tmp_path, text)
+    _, plan, store = world = b.world(tmp_path, text)
     b.fill(store, plan)
     gather(world, tmp_path / "r")
     config = b.stage_of(plan.chains[0], "train").config
@@ -223,7 +226,9 @@ def test_what_this_version_cannot_compute_is_blocked(tmp_path: Path) -> None:
         evaluations: {privacy: {}}
     """
     _, plan, store = world = b.world(tmp_path, text)
-    unavailable = {stage.kind: stage.unavailable for chain in plan.chains for stage in chain.stages if stage.unavailable}
+    unavailable = {
+        stage.kind: stage.unavailable for chain in plan.chains for stage in chain.stages if stage.unavailable
+    }
     if set(unavailable) != {"train", "privacy"}:
         pytest.skip("NOT RUN: this version computes more than the test knows of")
     b.fill(store, plan)

@@ -79,7 +79,10 @@ def test_a_row_like_the_papers_may_be_compared() -> None:
     ("change", "reason"),
     [
         ({"protocol": "quick"}, "protocol quick"),
-        ({"protocol": "paper2023*", "param": {"protocol_changes": {"epochs": 5}}}, "protocol paper2023* (epochs changed)"),
+        (
+            {"protocol": "paper2023*", "param": {"protocol_changes": {"epochs": 5}}},
+            "protocol paper2023* (epochs changed)",
+        ),
         ({"budget_fraction": 0.05}, "budget 5 %"),
         ({"budget_fraction": None}, "no published number of iterations"),
         ({"init": "noise"}, "init noise"),

@@ -1,0 +1,90 @@
+"""Shares that pack, requests that win by how specific they are, estimates that grow with the work."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ddray.plan.resources import DISTILL, NETWORK, SHARES, convnet3_gflop, requested, share, work
+from trainables.configs import KINDS
+from trainables.methods import METHODS
+
+ASKED = st.tuples(
+    st.sampled_from([kind for kind in KINDS if kind != "accuracy"]), st.sampled_from([*METHODS, "unheard_of"]),
+    st.sampled_from(sorted(NETWORK)), st.sampled_from([8, 28, 32, 64]), st.sampled_from([2, 10, 100, 200]),
+    st.none() | st.integers(1, 5000),
+)  # fmt: skip
+
+
+@dataclass
+class Asks:
+    cpus: float | None = None
+    gpu: float | None = None
+
+
+@given(ASKED)
+def test_shares_are_powers_of_two_of_a_card(asked: Any) -> None:
+    kind, method, *_ = asked
+    if (kind, method) == ("distill", "random"):
+        assert share(*asked) == 0, "drawing images needs no card"
+    else:
+        assert share(*asked) in SHARES
+
+
+@given(ASKED, ASKED)
+def test_more_images_never_ask_for_less(one: Any, two: Any) -> None:
+    kind, method, architecture, size, classes, ipc = one
+    more = (kind, method, architecture, max(size, two[3]), max(classes, two[4]), max(ipc or 0, two[5] or 0))
+    smaller, larger = share(kind, method, architecture, size, classes, ipc or 0), share(*more)
+    assert smaller is not None
+    assert larger is not None
+    assert smaller <= larger
+
+
+def test_an_unknown_method_takes_a_card_and_accuracy_that_of_its_job() -> None:
+    assert share("distill", "unheard_of", "convnet3", 32, 10, 1) == 1
+    assert share("accuracy", "dm", "convnet3", 32, 10, 1) is None
+    assert set(DISTILL) <= set(METHODS)
+    assert set(DISTILL) == set(METHODS) - {"full"}
+
+
+def test_requests_by_how_specific_they_are() -> None:
+    requests = {
+        "distill": Asks(cpus=2, gpu=0.5),
+        "dm": Asks(gpu=0.25),
+        "distill.dm": Asks(cpus=3),
+        "train": Asks(cpus=4),
+    }
+    assert requested(requests, "distill", "dm", 1.0) == (3, 0.25)
+    assert requested(requests, "distill", "random", 0.0) == (2, 0.5)
+    assert requested(requests, "experts", "dm", 1.0) == (1, 0.25), "a method's entry is for the stages it owns"
+    assert requested(requests, "train", "dm", 0.125) == (4, 0.125)
+    assert requested(requests, "robustness", "dm", 0.125) == (1, 0.125)
+    assert requested({"distill": Asks(gpu=0)}, "distill", "dm", 1.0) == (1, 0), "0 is an answer"
+
+
+SIZES = st.fixed_dictionaries({
+    "gflop": st.floats(0.001, 10), "num_classes": st.integers(2, 200), "ipc": st.integers(1, 100),
+    "iterations": st.integers(1, 10**5), "batch_real": st.integers(1, 512), "images": st.integers(1, 10**5),
+    "steps": st.integers(1, 10**5), "batch": st.integers(1, 512), "test_images": st.integers(1, 10**4),
+})  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@given(sizes=SIZES, data=st.data())
+def test_estimates_are_positive_and_grow(kind: str, sizes: dict[str, Any], data: st.DataObject) -> None:
+    before = work(kind, **sizes)
+    assert before > 0
+    grown = data.draw(st.sampled_from(sorted(sizes)))
+    assert work(kind, **{**sizes, grown: sizes[grown] * 2}) >= before
+
+
+def test_work_of_a_network() -> None:
+    # ConvNet3 on 32 px, 3 channels: 3 convolutions of 9 weights per pair of channels at 32, 16 and 8 px
+    by_hand = 2 * 9 * (3 * 128 * 1024 + 128 * 128 * 256 + 128 * 128 * 64) / 1e9
+    assert convnet3_gflop(32, 3) == pytest.approx(by_hand)
+    assert convnet3_gflop(32, 1) < convnet3_gflop(32, 3) < convnet3_gflop(64, 3)
