@@ -103,7 +103,7 @@ def debug_stage(places: Places, key: str, *, pdb: bool) -> int:
     sys.stderr.write(f"running {spec['label']} ({short(full)}) here\n")
     try:
         with Heart("debug", Board().tick) as heart:
-            run_stage(spec, store, surroundings, heart, cpus=float(spec.get("cpus", 1)), share=0.0)
+            run_stage(spec, store, surroundings, heart, cpus=float(spec.get("cpus", 1)), share=1.0)
     except Busy:
         holder = store.claim(full).holder() or {}
         sys.stderr.write(f"process {holder.get('pid')} on {holder.get('host')} is computing it; try again later\n")

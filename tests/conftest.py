@@ -8,7 +8,7 @@ from pathlib import Path
 
 import hypothesis
 import pytest
-from workspace import Workspace
+from workspace import SHARING, Swept, Workspace, places_in
 
 # A shared machine makes single examples slow; the suite's own timeout catches what hangs.
 hypothesis.settings.register_profile("ddray", deadline=None)
@@ -40,3 +40,14 @@ def workspace(tmp_path: Path, digits_cache: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.delenv("DDRAY_DATA", raising=False)
     shutil.copytree(digits_cache, Path(os.environ["DDRAY_CACHE"]))
     return Workspace(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def on_ray(tmp_path_factory: pytest.TempPathFactory, digits_cache: Path) -> Swept:
+    """A sweep on a Ray with one logical GPU, whose jobs ask for a half or a quarter of it."""
+    with places_in(tmp_path_factory.mktemp("ray"), digits_cache) as workspace:
+        path = workspace.write("sharing", SHARING)
+        ran = workspace.spawn("sweep", path, "--cpus", "4", "--gpus", "1", "--no-mlflow")
+        assert ran.code == 0, ran.err
+        assert "5 of 5 points done" in ran.err
+        return workspace.swept("sharing")

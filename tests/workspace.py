@@ -6,6 +6,7 @@ import contextlib
 import io
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from ddray.plan.prepare import Prepared, Request, prepare
 from ddray.results import Results, results_of
 from ddray.settings import Places, places
 from ddray.store.artifacts import Store
+from ddray.store.manifest import Manifest
 
 TINY = """
 ddray: 1
@@ -36,6 +38,22 @@ grids:
     settings: {dm: {iterations: ITERATIONS, batch_real: 8, width: 8, norm: instance, lr_img: LR}}
 """
 """Two classes of small images, a narrow matching network: seconds, and every part of a real sweep."""
+
+SHARING = """
+ddray: 1
+resources: {dm: {gpu: 0.5}, train: {gpu: 0.25}, random: {gpu: 0.25}}
+defaults:
+  protocol: quick
+  train: {epochs: 2}
+  axes: {dataset: [digits], architecture: [convnet3], num_classes: [2], ipc: [1], init: [real]}
+grids:
+  dm:
+    axes: {method: [dm], distill_seed: [0, 1, 2]}
+    settings: {dm: {iterations: 300, batch_real: 8, width: 8, norm: instance}}
+  random:
+    axes: {method: [random], seed: [0, 1]}
+"""
+"""Jobs of three shapes, and more of them than one card takes at once."""
 
 LOG_COMMITS = """
 import json, os, sys
@@ -64,6 +82,15 @@ class Ran:
     code: int
     out: str
     err: str
+
+
+@dataclass(frozen=True)
+class Swept:
+    """What a finished sweep left: payload digests and manifests by key, the table of measurements."""
+
+    payloads: dict[str, dict[str, str]]
+    manifests: dict[str, Manifest]
+    table: Any
 
 
 class Running:
@@ -102,6 +129,18 @@ class Running:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait(30)
+
+
+@contextlib.contextmanager
+def places_in(folder: Path, cache: Path) -> Iterator[Workspace]:
+    """A workspace outside any one test, for what several share."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("HOME", "STORE", "CACHE"):
+            patch.setenv(f"DDRAY_{name}", str(folder / name.lower()))
+        for name in ("DDRAY_DATA", "RAY_ADDRESS"):
+            patch.delenv(name, raising=False)
+        shutil.copytree(cache, folder / "cache")
+        yield Workspace(folder)
 
 
 class Workspace:
@@ -208,6 +247,12 @@ class Workspace:
     def checkpoints(self, lineage: str) -> list[int]:
         """Iterations of the checkpoints of one path."""
         return self.store.checkpoints(lineage).done()
+
+    def swept(self, name: str) -> Swept:
+        """Everything at once, to compare with later."""
+        store = self.store
+        manifests = {key: store.manifest(key) for key in sorted(store.keys())}
+        return Swept(self.payloads(), manifests, self.table(name))
 
     def table(self, name: str) -> Any:
         """What must be equal of a sweep's measurements when it is computed twice."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import socket
 import threading
 import time
@@ -339,7 +340,11 @@ def _dashboard() -> str:
     from ray._private.worker import get_dashboard_url  # Ray has no public name for it
 
     url = get_dashboard_url()
-    return f"http://{url}" if url else ""
+    if not url:
+        return ""
+    # Ray guards its own servers with a token, since whoever reaches them can run code.
+    guarded = os.environ.get("RAY_AUTH_MODE", "").lower() == "token"
+    return f"http://{url}" + (" (it asks for a token: `ray get-auth-token` prints it)" if guarded else "")
 
 
 def _refuse_impossible(schedule: Schedule, nodes: list[Node]) -> None:

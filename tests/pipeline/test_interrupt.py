@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-import shutil
 import signal
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-from workspace import LOG_COMMITS, Running, Workspace, stages
+from workspace import LOG_COMMITS, Running, Swept, Workspace, places_in, stages
 
 from ddray.plan.pipeline import Stage
 
@@ -23,27 +21,16 @@ SEEN = 100
 STOP_SECONDS = 25
 
 
-@dataclass(frozen=True)
-class Finished:
-    """A sweep that nobody disturbed."""
-
-    payloads: dict[str, dict[str, str]]
-    table: Any
-
-
-def undisturbed(folder: Path, cache: Path, **sweep: Any) -> Finished:
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("HOME", "STORE", "CACHE"):
-            patch.setenv(f"DDRAY_{name}", str(folder / name.lower()))
-        shutil.copytree(cache, folder / "cache")
-        workspace = Workspace(folder)
+def undisturbed(folder: Path, cache: Path, **sweep: Any) -> Swept:
+    """The sweep as it is when nobody interferes."""
+    with places_in(folder, cache) as workspace:
         ran = workspace.run("sweep", workspace.tiny(**sweep), "--local", "--no-mlflow")
         assert ran.code == 0, ran.err
-        return Finished(workspace.payloads(), workspace.table("tiny"))
+        return workspace.swept("tiny")
 
 
 @pytest.fixture(scope="module")
-def long(tmp_path_factory: pytest.TempPathFactory, digits_cache: Path) -> Finished:
+def long(tmp_path_factory: pytest.TempPathFactory, digits_cache: Path) -> Swept:
     return undisturbed(tmp_path_factory.mktemp("long"), digits_cache, iterations=ITERATIONS)
 
 
@@ -80,7 +67,7 @@ def stopped(running: Running, number: signal.Signals, *, group: bool) -> None:
     assert "Traceback" not in ran.err
 
 
-def check_continues(workspace: Workspace, path: Path, stage: Stage, expected: Finished, steps: list[int]) -> None:
+def check_continues(workspace: Workspace, path: Path, stage: Stage, expected: Swept, steps: list[int]) -> None:
     """The checkpoint is there, and running again takes the steps that are left and no others."""
     done = workspace.checkpoints(stage.lineage)[-1]
     assert SEEN <= done < ITERATIONS
@@ -94,7 +81,7 @@ def check_continues(workspace: Workspace, path: Path, stage: Stage, expected: Fi
 
 
 def test_sigterm_checkpoints_and_the_same_command_continues(
-    workspace: Workspace, long: Finished, steps: list[int]
+    workspace: Workspace, long: Swept, steps: list[int]
 ) -> None:
     path = workspace.tiny(iterations=ITERATIONS)
     stage = distillation(workspace, path)
@@ -106,7 +93,7 @@ def test_sigterm_checkpoints_and_the_same_command_continues(
 
 @pytest.mark.ray
 def test_sigint_on_ray_checkpoints_and_the_same_command_continues(
-    workspace: Workspace, long: Finished, steps: list[int]
+    workspace: Workspace, long: Swept, steps: list[int]
 ) -> None:
     """Ctrl-C reaches everything the terminal started, workers too; they must live long enough to save."""
     path = workspace.tiny(iterations=ITERATIONS)

@@ -1,0 +1,159 @@
+"""`ddray status`, `show`, `debug`: what a person is told about a store."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from workspace import Workspace
+
+from ddray.store.manifest import Manifest
+
+KEYS = ["abc1" + "0" * 60, "abc2" + "0" * 60]
+
+
+def finished(workspace: Workspace, key: str, **other: Any) -> None:
+    store = workspace.store
+    with store.writing() as folder:
+        (folder / "facts.json").write_text("{}")
+        values: dict[str, Any] = {"config": {"ipc": 10}, "inputs": {"set": "ff" * 32}, **other}
+        manifest = Manifest(
+            key=key, kind="train", version=1, label="train dm digits", files={}, provenance={"host": "there"}, **values
+        )
+        store.commit(folder, manifest)
+
+
+def failed(workspace: Workspace, key: str, **other: Any) -> None:
+    failure = {
+        "label": "distill dm digits", "kind": "distill", "cause": "StageFailure: the loss is nan",
+        "traceback": "Traceback (most recent call last):\n  boom\n", "config": {"ipc": 10}, "inputs": {}, **other,
+    }  # fmt: skip
+    workspace.store.record_failure(key, failure)
+
+
+def running(workspace: Workspace, sweep: str, run: str, pid: int | None, age: float = 0.0) -> None:
+    path = workspace.places.runs / sweep / run / "status.json"
+    path.parent.mkdir(parents=True)
+    job = {"label": "distill dm digits", "done": 30, "total": 100, "unit": "it", "seconds": 65.0}
+    status = {"pid": pid, "jobs": {"total": 9, "done": 4}, "running": [job], "eta": 3700.0}
+    path.write_text(json.dumps(status))
+    os.utime(path, (time.time() - age,) * 2)
+
+
+def test_show_a_finished_stage(workspace: Workspace) -> None:
+    finished(workspace, KEYS[0])
+    shown = workspace.run("show", "ABC1")
+    assert shown.code == 0, shown.err
+    for part in (
+        KEYS[0],
+        "finished: train dm digits",
+        "set: ffffffffffff",
+        "facts.json  2 bytes",
+        '"ipc": 10',
+        "there",
+    ):
+        assert part in shown.out
+    facts = json.loads(workspace.run("show", KEYS[0], "--json").out)
+    assert (facts["key"], facts["failure"], facts["claim"]) == (KEYS[0], None, None)
+    assert facts["manifest"]["inputs"] == {"set": "ff" * 32}
+
+
+def test_show_a_failed_stage_and_who_computes_it_now(workspace: Workspace) -> None:
+    failed(workspace, KEYS[0])
+    claim = workspace.store.claim(KEYS[0])
+    claim.acquire()
+    shown = workspace.run("show", "abc")
+    assert shown.code == 0, shown.err
+    for part in ("failed: distill dm digits", "cause: StageFailure: the loss is nan", "boom", "ddray debug abc1"):
+        assert part in shown.out
+    assert f"claimed by process {os.getpid()}" in shown.out
+
+
+@pytest.mark.parametrize("command", ["show", "debug"])
+def test_keys_that_cannot_be_found(workspace: Workspace, command: str) -> None:
+    ran = workspace.run(command, "abc")
+    assert (ran.code, "there is no store here yet" in ran.err) == (2, True)
+    finished(workspace, KEYS[0])
+    failed(workspace, KEYS[1])
+    ran = workspace.run(command, "abc")
+    assert (ran.code, "abc: 2 keys begin so (abc100000000, abc200000000" in ran.err) == (2, True)
+    ran = workspace.run(command, "fff")
+    assert (ran.code, "no finished or failed stage has a key that begins so" in ran.err) == (2, True)
+
+
+def test_a_damaged_manifest_is_said_not_shown(workspace: Workspace) -> None:
+    finished(workspace, KEYS[0])
+    (workspace.store.open(KEYS[0]).folder / "manifest.json").write_text("{")
+    ran = workspace.run("show", "abc1")
+    assert (ran.code, "is damaged" in ran.err, "Traceback" in ran.err) == (2, True, False)
+
+
+def test_debug_says_when_there_is_nothing_to_debug(workspace: Workspace) -> None:
+    finished(workspace, KEYS[0])
+    ran = workspace.run("debug", "abc1")
+    assert (ran.code, "is finished already: train dm digits" in ran.out) == (0, True)
+
+
+def test_debug_shows_the_traceback_and_gives_the_claim_back(workspace: Workspace) -> None:
+    failed(workspace, KEYS[0])  # its configuration is not one of a distillation
+    ran = workspace.run("debug", "abc1")
+    assert ran.code == 1
+    assert "Traceback" in ran.err
+    assert "ValidationError" in ran.err
+    assert workspace.store.claim(KEYS[0]).holder() is None
+    failure = workspace.store.failure(KEYS[0])
+    assert failure is not None
+    assert failure["cause"] == "StageFailure: the loss is nan", "what the sweep recorded stays"
+
+
+def test_debug_leaves_a_stage_alone_that_is_being_computed(workspace: Workspace) -> None:
+    failed(workspace, KEYS[0])
+    claim = workspace.store.claim(KEYS[0])
+    claim.acquire()
+    ran = workspace.run("debug", "abc1")
+    assert (ran.code, f"process {os.getpid()} on" in ran.err, "Traceback" in ran.err) == (1, True, False)
+
+
+def test_status_of_nothing(workspace: Workspace) -> None:
+    ran = workspace.run("status")
+    assert (ran.code, "no sweep was run here yet" in ran.out) == (0, True)
+    assert workspace.run("status", "--json").out == "[]\n"
+    ran = workspace.run("status", "unknown")
+    assert (ran.code, "unknown: was never run" in ran.err) == (2, True)
+    assert not Path(workspace.places.store).exists(), "looking creates nothing"
+
+
+def test_status_of_a_running_sweep(workspace: Workspace) -> None:
+    running(workspace, "mine", "20260101T000000-1", None)
+    running(workspace, "mine", "20260102T000000-2", os.getpid())
+    running(workspace, "mine", "20260103T000000-3", None)
+    ran = workspace.run("status", "mine")
+    assert ran.code == 0, ran.err
+    for part in (f"running (process {os.getpid()}): 4 of 9 jobs, about 1 h 1 min left", "distill dm digits 30/100 it"):
+        assert part in ran.out
+    assert workspace.run("status", "sweeps/mine.yaml").out == ran.out, "by path as well"
+    (facts,) = json.loads(workspace.run("status", "--json").out)
+    assert facts["running"]["jobs"] == {"total": 9, "done": 4}
+
+
+def test_status_of_a_sweep_that_ended_without_a_word(workspace: Workspace) -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    running(workspace, "killed", "20260101T000000-1", ended.pid)
+    running(workspace, "long_ago", "20260101T000000-1", os.getpid(), age=3600)  # the number lives on in another process
+    assert "running" not in workspace.run("status").out
+
+
+def test_status_counts_points(workspace: Workspace) -> None:
+    path = workspace.tiny()
+    assert workspace.run("sweep", path, "--local", "--no-mlflow", "--only", "method=random").code == 0
+    ran = workspace.run("status", "tiny")
+    assert "points: 2 of 4 done, 0 failed, 0 blocked" in ran.out
+    assert "running" not in ran.out
+    assert str(workspace.results("tiny").folder) in ran.out

@@ -1,0 +1,66 @@
+"""A share of a card becomes a limit on this process's memory: Ray's fractions alone are bookkeeping."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from workspace import Workspace, stages
+
+from ddray.plan.plan import make_job
+from ddray.run.board import Board
+from ddray.run.local import run_one
+from ddray.run.stage import Surroundings
+from trainables import device
+
+
+@pytest.fixture
+def limits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """A machine that has a card, as far as torch's own functions say; collects the limits it is given."""
+    given: list[float] = []
+    answers: dict[str, Callable[..., Any]] = {
+        "is_available": lambda: True,
+        "is_initialized": lambda: True,
+        "set_per_process_memory_fraction": lambda fraction, device=None: given.append(fraction),
+        "reset_peak_memory_stats": lambda *_: None,
+        "max_memory_allocated": lambda *_: 0,
+        "empty_cache": lambda: None,
+        "get_device_name": lambda *_: "a card",
+    }
+    for name, answer in answers.items():
+        monkeypatch.setattr(torch.cuda, name, answer)
+    return given
+
+
+@pytest.mark.parametrize("share", [1.0, 0.5, 0.25, 0.125])
+def test_the_share_is_the_limit(limits: list[float], share: float) -> None:
+    device.prepare("cuda", 1, share)
+    assert limits == [share]
+    device.reset()
+    assert limits == [share, 1.0], "the next job in this process starts without it"
+
+
+def test_no_share_is_no_limit(limits: list[float]) -> None:
+    device.prepare("cuda", 1, None)
+    assert limits == [1.0]
+    device.prepare("cpu", 1, None)
+    assert limits == [1.0], "on a CPU nothing is capped"
+    device.reset()
+
+
+@pytest.mark.parametrize("share, expected", [(0.25, 0.25), (0.0, 1.0)])
+def test_a_job_caps_itself_at_what_it_was_given(
+    workspace: Workspace, limits: list[float], share: float, expected: float
+) -> None:
+    """The stage itself fails (there is no card); its limit was set before it began."""
+    stage = stages(workspace.prepare(workspace.tiny(resources=f"{{distill: {{gpu: {share}}}}}")), "distill")[0]
+    assert stage.share == share
+    places = workspace.places
+    surroundings = Surroundings(places.store, str(places.data), str(places.cache), {})
+    job = make_job([stage], 1)
+    outcome = run_one(job, surroundings, Board(), threading.Event())
+    assert limits[0] == expected
+    assert outcome.done or outcome.failed
