@@ -52,8 +52,11 @@ grids:
     settings: {dm: {iterations: 300, batch_real: 8, width: 8, norm: instance}}
   random:
     axes: {method: [random], seed: [0, 1]}
+  diverges:
+    axes: {method: [dm], ipc: [2]}
+    settings: {dm: {iterations: 3, batch_real: 8, width: 8, norm: instance, lr_img: 1.0e+30}}
 """
-"""Jobs of three shapes, and more of them than one card takes at once."""
+"""Jobs of three shapes, more of them than one card takes at once, and one that fails."""
 
 LOG_COMMITS = """
 import json, os, sys
@@ -86,10 +89,11 @@ class Ran:
 
 @dataclass(frozen=True)
 class Swept:
-    """What a finished sweep left: payload digests and manifests by key, the table of measurements."""
+    """What a finished sweep left, by key: payload digests, manifests, causes of failures; and its table."""
 
     payloads: dict[str, dict[str, str]]
     manifests: dict[str, Manifest]
+    failures: dict[str, str]
     table: Any
 
 
@@ -252,7 +256,8 @@ class Workspace:
         """Everything at once, to compare with later."""
         store = self.store
         manifests = {key: store.manifest(key) for key in sorted(store.keys())}
-        return Swept(self.payloads(), manifests, self.table(name))
+        failures = {key: (store.failure(key) or {})["cause"] for key in sorted(store.failures())}
+        return Swept(self.payloads(), manifests, failures, self.table(name))
 
     def table(self, name: str) -> Any:
         """What must be equal of a sweep's measurements when it is computed twice."""

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ddray.errors import EnvironmentProblem
+from ddray.errors import DdrayError, EnvironmentProblem
 from ddray.plan.datasets import resolve
 from ddray.plan.keys import short
 from ddray.plan.plan import Schedule, blocked_stages, runnable_jobs
@@ -171,7 +171,11 @@ def rebuild(prepared: Prepared, results: Results, store: Store) -> Finished:
 
     results.folder.mkdir(parents=True, exist_ok=True)
     coverage = collect(prepared.plan, prepared.sweep, store, results.folder)
-    (results.folder / "report.md").write_text(report(results.folder))
+    try:
+        text = report(results.folder)
+    except DdrayError as refused:  # the tables stand; what cannot be rendered honestly is said in its place
+        text = f"# {prepared.sweep.name}\n\nNo report: {refused}\n"
+    (results.folder / "report.md").write_text(text)
     return Finished(coverage.planned, coverage.done, coverage.failed, coverage.blocked)
 
 

@@ -48,7 +48,7 @@ def facts_of(name: str) -> DatasetFacts:
         name=name, base=name, digest=f"sha256:{name}", num_classes=known.num_classes, image_size=known.image_size,
         channels=1 if known.channels == 1 else 3, mean=known.mean, std=known.std, flip=known.flip,
     )  # fmt: skip
-    return DatasetFacts(config, known.train_per_class, known.test_per_class, True)
+    return DatasetFacts(config, known.train_per_class, known.test_per_class, read=True, decoded=True)
 
 
 def plan_of(sweep: Sweep) -> Plan:

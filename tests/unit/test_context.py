@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ddray.run import context as contexts
 from ddray.run.board import Board
 from ddray.run.context import CHECKPOINT_SECONDS, StageContext, is_snapshot
 from ddray.store.artifacts import Store
@@ -125,7 +124,7 @@ def test_a_killed_stage_loses_only_what_came_after_the_clock_s_last_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = [0.0]
-    monkeypatch.setattr(contexts.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr("ddray.run.context.time.monotonic", lambda: clock[0])
 
     def tick(iteration: int) -> None:
         clock[0] += CHECKPOINT_SECONDS / 4

@@ -49,7 +49,7 @@ def test_stages_come_after_what_they_need(workspace: Workspace) -> None:
         kinds = [stage.kind for stage in each.stages]
         evaluations = ["accuracy", "robustness", "privacy", "embedding"]
         assert kinds == [*(["distill"] if each.point.method != "full" else []), "train", *evaluations]
-        roles = {stage.kind: dict(stage.inputs).keys() for stage in each.stages}
+        roles: dict[str, Any] = {stage.kind: dict(stage.inputs).keys() for stage in each.stages}
         assert roles["train"] == ({"set"} if each.point.method != "full" else set())
         assert all(roles[kind] == {"model"} for kind in evaluations)
 

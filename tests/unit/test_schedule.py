@@ -216,7 +216,9 @@ def test_any_allowed_order_settles_every_job_once(plan: tuple[list[Job], set[str
     schedule = Schedule(jobs, done)
     stages = {each.key: each for entry in jobs for each in entry.stages}
     makers = {each.key: entry.name for entry in jobs for each in entry.stages}
-    exists, failed, running, ended = set(done), set(), {}, []
+    exists, failed = set(done), set[str]()
+    running: dict[str, Job] = {}
+    ended: list[str] = []
     lost: set[str] = set()
 
     for _ in range(1000):
