@@ -98,7 +98,7 @@ def prepared_command(command: Callable[..., Any]) -> Callable[..., Any]:
     return wrapped
 
 
-@cli.command()
+@cli.command(short_help="Is the sweep file valid?")
 @sweep_options
 @prepared_command
 def check(prepared: Any) -> None:
@@ -107,7 +107,7 @@ def check(prepared: Any) -> None:
     click.echo(f"{prepared.sweep.name}: valid; {points} points, {stages} stages")
 
 
-@cli.command()
+@cli.command(short_help="Points, stages and jobs: finished, to do, blocked.")
 @sweep_options
 @filter_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
@@ -155,12 +155,12 @@ def sweep(
     return run_sweep(request, how, places())
 
 
-@cli.command()
+@cli.command(short_help="Rebuild the tables and the report from the store.")
 @sweep_options
 @click.option("--mlflow", is_flag=True, help="Mirror to MLflow too.")
 @prepared_command
 def collect(prepared: Any, mlflow: bool) -> None:
-    """Rebuild measurements.parquet and coverage.json from the store."""
+    """Rebuild measurements.parquet, coverage.json and report.md from the store."""
     from ddray.results import results_of
     from ddray.run.sweep import mirror_to_mlflow, rebuild
     from ddray.store.artifacts import Store
@@ -175,7 +175,7 @@ def collect(prepared: Any, mlflow: bool) -> None:
     click.echo(f"{results.measurements}: {finished.done} of {finished.points} points done")
 
 
-@cli.command()
+@cli.command(short_help="Accuracy and fairness, beside the paper's values.")
 @sweep_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @prepared_command
@@ -197,7 +197,7 @@ def report(prepared: Any, as_json: bool) -> None:
         click.echo(render(results.folder))
 
 
-@cli.command()
+@cli.command(short_help="What runs and what is done.")
 @click.argument("sweep", required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def status(sweep: str | None, as_json: bool) -> None:
@@ -208,7 +208,7 @@ def status(sweep: str | None, as_json: bool) -> None:
     click.echo(json.dumps(facts, sort_keys=True) if as_json else status_text(facts))
 
 
-@cli.command()
+@cli.command(short_help="What is behind a key.")
 @click.argument("key")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def show(key: str, as_json: bool) -> None:
@@ -219,7 +219,7 @@ def show(key: str, as_json: bool) -> None:
     click.echo(json.dumps(facts, sort_keys=True) if as_json else show_text(facts))
 
 
-@cli.command()
+@cli.command(short_help="Run one stage here, with its traceback.")
 @click.argument("key")
 @click.option("--pdb", is_flag=True, help="Open the debugger where it fails.")
 def debug(key: str, pdb: bool) -> int:
@@ -229,7 +229,7 @@ def debug(key: str, pdb: bool) -> int:
     return debug_stage(places(), key, pdb=pdb)
 
 
-@cli.command()
+@cli.command(short_help="Is this machine fit?")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def doctor(as_json: bool) -> int:
     """Is this machine fit: versions, GPU and torch, Ray, data, disk, settings in force."""
@@ -240,7 +240,7 @@ def doctor(as_json: bool) -> int:
     return 3 if any(finding.level == "bad" for finding in findings) else 0
 
 
-@cli.command()
+@cli.command(short_help="The JSON schema of sweep files, for editors.")
 def schema() -> None:
     """The JSON schema of sweep files, for editors."""
     from ddray.plan.schema import json_schema
@@ -248,7 +248,7 @@ def schema() -> None:
     click.echo(json.dumps(json_schema(), indent=2, sort_keys=True))
 
 
-@cli.command()
+@cli.command(short_help="Open MLflow on the results.")
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--port", default=5000, show_default=True, type=click.IntRange(1, 65535))
 def ui(host: str, port: int) -> int:

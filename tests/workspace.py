@@ -35,7 +35,7 @@ defaults:
 grids:
   tiny:
     axes: {method: [random, dm], distill_seed: DISTILL_SEEDS}
-    settings: {dm: {iterations: ITERATIONS, batch_real: 8, width: 8, norm: instance, lr_img: LR}}
+    settings: {dm: {iterations: ITERATIONS, batch_real: 8, width: 8, OTHER}}
 """
 """Two classes of small images, a narrow matching network: seconds, and every part of a real sweep."""
 
@@ -54,7 +54,7 @@ grids:
     axes: {method: [random], seed: [0, 1]}
   diverges:
     axes: {method: [dm], ipc: [2]}
-    settings: {dm: {iterations: 3, batch_real: 8, width: 8, norm: instance, lr_img: 1.0e+30}}
+    settings: {dm: {iterations: 3, batch_real: 8, width: 8, norm: none, lr_img: 1.0e+30}}
 """
 """Jobs of three shapes, more of them than one card takes at once, and one that fails."""
 
@@ -174,11 +174,17 @@ class Workspace:
         *,
         iterations: int = 3,
         distill_seeds: tuple[int, ...] = (0,),
-        lr: str = "1.0",
+        diverges: bool = False,
         resources: str = "{}",
     ) -> Path:
-        """A sweep of random and DM on two classes of the digits, two training seeds."""
-        values = {"ITERATIONS": iterations, "DISTILL_SEEDS": list(distill_seeds), "LR": lr, "{RESOURCES}": resources}
+        """A sweep of random and DM on two classes of the digits, two training seeds.
+
+        ``diverges``: huge steps, and no normalisation that would hide them, so that DM fails in its second step.
+        """
+        other = "norm: none, lr_img: 1.0e+30" if diverges else "norm: instance"
+        values = {
+            "ITERATIONS": iterations, "DISTILL_SEEDS": list(distill_seeds), "OTHER": other, "{RESOURCES}": resources
+        }  # fmt: skip
         text = TINY
         for word, value in values.items():
             text = text.replace(word, str(value))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import functools
 import gc
@@ -98,6 +99,9 @@ def run_job(job: Mapping[str, Any], surroundings: Surroundings, tick: Tick) -> O
     lost: set[str] = set()
     with Heart(job["name"], tick) as heart:
         for spec in job["stages"]:
+            if heart.stop.is_set():
+                outcome.interrupted = True
+                break
             if lost.intersection(spec["inputs"].values()):
                 lost.add(spec["key"])
                 continue
@@ -121,9 +125,6 @@ def run_job(job: Mapping[str, Any], surroundings: Surroundings, tick: Tick) -> O
                 if outcome.out_of_memory:
                     break
             heart.stage = None
-            if heart.stop.is_set():
-                outcome.interrupted = True
-                break
     outcome.seconds = time.monotonic() - started
     return outcome
 
@@ -217,6 +218,7 @@ class Heart:
         self._thread = threading.Thread(target=self._beat, name=f"heart of {job}", daemon=True)
 
     def __enter__(self) -> Heart:
+        self._tell({})  # before anything else: a job that starts while the sweep stops should not start
         self._thread.start()
         return self
 
@@ -232,14 +234,17 @@ class Heart:
     def on_progress(self, progress: dict[str, Any]) -> None:
         self._progress = progress
 
+    def _tell(self, shown: dict[str, Any]) -> None:
+        with contextlib.suppress(Exception):  # a lost message must not cost the computation
+            if self._tick(self.job, shown):
+                self.stop.set()
+
     def _beat(self) -> None:
         renewed = time.monotonic()
         while not self._over.is_set():
             stage = self.stage
             shown = {"label": stage["label"], "kind": stage["kind"], **self._progress} if stage is not None else {}
-            with contextlib.suppress(Exception):  # a lost message must not cost the computation
-                if self._tick(self.job, shown):
-                    self.stop.set()
+            self._tell(shown)
             if time.monotonic() - renewed > HEARTBEAT_SECONDS:
                 renewed = time.monotonic()
                 with contextlib.suppress(OSError):
@@ -298,7 +303,7 @@ def _record(
     store: Store, spec: Mapping[str, Any], job: Mapping[str, Any], error: BaseException, surroundings: Surroundings
 ) -> None:
     failure = {
-        **spec, "cpus": job["cpus"],
+        **spec, "cpus": job["cpus"], "gpu": job["gpu"],
         "cause": _cause(error), "traceback": "".join(traceback.format_exception(error)), "job": job["name"],
         "versions": _versions(), "host": socket.gethostname(), **surroundings.code,
     }  # fmt: skip
@@ -323,3 +328,4 @@ def between_jobs() -> Iterator[None]:
             if not gc.get_freeze_count():
                 # What the libraries made at import lives for ever; without it a collection takes 1 ms, not 50.
                 gc.freeze()
+                atexit.register(gc.unfreeze)  # else libraries complain about leaks when the process ends

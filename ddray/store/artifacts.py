@@ -55,7 +55,7 @@ class Store:
         Raises:
             EnvironmentProblem: Not writable, or written by a newer version.
         """
-        self.location = location
+        self.location = location = location.removeprefix("file://")
         self.files: Files = _remote(location, downloads) if "://" in location else LocalFiles(Path(location))
         self._check_format()
 

@@ -321,6 +321,11 @@ def test_the_command_line_says_3(workspace: Workspace) -> None:
         assert (ran.code, "written by a newer ddray" in ran.err) == (3, True)
 
 
+def test_a_file_url_is_a_folder(tmp_path: Path) -> None:
+    commit(Store(f"file://{tmp_path}/store", tmp_path))
+    assert content(Store(str(tmp_path / "store"), tmp_path).open(KEY)) == PAYLOAD
+
+
 # --- as a URL -----------------------------------------------------------------------------------------------------
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 
@@ -84,7 +85,7 @@ def test_the_check_for_heavy_packages_can_fail(workspace: Workspace, tmp_path: P
 
 
 def test_a_failed_stage_stops_only_what_depends_on_it(workspace: Workspace) -> None:
-    path = workspace.tiny("broken", lr="1.0e+30")
+    path = workspace.tiny("broken", diverges=True)
     ran = workspace.run("sweep", path, "--local", "--no-mlflow")
     assert ran.code == 1, ran.err
     prepared = workspace.prepare(path)
@@ -186,6 +187,19 @@ def test_damage_that_is_met_on_the_way_is_mended_too(workspace: Workspace) -> No
     after = workspace.payloads()
     assert set(after) == set(prepared.plan.stages)
     assert {key: after[key] for key in payloads} == payloads
+
+
+def test_an_object_store_holds_the_same(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = workspace.tiny()
+    assert workspace.run("sweep", path, "--local", "--no-mlflow").code == 0
+    on_disk, table = workspace.payloads(), workspace.table("tiny")
+    monkeypatch.setenv("DDRAY_STORE", f"memory://{uuid.uuid4().hex}/store")
+    ran = workspace.run("sweep", path, "--local", "--no-mlflow")
+    assert ran.code == 0, ran.err
+    assert workspace.payloads() == on_disk
+    assert workspace.table("tiny").equals(table)
+    again = workspace.run("sweep", path, "--local", "--no-mlflow")
+    assert (again.code, "nothing to do" in again.err) == (0, True)
 
 
 def test_wrong_requests_start_nothing(workspace: Workspace) -> None:
