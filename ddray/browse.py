@@ -103,7 +103,7 @@ def debug_stage(places: Places, key: str, *, pdb: bool) -> int:
     sys.stderr.write(f"running {spec['label']} ({short(full)}) here\n")
     try:
         with Heart("debug", Board().tick) as heart:
-            run_stage(spec, store, surroundings, heart, cpus=float(spec.get("cpus", 1)), share=1.0)
+            run_stage(spec, store, surroundings, heart, cpus=spec["cpus"], share=spec["gpu"])
     except Busy:
         holder = store.claim(full).holder() or {}
         sys.stderr.write(f"process {holder.get('pid')} on {holder.get('host')} is computing it; try again later\n")
@@ -130,7 +130,7 @@ def _spec(store: Store, key: str) -> dict[str, Any]:
     return {
         "key": key, "lineage": base.get("lineage", key), "budget": base.get("budget"), "kind": base["kind"],
         "version": base.get("version", 1), "label": base["label"], "config": base["config"],
-        "inputs": base["inputs"], "cpus": base.get("cpus", 1),
+        "inputs": base["inputs"], "cpus": float(base.get("cpus", 1)), "gpu": float(base.get("gpu", 1)),
     }  # fmt: skip
 
 

@@ -13,6 +13,7 @@ RAY_ENVIRONMENT: dict[str, tuple[str, str]] = {
     "TUNE_FORCE_TRIAL_CLEANUP_S": ("10", "an interrupted sweep must end within 25 s"),
     "TUNE_DISABLE_SIGINT_HANDLER": ("1", "we stop gently: stages checkpoint first"),
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": ("1", "a job reports an outcome, not a metric to optimise"),
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": ("0", "failures are told by our own summary, with the command to look closer"),
     "TUNE_WARN_THRESHOLD_S": ("5", "silence about slow steps that are not slow"),
     "RAY_AIR_NEW_OUTPUT": ("0", "our own live table"),
     "RAY_CHDIR_TO_TRIAL_DIR": ("0", "relative paths keep their meaning in a worker"),

@@ -11,8 +11,9 @@ computed (device, paths, workers) is not. Two devices keep keys meaningful over 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from functools import cached_property
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -46,10 +47,15 @@ class Config(BaseModel):
         parts = [
             f'"{name}":{_json_of(getattr(self, name))}'
             for name in sorted(type(self).model_fields)
-            if name not in self.outside_key
-            and not (name in self.neutral and getattr(self, name) == self.neutral[name])
+            if name not in self.outside_key and not (name in self.neutral and getattr(self, name) == self.neutral[name])
         ]
         return "{" + ",".join(parts) + "}"
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """A copy, whose key text is made anew."""
+        copy = super().model_copy(update=update, deep=deep)
+        copy.__dict__.pop("key_json", None)
+        return copy
 
     def key_material(self) -> dict[str, Any]:
         """The same as JSON types."""

@@ -27,7 +27,6 @@ class Progress:
     def __init__(self, schedule: Schedule, title: str, *, quiet: bool = False) -> None:
         self.schedule = schedule
         self.title = title
-        self.total = len(schedule.jobs)
         self.started_at = time.monotonic()
         self.failures: list[str] = []
         self._running: dict[str, tuple[Job, float]] = {}
@@ -66,9 +65,11 @@ class Progress:
             count = len(self.schedule.finished)
         if outcome.failed:
             key, cause = next(iter(outcome.failed.items()))
-            self._line(f"[{count}/{self.total}] failed {job.label} ({key[:12]}): {cause}", style="red")
+            self._line(f"[{count}/{len(self.schedule.jobs)}] failed {job.label} ({key[:12]}): {cause}", style="red")
         else:
-            self._line(f"[{count}/{self.total}] done   {job.label} ({outcome.seconds:.1f} s){self._eta_text()}")
+            self._line(
+                f"[{count}/{len(self.schedule.jobs)}] done   {job.label} ({outcome.seconds:.1f} s){self._eta_text()}"
+            )
 
     def interrupted(self, job: Job, outcome: Outcome) -> None:
         with self._lock:
@@ -92,7 +93,10 @@ class Progress:
         with self._lock:
             finished = list(self.schedule.finished.values())
             return {
-                "jobs": {"total": self.total, **{name: finished.count(name) for name in ("done", "failed", "blocked")}},
+                "jobs": {
+                    "total": len(self.schedule.jobs),
+                    **{name: finished.count(name) for name in ("done", "failed", "blocked")},
+                },
                 "running": [
                     {"job": name, "label": job.label, "seconds": round(time.monotonic() - since, 1),
                      **{k: v for k, v in self._shown.get(name, {}).items() if k in ("kind", "done", "total", "unit")}}
@@ -110,9 +114,9 @@ class Progress:
             if shown.get("total"):
                 partial += job.work * min(1.0, shown["done"] / shown["total"])
         done = self._done_work + partial
-        total = sum(job.work for job in self.schedule.jobs.values()) + OVERHEAD_GFLOP * self.total
+        total = sum(job.work for job in self.schedule.jobs.values()) + OVERHEAD_GFLOP * len(self.schedule.jobs)
         left = self.schedule.remaining_work() - partial
-        left += OVERHEAD_GFLOP * (self.total - len(self.schedule.finished))
+        left += OVERHEAD_GFLOP * (len(self.schedule.jobs) - len(self.schedule.finished))
         if done < total / 20:  # start-up would dominate the estimate
             return None
         return round(max(0.0, (time.monotonic() - self.started_at) * left / done), 1)
@@ -138,7 +142,7 @@ class Progress:
             finished = list(self.schedule.finished.values())
             eta = self._eta()
         done, failed = finished.count("done"), finished.count("failed") + finished.count("blocked")
-        caption = f"{done} of {self.total} jobs done"
+        caption = f"{done} of {len(self.schedule.jobs)} jobs done"
         caption += f", {failed} failed or blocked" if failed else ""
         caption += f", {duration(time.monotonic() - self.started_at)} so far"
         caption += f", about {duration(eta)} left" if eta is not None else ""

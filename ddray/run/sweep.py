@@ -65,6 +65,7 @@ def run_sweep(request: Request, how: How, places: Places) -> int:
         _say(f"reading data: {', '.join(prepared.unread)}")
         prepared = prepare(request, places, build_cache, read_all=True)
     store = Store(places.store, places.cache / "artifacts")
+    store.tidy()
     done = store.keys() & prepared.plan.stages.keys()
     done -= _damaged(store, results, done)
     schedule = Schedule(runnable_jobs(prepared.plan, done), done)
@@ -75,7 +76,8 @@ def run_sweep(request: Request, how: How, places: Places) -> int:
         _check_disk(places, schedule)
         interrupted = _execute(prepared, schedule, how, places, run_folder)
     finished = _finish(prepared, results, store, how, places)
-    code = INTERRUPTED if interrupted else FAILED if finished.failed or finished.blocked else DONE
+    incomplete = finished.failed or finished.blocked or schedule.failed
+    code = INTERRUPTED if interrupted else FAILED if incomplete else DONE
     _summary(prepared, store, schedule, finished, results, code)
     if schedule.jobs:
         _notify(prepared, code)

@@ -14,6 +14,7 @@ import os
 import socket
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -39,6 +40,8 @@ log = logging.getLogger(__name__)
 
 BOARD = "ddray-board"
 LOOK_AHEAD = 4
+RETRIES = 1
+"""A job whose worker dies again is a failure."""
 SYNC_SECONDS = 0.5
 REACH_SECONDS = 5.0
 
@@ -120,6 +123,9 @@ class Admitter(Searcher):
         self.store = store
         self.use_gpus = use_gpus
         self.trials: dict[str, Job] = {}
+        self.released_at: dict[str, float] = {}
+        self.deaths: Counter[str] = Counter()
+        """Job -> workers that died while running it."""
         self.ahead: dict[str, Job] = {}
         """Released without a free place: they wait in Ray for an actor of their shape."""
 
@@ -151,6 +157,7 @@ class Admitter(Searcher):
         else:
             self.ahead[job.name] = job
         self.trials[trial_id] = job
+        self.released_at[job.name] = time.time()
         self.progress.started(job)
         cpus, gpu = self.shape(job)
         return {"job": job.name, "cpus": cpus, "gpu": gpu, "spec": json.dumps(job_spec(job) | {"gpu": gpu})}
@@ -217,9 +224,17 @@ class Admitter(Searcher):
                 outcome.done.append(stage.key)
                 continue
             failure = self.store.failure(stage.key)
+            if failure is not None and failure.get("at", 0.0) < self.released_at[job.name]:
+                failure = None  # of an earlier run
+            if failure is None and not outcome.interrupted and self.deaths[job.name] < RETRIES:
+                # Killed from outside (a lost node, the system short of memory): its checkpoint is still there.
+                self.deaths[job.name] += 1
+                self.progress.note(f"the worker of {job.label} died; the job is tried again")
+                outcome.busy.append(stage.key)
+                break
             cause = failure["cause"] if failure is not None else "the worker process died without a word"
             if failure is None and not outcome.interrupted:
-                record = {"label": stage.label, "kind": stage.kind, "cause": cause, "traceback": "", **stage.spec()}
+                record = {**stage.spec(), "cpus": job.cpus, "gpu": job.gpu, "cause": cause, "traceback": ""}
                 self.store.record_failure(stage.key, record)
             outcome.failed[stage.key] = cause
             break
@@ -262,7 +277,7 @@ class JobTrial(tune.Trainable):
 def _fit(admitter: Admitter, surroundings: Surroundings, run_folder: Path) -> None:
     """Hand over to Tune until the searcher says that it has finished."""
     run_folder.mkdir(parents=True, exist_ok=True)
-    logging.getLogger("ray.tune").setLevel(logging.ERROR)
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # our summary tells what failed
 
     def request(config: dict[str, Any]) -> PlacementGroupFactory:
         bundle = {"CPU": float(config.get("cpus", 1.0))}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import time
@@ -17,6 +18,7 @@ from ddray.store.claims import Claim
 from ddray.store.files import Files, LocalFiles, RemoteFiles
 from ddray.store.manifest import NAME, BrokenManifest, Manifest, digest_files, sha256
 
+SCRATCH_SECONDS = 86400.0
 FORMAT = 1
 """Raised when the layout changes; an older ddray refuses a newer store instead of misreading it."""
 
@@ -180,6 +182,15 @@ class Store:
     def claim(self, key: str) -> Claim:
         """A claim on computing a stage; see ``claims.py``."""
         return Claim(self.files, key)
+
+    def tidy(self) -> None:
+        """Remove what killed processes left half-written more than a day ago."""
+        if not isinstance(self.files, LocalFiles):
+            return
+        for name in self.files.names("tmp"):
+            with contextlib.suppress(OSError):
+                if time.time() - (self.files.root / "tmp" / name).stat().st_mtime > SCRATCH_SECONDS:
+                    self.files.remove(f"tmp/{name}")
 
     # --- inside --------------------------------------------------------------------------------------------------
 

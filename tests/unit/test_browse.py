@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from workspace import Workspace
+from workspace import Workspace, debug_keys
 
 from ddray.store.manifest import Manifest
 
@@ -110,6 +110,21 @@ def test_debug_shows_the_traceback_and_gives_the_claim_back(workspace: Workspace
     failure = workspace.store.failure(KEYS[0])
     assert failure is not None
     assert failure["cause"] == "StageFailure: the loss is nan", "what the sweep recorded stays"
+
+
+def test_debug_gives_a_stage_what_its_job_had(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Threads and the cap on memory are part of how it failed."""
+    import torch
+
+    path = workspace.tiny(diverges=True, resources="{distill: {cpus: 2, gpu: 0.25}}")
+    ran = workspace.run("sweep", path, "--local", "--no-mlflow", "--only", "method=dm")
+    (key,) = debug_keys(ran.err)
+    failure = json.loads(workspace.run("show", key, "--json").out)["failure"]
+    assert (failure["cpus"], failure["gpu"]) == (2, 0.25)
+    threads: list[int] = []
+    monkeypatch.setattr(torch, "set_num_threads", threads.append)
+    assert workspace.run("debug", key).code == 1
+    assert threads == [2]
 
 
 def test_debug_leaves_a_stage_alone_that_is_being_computed(workspace: Workspace) -> None:
