@@ -50,10 +50,10 @@ class Verdicts:
             self.schedule.finish(job.name, outcome.done, outcome.failed)
             self.progress.ended(job, outcome)
 
-    def release_deferred(self) -> None:
-        """Make jobs ready again whose waiting time is over."""
+    def release_deferred(self, *, at_once: bool = False) -> None:
+        """Make jobs ready again whose waiting time is over, or all of them."""
         now = time.monotonic()
-        while self._deferred and self._deferred[0][0] <= now:
+        while self._deferred and (at_once or self._deferred[0][0] <= now):
             _, name = heapq.heappop(self._deferred)
             self.schedule.put_back(name)
 
