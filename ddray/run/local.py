@@ -12,8 +12,6 @@ from ddray.run.progress import Progress
 from ddray.run.stage import Outcome, Surroundings, between_jobs, run_job
 from ddray.run.verdict import Verdicts
 
-DEFER_SECONDS = 2.0
-
 
 def execute(
     schedule: Schedule, verdicts: Verdicts, surroundings: Surroundings, progress: Progress, stop: threading.Event

@@ -16,7 +16,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,7 @@ LOOK_AHEAD = 4
 RETRIES = 1
 """A job whose worker dies again is a failure."""
 SYNC_SECONDS = 0.5
+NODE_PLACES = ("DDRAY_DATA", "DDRAY_CACHE")
 REACH_SECONDS = 5.0
 
 
@@ -248,7 +249,13 @@ class JobTrial(tune.Trainable):
         """A new actor: environment first, before anything imports torch."""
         set_environment()
         self._board = ray.get_actor(BOARD)
-        self._surroundings = Surroundings(**json.loads(config["surroundings"]))
+        given = Surroundings(**json.loads(config["surroundings"]))
+        # Data and cache belong to the node: what its own environment says goes before the driver's.
+        self._surroundings = replace(
+            given,
+            data=os.environ.get(NODE_PLACES[0]) or given.data,
+            cache=os.environ.get(NODE_PLACES[1]) or given.cache,
+        )
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """The actor takes the next job."""
@@ -315,6 +322,9 @@ def _start(sweep: str, address: str | None, cpus: int | None, gpus: int | None) 
         "job_config": JobConfig(metadata={"ddray.sweep": sweep, "job_name": f"ddray sweep {sweep}"}),
     }  # fmt: skip
     _reach(address)
+    for name in NODE_PLACES:
+        if os.environ.get(name):  # workers started here inherit it, perhaps with another working directory
+            os.environ[name] = str(Path(os.environ[name]).expanduser().absolute())
     try:
         if address is not None:
             ray.init(address=address, **common)
