@@ -91,7 +91,10 @@ def _block(block: Facts) -> list[str]:
     lines = [f"## {block['title']}", "", f"Recipe: {_recipe(block)}."]
     budgets = [text for method in block["methods"] if (text := _budget(method, block["rows"]))]
     lines += [f"Budget: {'; '.join(budgets)}."] if budgets else []
-    return [*lines, "", *_accuracy(block), "", *_fairness(block), "", *_against_random(block)]
+    lines += ["", *_accuracy(block), "", *_fairness(block)]
+    if set(block["methods"]) - {"random", "full"}:
+        lines += ["", *_against_random(block)]
+    return lines
 
 
 def _recipe(block: Facts) -> str:
@@ -147,6 +150,8 @@ def _explained(levels: Mapping[str, Iterable[str]]) -> str:
         return (
             "With ×, ± is over distilled sets, each by the mean of its trainings; otherwise over trainings of one set."
         )
+    if set(levels) == {"full"}:
+        return "± is over trainings."
     return "± is over trainings of one distilled set and leaves out how much distillations scatter."
 
 
