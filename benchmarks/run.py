@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import overhead, planning, second_run
+from ddray.settings import set_environment
 
 HERE = Path(__file__).resolve().parent.parent
 DDRAY = str(Path(sys.executable).with_name("ddray"))
@@ -56,6 +57,7 @@ def main() -> None:
     parser.add_argument("--only", choices=("start_up", "planning", "overhead", "second_run", "tables"))
     parser.add_argument("--cpus", type=int, default=2)
     only = parser.parse_args().only
+    set_environment()
     _print(machine())
     if only in (None, "start_up"):
         for row in start_up():

@@ -12,6 +12,12 @@ from typing import Any
 from ddray.plan.keys import digest
 from ddray.plan.pipeline import Chain, Stage
 
+LONG_GFLOP = 2000.0
+"""A job of more work than this is worth the seconds that a new worker takes to start."""
+
+Shape = tuple[float, float]
+"""CPUs and share of a GPU: what a job asks for."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Job:
@@ -154,7 +160,8 @@ class Schedule:
         self._waits: dict[str, set[str]] = {}
         self._hard: dict[str, set[str]] = defaultdict(set)
         self._soft: dict[str, set[str]] = defaultdict(set)
-        self._ready: list[tuple[float, int, str]] = []
+        self._ready: dict[Shape, list[tuple[float, int, str]]] = defaultdict(list)
+        """A heap per shape: what fits, and which worker can go on without being started anew, depends on the shape."""
         self._order = {name: index for index, name in enumerate(self.jobs)}
         for name, job in self.jobs.items():
             waits = set()
@@ -177,27 +184,29 @@ class Schedule:
     @property
     def over(self) -> bool:
         """Whether nothing is left to start or to wait for."""
-        return not self.running and not self._ready and len(self.finished) == len(self.jobs)
+        return not self.running and not self.any_ready and len(self.finished) == len(self.jobs)
 
     @property
     def any_ready(self) -> bool:
-        return bool(self._ready)
+        return any(self._ready.values())
 
-    def take(self, fits: Callable[[Job], bool], look_ahead: int = 64) -> Job | None:
-        """Remove and return the first ready job that fits; None if none of the first ``look_ahead`` does."""
-        passed: list[tuple[float, int, str]] = []
-        found = None
-        while self._ready and len(passed) < look_ahead:
-            entry = heapq.heappop(self._ready)
-            job = self.jobs[entry[2]]
-            if fits(job):
-                found = job
-                break
-            passed.append(entry)
-        for entry in passed:
-            heapq.heappush(self._ready, entry)
-        if found is not None:
-            self.running.add(found.name)
+    def take(self, fits: Callable[[Job], bool], rank: Callable[[Job], int] | None = None) -> Job | None:
+        """Remove and return the next ready job that fits, or None.
+
+        Args:
+            fits: Whether there is room; it may look only at what the job asks for.
+            rank: How costly it is to start a job of this shape now, 0 for nothing. Short jobs are taken in that
+                order before their own; a long one does not wait for the sake of a start.
+        """
+        heads = sorted(heap[0] for heap in self._ready.values() if heap)
+        candidates = [self.jobs[name] for _, _, name in heads if fits(self.jobs[name])]
+        if not candidates:
+            return None
+        found = candidates[0]
+        if rank is not None and found.work < LONG_GFLOP:
+            found = min(candidates, key=rank)  # the first of equals: the order of heads decides
+        heapq.heappop(self._ready[_shape(found)])
+        self.running.add(found.name)
         return found
 
     def put_back(self, name: str) -> None:
@@ -292,7 +301,8 @@ class Schedule:
                 self._block(stage.key, cause)
 
     def _push(self, name: str) -> None:
-        heapq.heappush(self._ready, (-self._tail.get(name, 0.0), self._order[name], name))
+        entry = (-self._tail.get(name, 0.0), self._order[name], name)
+        heapq.heappush(self._ready[_shape(self.jobs[name])], entry)
 
     def _tails(self) -> dict[str, float]:
         """Job -> its work plus that of the longest chain of jobs behind it."""
@@ -315,6 +325,10 @@ class Schedule:
                 if waiting[maker] == 0:
                     stack.append(maker)
         return tails
+
+
+def _shape(job: Job) -> Shape:
+    return job.cpus, job.gpu
 
 
 def _cut(group: Sequence[Stage], stage: Stage) -> bool:

@@ -125,6 +125,7 @@ class Admitter(Searcher):
         self.use_gpus = use_gpus
         self.trials: dict[str, Job] = {}
         self.released_at: dict[str, float] = {}
+        self._freed: tuple[float, float] | None = None
         self.deaths: Counter[str] = Counter()
         """Job -> workers that died while running it."""
         self.ahead: dict[str, Job] = {}
@@ -144,7 +145,7 @@ class Admitter(Searcher):
             return str(Searcher.FINISHED)
         self.verdicts.release_deferred()
         while True:
-            job = self.schedule.take(self._admissible)
+            job = self.schedule.take(self._admissible, self._rank)
             if job is None:
                 over = self.schedule.over and not self.verdicts.waiting
                 return str(Searcher.FINISHED) if over else None
@@ -205,10 +206,19 @@ class Admitter(Searcher):
             self.shape(waiting) == self.shape(job) for waiting in self.ahead.values()
         ):
             return True
-        running = {(slot.cpus, slot.share) for slot in self.ledger.taken.values()}
-        return len(self.ahead) < LOOK_AHEAD and self.shape(job) in running
+        return len(self.ahead) < LOOK_AHEAD and self.shape(job) in self._running_shapes()
+
+    def _rank(self, job: Job) -> int:
+        """0 for the shape of the worker that has just become free, 1 for shapes that run, 2 for new ones."""
+        if self.shape(job) == self._freed:
+            return 0
+        return 1 if self.shape(job) in self._running_shapes() else 2
+
+    def _running_shapes(self) -> set[tuple[float, float]]:
+        return {(slot.cpus, slot.share) for slot in self.ledger.taken.values()}
 
     def _free(self, job: Job) -> None:
+        self._freed = self.shape(job)
         if self.ahead.pop(job.name, None) is None:
             self.ledger.release(job.name)
         for name, waiting in list(self.ahead.items()):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import threading
 from collections.abc import Iterator
@@ -113,3 +114,19 @@ def test_what_another_driver_finished_needs_no_trial(workspace: Workspace) -> No
     bench = Bench(workspace, [make_job([stage], 1) for stage in found], cpus=1)
     assert bench.searcher.suggest("t") == FINISHED
     assert set(bench.schedule.finished.values()) == {"done"}
+
+
+def test_short_jobs_of_one_shape_follow_each_other(workspace: Workspace) -> None:
+    """A worker serves one shape; going back and forth between shapes would start workers all the time."""
+    small, large = distillations(workspace, 6, share=0.25), distillations(workspace, 6, share=0.5)
+    # the same keys with other shares: distinct jobs for a schedule, alternating in plan order
+    alternating = [job for pair in zip(small[:3], large[3:], strict=True) for job in pair]
+    bench = Bench(workspace, alternating, cpus=1, gpus=1)
+    shares = []
+    while not bench.schedule.over:
+        for trial, config in list(bench.release()):
+            shares.append(config["gpu"])
+            bench.end(trial, Outcome(done=[bench.searcher.trials[trial].stages[0].key]))
+    assert len(shares) == 6
+    changes = sum(before != after for before, after in itertools.pairwise(shares))
+    assert changes == 1, shares
