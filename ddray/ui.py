@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 
@@ -36,7 +39,26 @@ def serve(places: Places, host: str, port: int) -> int:
         "--default-artifact-root", places.mlflow_artifacts.as_uri(),
     ]  # fmt: skip
     sys.stderr.write(f"MLflow: http://{host}:{port} (end with Ctrl-C)\n")
+    for name, number in _experiments(places):
+        # Without the word in the address MLflow opens its pages about language models.
+        page = f"http://{host}:{port}/#/experiments/{number}/runs?workflowType=machine_learning"
+        sys.stderr.write(f"  {name}: {page}\n")
+    server = subprocess.Popen(command)
+    signal.signal(signal.SIGTERM, lambda *_: server.terminate())  # the server must not outlive us
     try:
-        return subprocess.run(command).returncode
+        code = server.wait()
     except KeyboardInterrupt:
+        server.terminate()
+        server.wait()
         return 0
+    return 0 if code == -signal.SIGTERM else code
+
+
+def _experiments(places: Places) -> list[tuple[str, str]]:
+    """(name, number) of our experiments; read directly, because importing MLflow takes seconds."""
+    query = "SELECT name, experiment_id FROM experiments WHERE name LIKE 'ddray/%' AND lifecycle_stage = 'active'"
+    try:
+        with contextlib.closing(sqlite3.connect(f"file:{places.mlflow_database}?mode=ro", uri=True)) as connection:
+            return [(str(name), str(number)) for name, number in connection.execute(query + " ORDER BY name")]
+    except sqlite3.Error:
+        return []  # the server itself will say what is wrong with its database
