@@ -67,7 +67,8 @@ class Ledger:
             if slot.gpu is not None:
                 node.gpus[slot.gpu] += slot.share
 
-    def never_fits(self, cpus: float, share: float, totals: Iterable[Node]) -> bool:
+    @staticmethod
+    def never_fits(cpus: float, share: float, totals: Iterable[Node]) -> bool:
         """Whether no node could hold the request even when empty."""
         return not any(
             node.cpus + _SLACK >= cpus and (share <= 0 or max(node.gpus, default=0.0) + _SLACK >= share)

@@ -11,7 +11,7 @@ import sys
 import threading
 from collections import Counter, defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from ddray.plan.keys import short
 from ddray.plan.plan import Schedule, blocked_stages, runnable_jobs
 from ddray.plan.prepare import Prepared, Request, prepare
 from ddray.results import Results, results_of, write_json
-from ddray.run.progress import Progress, duration
+from ddray.run.progress import Progress
 from ddray.run.stage import Surroundings, code_state
 from ddray.run.verdict import Verdicts
 from ddray.settings import Places
@@ -145,25 +145,14 @@ def _finish(prepared: Prepared, results: Results, store: Store, how: How, places
     keys = prepared.plan.stages.keys()
     stamps = results.stamps(store, store.keys() & keys)
     failures = sorted(store.failures() & keys)
-    state = results.state()
-    facts = {"failures": failures}
-    if not (results.current(prepared.digest, stamps) and state.get("failures") == failures):
+    if not results.current(prepared.digest, stamps) or results.state().get("failures") != failures:
         finished = rebuild(prepared, results, store)
         stamps = results.stamps(store, store.keys() & keys)  # collecting may have found damage
-        results.record(
-            prepared.digest, stamps, failures=failures,
-            counts={"points": finished.points, "done": finished.done, "failed": finished.failed,
-                    "blocked": finished.blocked},
-        )  # fmt: skip
-        state = results.state()
-        if how.mlflow:
-            mirror_to_mlflow(prepared, results, store, places)
-            results.record(prepared.digest, stamps, counts=state["counts"], **facts, mirrored=True)
-    elif how.mlflow and not state.get("mirrored"):
-        mirror_to_mlflow(prepared, results, store, places)
-        results.record(prepared.digest, stamps, counts=state["counts"], **facts, mirrored=True)
-    counts = state["counts"]
-    return Finished(counts["points"], counts["done"], counts["failed"], counts["blocked"])
+        results.record(prepared.digest, stamps, failures=failures, counts=asdict(finished), mirrored=False)
+    state = results.state()
+    if how.mlflow and not state.get("mirrored") and mirror_to_mlflow(prepared, results, store, places):
+        results.record(prepared.digest, stamps, failures=failures, counts=state["counts"], mirrored=True)
+    return Finished(**state["counts"])
 
 
 def rebuild(prepared: Prepared, results: Results, store: Store) -> Finished:
@@ -181,16 +170,17 @@ def rebuild(prepared: Prepared, results: Results, store: Store) -> Finished:
     return Finished(coverage.planned, coverage.done, coverage.failed, coverage.blocked)
 
 
-def mirror_to_mlflow(prepared: Prepared, results: Results, store: Store, places: Places) -> None:
-    """Mirror the points to MLflow; a tracking outage loses nothing, so it is reported and nothing more."""
+def mirror_to_mlflow(prepared: Prepared, results: Results, store: Store, places: Places) -> bool:
+    """Mirror the points to MLflow; an outage loses nothing, so it is reported, and tried again by the next run."""
     from ddray import tracking
 
     try:
         mirrored = tracking.mirror(prepared.plan, prepared.sweep, store, places, results.folder)
     except EnvironmentProblem as problem:
         _say(f"MLflow was not updated: {problem}\nMirror it later with: ddray collect {prepared.sweep.name} --mlflow")
-        return
+        return False
     _say(f"MLflow: {mirrored.runs_created} runs created, {mirrored.runs_updated} updated; look with: ddray ui")
+    return True
 
 
 def _damaged(store: Store, results: Results, done: set[str]) -> set[str]:
@@ -328,6 +318,3 @@ def _check_disk(places: Places, schedule: Schedule) -> None:
 def _say(text: str) -> None:
     sys.stderr.write(text + "\n")
     sys.stderr.flush()
-
-
-__all__ = ["Finished", "How", "duration", "mirror_to_mlflow", "rebuild", "run_sweep"]

@@ -385,11 +385,10 @@ def _dashboard() -> str:
 def _refuse_impossible(schedule: Schedule, nodes: list[Node]) -> None:
     """A job that no node can ever hold would wait for ever; say so before anything starts."""
     use_gpus = any(node.gpus for node in nodes)
-    ledger = Ledger([])
     problems = []
     for job in schedule.jobs.values():
         share = job.gpu if use_gpus else 0.0
-        if ledger.never_fits(job.cpus, share, nodes):
+        if Ledger.never_fits(job.cpus, share, nodes):
             problems.append(
                 f"resources: {job.label} asks for {job.cpus:g} CPUs and {share:g} GPU; got nodes with "
                 f"{', '.join(f'{node.cpus:g} CPUs and {len(node.gpus)} GPUs' for node in nodes)}. "
