@@ -14,7 +14,6 @@ import torch
 from trainables.configs import (
     DatasetConfig,
     DistillConfig,
-    DMSettings,
     NetworkConfig,
     OriginConfig,
     RecipeConfig,
@@ -22,6 +21,9 @@ from trainables.configs import (
 )
 from trainables.context import Interrupted, Save
 from trainables.data.origins import Origin, TestSet
+from trainables.distill.context import DistillContext
+from trainables.methods import METHODS
+from trainables.payloads import DistilledSet
 
 torch.set_num_threads(1)  # a job's default; more only makes tiny tensors wait for busy cores
 
@@ -54,6 +56,9 @@ class FakeContext:
                     folder.mkdir(parents=True)
                     save(folder)
                 raise Interrupted
+
+    def poll(self) -> None:
+        pass
 
     def measure(self, **values: float) -> None:
         self.measured.append(values)
@@ -116,19 +121,37 @@ def tiny_network(num_classes: int = 3, size: int = 8, channels: int = 1, **other
     return NetworkConfig(image_size=size, channels=channels, num_classes=num_classes, **values)
 
 
+TINY: dict[str, dict[str, Any]] = {
+    "dm": {"iterations": 4, "batch_real": 6},
+    "dsa": {"iterations": 4, "batch_real": 6, "batch_train": 4},
+    "dc": {"iterations": 4, "batch_real": 6, "batch_train": 4},
+}
+"""Settings that make a method's distillation a matter of milliseconds."""
+
+
 def distill_config(method: str = "dm", *, ipc: int = 2, distill_seed: int = 0, **other: Any) -> DistillConfig:
-    """A tiny distillation; further settings of DM by name, other fields as they are called."""
-    names = set(DMSettings.model_fields)
-    settings = {name: other.pop(name) for name in list(other) if name in names}
-    classes = tuple(range(3))
+    """A tiny distillation; settings of the method and fields of the configuration by name."""
+    declared = METHODS[method]
+    settings = {name: other.pop(name) for name in list(other) if name in declared.settings.model_fields}
+    learned = "init" in declared.uses
     values: dict[str, Any] = {
-        "method_version": 1, "dataset": dataset_config(flip=False), "origin": OriginConfig(classes=classes),
-        "init": "real" if method != "random" else None, "augmentation": "dsa" if method != "random" else None,
-        "network": tiny_network() if method != "random" else None,
-        "settings": DMSettings(**{"iterations": 4, "batch_real": 6, **settings}).model_dump() if method == "dm" else {},
-        **other,
+        "method_version": 1, "dataset": dataset_config(flip=False), "origin": OriginConfig(classes=(0, 1, 2)),
+        "init": "real" if learned else None, "augmentation": "dsa" if "distill_aug" in declared.uses else None,
+        "network": tiny_network() if learned else None,
+        "settings": declared.settings(**{**TINY.get(method, {}), **settings}).key_material(), **other,
     }  # fmt: skip
     return DistillConfig(method=method, ipc=ipc, distill_seed=distill_seed, **values)
+
+
+def distil(
+    config: DistillConfig, context: FakeContext, origin: Origin | None = None, inputs: dict[str, Path] | None = None
+) -> DistilledSet:
+    """What a stage does: the method's function with its settings and surroundings."""
+    method = METHODS[config.method]
+    settings = method.settings.model_validate(config.settings)
+    surroundings = DistillContext(config, context, inputs)
+    result: DistilledSet = method.load()(origin or tiny_origin(), settings, surroundings)
+    return result
 
 
 def recipe(**other: Any) -> RecipeConfig:

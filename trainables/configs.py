@@ -174,39 +174,60 @@ class RecipeConfig(Config):
 
 
 class MethodSettings(Config):
-    """Base of the methods' settings. A method adds its own fields.
-
-    ``iterations`` is a budget: it does not change the path of the optimisation, only where it ends. Methods for
-    which that holds list it in ``budget``, and a longer budget continues a shorter one.
-    """
+    """Base of the methods' settings, which are declared in ``methods.py`` or by other packages."""
 
     budget: ClassVar[str | None] = None
+    """The setting that decides where the path of the optimisation ends and nothing else, where there is one: a longer
+    budget then continues a shorter one."""
+
+    @property
+    def length(self) -> int | None:
+        """How many times the body of the method's loop runs, the unit of its checkpoints; None without a budget."""
+        return None if self.budget is None else int(getattr(self, self.budget))
+
+    def real_images(self, ipc: int) -> int:
+        """Real images of each class that a start from real images takes."""
+        return ipc
+
+    def experts(
+        self, dataset: DatasetConfig, origin: OriginConfig, network: NetworkConfig, augmentation: Augmentation | None
+    ) -> tuple[ExpertConfig, ...]:
+        """Expert trajectories the method learns from. Each becomes a stage of its own and the input ``expert.I``."""
+        return ()
 
 
-class RandomSettings(MethodSettings):
-    """Real images drawn at random; nothing to set."""
+class NetworkSettings(MethodSettings):
+    """Settings of methods that match something of a network."""
 
+    neutral: ClassVar[dict[str, Any]] = {"depth": None}
 
-class FullSettings(MethodSettings):
-    """The whole origin; nothing to set."""
-
-
-class DMSettings(MethodSettings):
-    """Distribution matching (Zhao & Bilen, WACV 2023)."""
-
-    budget: ClassVar[str | None] = "iterations"
-
-    iterations: int = Field(default=20_000, ge=1)
-    """Image updates. The authors' loop runs one more."""
-    lr_img: float = Field(default=1.0, gt=0)
-    """Learning rate of the images, in normalised units. By IPC: see the presets."""
-    momentum_img: float = Field(default=0.5, ge=0, lt=1)
-    batch_real: int = Field(default=256, ge=1)
-    """Real images per class and iteration; a class with fewer gives all it has."""
     architecture: Architecture = "convnet3"
-    """The network whose random embeddings are matched, not the one that is evaluated."""
-    width: int | None = None
+    """The network that is matched on, not the one that is evaluated."""
+    width: int | None = Field(default=None, ge=1)
     norm: Norm | None = None
+    depth: int | None = Field(default=None, ge=1, le=6)
+    """Blocks of ConvNet3; left out: 3."""
+
+
+class ExpertConfig(Config):
+    """Train one expert on an origin and keep its parameters along the way (Cazenavette et al., CVPR 2022)."""
+
+    dataset: DatasetConfig
+    origin: OriginConfig
+    network: NetworkConfig
+    index: int = Field(ge=0)
+    """Number of the expert: the seed of its weights, batches and augmentations."""
+    snapshots: int = Field(ge=1)
+    """States kept after the initial one."""
+    snapshot_steps: int | None = Field(default=None, ge=1)
+    """Optimiser steps between them. None: one epoch, at least 50 steps, so that those of a small origin differ."""
+    lr: float = Field(gt=0)
+    momentum: float = Field(default=0.0, ge=0, lt=1)
+    weight_decay: float = Field(default=0.0, ge=0)
+    batch: int = Field(ge=1)
+    augmentation: Augmentation | None
+    zca: bool = False
+    """Whether images are whitened instead of normalised."""
 
 
 class DistillConfig(Config):
@@ -279,4 +300,6 @@ class EmbeddingConfig(Config):
     perplexity: float = Field(default=50.0, gt=0)
 
 
-StageConfig = DistillConfig | TrainConfig | AccuracyConfig | RobustnessConfig | PrivacyConfig | EmbeddingConfig
+StageConfig = (
+    ExpertConfig | DistillConfig | TrainConfig | AccuracyConfig | RobustnessConfig | PrivacyConfig | EmbeddingConfig
+)

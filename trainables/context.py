@@ -52,5 +52,14 @@ class Context(Protocol):
             Interrupted: A stop was asked for.
         """
 
+    def poll(self) -> None:
+        """Give way to a request to stop in the middle of a loop body that takes more than some seconds.
+
+        The body starts again from the last checkpoint when the stage is resumed.
+
+        Raises:
+            Interrupted: A stop was asked for.
+        """
+
     def measure(self, **values: float) -> None:
         """Latest values of named quantities (a loss), for the progress display and the stage's own log."""

@@ -1,54 +1,199 @@
-"""Which distillation methods exist, what each uses, and where its code is. No torch: planning reads this.
+"""The methods that come with ddray, each with its settings. No torch: planning reads this.
 
-A method's own file holds the computation; here stand the facts the planner needs before anything heavy is loaded.
+The computation of ``dsa`` is in ``distill/dsa.py`` and so on; published values by data set and images per class are in
+``presets.py``. Defaults here are the authors' for CIFAR-10. Other packages declare theirs in the same way, see
+``registry.py`` and ``ddray new method``.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from typing import Annotated, Any, ClassVar, Literal
 
-from trainables.configs import DMSettings, FullSettings, MethodSettings, RandomSettings
+from pydantic import Field
+
+from trainables.configs import (
+    Augmentation,
+    DatasetConfig,
+    ExpertConfig,
+    MethodSettings,
+    NetworkConfig,
+    NetworkSettings,
+    OriginConfig,
+)
+from trainables.registry import CHOSEN, LEARNED, METHODS, Method, load_plugins, method
+
+__all__ = ["METHODS", "PLUGIN_PROBLEMS", "Method", "method"]
+
+Positive = Annotated[int, Field(ge=1)]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Method:
-    """One method as the planner sees it."""
+@method("random", title="Random", function="trainables.distill.random:distill", uses=CHOSEN)
+class RandomSettings(MethodSettings):
+    """Real images drawn at random; nothing to set."""
 
-    name: str
-    title: str
-    """As printed in tables."""
-    version: int = 1
-    """Raised by hand when the method's results change."""
-    settings: type[MethodSettings] | None
-    """None: the method's name is reserved by the grammar, but this version cannot run it."""
-    uses: frozenset[str] = field(default_factory=frozenset)
-    """Axes the method uses, beyond those that every point has."""
-    init: str | None = None
-    """Start when the sweep names none."""
-    function: str | None = None
-    """``module:function`` of the computation; None for ``full``, which distils nothing."""
+
+@method("full", title="Full data", function=None, uses=frozenset())
+class FullSettings(MethodSettings):
+    """The whole origin; nothing to set."""
+
+
+@method("dm", title="DM", function="trainables.distill.dm:distill", init="real")
+class DMSettings(NetworkSettings):
+    """Distribution matching (Zhao & Bilen, WACV 2023)."""
+
+    budget: ClassVar[str | None] = "iterations"
+
+    iterations: int = Field(default=20_000, ge=1)
+    """Image updates. The authors' loop runs one more."""
+    lr_img: float = Field(default=1.0, gt=0)
+    """Learning rate of the images, in normalised units. By IPC: see the presets."""
+    momentum_img: float = Field(default=0.5, ge=0, lt=1)
+    batch_real: int = Field(default=256, ge=1)
+    """Real images per class and iteration; a class with fewer gives all it has."""
+
+
+@method("dsa", title="DSA", function="trainables.distill.dsa:distill", init="real")
+class DSASettings(NetworkSettings):
+    """Gradient matching with Siamese augmentation (Zhao & Bilen, ICML 2021)."""
+
+    budget: ClassVar[str | None] = "iterations"
+
+    iterations: int = Field(default=1000, ge=1)
+    """Networks. The authors' loop runs one more."""
+    loops: tuple[Positive, Positive] = (1, 1)
+    """Image updates per network, and epochs of its training on the distilled set between them. By IPC."""
+    lr_img: float = Field(default=0.1, gt=0)
+    """Learning rate of the images, in normalised units."""
+    momentum_img: float = Field(default=0.5, ge=0, lt=1)
+    lr_net: float = Field(default=0.01, gt=0)
+    """Learning rate of the network's training on the distilled set (plain gradient descent)."""
+    batch_real: int = Field(default=256, ge=1)
+    """Real images per class and update; a class with fewer gives all it has."""
+    batch_train: int = Field(default=256, ge=1)
+    """Distilled images per step of the network's training."""
+    distance: Literal["ours", "mse", "cos"] = "ours"
+    """``ours``: per output unit of each layer, 1 - cosine; ``mse``, ``cos``: of all gradients as one vector."""
 
     @property
-    def available(self) -> bool:
-        return self.settings is not None
+    def length(self) -> int:
+        """Image updates."""
+        return self.iterations * self.loops[0]
 
 
-_LEARNED = frozenset({"ipc", "init", "distill_seed", "distill_aug"})
+@method("dc", title="DC", function="trainables.distill.dsa:distill", uses=LEARNED - {"distill_aug"}, init="noise")
+class DCSettings(DSASettings):
+    """Gradient matching without augmentation (Zhao et al., ICLR 2021), from noise."""
 
-METHODS: dict[str, Method] = {
-    method.name: method
-    for method in (
-        Method(
-            name="random", title="Random", settings=RandomSettings, uses=frozenset({"ipc", "distill_seed"}),
-            function="trainables.distill.random:distill",
-        ),
-        Method(name="full", title="Full data", settings=FullSettings),
-        Method(
-            name="dm", title="DM", settings=DMSettings, uses=_LEARNED, init="real",
-            function="trainables.distill.dm:distill",
-        ),
-        Method(name="dsa", title="DSA", settings=None, uses=_LEARNED, init="real"),
-        Method(name="mtt", title="MTT", settings=None, uses=_LEARNED, init="real"),
-        Method(name="idc", title="IDC", settings=None, uses=_LEARNED, init="real"),
-    )
-}  # fmt: skip
+
+@method("mtt", title="MTT", function="trainables.distill.mtt:distill", init="real")
+class MTTSettings(NetworkSettings):
+    """Matching training trajectories (Cazenavette et al., CVPR 2022)."""
+
+    budget: ClassVar[str | None] = "iterations"
+
+    iterations: int = Field(default=5000, ge=1)
+    """Image updates. The authors' loop runs one more."""
+    syn_steps: int = Field(default=50, ge=1)
+    """Steps of the student on the distilled set (N)."""
+    match_snapshots: int = Field(default=2, ge=1)
+    """Snapshots of the expert, usually epochs, that the student is to cover (M)."""
+    max_start: int = Field(default=5, ge=1)
+    """Starts are drawn from the expert's first snapshots, 0 to this number without it (T+)."""
+    batch_syn: int | None = Field(default=None, ge=1)
+    """Distilled images per student step; null: all of them."""
+    lr_img: float = Field(default=1000.0, gt=0)
+    """Learning rate of the images."""
+    lr_lr: float = Field(default=1e-7, gt=0)
+    """Learning rate of the student's learning rate."""
+    lr_syn: float = Field(default=0.01, gt=0)
+    """Where the student's learning rate, which is learned, starts."""
+    momentum_img: float = Field(default=0.5, ge=0, lt=1)
+    """Of the images and of the learned rate."""
+    mtt_gradient: Literal["recompute", "unrolled", "tesla"] = "recompute"
+    """``recompute``: exact, memory of one student step; ``unrolled``: exact, memory of all; ``tesla``: approximate,
+    earlier parameters count as constants (Cui et al., ICML 2023)."""
+    tesla_cosine: int = Field(default=0, ge=0)
+    """Every so many iterations, the cosine between the exact and the TESLA gradient is measured; 0: never."""
+    num_experts: int = Field(default=100, ge=1)
+    expert_snapshots: int = Field(default=50, ge=1)
+    """Snapshots after the initial one, usually epochs."""
+    snapshot_steps: int | None = Field(default=None, ge=1)
+    """Optimiser steps between snapshots; null: one epoch, at least 50 steps."""
+    lr_expert: float = Field(default=0.01, gt=0)
+    momentum_expert: float = Field(default=0.0, ge=0, lt=1)
+    batch_expert: int = Field(default=256, ge=1)
+    """An origin with fewer images is one batch."""
+    zca: bool = False
+    """Distil whitened images (eps 0.1) instead of normalised ones."""
+
+    def experts(
+        self, dataset: DatasetConfig, origin: OriginConfig, network: NetworkConfig, augmentation: Augmentation | None
+    ) -> tuple[ExpertConfig, ...]:
+        common: dict[str, Any] = {
+            "dataset": dataset, "origin": origin, "network": network, "augmentation": augmentation,
+            "snapshots": self.expert_snapshots, "snapshot_steps": self.snapshot_steps, "lr": self.lr_expert,
+            "momentum": self.momentum_expert, "batch": self.batch_expert, "zca": self.zca,
+        }  # fmt: skip
+        return tuple(ExpertConfig(index=index, **common) for index in range(self.num_experts))
+
+
+@method("idc", title="IDC", function="trainables.distill.idc:distill", init="real")
+class IDCSettings(NetworkSettings):
+    """Efficient synthetic-data parameterisation (Kim et al., ICML 2022). With factor 1 it is the paper's IDC-I."""
+
+    budget: ClassVar[str | None] = "iterations"
+
+    iterations: int = Field(default=200_000, ge=1)
+    """Inner steps: each updates the images of every class once and trains the network. (The authors: 2,000 x 100.)"""
+    inner_loop: int = Field(default=100, ge=1)
+    """Inner steps with one network."""
+    factor: int = Field(default=2, ge=1, le=8)
+    """Each stored image is cut into factor x factor training images."""
+    layout: Literal["mix", "whole"] = "mix"
+    """A start from real images with a factor above 1. ``mix``: ipc x factor^2 shrunken images in tiles; ``whole``: ipc
+    images as they are."""
+    lr_base: float = Field(default=5e-3, gt=0)
+    """Learning rate of the images in [0, 1] at ipc 10 and 32 pixels; it grows with ipc and with the image's area."""
+    momentum_img: float = Field(default=0.5, ge=0, lt=1)
+    lr_net: float = Field(default=0.01, gt=0)
+    momentum_net: float = Field(default=0.9, ge=0, lt=1)
+    weight_decay_net: float = Field(default=5e-4, ge=0)
+    batch_real: int = Field(default=64, ge=1)
+    """Real images per class and update, and per step of the network's training."""
+    batch_syn_max: int = Field(default=128, ge=1)
+    """Decoded images of a class that are matched at once; of more, so many are drawn."""
+    net_images: int = Field(default=2000, ge=0)
+    """Real images that the network is trained on in each inner step, in whole batches."""
+    metric: Literal["mse", "l1"] = "mse"
+    """Sum of squares, or of absolute values, of the differences of the convolutions' gradients."""
+    match_aug: str = Field(default="color_crop_cutout", pattern=r"^[a-z]+(_[a-z]+)*$")
+    """Operations of the matching step, shared by real and distilled images, joined by underscores."""
+    net_aug: str = Field(default="color_crop", pattern=r"^[a-z]+(_[a-z]+)*$")
+    """Operations of the network's training, drawn for each image."""
+    cutmix: float = Field(default=0.5, ge=0, le=1)
+    """Probability of CutMix per batch of the network's training."""
+
+    def real_images(self, ipc: int) -> int:
+        return ipc * self.factor**2 if self.layout == "mix" else ipc
+
+
+@method("herding", title="Herding", function="trainables.distill.coresets:herding", uses=frozenset({"ipc"}))
+class HerdingSettings(MethodSettings):
+    """Real images whose mean follows the class mean (Welling, ICML 2009). Nothing is random."""
+
+    features: Literal["pixels", "network"] = "pixels"
+    """Space in which means are taken: normalised pixels, or the embedding of a random ConvNet3."""
+
+
+@method("kmeans", title="k-means", function="trainables.distill.coresets:kmeans", uses=CHOSEN)
+class KMeansSettings(MethodSettings):
+    """Of each class, the real images nearest to the centres of ipc clusters (scikit-learn)."""
+
+    features: Literal["pixels", "network"] = "pixels"
+    """Space in which distances are taken: normalised pixels, or the embedding of a random ConvNet3."""
+    restarts: int = Field(default=10, ge=1)
+    """Starts of the clustering; the best is kept."""
+
+
+PLUGIN_PROBLEMS: tuple[str, ...] = tuple(load_plugins())
+"""Entry points that could not be imported, for ``ddray doctor``."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+_LOOPS = "VICO-UoE/DatasetCondensation utils.py (get_loops)"
 _DM_CODE = "VICO-UoE/DatasetCondensation readme.md (DM commands)"
 
 
@@ -44,6 +45,32 @@ PRESETS: tuple[Preset, ...] = (
     Preset("dm", "iterations", 20_000, "VICO-UoE/DatasetCondensation main_DM.py (default; its loop runs one more)"),
     Preset("dm", "batch_real", 256, "VICO-UoE/DatasetCondensation main_DM.py (default)"),
     Preset("dm", "momentum_img", 0.5, "VICO-UoE/DatasetCondensation main_DM.py"),
+    *(
+        Preset(method, "loops", loops, source, ipcs=(ipc,))
+        for method in ("dsa", "dc")
+        for ipc, loops, source in (
+            (1, (1, 1), _LOOPS),
+            (10, (10, 50), _LOOPS),
+            (20, (20, 25), _LOOPS),
+            (30, (30, 20), _LOOPS),
+            (40, (40, 15), _LOOPS),
+            (50, (50, 10), _LOOPS),
+            (100, (50, 10), "VICO-UoE/DatasetCondensation issue #2 (the authors' words; also (100, 2))"),
+        )
+    ),
+    *(
+        Preset(method, setting, value, f"VICO-UoE/DatasetCondensation main.py ({what})")
+        for method in ("dsa", "dc")
+        for setting, value, what in (
+            ("iterations", 1000, "default; its loop runs one more"),
+            ("lr_img", 0.1, "default"),
+            ("momentum_img", 0.5, "image optimiser"),
+            ("lr_net", 0.01, "default"),
+            ("batch_real", 256, "default"),
+            ("batch_train", 256, "default"),
+            ("distance", "ours", "default"),
+        )
+    ),
 )
 
 

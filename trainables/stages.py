@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, assert_never
@@ -23,8 +22,8 @@ def run(
     Args:
         kind: What kind of stage.
         config: Its configuration, of the kind's own type.
-        inputs: Folders of the payloads it needs, by role: ``set`` for ``train`` (unless it trains on the origin),
-            ``model`` for ``accuracy``.
+        inputs: Folders of the payloads it needs, by role: ``expert.I`` for methods that learn from experts, ``set`` for
+            ``train`` (unless it trains on the origin), ``model`` for ``accuracy``.
         context: Where it runs.
 
     Raises:
@@ -35,7 +34,7 @@ def run(
     match kind:
         case "distill":
             assert isinstance(config, DistillConfig)
-            return _distill(config, context)
+            return _distill(config, inputs, context)
         case "train":
             assert isinstance(config, TrainConfig)
             return _train(config, inputs, context)
@@ -51,20 +50,21 @@ def run(
             assert_never(kind)
 
 
-def _distill(config: DistillConfig, context: Context) -> DistilledSet:
+def _distill(config: DistillConfig, inputs: Mapping[str, Path], context: Context) -> DistilledSet:
     from trainables.data.origins import load_origin
+    from trainables.distill.context import DistillContext
 
     method = METHODS.get(config.method)
-    if method is None or method.function is None:
-        known = ", ".join(name for name, entry in METHODS.items() if entry.function)
+    if method is None or not method.distils:
+        known = ", ".join(name for name, entry in METHODS.items() if entry.distils)
         raise ValueError(
-            f"distill: method {config.method!r} is not available in this version; expected one of {known}. "
-            "Leave it out of the sweep."
+            f"distill: unknown method {config.method!r}; expected one of {known}. Install the package that declares it "
+            "on this node."
         )
-    module, _, name = method.function.partition(":")
-    distill: Callable[..., DistilledSet] = getattr(importlib.import_module(module), name)
+    distill: Callable[..., DistilledSet] = method.load()
+    settings = method.settings.model_validate(config.settings)
     origin = load_origin(config.dataset, config.origin, context.data, context.cache, context.device)
-    return distill(origin, config, context)
+    return distill(origin, settings, DistillContext(config, context, inputs))
 
 
 def _train(config: TrainConfig, inputs: Mapping[str, Path], context: Context) -> TrainedModel:

@@ -19,14 +19,12 @@ from trainables.context import Context, StageFailure
 from trainables.data import augment
 from trainables.data.origins import TestSet
 from trainables.models.build import build
-from trainables.models.convnet import ConvNet, num_parameters, uses_batch_statistics
+from trainables.models.network import Network, num_parameters, uses_batch_statistics
+from trainables.optimise import batch_gradient
 from trainables.payloads import Signals, TrainedModel, load_json, load_tensors, save_json, save_tensors
 
 EVAL_BATCH = {"cpu": 32, "cuda": 1024}
 """Images per forward pass without gradients; see ``trainables/distill/dm.py`` on the CPU's."""
-TRAIN_CHUNK = {"cpu": 32, "cuda": 65536}
-"""Images per forward and backward pass; a larger batch adds up the gradients of its parts. Activations of 32 images
-stay in a CPU's cache; benchmarks/steps.py prints what that gains."""
 CHECK_EVERY = 50
 """Steps between looks at the loss: on a GPU each look waits for the device."""
 
@@ -45,7 +43,8 @@ def train(
     equal size trained with one seed share initial weights, batches and augmentations.
 
     Differs from the authors' code (DC utils.py): exactly ``epochs`` epochs instead of one more, the drop at the
-    milestone instead of one epoch later, and momentum survives it.
+    milestone instead of one epoch later, and momentum survives it. With batch norm a last batch of one image joins
+    the batch before it: one image has no statistics, and PyTorch refuses it where maps are 1x1.
 
     Args:
         config: Network, recipe and seed.
@@ -56,14 +55,14 @@ def train(
 
     Raises:
         StageFailure: The loss is not finite.
-        ValueError: The architecture is not available.
+        ValueError: The network cannot be built, or it has batch norm and the recipe's batches hold one image.
     """
     recipe, device = config.recipe, torch.device(context.device)
     images, labels = images.to(device), labels.to(device)
     test_images, test_labels = test.images.to(device), test.labels.to(device)
-    per_epoch = math.ceil(len(images) / recipe.batch)
-    total = recipe.steps or per_epoch * (recipe.epochs or 0)
     network = build(config.network, "train", "network", config.seed, device=context.device)
+    per_epoch = batches_per_epoch(len(images), recipe.batch, batch_statistics=uses_batch_statistics(network))
+    total = recipe.steps or per_epoch * (recipe.epochs or 0)
     optimiser = torch.optim.SGD(
         network.parameters(), lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay
     )
@@ -86,7 +85,7 @@ def train(
         if batch == 0 or step == done:
             order = torch.randperm(len(images), generator=seeds.generator("train", config.seed, "order", epoch))
             order = order.to(device)
-        rows = order[batch * recipe.batch : (batch + 1) * recipe.batch]
+        rows = order[batch * recipe.batch : None if batch + 1 == per_epoch else (batch + 1) * recipe.batch]
         optimiser.param_groups[0]["lr"] = learning_rate(recipe, step, per_epoch)
         optimiser.zero_grad(set_to_none=True)
         loss = _accumulate_gradients(network, images[rows], labels[rows], config, step)
@@ -121,6 +120,26 @@ def train(
     return TrainedModel(state, config.network, config.dataset.mean, config.dataset.std, {"test": signals}, facts)
 
 
+def batches_per_epoch(images: int, batch: int, *, batch_statistics: bool) -> int:
+    """How many batches a permutation of the images is cut into; the last takes what is left.
+
+    Args:
+        images: Images of the set.
+        batch: Images per batch.
+        batch_statistics: A single image cannot be a batch: left over, it joins the batch before.
+
+    Raises:
+        ValueError: Batch statistics are asked of one image.
+    """
+    if batch_statistics and min(images, batch) == 1:
+        raise ValueError(
+            f"train: batch norm has no statistics of one image; got {images} images in batches of {batch}; expected 2 "
+            "or more of both. Raise the recipe's batch, or train a network with instance norm."
+        )
+    whole, left = divmod(images, batch)
+    return whole + (left > (1 if batch_statistics and whole else 0))
+
+
 def learning_rate(recipe: RecipeConfig, step: int, per_epoch: int) -> float:
     """The rate of the step with this number, counted from 0.
 
@@ -133,7 +152,7 @@ def learning_rate(recipe: RecipeConfig, step: int, per_epoch: int) -> float:
 
 
 @torch.no_grad()
-def predict(network: ConvNet, images: Tensor) -> Tensor:
+def predict(network: Network, images: Tensor) -> Tensor:
     """Logits (N, K) in evaluation mode, on the images' device; the network's mode is restored."""
     mode = network.training
     network.eval()
@@ -143,29 +162,17 @@ def predict(network: ConvNet, images: Tensor) -> Tensor:
     return logits
 
 
-def _accumulate_gradients(network: ConvNet, images: Tensor, labels: Tensor, config: TrainConfig, step: int) -> Tensor:
+def _accumulate_gradients(network: Network, images: Tensor, labels: Tensor, config: TrainConfig, step: int) -> Tensor:
     """Augment one batch, add the gradient of its mean loss to the parameters, and return that loss."""
     recipe, flip = config.recipe, config.dataset.flip
+    params, cutmix = None, None
     if recipe.augmentation != "none":
         chosen = augment.strategy_for(flip) if recipe.augmentation == "dsa" else augment.idc_training_strategy(flip)
         generator = seeds.generator("train", config.seed, "augment", step)
-        images = augment.apply(images, augment.sample(chosen, len(images), shared=False, generator=generator))
-    partners, kept = labels, 1.0
+        params = augment.sample(chosen, len(images), shared=False, generator=generator)
     if recipe.cutmix > 0:
-        generator = seeds.generator("train", config.seed, "cutmix", step)
-        if float(torch.rand(1, generator=generator)) < recipe.cutmix:
-            images, partners, kept = augment.cutmix(images, labels, generator)
-    whole = uses_batch_statistics(network)
-    parts = 1 if whole else math.ceil(len(images) / TRAIN_CHUNK[images.device.type])
-    total = torch.zeros((), device=images.device)
-    for part, own, other in zip(images.chunk(parts), labels.chunk(parts), partners.chunk(parts), strict=True):
-        logits = network(part.contiguous(memory_format=torch.channels_last))
-        loss = F.cross_entropy(logits, own, reduction="sum") / len(images)
-        if kept < 1.0:
-            loss = kept * loss + (1 - kept) * F.cross_entropy(logits, other, reduction="sum") / len(images)
-        loss.backward()  # type: ignore[no-untyped-call]
-        total += loss.detach()
-    return total
+        cutmix = recipe.cutmix, seeds.generator("train", config.seed, "cutmix", step)
+    return batch_gradient(network, images, labels, params=params, cutmix=cutmix)
 
 
 def _curve_steps(recipe: RecipeConfig, points: int, per_epoch: int) -> frozenset[int]:
@@ -181,7 +188,7 @@ def _first_per_class(labels: Tensor, images: int) -> Tensor:
     return torch.cat([(labels == name).nonzero().squeeze(1)[:each] for name in classes]).sort().values
 
 
-def _save(folder: Path, network: ConvNet, optimiser: torch.optim.SGD, curve: list[dict[str, float]]) -> None:
+def _save(folder: Path, network: Network, optimiser: torch.optim.SGD, curve: list[dict[str, float]]) -> None:
     tensors = {f"network.{name}": tensor for name, tensor in network.state_dict().items()}
     for name, parameter in network.named_parameters():
         buffer = optimiser.state[parameter].get("momentum_buffer")
@@ -191,7 +198,7 @@ def _save(folder: Path, network: ConvNet, optimiser: torch.optim.SGD, curve: lis
     save_json(folder / "curve.json", curve)
 
 
-def _restore(folder: Path, network: ConvNet, optimiser: torch.optim.SGD) -> list[dict[str, float]]:
+def _restore(folder: Path, network: Network, optimiser: torch.optim.SGD) -> list[dict[str, float]]:
     tensors = load_tensors(folder / "train.safetensors")
     network.load_state_dict(
         {name.removeprefix("network."): value for name, value in tensors.items() if name.startswith("network.")}

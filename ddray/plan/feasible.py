@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ddray.plan.grammar import Grid, Sweep
+from trainables.configs import NetworkSettings
 from trainables.data.known import KNOWN
 from trainables.methods import METHODS
+from trainables.networks import PUBLISHED, Parsed, option_problem, parse, size_problem
 
 if TYPE_CHECKING:
     from ddray.plan.grid import GridPoint
@@ -16,23 +18,18 @@ if TYPE_CHECKING:
 ClassSize = Callable[[str], int | None]
 """Data set's name -> training images in its smallest class, or None where it is not known yet."""
 NetworkProblem = Callable[[str, int, int], str | None]
-"""(architecture, image size in pixels, channels) -> why it cannot be, or None."""
+"""(architecture's name, image size in pixels, channels) -> why it cannot be, or None."""
 
 
 def network_problem(architecture: str, image_size: int, channels: int) -> str | None:
     """Why a network cannot take images, or None.
 
     Args:
-        architecture: ``convnet3``, ``resnet18`` or ``vgg16``.
+        architecture: A network's name, with or without options.
         image_size: Height = width, pixels.
-        channels: 1 or 3; all three take both.
+        channels: 1 or 3; all networks take both.
     """
-    # ConvNet3 and VGG16 halve the image 3 and 5 times, and 28 pixels are padded to 32; beyond 64 pixels the authors
-    # use deeper ConvNets.
-    smallest, largest = {"convnet3": (8, 64), "resnet18": (8, 256), "vgg16": (28, 256)}[architecture]
-    if smallest <= image_size <= largest:
-        return None
-    return f"{architecture} takes images of {smallest} to {largest} pixels"
+    return size_problem(parse(architecture), image_size, channels)
 
 
 def known_class_size(sweep: Sweep) -> ClassSize:
@@ -78,11 +75,18 @@ def impossible(
             problems.append(_too_small(grid, _place(grid, "architecture", architecture), reason, dataset, image))
     for name, dataset, method in dict.fromkeys((p.grid.name, p.dataset, p.method) for p in points):
         grid, image = grids[name], facts[dataset]
-        matched = _matching_network(method, grid.settings.get(method, {}))
-        reason = network_problem(matched, image.image_size, image.channels) if matched is not None else None
+        given = grid.settings.get(method, {})
+        matched = _matching_network(method, given)
+        if matched is None:
+            continue
+        wrong = option_problem(matched)
+        if wrong is not None:
+            problems.append(grid.say(f"settings.{method}", f"{method} cannot match on this network: {wrong}"))
+            continue
+        reason = network_problem(matched.name, image.image_size, image.channels)
         if reason is not None:
-            given = "architecture" in grid.settings.get(method, {})
-            path = f"settings.{method}.architecture" if given else _place(grid, "method", method)
+            named = next((name for name in ("depth", "architecture") if name in given), None)
+            path = f"settings.{method}.{named}" if named else _place(grid, "method", method)
             problems.append(_too_small(grid, path, f"{method} matches on {reason}", dataset, image))
     for name, dataset, wanted in dict.fromkeys((p.grid.name, p.dataset, p.num_classes) for p in points):
         total = facts[dataset].num_classes
@@ -140,9 +144,13 @@ def _too_small(grid: Grid, path: str, reason: str, dataset: str, image: Facts) -
     )
 
 
-def _matching_network(method: str, settings: Mapping[str, Any]) -> str | None:
+def _matching_network(method: str, settings: Mapping[str, Any]) -> Parsed | None:
     """The network that a method distils with, where it has one."""
     model = METHODS[method].settings
-    if model is None or "architecture" not in model.model_fields:
+    if model is None or not issubclass(model, NetworkSettings):
         return None
-    return str(settings.get("architecture", model.model_fields["architecture"].default))
+    base, depth, width, norm = (
+        settings.get(name, model.model_fields[name].default) for name in ("architecture", "depth", "width", "norm")
+    )
+    usual = PUBLISHED[base]
+    return Parsed(base, depth or usual.depth, width or usual.width, norm or usual.norm)

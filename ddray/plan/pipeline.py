@@ -23,7 +23,10 @@ from trainables.configs import (
     AccuracyConfig,
     Config,
     DistillConfig,
+    ExpertConfig,
     Kind,
+    MethodSettings,
+    NetworkSettings,
     OriginConfig,
     RecipeConfig,
     TrainConfig,
@@ -35,7 +38,6 @@ from trainables.presets import Chosen, choose
 from trainables.protocols import PROTOCOLS
 
 AVAILABLE_NETWORKS = frozenset({"convnet3"})
-AVAILABLE_KINDS = frozenset({"distill", "train", "accuracy"})
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -107,10 +109,10 @@ class Pipeline:
         stages: list[Stage] = []
         inputs: tuple[tuple[str, str], ...] = ()
         unpublished: tuple[Chosen, ...] = ()
-        if method.name != "full":
-            distill, unpublished = self._distill(point, method)
-            stages.append(distill)
-            inputs = (("set", distill.key),)
+        if method.distils:
+            making, unpublished = self._distill(point, method)
+            stages += making
+            inputs = (("set", making[-1].key),)
         recipe, changes = self._recipe(point)
         train = self._train(point, method, recipe, inputs)
         stages.append(train)
@@ -123,57 +125,46 @@ class Pipeline:
 
     # --- one stage each --------------------------------------------------------------------------------------------
 
-    def _distill(self, point: GridPoint, method: Method) -> tuple[Stage, tuple[Chosen, ...]]:
+    def _distill(self, point: GridPoint, method: Method) -> tuple[tuple[Stage, ...], tuple[Chosen, ...]]:
+        """The stages that make the point's set, it last; and the settings that nobody published for it."""
         memo = (
             "distill", point.method, point.dataset, point.ipc, point.init, point.distill_seed, point.distill_aug,
             self._origin_memo(point), id(point.grid),
         )  # fmt: skip
         if memo in self._memo:
-            found: tuple[Stage, tuple[Chosen, ...]] = self._memo[memo]
+            found: tuple[tuple[Stage, ...], tuple[Chosen, ...]] = self._memo[memo]
             return found
         facts = self.facts[point.dataset]
         assert point.ipc is not None
-        chosen = choose(method.name, facts.config.base, point.ipc) if method.available else []
+        chosen = choose(method.name, facts.config.base, point.ipc)
         values = {entry.setting: entry.value for entry in chosen} | dict(point.settings)
         unpublished = tuple(entry for entry in chosen if not entry.exact and entry.setting not in point.settings)
         origin = self._origin(point)
-        config: DistillConfig | None = None
-        unavailable = None
-        budget = None
-        if method.settings is None:
-            unavailable = f"method {method.name} is not in this version"
-            material: dict[str, Any] = {"method": method.name, "settings": values, "origin": origin.key_material()}
-            material |= {"dataset": facts.config.key_material(), "ipc": point.ipc, "init": point.init}
-            material |= {"seed": point.distill_seed, "augmentation": point.distill_aug}
-            lineage_material = material
-        else:
-            settings = method.settings.model_validate(values)
-            dumped = settings.key_material()
-            architecture = getattr(settings, "architecture", None)
-            network = None
-            if architecture is not None:
-                network = default_network(
-                    architecture, image_size=facts.config.image_size, channels=facts.config.channels,
-                    num_classes=len(origin.classes), width=getattr(settings, "width", None),
-                    norm=getattr(settings, "norm", None),
-                )  # fmt: skip
-                if architecture not in AVAILABLE_NETWORKS:
-                    unavailable = f"network {architecture} is not in this version"
-            config = DistillConfig(
-                method=method.name, method_version=method.version, dataset=facts.config, origin=origin,
-                ipc=point.ipc, init=point.init, augmentation=point.distill_aug, network=network,
-                settings=dumped, distill_seed=point.distill_seed or 0,
+        settings = method.settings.model_validate(values)
+        network = None
+        if isinstance(settings, NetworkSettings):
+            network = default_network(
+                settings.architecture, image_size=facts.config.image_size, channels=facts.config.channels,
+                num_classes=len(origin.classes), width=settings.width, norm=settings.norm, depth=settings.depth,
             )  # fmt: skip
-            material = config.key_material()
-            lineage_material = config.lineage_material(settings.budget)
-            budget = dumped.get(settings.budget) if settings.budget else None
-        label = _label("distill", point)
-        stage = self._make(
-            "distill", point, label, config, material, (), unavailable, lineage_material=lineage_material,
-            budget=budget, settings=values,
+        config = DistillConfig(
+            method=method.name, method_version=method.version, dataset=facts.config, origin=origin, ipc=point.ipc,
+            init=point.init, augmentation=point.distill_aug, network=network, settings=settings.key_material(),
+            distill_seed=point.distill_seed or 0,
         )  # fmt: skip
-        self._memo[memo] = (stage, unpublished)
-        return stage, unpublished
+        experts: list[Stage] = []
+        if network is not None:
+            for expert in settings.experts(facts.config, origin, network, config.augmentation):
+                label = f"{_label('experts', point)} expert={expert.index}"
+                experts.append(self._make("experts", point, label, expert, expert.key_json, (), None))
+        stage = self._make(
+            "distill", point, _label("distill", point), config, config.key_material(),
+            tuple((f"expert.{index}", expert.key) for index, expert in enumerate(experts)), None,
+            lineage_material=config.lineage_material(settings.budget), budget=settings.length, settings=settings,
+        )  # fmt: skip
+        self._memo[memo] = ((*experts, stage), unpublished)
+        result: tuple[tuple[Stage, ...], tuple[Chosen, ...]] = self._memo[memo]
+        return result
 
     def _train(
         self, point: GridPoint, method: Method, recipe: RecipeConfig, inputs: tuple[tuple[str, str], ...]
@@ -220,7 +211,7 @@ class Pipeline:
         *,
         lineage_material: Mapping[str, Any] | None = None,
         budget: int | None = None,
-        settings: Mapping[str, Any] | None = None,
+        settings: MethodSettings | None = None,
         recipe: RecipeConfig | None = None,
     ) -> Stage:
         version = VERSIONS[kind]
@@ -233,13 +224,15 @@ class Pipeline:
             lineage = stage_key(kind, version, {"lineage": lineage_material}, dict(inputs))
         data = self.facts[point.dataset].config
         num_classes = point.num_classes or data.num_classes
-        network = str((settings or {}).get("architecture", "convnet3")) if kind == "distill" else point.architecture
+        network = point.architecture
+        if isinstance(config, DistillConfig | ExpertConfig):
+            network = config.network.architecture if config.network is not None else "convnet3"
         default = resources.share(kind, point.method, network, data.image_size, num_classes, point.ipc)
         cpus, share = resources.requested(self.requests, kind, point.method, default)
         stage = Stage(
             kind=kind, key=key, lineage=lineage, budget=budget, version=version, label=label, config=config,
             inputs=inputs, unavailable=unavailable, cpus=cpus, share=share,
-            work=self._work(kind, point, network, num_classes, settings or {}, recipe),
+            work=self._work(kind, point, network, num_classes, config, settings, recipe),
             size=resources.size(
                 kind, architecture=network, num_classes=num_classes, ipc=point.ipc,
                 pixels=data.channels * data.image_size**2,
@@ -293,24 +286,27 @@ class Pipeline:
         point: GridPoint,
         network: str,
         num_classes: int,
-        settings: Mapping[str, Any],
+        config: Config | None,
+        settings: MethodSettings | None,
         recipe: RecipeConfig | None,
     ) -> float:
         facts = self.facts[point.dataset]
         data = facts.config
         gflop = resources.convnet3_gflop(data.image_size, data.channels) * resources.FORWARD_RATIO.get(network, 1.0)
         per_class = point.origin_per_class or facts.train_per_class
-        images = num_classes * (point.ipc or per_class)
-        steps = 0
-        if recipe is not None:
-            steps = recipe.steps or (recipe.epochs or 0) * -(-images // recipe.batch)
+        if settings is not None:
+            assert point.ipc is not None
+            return resources.distill_work(point.method, settings, gflop, num_classes, point.ipc, per_class)
+        images, steps, batch = num_classes * per_class, 0, 1
+        if isinstance(config, ExpertConfig):
+            per_snapshot = config.snapshot_steps or max(50, -(-images // config.batch))
+            steps, batch = config.snapshots * per_snapshot, config.batch
+        elif recipe is not None:
+            images = num_classes * (point.ipc or per_class)
+            steps, batch = recipe.steps or (recipe.epochs or 0) * -(-images // recipe.batch), recipe.batch
         return resources.work(
-            kind, gflop=gflop, num_classes=num_classes, ipc=point.ipc,
-            iterations=int(settings.get("iterations", 0) or 0),
-            batch_real=min(per_class, int(settings.get("batch_real", 0) or 0)), images=images, steps=steps,
-            batch=recipe.batch if recipe is not None else 1,
-            test_images=num_classes * facts.test_per_class,
-        )  # fmt: skip
+            kind, gflop=gflop, images=images, steps=steps, batch=batch, test_images=num_classes * facts.test_per_class
+        )
 
 
 def recipe_problem(point: GridPoint) -> str | None:
@@ -338,6 +334,6 @@ def _label(kind: str, point: GridPoint) -> str:
         words.append(f"classes={point.num_classes}/{point.class_draw or 0}")
     if point.distill_seed:
         words.append(f"distill_seed={point.distill_seed}")
-    if kind != "distill":
+    if kind not in ("experts", "distill"):
         words += [point.architecture, f"seed={point.seed}"]
     return " ".join(words)

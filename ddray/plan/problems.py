@@ -73,7 +73,8 @@ def _problem(error: ErrorDetails, root: Node, prefix: Steps) -> Problem:
         target = (*steps, *context["below"])
         while len(target) > len(steps) and root.get(*target) is None:
             target = target[:-1]
-        return _say(root, target, f"{context['what']}.")
+        what = str(context["what"])
+        return _say(root, target, what if what.endswith((".", "?")) else f"{what}.")
     if kind == "value_error":
         return _say(root, steps, f"{context['error']}.")
     if kind == "literal_error" and node is not None and isinstance(node.value, str):

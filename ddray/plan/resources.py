@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol
 
+from trainables.configs import MethodSettings
+
 SHARES = (1.0, 1 / 2, 1 / 4, 1 / 8)
 
 DISTILL: dict[str, tuple[tuple[int | None, float], ...]] = {
@@ -103,25 +105,45 @@ def size(kind: str, *, architecture: str, num_classes: int, ipc: int | None, pix
     return 32 * 2**10
 
 
-def work(
-    kind: str,
-    *,
-    gflop: float,
-    num_classes: int,
-    ipc: int | None,
-    iterations: int,
-    batch_real: int,
-    images: int,
-    steps: int,
-    batch: int,
-    test_images: int,
+def distill_work(
+    method: str, settings: MethodSettings, gflop: float, num_classes: int, ipc: int, per_class: int
 ) -> float:
-    """Rough work of a stage in GFLOP: for the order of jobs and the remaining time, never for a result.
+    """Rough work of a distillation in GFLOP.
+
+    In units of an image's forward pass: a gradient with respect to weights costs three, the second pass of gradient
+    matching six more. A method of another package counts like DM if it has iterations and a batch.
+
+    Args:
+        method: Its name.
+        settings: Complete.
+        gflop: Of one image's forward pass.
+        num_classes: K.
+        ipc: Images per class.
+        per_class: Real images of a class.
+    """
+    values = settings.model_dump()
+    length = settings.length or 0
+    real = min(per_class, int(values.get("batch_real", 0)))
+    match method:
+        case "dsa" | "dc":
+            outer, inner = values["loops"]
+            trained = 3 * num_classes * ipc * inner * (outer - 1) / outer
+            images = num_classes * (3 * real + 9 * ipc) + trained
+        case "mtt":
+            images = 9 * values["syn_steps"] * min(num_classes * ipc, values["batch_syn"] or num_classes * ipc)
+        case "idc":
+            shown = min(ipc * values["factor"] ** 2, values["batch_syn_max"])
+            images = num_classes * (3 * real + 9 * shown) + 3 * values["net_images"]
+        case _:
+            images = num_classes * (real + 3 * ipc)
+    return float(length * images * gflop) + 0.01
+
+
+def work(kind: str, *, gflop: float, images: int, steps: int, batch: int, test_images: int) -> float:
+    """Rough work of any other stage in GFLOP: for the order of jobs and the remaining time, never for a result.
 
     A training step costs three forward passes (forward, and backward for inputs and weights).
     """
-    if kind == "distill":
-        return iterations * num_classes * (batch_real + 3 * (ipc or 0)) * gflop + 0.01
     if kind in ("train", "experts"):
         return 3 * steps * min(batch, images) * gflop + test_images * gflop
     if kind == "robustness":

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -33,7 +34,6 @@ from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 from ddray.plan.fields import show
 from trainables.configs import (
     KINDS,
-    Architecture,
     Augmentation,
     Config,
     EmbeddingConfig,
@@ -44,6 +44,7 @@ from trainables.configs import (
 )
 from trainables.data.known import KNOWN
 from trainables.methods import METHODS
+from trainables.networks import BASES, name_pattern, parse
 from trainables.protocols import PROTOCOLS
 
 GRAMMAR = 1
@@ -255,6 +256,22 @@ DatasetName = Annotated[
 ]
 
 
+def _architecture(name: str) -> str:
+    try:
+        parse(name)
+    except ValueError as error:
+        raise _complaint(str(error)) from None
+    return name
+
+
+ArchitectureName = Annotated[
+    str,
+    AfterValidator(_architecture),
+    WithJsonSchema({"anyOf": [{"enum": list(BASES), "type": "string"}, {"type": "string", "pattern": name_pattern()}]}),
+]
+"""A network of ``trainables.networks``: its name, or its name with options."""
+
+
 class Axes(Model):
     """Values that vary: a list, or one value. The sweep is their product."""
 
@@ -262,7 +279,11 @@ class Axes(Model):
     dataset: Axis[DatasetName] = Field(None, description="Data sets: known ones, or declared under datasets.")
     ipc: Axis[Count] = Field(None, description="Distilled images per class.")
     init: Axis[Init] = Field(None, description="What distillation starts from. Left out: as the method's authors.")
-    architecture: Axis[Architecture] = Field(None, description="Network that is trained. Left out: convnet3.")
+    architecture: Axis[ArchitectureName] = Field(
+        None,
+        description="Network that is trained: convnet3, resnet18, vgg16, or one of them with depth, width and norm, "
+        "such as convnet3-d4 or resnet18-w32-instance. Left out: convnet3.",
+    )
     seed: Axis[Seed] = Field(None, description="Seed of the training repeat. Left out: 0.")
     distill_seed: Axis[Seed] = Field(None, description="Seed of the distilled set. Left out: 0.")
     origin_per_class: Axis[Count | None] = Field(

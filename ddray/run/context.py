@@ -71,6 +71,11 @@ class StageContext:
                     save(folder)
                 saved_at = time.monotonic()
 
+    def poll(self) -> None:
+        """See ``trainables.context.Context.poll``."""
+        if self._stop.is_set():
+            raise Interrupted
+
     def measure(self, **values: float) -> None:
         """Latest values of named quantities."""
         self._values.update(values)

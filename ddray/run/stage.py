@@ -34,6 +34,7 @@ Tick = Callable[[str, dict[str, Any] | None], bool]
 TICK_SECONDS = 1.0
 
 CONFIGS: dict[str, type[configs.Config]] = {
+    "experts": configs.ExpertConfig,
     "distill": configs.DistillConfig,
     "train": configs.TrainConfig,
     "accuracy": configs.AccuracyConfig,

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from trainables.configs import DistillConfig
-from trainables.context import Context
 from trainables.data.origins import Origin
-from trainables.distill.initial import distilled_set, initial_images
+from trainables.distill.context import DistillContext
+from trainables.distill.initial import initial_images
+from trainables.methods import RandomSettings
 from trainables.payloads import DistilledSet
 
 
-def distill(origin: Origin, config: DistillConfig, context: Context) -> DistilledSet:
+def distill(origin: Origin, settings: RandomSettings, context: DistillContext) -> DistilledSet:
     """``ipc`` images of each class, exactly those that a method with ``init: real`` and the same seed starts from.
 
     Raises:
         ValueError: A class has fewer than ``ipc`` images.
     """
+    config = context.config
     images, indices = initial_images(origin, config.ipc, "real", config.distill_seed, config.origin.classes)
-    return distilled_set(images, indices, config, init="real", iterations=0)
+    return context.finish(images, indices, init="real", iterations=0)

@@ -1,0 +1,156 @@
+"""What a method is given besides its origin and its settings: the common ground of all distillation.
+
+Seeds, starts, fresh networks, real batches, augmentations, checkpoints, progress and the payload at the end are the
+same for every method; a method's file holds what is its own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor
+
+from trainables import seeds
+from trainables.configs import DistillConfig, Init
+from trainables.context import Context, Save, StageFailure
+from trainables.data import augment
+from trainables.data.origins import Origin
+from trainables.distill.initial import distilled_set, initial_images
+from trainables.models.build import build
+from trainables.models.network import Network
+from trainables.payloads import DistilledSet
+
+
+class DistillContext:
+    """One distillation's surroundings.
+
+    Attributes:
+        config: The whole request: data set, origin, ipc, start, seed.
+        device: Where tensors go.
+        inputs: Folders of payloads made before, by role (``expert.0``, …).
+        strategy: The DSA augmentation, or None when the sweep switched it off or the method has none.
+    """
+
+    def __init__(self, config: DistillConfig, context: Context, inputs: Mapping[str, Path] | None = None) -> None:
+        self.config = config
+        self.device = context.device
+        self.inputs = dict(inputs or {})
+        self.strategy = augment.strategy_for(config.dataset.flip) if config.augmentation == "dsa" else None
+        self._context = context
+
+    @property
+    def ipc(self) -> int:
+        """Distilled images per class."""
+        return self.config.ipc
+
+    @property
+    def init(self) -> Init:
+        """Where the images start."""
+        assert self.config.init is not None, f"{self.config.method} is declared without a start"
+        return self.config.init
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.config.origin.classes)
+
+    # --- randomness, derived from (method, purpose, seed, numbers) ---
+
+    def generator(self, purpose: str, *numbers: int) -> torch.Generator:
+        """A CPU generator for one purpose at one place of the computation, e.g. ``generator("order", iteration)``.
+
+        Drawing by place instead of in sequence is what makes interruptions leave no trace.
+        """
+        return seeds.generator(self.config.method, purpose, self.config.distill_seed, *numbers)
+
+    def network(self, *numbers: int) -> Network:
+        """A fresh random network of the matched architecture, on the device."""
+        assert self.config.network is not None, f"{self.config.method} is declared without a network"
+        return build(
+            self.config.network, self.config.method, "network", self.config.distill_seed, *numbers, device=self.device
+        )
+
+    def real_batches(self, origin: Origin, batch: int, *numbers: int) -> list[Tensor]:
+        """For each class, the positions in the origin of up to ``batch`` of its images, drawn without replacement."""
+        generator = self.generator("real", *numbers)
+        return [
+            members[torch.randperm(len(members), generator=generator)[:batch].to(members.device)]
+            for members in origin.by_class
+        ]
+
+    def omegas(self, *numbers: int, strategy: augment.Strategy | None = None) -> augment.Params | None:
+        """One augmentation per class for a Siamese step, or None without augmentation.
+
+        Args:
+            numbers: The place of the computation.
+            strategy: Other operations than DSA's own; applied only when the augmentation is on.
+        """
+        if self.strategy is None:
+            return None
+        return augment.sample_each(
+            strategy or self.strategy, self.num_classes, generator=self.generator("augment", *numbers)
+        )
+
+    # --- start and end ---
+
+    def initial_images(self, origin: Origin) -> tuple[Tensor, Tensor]:
+        """Images (K * ipc, C, H, W) normalised, and canonical indices (K * ipc,), -1 for noise; see ``initial.py``.
+
+        Raises:
+            ValueError: A class has fewer than ``ipc`` images to start from.
+        """
+        return initial_images(origin, self.ipc, self.init, self.config.distill_seed, self.config.origin.classes)
+
+    def finish(self, images: Tensor, indices: Tensor, **facts: Any) -> DistilledSet:
+        """The payload of finished images (normalised, class-major).
+
+        Args:
+            images: (K * ipc, C, H, W).
+            indices: (K * ipc,) canonical index of the image each row started from, -1 if none.
+            facts: What else is worth knowing; ``iterations`` at least.
+        """
+        return distilled_set(images, indices, self.config, **{"init": self.config.init, **facts})
+
+    # --- the loop ---
+
+    def restore(self) -> tuple[int, Path] | None:
+        """See ``trainables.context.Context``; so are the next three."""
+        return self._context.restore()
+
+    def iterations(self, total: int, *, start: int = 0, save: Save | None = None, unit: str = "it") -> Iterator[int]:
+        return self._context.iterations(total, start=start, save=save, unit=unit)
+
+    def poll(self) -> None:
+        self._context.poll()
+
+    def measure(self, **values: float) -> None:
+        self._context.measure(**values)
+
+    def check_loss(self, loss: float, iteration: int, setting: str = "lr_img") -> None:
+        """Report the loss, or end the stage when it is not finite.
+
+        Args:
+            loss: Of this iteration.
+            iteration: Counted from 0.
+            setting: The setting to lower.
+
+        Raises:
+            StageFailure: Naming the iteration and what to do.
+        """
+        if not math.isfinite(loss):
+            self.diverged(f"the loss is {loss}", iteration, setting)
+        self.measure(loss=loss)
+
+    def diverged(self, what: str, iteration: int, setting: str = "lr_img") -> NoReturn:
+        """End the stage: ``what`` happened at an iteration; lowering ``setting`` helps.
+
+        Raises:
+            StageFailure: Always.
+        """
+        name = self.config.method
+        raise StageFailure(
+            f"{name}: {what} at iteration {iteration}; expected a finite number. Lower settings.{name}.{setting}."
+        )

@@ -1,0 +1,167 @@
+"""Matching, class by class, the gradients that real and distilled images give a network's weights.
+
+DC, DSA and IDC share this: for each class c, one augmentation w_c for both sides,
+
+    g_T = grad over theta of loss(A_w(T_c)),   g_S = grad over theta of loss(A_w(S_c)),   L = sum over c of D(g_S, g_T)
+
+and the gradient of L with respect to the distilled images, which passes through g_S a second time.
+
+K classes, B images of a class. There are two ways to the same numbers. ``loop``: one class after the other, real
+images in chunks; best where arithmetic is the bound (CPU). ``vectorised``: the classes of a group as one batch under
+``torch.func.vmap``; best where the number of operator calls is the bound (GPU, few images).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.func import functional_call, grad, vmap
+from torch.nn import functional as F
+
+from trainables.data import augment
+from trainables.distill.groups import SIZES, augmented, groups, rows_of
+from trainables.models.network import Network
+
+Distance = Callable[[Sequence[Tensor], Sequence[Tensor]], Tensor]
+"""(gradients of distilled images, of real images), each one tensor (G, *shape) per weight, -> distances (G,)."""
+Decode = Callable[[Tensor, int, int], Tensor]
+"""(stored images of classes [first, last), first, last) -> the images (K' * n, C, H, W) that the network sees."""
+Path = Literal["loop", "vectorised"]
+
+PATHS: dict[str, Path] = {"cpu": "loop", "cuda": "vectorised"}
+"""Device type -> way of computing. Part of the numerics."""
+
+
+def match_gradients(
+    network: Network,
+    weights: Sequence[str],
+    distance: Distance,
+    real: Tensor,
+    batches: Sequence[Tensor],
+    synthetic: Tensor,
+    omegas: augment.Params | None,
+    decode: Decode | None = None,
+    path: Path | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The distance of each class and the gradient of their sum with respect to the distilled images.
+
+    Args:
+        network: Without batch statistics in use (batch norm in evaluation mode): images must not depend on each other.
+        weights: Names of the parameters whose gradients are matched.
+        distance: D above.
+        real: Origin images (N, C, H, W) normalised.
+        batches: For each of the K classes, the positions in ``real`` of its batch.
+        synthetic: Distilled images (K * n, C, H, W), class-major.
+        omegas: K augmentations, one per class, or None for no augmentation.
+        decode: From stored images to what the network sees; None where they are the same.
+        path: How to compute; None: as the device likes.
+
+    Returns:
+        Distances (K,), and a tensor like ``synthetic``.
+    """
+    step = _looped if (path or PATHS[real.device.type]) == "loop" else _vectorised
+    return step(network, weights, distance, real, batches, synthetic, omegas, decode or (lambda images, *_: images))
+
+
+def _looped(
+    network: Network,
+    weights: Sequence[str],
+    distance: Distance,
+    real: Tensor,
+    batches: Sequence[Tensor],
+    synthetic: Tensor,
+    omegas: augment.Params | None,
+    decode: Decode,
+) -> tuple[Tensor, Tensor]:
+    by_name = dict(network.named_parameters())
+    matched = [by_name[name] for name in weights]
+    ipc = len(synthetic) // len(batches)
+    distances, gradient = torch.zeros(len(batches), device=real.device), torch.empty_like(synthetic)
+    for index, batch in enumerate(batches):
+        omega = rows_of(omegas, index, index + 1)
+        target = _mean_gradient(network, matched, augmented(real[batch.to(real.device)], omega, [len(batch)]), index)
+        rows = slice(index * ipc, (index + 1) * ipc)
+        leaf = synthetic[rows].detach().requires_grad_()
+        shown = decode(leaf, index, index + 1)
+        logits = network(augmented(shown, omega, [len(shown)]))
+        own = torch.autograd.grad(_loss(logits, index), matched, create_graph=True)
+        found = distance([part[None] for part in own], [part[None] for part in target])
+        (gradient[rows],) = torch.autograd.grad(found.sum(), leaf)
+        distances[index] = found.detach()[0]
+    return distances, gradient
+
+
+def _mean_gradient(network: Network, matched: Sequence[Tensor], images: Tensor, label: int) -> list[Tensor]:
+    total = [torch.zeros_like(weight) for weight in matched]
+    for part in torch.split(images, SIZES[images.device.type].chunk):
+        loss = _loss(network(part), label) * (len(part) / len(images))
+        for whole, piece in zip(total, torch.autograd.grad(loss, matched), strict=True):
+            whole += piece
+    return total
+
+
+def _loss(logits: Tensor, label: int) -> Tensor:
+    return F.cross_entropy(logits, torch.full((len(logits),), label, device=logits.device))
+
+
+def _vectorised(
+    network: Network,
+    weights: Sequence[str],
+    distance: Distance,
+    real: Tensor,
+    batches: Sequence[Tensor],
+    synthetic: Tensor,
+    omegas: augment.Params | None,
+    decode: Decode,
+) -> tuple[Tensor, Tensor]:
+    ipc = len(synthetic) // len(batches)
+    counts = [len(batch) for batch in batches]
+    distances: list[Tensor] = []
+    gradients: list[Tensor] = []
+    for first, last in groups(counts, SIZES[real.device.type].group):
+        omega = rows_of(omegas, first, last)
+        chosen = torch.cat([batch.to(real.device) for batch in batches[first:last]])
+        images, shares = _stacked(augmented(real[chosen], omega, counts[first:last]), counts[first:last])
+        target = _class_gradients(network, weights, images, shares, first)
+        leaf = synthetic[first * ipc : last * ipc].detach().requires_grad_()
+        shown = decode(leaf, first, last)
+        each = [len(shown) // (last - first)] * (last - first)
+        images, shares = _stacked(augmented(shown, omega, each), each)
+        found = distance(_class_gradients(network, weights, images, shares, first), [part.detach() for part in target])
+        gradients += torch.autograd.grad(found.sum(), leaf)
+        distances.append(found.detach())
+    return torch.cat(distances), torch.cat(gradients)
+
+
+def _stacked(images: Tensor, counts: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Images (G, B, C, H, W) and the share of each in its class's mean (G, B); smaller classes are filled up by images
+    that count nothing."""
+    largest = max(counts)
+    if min(counts) == largest:
+        shares = torch.full((len(counts), largest), 1.0 / largest, device=images.device)
+        return images.reshape(len(counts), largest, *images.shape[1:]), shares
+    sizes = torch.tensor(counts)
+    place = torch.arange(largest).expand(len(counts), -1)
+    rows = torch.minimum(place, sizes[:, None] - 1) + (sizes.cumsum(0) - sizes)[:, None]
+    shares = (place < sizes[:, None]) / sizes[:, None]
+    return images[rows.to(images.device)], shares.to(images.device)
+
+
+def _class_gradients(
+    network: Network, weights: Sequence[str], images: Tensor, shares: Tensor, first: int
+) -> Sequence[Tensor]:
+    """One tensor (G, *shape) per weight: the gradients of the mean losses of classes first, first + 1, …"""
+    constants = {name: tensor.detach() for name, tensor in (*network.named_parameters(), *network.named_buffers())}
+    matched = tuple(constants.pop(name) for name in weights)
+    labels = torch.arange(first, first + len(images), device=images.device)
+
+    def loss(matched: tuple[Tensor, ...], images: Tensor, shares: Tensor, label: Tensor) -> Tensor:
+        logits = functional_call(network, {**constants, **dict(zip(weights, matched, strict=True))}, (images,))
+        losses: Tensor = F.cross_entropy(logits, label.expand(len(images)), reduction="none")
+        return (losses * shares).sum()
+
+    found: tuple[Tensor, ...] = vmap(grad(loss), in_dims=(None, 0, 0, 0))(matched, images, shares, labels)
+    return found
