@@ -240,6 +240,43 @@ def doctor(as_json: bool) -> int:
     return 3 if any(finding.level == "bad" for finding in findings) else 0
 
 
+@cli.command(short_help="Published settings of a method, each with its source.")
+@click.argument("method", required=False)
+@click.argument("dataset", required=False)
+@click.argument("ipc", required=False, type=click.IntRange(min=1))
+@click.option("--set", "sets", multiple=True, metavar="SETTING=VALUE", help="As if the sweep set this.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def preset(method: str | None, dataset: str | None, ipc: int | None, sets: tuple[str, ...], as_json: bool) -> None:
+    """What a sweep gets that sets nothing: every value with its source, and which are borrowed or ours.
+
+    Without IPC: for every number of images per class that something is published for. Without DATASET: what there is.
+    """
+    from ddray.presets import methods_facts, methods_text, preset_facts, preset_text
+
+    if method is None or dataset is None:
+        if sets:
+            raise click.UsageError("--set needs METHOD and DATASET.")
+        facts, text = methods_facts(method), methods_text
+    else:
+        facts, text = preset_facts(method, dataset, ipc, sets), preset_text
+    click.echo(json.dumps(facts, sort_keys=True) if as_json else text(facts))
+
+
+@cli.command(short_help="Begin a method of your own.")
+@click.argument("kind", type=click.Choice(["method"]), metavar="method")
+@click.argument("name")
+@click.option("--into", type=click.Path(path_type=Path), default=Path(), help="Folder to put it in.  [default: here]")
+def new(kind: str, name: str, into: Path) -> None:
+    """Write a package that adds a method: it works at once, with a test that holds it to every method's promises.
+
+    NAME is what sweep files will say: lower-case letters, digits, underscores.
+    """
+    from ddray.new import new_method, next_steps
+
+    folder = new_method(name, into)
+    click.echo(next_steps(name, folder))
+
+
 @cli.command(short_help="The JSON schema of sweep files, for editors.")
 def schema() -> None:
     """The JSON schema of sweep files, for editors."""

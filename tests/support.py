@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from trainables.configs import (
     DatasetConfig,
@@ -125,6 +126,7 @@ TINY: dict[str, dict[str, Any]] = {
     "dm": {"iterations": 4, "batch_real": 6},
     "dsa": {"iterations": 4, "batch_real": 6, "batch_train": 4},
     "dc": {"iterations": 4, "batch_real": 6, "batch_train": 4},
+    "idc": {"iterations": 4, "inner_loop": 3, "layout": "whole", "batch_real": 6, "net_images": 12},
 }
 """Settings that make a method's distillation a matter of milliseconds."""
 
@@ -168,6 +170,21 @@ def train_config(recipe: RecipeConfig, *, seed: int = 0, **other: Any) -> TrainC
         "network": tiny_network(), "curve_points": 3, "curve_images": 9, **other,
     }  # fmt: skip
     return TrainConfig(recipe=recipe, seed=seed, **values)
+
+
+def dispatches(body: Callable[[], object]) -> int:
+    """How many operators PyTorch hands to a device while ``body`` runs, views and bookkeeping included."""
+    count = 0
+
+    class Counter(TorchDispatchMode):
+        def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            nonlocal count
+            count += 1
+            return function(*args, **(kwargs or {}))
+
+    with Counter():
+        body()
+    return count
 
 
 def folder_bytes(folder: Path) -> dict[str, bytes]:

@@ -5,7 +5,8 @@ Map, in the order of the flow:
     configs.py    what a stage is asked to do: frozen models, no torch
     methods.py    which distillation methods exist and which axes each uses; no torch
     protocols.py  the named training recipes, each with its source; no torch
-    presets.py    published settings by (method, data set, ipc), each with its source; no torch
+    published.py  the table of published settings, each row with its source; no torch
+    presets.py    which row applies to (method, data set, ipc), or is the nearest; no torch
     context.py    what a stage is given: device, folders, progress, checkpoints; no torch
     payloads.py   what a stage hands on: DistilledSet, TrainedModel, Metrics
     data/         data sets in canonical order, origins, the DSA augmentation

@@ -150,6 +150,8 @@ class NetworkConfig(Config):
 class RecipeConfig(Config):
     """How a network is trained on a set. The named recipes are in ``protocols.py``."""
 
+    neutral: ClassVar[dict[str, Any]] = {"learned_lr": "own_network"}
+
     epochs: int | None = Field(default=None, ge=1)
     """Passes over the set. Exactly one of ``epochs`` and ``steps`` is given."""
     steps: int | None = Field(default=None, ge=1)
@@ -165,6 +167,9 @@ class RecipeConfig(Config):
     augmentation: Literal["dsa", "idc", "none"]
     cutmix: float = Field(default=0.0, ge=0, le=1)
     """Probability per batch of CutMix."""
+    learned_lr: Literal["own_network", "always", "never"] = "own_network"
+    """When the learning rate that was learned with a set (MTT) replaces ``lr``: for the network the set was distilled
+    with, for every network, or never. Sets without one are trained with ``lr``."""
 
     @model_validator(mode="after")
     def _one_length(self) -> RecipeConfig:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, WithJsonSchema, model_validator
 
 from trainables.configs import (
     Augmentation,
@@ -20,11 +20,18 @@ from trainables.configs import (
     NetworkSettings,
     OriginConfig,
 )
+from trainables.data.operations import OPERATIONS, PATTERN, parse_operations
 from trainables.registry import CHOSEN, LEARNED, METHODS, Method, load_plugins, method
 
 __all__ = ["METHODS", "PLUGIN_PROBLEMS", "Method", "method"]
 
 Positive = Annotated[int, Field(ge=1)]
+Operations = Annotated[
+    str,
+    AfterValidator(lambda text: "_".join(sorted(parse_operations(text), key=OPERATIONS.index))),
+    WithJsonSchema({"type": "string", "pattern": PATTERN}),
+]
+"""Operations of an augmentation, joined by underscores. The order in which they are written makes no difference."""
 
 
 @method("random", title="Random", function="trainables.distill.random:distill", uses=CHOSEN)
@@ -43,8 +50,8 @@ class DMSettings(NetworkSettings):
 
     budget: ClassVar[str | None] = "iterations"
 
-    iterations: int = Field(default=20_000, ge=1)
-    """Image updates. The authors' loop runs one more."""
+    iterations: int = Field(default=20_000, ge=0)
+    """Image updates; 0 gives the start itself. The authors' loop runs one more."""
     lr_img: float = Field(default=1.0, gt=0)
     """Learning rate of the images, in normalised units. By IPC: see the presets."""
     momentum_img: float = Field(default=0.5, ge=0, lt=1)
@@ -58,8 +65,8 @@ class DSASettings(NetworkSettings):
 
     budget: ClassVar[str | None] = "iterations"
 
-    iterations: int = Field(default=1000, ge=1)
-    """Networks. The authors' loop runs one more."""
+    iterations: int = Field(default=1000, ge=0)
+    """Networks; 0 gives the start itself. The authors' loop runs one more."""
     loops: tuple[Positive, Positive] = (1, 1)
     """Image updates per network, and epochs of its training on the distilled set between them. By IPC."""
     lr_img: float = Field(default=0.1, gt=0)
@@ -91,14 +98,15 @@ class MTTSettings(NetworkSettings):
 
     budget: ClassVar[str | None] = "iterations"
 
-    iterations: int = Field(default=5000, ge=1)
-    """Image updates. The authors' loop runs one more."""
+    iterations: int = Field(default=5000, ge=0)
+    """Image updates; 0 gives the start itself. The authors' loop runs one more."""
     syn_steps: int = Field(default=50, ge=1)
     """Steps of the student on the distilled set (N)."""
     match_snapshots: int = Field(default=2, ge=1)
     """Snapshots of the expert, usually epochs, that the student is to cover (M)."""
     max_start: int = Field(default=5, ge=1)
-    """Starts are drawn from the expert's first snapshots, 0 to this number without it (T+)."""
+    """Starts are drawn from the expert's first snapshots, 0 to this number without it (T+), as long as the expert gets
+    less than 99 % of its training images right there."""
     batch_syn: int | None = Field(default=None, ge=1)
     """Distilled images per student step; null: all of them."""
     lr_img: float = Field(default=1000.0, gt=0)
@@ -106,7 +114,7 @@ class MTTSettings(NetworkSettings):
     lr_lr: float = Field(default=1e-7, gt=0)
     """Learning rate of the student's learning rate."""
     lr_syn: float = Field(default=0.01, gt=0)
-    """Where the student's learning rate, which is learned, starts."""
+    """Where the student's learning rate, which is learned, starts. It never falls below 1e-6."""
     momentum_img: float = Field(default=0.5, ge=0, lt=1)
     """Of the images and of the learned rate."""
     mtt_gradient: Literal["recompute", "unrolled", "tesla"] = "recompute"
@@ -124,7 +132,18 @@ class MTTSettings(NetworkSettings):
     batch_expert: int = Field(default=256, ge=1)
     """An origin with fewer images is one batch."""
     zca: bool = False
-    """Distil whitened images (eps 0.1) instead of normalised ones."""
+    """Distil whitened images (eps 0.1) instead of normalised ones; the whitening is kept with the set."""
+
+    @model_validator(mode="after")
+    def _targets_exist(self) -> MTTSettings:
+        reached = self.max_start - 1 + self.match_snapshots
+        if reached > self.expert_snapshots:
+            raise ValueError(
+                f"the last start has no target; got max_start {self.max_start} and match_snapshots "
+                f"{self.match_snapshots}, which need {reached} snapshots; expected at most expert_snapshots, "
+                f"{self.expert_snapshots}. Lower max_start, or raise expert_snapshots"
+            )
+        return self
 
     def experts(
         self, dataset: DatasetConfig, origin: OriginConfig, network: NetworkConfig, augmentation: Augmentation | None
@@ -143,7 +162,7 @@ class IDCSettings(NetworkSettings):
 
     budget: ClassVar[str | None] = "iterations"
 
-    iterations: int = Field(default=200_000, ge=1)
+    iterations: int = Field(default=200_000, ge=0)
     """Inner steps: each updates the images of every class once and trains the network. (The authors: 2,000 x 100.)"""
     inner_loop: int = Field(default=100, ge=1)
     """Inner steps with one network."""
@@ -163,18 +182,28 @@ class IDCSettings(NetworkSettings):
     batch_syn_max: int = Field(default=128, ge=1)
     """Decoded images of a class that are matched at once; of more, so many are drawn."""
     net_images: int = Field(default=2000, ge=0)
-    """Real images that the network is trained on in each inner step, in whole batches."""
+    """Real images that the network is trained on in each inner step, in whole batches; an origin with fewer is gone
+    through once."""
     metric: Literal["mse", "l1"] = "mse"
     """Sum of squares, or of absolute values, of the differences of the convolutions' gradients."""
-    match_aug: str = Field(default="color_crop_cutout", pattern=r"^[a-z]+(_[a-z]+)*$")
-    """Operations of the matching step, shared by real and distilled images, joined by underscores."""
-    net_aug: str = Field(default="color_crop", pattern=r"^[a-z]+(_[a-z]+)*$")
-    """Operations of the network's training, drawn for each image."""
+    match_aug: Operations = "color_crop_cutout"
+    """Operations of the matching step, shared by real and distilled images, joined by underscores. Of crop, scale and
+    rotate one is chosen; the others are all applied, in the order flip, color, that one, cutout."""
+    net_aug: Operations = "color_crop"
+    """The same of the network's training, drawn for each image."""
     cutmix: float = Field(default=0.5, ge=0, le=1)
     """Probability of CutMix per batch of the network's training."""
 
     def real_images(self, ipc: int) -> int:
         return ipc * self.factor**2 if self.layout == "mix" else ipc
+
+    def lr_img(self, ipc: int, image_size: int) -> float:
+        """The images' learning rate: lr_base * ipc / 10 * (image_size / 32)^2.
+
+        The mean of the cross-entropy over a class makes gradients shrink with ipc, which the rate undoes. Differs from
+        the authors' code: 32 pixels are the measure of every data set, where theirs takes MNIST's own 28 for MNIST.
+        """
+        return self.lr_base * ipc / 10 * (image_size / 32) ** 2
 
 
 @method("herding", title="Herding", function="trainables.distill.coresets:herding", uses=frozenset({"ipc"}))

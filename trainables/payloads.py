@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from trainables.configs import NetworkConfig
+from trainables.data.whiten import Whitening
 
 
 @dataclass(frozen=True)
@@ -26,20 +28,84 @@ class DistilledSet:
     labels: Tensor
     """(N,) int64, class-major: positions in the origin's list of classes."""
     indices: Tensor
-    """(N,) int64 canonical index of the training image a row started from, or is; -1 if none."""
+    """(N,) int64 canonical index of the training image a row started from, or is; -1 if none. (N, T) where a row
+    started from T images in tiles (IDC's ``mix``): column k is tile k, row by row."""
     facts: dict[str, Any]
-    """``space``, ``mean``, ``std``, ``zca``, ``factor``, ``label_kind``, and how the set was made."""
+    """``space``, ``mean``, ``std``, ``zca``, ``factor``, ``label_kind``, and how the set was made. ``learned_lr`` and
+    ``network`` where a learning rate was learned with it, for that network."""
+    whitening: Whitening | None = None
+    """What networks that are trained on the set want their images whitened with (``zca``), instead of normalised."""
 
     def save(self, folder: Path) -> None:
-        """Write ``set.safetensors`` and ``facts.json`` into an existing folder."""
+        """Write ``set.safetensors``, ``facts.json`` and, with ZCA, ``zca.safetensors`` into an existing folder."""
         save_tensors(
             folder / "set.safetensors", {"images": self.images, "labels": self.labels, "indices": self.indices}
         )
         save_json(folder / "facts.json", self.facts)
+        save_whitening(folder, self.whitening)
 
     @classmethod
     def load(cls, folder: Path) -> DistilledSet:
-        return cls(**load_tensors(folder / "set.safetensors"), facts=load_json(folder / "facts.json"))
+        return cls(
+            **load_tensors(folder / "set.safetensors"),
+            facts=load_json(folder / "facts.json"),
+            whitening=load_whitening(folder),
+        )
+
+
+@dataclass(frozen=True)
+class Expert:
+    """A network's way through its training: its parameters now and then (Cazenavette et al., CVPR 2022).
+
+    S + 1 snapshots, the first before any step, of P parameters, in the order of the network's ``named_parameters``.
+    """
+
+    snapshots: Tensor
+    """(S + 1, P) float32 on the CPU."""
+    distances: Tensor
+    """(S + 1, S + 1) float64: squared Euclidean distances between snapshots."""
+    parameters: list[tuple[str, list[int]]]
+    """Name and shape of each tensor that a row is made of, in order."""
+    facts: dict[str, Any]
+    """``steps`` done at each snapshot, ``train_acc`` there, and how the expert was trained."""
+
+    def save(self, folder: Path) -> None:
+        """Write ``expert.safetensors`` and ``expert.json`` into an existing folder."""
+        save_tensors(folder / "expert.safetensors", {"snapshots": self.snapshots, "distances": self.distances})
+        save_json(folder / "expert.json", {"parameters": self.parameters, "facts": self.facts})
+
+    @classmethod
+    def load(cls, folder: Path) -> Expert:
+        """The whole expert: 65 MB of 50 epochs of ConvNet3. See ``StoredExpert`` for less."""
+        stored = StoredExpert(folder)
+        tensors = load_tensors(folder / "expert.safetensors")
+        return cls(**tensors, parameters=stored.parameters, facts=stored.facts)
+
+
+class StoredExpert:
+    """An expert on disk, of which one snapshot at a time is read.
+
+    Attributes:
+        distances: See ``Expert``; so are ``parameters`` and ``facts``.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / "expert.safetensors"
+        description = load_json(folder / "expert.json")
+        self.parameters = [(name, shape) for name, shape in description["parameters"]]
+        self.facts: dict[str, Any] = description["facts"]
+        with safe_open(self._path, framework="pt") as tensors:
+            self.distances: Tensor = tensors.get_tensor("distances")
+
+    def __len__(self) -> int:
+        """S + 1."""
+        return len(self.distances)
+
+    def snapshot(self, index: int) -> Tensor:
+        """One row (P,) float32; the rest of the file is not read."""
+        with safe_open(self._path, framework="pt") as tensors:
+            row: Tensor = tensors.get_slice("snapshots")[index]
+        return row
 
 
 @dataclass(frozen=True)
@@ -67,11 +133,15 @@ class TrainedModel:
     signals: dict[str, Signals] = field(default_factory=dict)
     """By split; ``test`` is always there."""
     facts: dict[str, Any] = field(default_factory=dict)
-    """``optimiser_steps``, ``epochs``, ``train_acc``, ``train_loss``, ``num_parameters``, ``curve``."""
+    """``optimiser_steps``, ``trained_lr``, ``epochs``, ``train_acc``, ``train_loss``, ``num_parameters``, ``curve``."""
+    whitening: Whitening | None = None
+    """When the network was trained on whitened images: what its input is to be whitened with after normalising."""
 
     def save(self, folder: Path) -> None:
-        """Write ``model.safetensors``, ``signals.safetensors`` and ``model.json`` into an existing folder."""
+        """Write ``model.safetensors``, ``signals.safetensors``, ``model.json`` and, with ZCA, ``zca.safetensors`` into
+        an existing folder."""
         save_tensors(folder / "model.safetensors", self.state)
+        save_whitening(folder, self.whitening)
         save_tensors(
             folder / "signals.safetensors",
             {
@@ -98,6 +168,7 @@ class TrainedModel:
                 for split in splits
             },
             facts=description["facts"],
+            whitening=load_whitening(folder),
         )
 
 
@@ -118,7 +189,19 @@ class Metrics:
         return cls(load_json(folder / "metrics.json"))
 
 
-Payload = DistilledSet | TrainedModel | Metrics
+Payload = DistilledSet | Expert | TrainedModel | Metrics
+
+
+def save_whitening(folder: Path, whitening: Whitening | None) -> None:
+    """Write ``zca.safetensors`` into an existing folder, or nothing."""
+    if whitening is not None:
+        save_tensors(folder / "zca.safetensors", {"mean": whitening.mean, "matrix": whitening.matrix})
+
+
+def load_whitening(folder: Path) -> Whitening | None:
+    """What ``save_whitening`` wrote."""
+    path = folder / "zca.safetensors"
+    return Whitening(**load_tensors(path)) if path.exists() else None
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:

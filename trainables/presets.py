@@ -1,30 +1,25 @@
 """Published settings by (method, data set, images per class), each value with its source. No torch.
 
-What a sweep does not set comes from here, then from the settings model's own defaults. A combination without a
-published value takes the nearest one and says so.
+What a sweep does not set comes from the table in ``published.py``, then from the settings model's own defaults. A
+combination without a published value takes the nearest one and says so.
 """
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from functools import lru_cache
+from typing import Any, Literal
 
-_LOOPS = "VICO-UoE/DatasetCondensation utils.py (get_loops)"
-_DM_CODE = "VICO-UoE/DatasetCondensation readme.md (DM commands)"
+from trainables.configs import canonical_json
+from trainables.methods import METHODS
+from trainables.published import PRESETS, Preset
 
+__all__ = ["PRESETS", "Chosen", "Preset", "candidates", "choose"]
 
-@dataclass(frozen=True)
-class Preset:
-    """One value a paper or its code gives for some combinations."""
-
-    method: str
-    setting: str
-    value: Any
-    source: str
-    datasets: tuple[str, ...] = ()
-    """Empty: any data set."""
-    ipcs: tuple[int, ...] = ()
-    """Empty: any number of images per class."""
+STAND_IN = "cifar10"
+"""Whose values serve data sets without any."""
 
 
 @dataclass(frozen=True)
@@ -34,76 +29,101 @@ class Chosen:
     setting: str
     value: Any
     source: str
-    exact: bool
-    """False: no published value for this combination; the nearest one is used."""
+    """As people read it: where it is published; which combination it was borrowed from; or that it is ours, and why."""
+    kind: Literal["published", "nearest", "ours"]
+    note: str = ""
+    """What else to know of a published value."""
+
+    @property
+    def exact(self) -> bool:
+        """Whether the value is published for this very combination."""
+        return self.kind == "published"
 
 
-PRESETS: tuple[Preset, ...] = (
-    Preset("dm", "lr_img", 1.0, _DM_CODE, ("cifar10",), (1, 10, 50)),
-    Preset("dm", "lr_img", 10.0, _DM_CODE, ("cifar10",), (100, 200, 500, 1000, 1250)),
-    Preset("dm", "lr_img", 1.0, _DM_CODE, ("cifar100",), (1, 10, 50, 100, 125)),
-    Preset("dm", "iterations", 20_000, "VICO-UoE/DatasetCondensation main_DM.py (default; its loop runs one more)"),
-    Preset("dm", "batch_real", 256, "VICO-UoE/DatasetCondensation main_DM.py (default)"),
-    Preset("dm", "momentum_img", 0.5, "VICO-UoE/DatasetCondensation main_DM.py"),
-    *(
-        Preset(method, "loops", loops, source, ipcs=(ipc,))
-        for method in ("dsa", "dc")
-        for ipc, loops, source in (
-            (1, (1, 1), _LOOPS),
-            (10, (10, 50), _LOOPS),
-            (20, (20, 25), _LOOPS),
-            (30, (30, 20), _LOOPS),
-            (40, (40, 15), _LOOPS),
-            (50, (50, 10), _LOOPS),
-            (100, (50, 10), "VICO-UoE/DatasetCondensation issue #2 (the authors' words; also (100, 2))"),
-        )
-    ),
-    *(
-        Preset(method, setting, value, f"VICO-UoE/DatasetCondensation main.py ({what})")
-        for method in ("dsa", "dc")
-        for setting, value, what in (
-            ("iterations", 1000, "default; its loop runs one more"),
-            ("lr_img", 0.1, "default"),
-            ("momentum_img", 0.5, "image optimiser"),
-            ("lr_net", 0.01, "default"),
-            ("batch_real", 256, "default"),
-            ("batch_train", 256, "default"),
-            ("distance", "ours", "default"),
-        )
-    ),
-)
-
-
-def choose(method: str, dataset: str, ipc: int | None) -> list[Chosen]:
+def choose(method: str, dataset: str, ipc: int | None, settings: Mapping[str, Any] | None = None) -> tuple[Chosen, ...]:
     """The preset of every setting that has one.
 
-    Nearest means: same data set before any other (CIFAR-10 stands in for data sets without published values), then
-    the IPC with the smallest ratio, the smaller one at a tie.
+    Settings that were published together come from one row. Of the rows that give them, the nearest is taken: one that
+    names the data set before one for any, before CIFAR-10's, before the others; then the ipc with the smallest ratio,
+    the smaller one at a tie; then the one with more conditions.
 
     Args:
         method: A method's name.
         dataset: A known data set's name (``like`` for declared folders).
         ipc: Images per class, or None where the method has none.
+        settings: What the sweep sets. Some rows count only together with certain values of other settings; what is
+            not set has the model's default there.
     """
+    given = settings or {}
+    declared = METHODS.get(method)
+    fields = declared.settings.model_fields if declared is not None else {}
+    known = {
+        name: given[name] if name in given else fields[name].get_default()
+        for name in _conditions(method, len(PRESETS))
+        if name in given or name in fields
+    }
+    return _choose(method, dataset, ipc, canonical_json(known), len(PRESETS))
+
+
+def candidates(method: str, dataset: str, known: Mapping[str, Any]) -> list[list[Preset]]:
+    """For each set of settings that belong together, the rows from which one is chosen.
+
+    Args:
+        method: A method's name.
+        dataset: A known data set's name.
+        known: Values of the settings that rows have conditions on, as JSON types.
+    """
+    together: dict[frozenset[str], list[Preset]] = {}
+    for row in PRESETS:
+        if row.method == method and all(known.get(name, value) == value for name, value in row.when):
+            together.setdefault(frozenset(row.values), []).append(row)
+    pools = []
+    for rows in together.values():
+        named = [row for row in rows if dataset in row.datasets]
+        general = [row for row in rows if not row.datasets]
+        pools.append(named or general or [row for row in rows if STAND_IN in row.datasets] or rows)
+    return pools
+
+
+@lru_cache(maxsize=4096)
+def _choose(
+    method: str, dataset: str, ipc: int | None, known: str, table: int
+) -> tuple[Chosen, ...]:
+    """``table``: its size, so that a table that grew is looked at again."""
     chosen = []
-    for setting in dict.fromkeys(preset.setting for preset in PRESETS if preset.method == method):
-        candidates = [preset for preset in PRESETS if (preset.method, preset.setting) == (method, setting)]
-        at = [preset for preset in candidates if not preset.datasets or dataset in preset.datasets]
-        pool = at or [preset for preset in candidates if "cifar10" in preset.datasets] or candidates
-        best, distance, published = min(
-            ((preset, *_distance(preset, ipc)) for preset in pool), key=lambda entry: entry[1:]
+    for rows in candidates(method, dataset, json.loads(known)):
+        row, ratio, at = min(
+            ((row, *_distance(row, ipc)) for row in rows), key=lambda entry: (*entry[1:], -len(entry[0].when))
         )
-        exact = bool(at) and distance == 1.0
-        source = best.source
-        if not exact:
-            where = "" if not best.ipcs else f" at ipc {published}"
-            source += f" for {'/'.join(best.datasets)}{where}; none published for {dataset} ipc {ipc}"
-        chosen.append(Chosen(setting, best.value, source, exact))
-    return chosen
+        kind, source = _said(row, dataset, ipc, at, hit=ratio == 1.0)
+        note = row.note if kind == "published" else ""
+        chosen += [Chosen(setting, value, source, kind, note) for setting, value in row.values.items()]
+    return tuple(chosen)
 
 
-def _distance(preset: Preset, ipc: int | None) -> tuple[float, int]:
+def _said(
+    row: Preset, dataset: str, ipc: int | None, at: int, *, hit: bool
+) -> tuple[Literal["published", "nearest", "ours"], str]:
+    if row.source is None:
+        return "ours", f"no published value; ours: {row.note}"
+    of_this = not row.datasets or dataset in row.datasets
+    if of_this and hit:
+        return "published", row.source
+    whose = dataset if of_this else STAND_IN if STAND_IN in row.datasets else row.datasets[0]
+    lent = " ".join(part for part in (whose if row.datasets else "", f"ipc {at}" if row.ipcs else "") if part)
+    wanted = [dataset, *([f"ipc {ipc}"] if ipc is not None and row.ipcs else [])]
+    wanted += [f"{name} {str(value).lower()}" for name, value in row.when if name != "architecture"]
+    return "nearest", f"nearest: {row.source}, for {lent}; none published for {' '.join(wanted)}"
+
+
+@lru_cache(maxsize=256)
+def _conditions(method: str, table: int) -> tuple[str, ...]:
+    """Settings that the method's rows have conditions on."""
+    return tuple(dict.fromkeys(name for row in PRESETS if row.method == method for name, _ in row.when))
+
+
+def _distance(row: Preset, ipc: int | None) -> tuple[float, int]:
     """(ratio to the nearest published ipc, that ipc); ratio 1 is a hit."""
-    if not preset.ipcs or ipc is None:
-        return 1.0, 0
-    return min((max(ipc, other) / min(ipc, other), other) for other in preset.ipcs)
+    if not row.ipcs or ipc is None:
+        return 1.0, min(row.ipcs, default=0)
+    return min((max(ipc, other) / min(ipc, other), other) for other in row.ipcs)

@@ -68,6 +68,7 @@ def _distill(config: DistillConfig, inputs: Mapping[str, Path], context: Context
 
 
 def _train(config: TrainConfig, inputs: Mapping[str, Path], context: Context) -> TrainedModel:
+    from trainables.data.decode import decode, decode_labels
     from trainables.data.origins import load_origin, load_test, normalise
     from trainables.payloads import DistilledSet
     from trainables.train import train
@@ -78,8 +79,10 @@ def _train(config: TrainConfig, inputs: Mapping[str, Path], context: Context) ->
     else:
         distilled = DistilledSet.load(inputs["set"])
         assert distilled.facts["space"] == "pixel01", distilled.facts
-        images = normalise(distilled.images, config.dataset.mean, config.dataset.std).to(context.device)
-        labels = distilled.labels.to(context.device)
+        factor = distilled.facts["factor"]
+        pixels = decode(distilled.images, factor)
+        images = normalise(pixels, config.dataset.mean, config.dataset.std).to(context.device)
+        labels = decode_labels(distilled.labels, factor).to(context.device)
     test = load_test(config.dataset, config.origin.classes, context.data, context.cache, context.device)
     return train(config, images, labels, test, context)
 

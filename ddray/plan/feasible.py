@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ddray.plan.grammar import Grid, Sweep
-from trainables.configs import NetworkSettings
+from trainables.configs import MethodSettings, NetworkSettings
 from trainables.data.known import KNOWN
 from trainables.methods import METHODS
 from trainables.networks import PUBLISHED, Parsed, option_problem, parse, size_problem
+from trainables.presets import choose
 
 if TYPE_CHECKING:
     from ddray.plan.grid import GridPoint
@@ -76,7 +77,9 @@ def impossible(
     for name, dataset, method in dict.fromkeys((p.grid.name, p.dataset, p.method) for p in points):
         grid, image = grids[name], facts[dataset]
         given = grid.settings.get(method, {})
-        matched = _matching_network(method, given)
+        declared = sweep.datasets.get(dataset)
+        base = declared.like if declared is not None else dataset
+        matched = _matching_network(method, {p.setting: p.value for p in choose(method, base, None, given)} | given)
         if matched is None:
             continue
         wrong = option_problem(matched)
@@ -110,23 +113,32 @@ def impossible(
                 )
             )
     drawn = dict.fromkeys(
-        (p.grid.name, p.dataset, p.origin_per_class, p.ipc)
+        (p.grid.name, p.dataset, p.origin_per_class, p.ipc, p.method)
         for p in points
-        if p.ipc is not None and (p.method == "random" or p.init == "real")
+        if p.ipc is not None and (p.init == "real" or "init" not in METHODS[p.method].uses)
     )
-    for name, dataset, origin, ipc in drawn:
+    for name, dataset, origin, ipc, method in drawn:
         size = sizes[dataset]
         limit = size if origin is None else origin
-        if limit is not None and ipc is not None and ipc > limit:
-            grid = grids[name]
-            what = f"a class of {dataset}" if origin is None else f"a class of the origin (origin_per_class {origin})"
-            problems.append(
-                grid.say(
-                    _place(grid, "ipc", ipc),
-                    f"more images than {what} holds, for random or init real; got {ipc}; expected at most {limit}. "
-                    "Exclude the pair.",
-                )
+        if limit is None or ipc is None:
+            continue
+        grid = grids[name]
+        needed = _real_images(sweep, grid, dataset, method, ipc)
+        if needed <= limit:
+            continue
+        what = f"a class of {dataset}" if origin is None else f"a class of the origin (origin_per_class {origin})"
+        problem = (
+            f"more images than {what} holds, for methods that choose real images or start from them; got {ipc}; "
+            f"expected at most {limit}. Exclude the pair."
+        )
+        if needed > ipc:
+            problem = (
+                f"{method} starts from {needed} real images of each class, more than {what} holds; got ipc {ipc}; "
+                f"expected at most {limit * ipc // needed}. Exclude the pair, start from noise"
             )
+            whole = "layout" in METHODS[method].settings.model_fields
+            problem += f", or set settings.{method}.layout: whole." if whole else "."
+        problems.append(grid.say(_place(grid, "ipc", ipc), problem))
     return problems
 
 
@@ -134,6 +146,18 @@ def _place(grid: Grid, axis: str, value: Any) -> str:
     """The path of an axis' value."""
     values = grid.axes.get(axis, ())
     return f"axes.{axis}.{values.index(value)}" if value in values else f"axes.{axis}"
+
+
+def _real_images(sweep: Sweep, grid: Grid, dataset: str, method: str, ipc: int) -> int:
+    """Real images of each class that the method's start takes, with the settings that it will have."""
+    model = METHODS[method].settings
+    if model.real_images is MethodSettings.real_images:  # most methods, and nothing to work out
+        return ipc
+    declared = sweep.datasets.get(dataset)
+    given = dict(grid.settings.get(method, {}))
+    published = choose(method, declared.like if declared is not None else dataset, ipc, given)
+    values = {entry.setting: entry.value for entry in published} | given
+    return model.model_validate(values).real_images(ipc)
 
 
 def _too_small(grid: Grid, path: str, reason: str, dataset: str, image: Facts) -> str:
@@ -147,7 +171,7 @@ def _too_small(grid: Grid, path: str, reason: str, dataset: str, image: Facts) -
 def _matching_network(method: str, settings: Mapping[str, Any]) -> Parsed | None:
     """The network that a method distils with, where it has one."""
     model = METHODS[method].settings
-    if model is None or not issubclass(model, NetworkSettings):
+    if not issubclass(model, NetworkSettings):
         return None
     base, depth, width, norm = (
         settings.get(name, model.model_fields[name].default) for name in ("architecture", "depth", "width", "norm")

@@ -18,7 +18,7 @@ from ddray.errors import RequestError
 from ddray.plan.feasible import ClassSize, NetworkProblem, facts_of, impossible, known_class_size, network_problem
 from ddray.plan.fields import show, suggest
 from ddray.plan.grammar import Grid, Sweep
-from ddray.plan.schema import AXES, EVALUATIONS
+from ddray.plan.schema import AXES, EVALUATIONS, at_ipc
 from trainables.methods import METHODS
 from trainables.protocols import PROTOCOLS
 
@@ -135,7 +135,8 @@ def _identities(sweep: Sweep, grid: Grid, problems: list[str]) -> Iterable[tuple
         return ()
     keep = _exclusions(grid, problems)
     train = _canonical(_differences(grid, problems))
-    tails = {method: (_canonical(grid.settings.get(method, {})), grid.protocol, train) for method in methods}
+    settings: dict[tuple[str, int | None], str] = {}
+    """By method and ipc, on which settings may depend."""
     nulled = {method: _nulled(method) for method in methods}
     classes = {name: facts_of(sweep, name).num_classes for name in grid.axes["dataset"]}
     found: dict[tuple[Any, ...], None] = {}
@@ -154,7 +155,10 @@ def _identities(sweep: Sweep, grid: Grid, problems: list[str]) -> Iterable[tuple
             row[_ORIGIN_DRAW] = None
         if row[_CLASSES] is None or row[_CLASSES] >= classes[values[_DATASET]]:
             row[_CLASS_DRAW] = None
-        found[(*row, *tails[method])] = None
+        at = method, row[_IPC]
+        if at not in settings:
+            settings[at] = _canonical(at_ipc(grid.settings.get(method, {}), row[_IPC]))
+        found[(*row, settings[at], grid.protocol, train)] = None
     if not left and not grid.doubtful:
         problems.append(grid.say("exclude", "zero points; every combination is excluded. Leave some of them."))
     return found

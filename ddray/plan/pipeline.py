@@ -33,11 +33,9 @@ from trainables.configs import (
 )
 from trainables.data.known import class_subset
 from trainables.methods import METHODS, Method
-from trainables.networks import default_network
+from trainables.networks import Parsed, default_network, network_of, parse, parsed
 from trainables.presets import Chosen, choose
 from trainables.protocols import PROTOCOLS
-
-AVAILABLE_NETWORKS = frozenset({"convnet3"})
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -87,7 +85,7 @@ class Chain:
     protocol_changes: Mapping[str, Any]
     """The overridden values."""
     unpublished: tuple[Chosen, ...]
-    """Settings taken from the nearest published combination because there is none for this one."""
+    """Settings that nobody published for this combination: taken from the nearest one, or ours."""
 
     def stage(self, kind: Kind) -> Stage | None:
         """The chain's stage of a kind, if it has one."""
@@ -136,7 +134,7 @@ class Pipeline:
             return found
         facts = self.facts[point.dataset]
         assert point.ipc is not None
-        chosen = choose(method.name, facts.config.base, point.ipc)
+        chosen = choose(method.name, facts.config.base, point.ipc, point.settings)
         values = {entry.setting: entry.value for entry in chosen} | dict(point.settings)
         unpublished = tuple(entry for entry in chosen if not entry.exact and entry.setting not in point.settings)
         origin = self._origin(point)
@@ -173,20 +171,15 @@ class Pipeline:
         origin = self._origin(point)
         memo = ("network", point.dataset, point.architecture, len(origin.classes))
         if memo not in self._memo:
-            self._memo[memo] = default_network(
-                point.architecture, image_size=facts.config.image_size, channels=facts.config.channels,  # type: ignore[arg-type]
+            self._memo[memo] = network_of(
+                point.architecture, image_size=facts.config.image_size, channels=facts.config.channels,
                 num_classes=len(origin.classes),
             )  # fmt: skip
         config = TrainConfig(
             dataset=facts.config, origin=origin, on_origin=method.name == "full", network=self._memo[memo],
             recipe=recipe, seed=point.seed,
         )  # fmt: skip
-        unavailable = None
-        if point.architecture not in AVAILABLE_NETWORKS:
-            unavailable = f"network {point.architecture} is not in this version"
-        return self._make(
-            "train", point, _label("train", point), config, config.key_json, inputs, unavailable, recipe=recipe
-        )
+        return self._make("train", point, _label("train", point), config, config.key_json, inputs, None, recipe=recipe)
 
     def _accuracy(self, point: GridPoint, train: Stage) -> Stage:
         config = AccuracyConfig(num_classes=len(self._origin(point).classes))
@@ -224,17 +217,17 @@ class Pipeline:
             lineage = stage_key(kind, version, {"lineage": lineage_material}, dict(inputs))
         data = self.facts[point.dataset].config
         num_classes = point.num_classes or data.num_classes
-        network = point.architecture
+        network = parse(point.architecture)
         if isinstance(config, DistillConfig | ExpertConfig):
-            network = config.network.architecture if config.network is not None else "convnet3"
-        default = resources.share(kind, point.method, network, data.image_size, num_classes, point.ipc)
+            network = parsed(config.network) if config.network is not None else parse("convnet3")
+        default = resources.share(kind, point.method, network.base, data.image_size, num_classes, point.ipc)
         cpus, share = resources.requested(self.requests, kind, point.method, default)
         stage = Stage(
             kind=kind, key=key, lineage=lineage, budget=budget, version=version, label=label, config=config,
             inputs=inputs, unavailable=unavailable, cpus=cpus, share=share,
             work=self._work(kind, point, network, num_classes, config, settings, recipe),
             size=resources.size(
-                kind, architecture=network, num_classes=num_classes, ipc=point.ipc,
+                kind, architecture=network.base, width=network.relative_width, num_classes=num_classes, ipc=point.ipc,
                 pixels=data.channels * data.image_size**2,
                 test_images=num_classes * self.facts[point.dataset].test_per_class,
             ),
@@ -284,7 +277,7 @@ class Pipeline:
         self,
         kind: Kind,
         point: GridPoint,
-        network: str,
+        network: Parsed,
         num_classes: int,
         config: Config | None,
         settings: MethodSettings | None,
@@ -292,7 +285,8 @@ class Pipeline:
     ) -> float:
         facts = self.facts[point.dataset]
         data = facts.config
-        gflop = resources.convnet3_gflop(data.image_size, data.channels) * resources.FORWARD_RATIO.get(network, 1.0)
+        gflop = resources.convnet3_gflop(data.image_size, data.channels) * resources.FORWARD_RATIO[network.base]
+        gflop *= network.relative_width**2
         per_class = point.origin_per_class or facts.train_per_class
         if settings is not None:
             assert point.ipc is not None

@@ -15,6 +15,9 @@ from ddray.plan.pipeline import Chain, Stage
 LONG_GFLOP = 2000.0
 """A job of more work than this is worth the seconds that a new worker takes to start."""
 
+EXPERTS_PER_JOB = 5
+"""Experts trained one after the other in one job: minutes on a GPU, and enough jobs for a cluster. Not in any key."""
+
 Shape = tuple[float, float]
 """CPUs and share of a GPU: what a job asks for."""
 
@@ -87,7 +90,8 @@ def make_plan(chains: Sequence[Chain], stages: Mapping[str, Stage]) -> Plan:
     """Merge chains into a plan.
 
     The rule for jobs: a stage that several points share is a job of its own; the stages that belong to one point
-    alone form one job, cut where the GPU share changes.
+    alone form one job, cut where the GPU share changes. Experts do not depend on each other, so a few of them form a
+    job whoever needs them.
     """
     users = Counter(stage.key for chain in chains for stage in chain.stages)
     shorter = _shorter_budgets(stages.values())
@@ -95,7 +99,14 @@ def make_plan(chains: Sequence[Chain], stages: Mapping[str, Stage]) -> Plan:
     seen: set[str] = set()
     for chain in chains:
         group: list[Stage] = []
+        experts = [stage for stage in chain.stages if stage.kind == "experts" and stage.key not in seen]
+        for start in range(0, len(experts), EXPERTS_PER_JOB):
+            few = experts[start : start + EXPERTS_PER_JOB]
+            seen.update(stage.key for stage in few)
+            jobs.append(make_job(few, users[few[0].key], shorter))
         for stage in chain.stages:
+            if stage.kind == "experts":
+                continue
             if users[stage.key] > 1:
                 if stage.key not in seen:
                     seen.add(stage.key)

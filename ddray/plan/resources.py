@@ -18,9 +18,12 @@ SHARES = (1.0, 1 / 2, 1 / 4, 1 / 8)
 DISTILL: dict[str, tuple[tuple[int | None, float], ...]] = {
     "random": ((None, 0.0),),
     "dm": ((10, 1 / 8), (50, 1 / 4), (None, 1 / 2)),
+    "dc": ((1, 1 / 8), (10, 1 / 4), (50, 1 / 2), (None, 1.0)),
     "dsa": ((1, 1 / 8), (10, 1 / 4), (50, 1 / 2), (None, 1.0)),
     "mtt": ((1, 1 / 4), (10, 1 / 2), (None, 1.0)),
     "idc": ((10, 1 / 4), (50, 1 / 2), (None, 1.0)),
+    "herding": ((None, 0.0),),
+    "kmeans": ((None, 0.0),),
 }
 """Method -> (largest ipc, share) for ConvNet3, 32 px, 10 classes. None: any. A method without a line takes a card."""
 
@@ -96,12 +99,24 @@ SNAPSHOTS = 8
 """Kept states of a distillation with the authors' budget: images and momentum each."""
 
 
-def size(kind: str, *, architecture: str, num_classes: int, ipc: int | None, pixels: int, test_images: int) -> int:
-    """Rough bytes a stage leaves in the store, snapshots included: to refuse a disk that cannot hold the plan."""
+def size(
+    kind: str,
+    *,
+    architecture: str,
+    num_classes: int,
+    ipc: int | None,
+    pixels: int,
+    test_images: int,
+    width: float = 1.0,
+) -> int:
+    """Rough bytes a stage leaves in the store, snapshots included: to refuse a disk that cannot hold the plan.
+
+    ``width``: of the network, in units of the published one.
+    """
     if kind == "distill":
         return num_classes * (ipc or 0) * pixels * 4 * (1 + 2 * SNAPSHOTS)
     if kind == "train":
-        return NETWORK_BYTES[architecture] + test_images * num_classes * 4
+        return round(NETWORK_BYTES[architecture] * width**2) + test_images * num_classes * 4
     return 32 * 2**10
 
 

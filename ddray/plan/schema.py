@@ -12,8 +12,9 @@ import functools
 import inspect
 import itertools
 import json
+import re
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -38,6 +39,7 @@ from trainables.configs import (
     Config,
     EmbeddingConfig,
     Init,
+    NetworkSettings,
     PrivacyConfig,
     RecipeConfig,
     RobustnessConfig,
@@ -186,6 +188,64 @@ def _accepted_by(config: type[Config]) -> Callable[[dict[str, Any]], None]:
     return rule
 
 
+class _ByIpc:
+    """A value for every number of images per class, or a mapping from such numbers to values."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_wrap_validator_function(self._read, handler(source))
+
+    def _read(self, value: Any, one: core_schema.ValidatorFunctionWrapHandler) -> Any:
+        if not isinstance(value, dict):
+            return one(_as_tuple(value))
+        wrong = [name for name in value if not re.fullmatch("[1-9][0-9]*", str(name))]
+        if wrong:
+            raise _complaint(
+                f"not a number of images per class; got {show(wrong[0])}; expected an integer >= 1", wrong[0]
+            )
+        return {str(name): one(_as_tuple(each), name) for name, each in value.items()}
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        one = handler(schema)
+        by_ipc = {"type": "object", "patternProperties": {"^[1-9][0-9]*$": one}}
+        return {"anyOf": [one, {**by_ipc, "additionalProperties": False}]}
+
+
+def _as_tuple(value: Any) -> Any:
+    """YAML's sequence as the immutable one that strict models want."""
+    return tuple(value) if isinstance(value, list) else value
+
+
+_SAME_FOR_ALL = frozenset(NetworkSettings.model_fields)
+"""Settings that decide what is possible at all; they do not vary with the images per class."""
+
+
+def at_ipc(settings: Mapping[str, Any], ipc: int | None) -> dict[str, Any]:
+    """A method's settings as given, for one number of images per class.
+
+    A setting given by images per class, ``{1: …, 10: …}``, holds where the number is named; elsewhere it is as if it
+    had been left out.
+    """
+    found = {}
+    for name, value in settings.items():
+        if not isinstance(value, dict):
+            found[name] = value
+        elif str(ipc) in value:
+            found[name] = value[str(ipc)]
+    return found
+
+
+def _accepted_at_each_ipc(config: type[Config]) -> Callable[[dict[str, Any]], None]:
+    """The configuration's own rules, for each number of images per class that is named, and for the others."""
+    accepted = _accepted_by(config)
+
+    def rule(given: dict[str, Any]) -> None:
+        named = {ipc for value in given.values() if isinstance(value, dict) for ipc in value}
+        for ipc in (None, *sorted(named, key=int)):
+            accepted(at_ipc(given, None if ipc is None else int(ipc)))
+
+    return rule
+
+
 def _complaint(what: str, *below: str | int) -> PydanticCustomError:
     """An error in our own words, at a path below the value that is being checked."""
     return PydanticCustomError("ddray", "{what}", {"what": what, "below": below})
@@ -197,20 +257,21 @@ class Model(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
-_MADE_OF: dict[str, type[Config]] = {
-    method.settings.__name__: method.settings for method in METHODS.values() if method.settings is not None
-}
+_MADE_OF: dict[str, type[Config]] = {}
 """Definition in the JSON schema -> the configuration whose fields, and docstrings under them, it shows."""
 
 
-def _partial(name: str, config: type[Config], choices: Mapping[str, Any] | None = None) -> type[BaseModel]:
-    """A model of some of a configuration's fields, none of them required."""
+def _partial(
+    name: str, config: type[Config], choices: Mapping[str, Any] | None = None, by_ipc: Collection[str] = ()
+) -> type[BaseModel]:
+    """A model of some of a configuration's fields, none of them required; those of ``by_ipc`` may vary with it."""
     annotated: Any = Annotated
     fields: dict[str, Any] = {}
     for field, info in config.model_fields.items():
         if field not in _NOT_ASKED:
             annotation = (choices or {}).get(field, info.annotation)
-            kind = annotated[(annotation, *info.metadata)] if info.metadata else annotation
+            notes = (*info.metadata, *([_ByIpc()] if field in by_ipc else []))
+            kind = annotated[(annotation, *notes)] if notes else annotation
             fields[field] = (kind, Field(default=None, description=info.description))
     model: type[BaseModel] = create_model(name, __base__=Model, __doc__=config.__doc__, **fields)
     _MADE_OF[name] = config
@@ -236,10 +297,11 @@ def _evaluations() -> type[BaseModel]:
 
 def _settings() -> type[BaseModel]:
     annotated: Any = Annotated
-    entries = {
-        name: annotated[dict[str, Any], _Given(method.settings)] if method.settings is not None else dict[str, Any]
-        for name, method in METHODS.items()
-    }
+    entries = {}
+    for name, method in METHODS.items():
+        varying = set(method.settings.model_fields) - _SAME_FOR_ALL
+        model = _partial(method.settings.__name__, method.settings, by_ipc=varying)
+        entries[name] = annotated[dict[str, Any], _Given(model, _accepted_at_each_ipc(method.settings))]
     return _by_name("Settings", "Settings by method; what is not given comes from the presets.", entries)
 
 

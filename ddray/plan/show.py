@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from ddray.plan.plan import runnable_jobs
@@ -19,13 +20,7 @@ def plan_facts(prepared: Prepared, places: Places) -> dict[str, Any]:
         done = store.keys() & prepared.plan.stages.keys()
     facts = {"sweep": prepared.sweep.name, "store": places.store, **prepared.plan.summary(done)}
     facts["unread_datasets"] = list(prepared.unread)
-    notes = {
-        f"{chain.point.method} {chain.point.dataset} ipc={chain.point.ipc}: {chosen.setting} = {chosen.value} "
-        f"from {chosen.source}"
-        for chain in prepared.plan.chains
-        for chosen in chain.unpublished
-    }
-    facts["unpublished_settings"] = sorted(notes)
+    facts["unpublished_settings"] = _unpublished(prepared)
     facts["gpu_shares"] = _shares(prepared, done)
     return facts
 
@@ -57,8 +52,11 @@ def plan_text(prepared: Prepared, facts: dict[str, Any], show_points: bool) -> s
     if facts["unread_datasets"]:
         lines += ["", f"not read on this machine yet: {', '.join(facts['unread_datasets'])}"]
     if facts["unpublished_settings"]:
-        lines += ["", "no published value; the nearest is used:"]
-        lines += [f"  {note}" for note in facts["unpublished_settings"]]
+        lines += ["", "settings without a published value:"]
+        for entry in facts["unpublished_settings"]:
+            values = ", ".join(f"{name} = {json.dumps(value)}" for name, value in entry["settings"].items())
+            lines.append(f"  {entry['method']} {entry['dataset']} ipc={entry['ipc']}: {values}")
+            lines.append(f"      {entry['source']}")
     if show_points:
         lines += ["", "points:"]
         lines += [
@@ -67,6 +65,19 @@ def plan_text(prepared: Prepared, facts: dict[str, Any], show_points: bool) -> s
             if chain.point.hash in prepared.plan.selected
         ]
     return "\n".join(lines)
+
+
+def _unpublished(prepared: Prepared) -> list[dict[str, Any]]:
+    """What was filled in without a published value: one entry per combination and source."""
+    found: dict[tuple[str, str, int | None, str], dict[str, Any]] = {}
+    for chain in prepared.plan.chains:
+        for chosen in chain.unpublished:
+            place = (chain.point.method, chain.point.dataset, chain.point.ipc, chosen.source)
+            found.setdefault(place, {})[chosen.setting] = chosen.value
+    return [
+        {"method": method, "dataset": dataset, "ipc": ipc, "settings": values, "source": source}
+        for (method, dataset, ipc, source), values in found.items()
+    ]
 
 
 def _shares(prepared: Prepared, done: set[str]) -> dict[str, int]:

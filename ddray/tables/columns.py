@@ -61,6 +61,7 @@ COLUMNS: tuple[Column, ...] = (
         ("data_hash", TEXT, "hash of the data set's content digest and the origin"),
         ("method", NAME, "random, full, or a method of distillation"),
         ("ipc", COUNT, "distilled images per class; null for full"),
+        ("effective_ipc", COUNT, "training images per class that they hold: ipc * factor^2; null for full"),
         ("ratio", NUMBER, "ipc over the origin's images per class, where that size is known; 1 for full"),
         ("init", NAME, "noise or real; null for methods without a start"),
         ("distill_arch", NAME, "network the method matches on"),

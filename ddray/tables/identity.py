@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -147,6 +148,7 @@ def _distill_values(chain: Chain, distill: Stage) -> dict[str, Any]:
     iterations = settings.pop(budget, None) if budget else None
     published = _published(chain).get(budget) if budget else None
     network = config.network.key_material() if config.network is not None else None
+    factor = int(settings.get("factor", 1))
     return {
         "budget_fraction": iterations / published if iterations and published else None,
         "distill_arch": config.network.architecture if config.network is not None else None,
@@ -155,7 +157,7 @@ def _distill_values(chain: Chain, distill: Stage) -> dict[str, Any]:
             {"method": config.method, "version": config.method_version, "settings": settings, "network": network}
         ),
         "zca": bool(settings.get("zca", False)), "label_kind": str(settings.get("label_kind", "hard")),
-        "factor": int(settings.get("factor", 1)),
+        "factor": factor, "effective_ipc": config.ipc * factor**2,
     }  # fmt: skip
 
 
@@ -193,13 +195,15 @@ def _budget(method: str) -> str | None:
 
 
 def _published(chain: Chain) -> dict[str, Any]:
-    return _chosen(chain.point.method, training(chain).dataset.base, chain.point.ipc)
+    return _chosen(chain.point.method, training(chain).dataset.base, chain.point.ipc, canonical(chain.point.settings))
 
 
 @cache
-def _chosen(method: str, dataset: str, ipc: int | None) -> dict[str, Any]:
-    """Setting -> the value published for the combination, or for the nearest one."""
-    return {entry.setting: entry.value for entry in choose(method, dataset, ipc)}
+def _chosen(method: str, dataset: str, ipc: int | None, settings: str) -> dict[str, Any]:
+    """Setting -> the value published for the combination, or for the nearest one, as JSON types."""
+    values = {entry.setting: entry.value for entry in choose(method, dataset, ipc, json.loads(settings))}
+    found: dict[str, Any] = json.loads(canonical(values))
+    return found
 
 
 def _ratio(ipc: int | None, config: TrainConfig) -> float | None:

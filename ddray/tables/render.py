@@ -270,15 +270,15 @@ def _against_random(block: Facts) -> list[str]:
 
 
 def _borrowed(blocks: Iterable[Facts]) -> list[str]:
-    """Settings without a published value."""
-    found = {
-        f"{title_of(method)} {setting}: {source}": None
-        for block in blocks
-        for entry in block["rows"]
-        for method, cell in entry["cells"].items()
-        for setting, source in sorted(cell["unpublished"].items())
-    }
-    return ["", "## Settings without a published value", "", *(f"- {text}" for text in found)] if found else []
+    """Settings without a published value, those of one source together."""
+    found: dict[tuple[str, str], dict[str, None]] = {}
+    for block in blocks:
+        for entry in block["rows"]:
+            for method, cell in entry["cells"].items():
+                for setting, source in sorted(cell["unpublished"].items()):
+                    found.setdefault((method, source), {})[setting] = None
+    lines = [f"- {title_of(method)} {', '.join(names)}: {source}" for (method, source), names in found.items()]
+    return ["", "## Settings without a published value", "", *lines] if lines else []
 
 
 def _failures(coverage: Facts) -> list[str]:

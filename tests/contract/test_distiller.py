@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from support import FakeContext, distill_config, folder_bytes, tiny_origin
+from support import FakeContext, distil, distill_config, folder_bytes, tiny_origin
 
 from trainables.configs import DistillConfig, OriginConfig
 from trainables.context import Interrupted
 from trainables.methods import METHODS
 from trainables.payloads import DistilledSet
 
-RUNNABLE = [method for method in METHODS.values() if method.function]
-LEARNED = [method.name for method in RUNNABLE if "init" in method.uses]
-
-
-def function(method: str) -> Callable[..., DistilledSet]:
-    module, _, name = (METHODS[method].function or "").partition(":")
-    return getattr(importlib.import_module(module), name)
+METHOD_NAMES = [method.name for method in METHODS.values() if method.distils]
+LEARNED = [name for name in METHOD_NAMES if "init" in METHODS[name].uses]
 
 
 def distilled(config: DistillConfig, folder: Path, **origin: int) -> DistilledSet:
-    return function(config.method)(tiny_origin(**origin), config, FakeContext(folder))
+    return distil(config, FakeContext(folder), tiny_origin(**origin))
 
 
 def saved(payload: DistilledSet, folder: Path) -> dict[str, bytes]:
@@ -34,7 +27,7 @@ def saved(payload: DistilledSet, folder: Path) -> dict[str, bytes]:
     return folder_bytes(folder)
 
 
-@pytest.mark.parametrize("method", [method.name for method in RUNNABLE])
+@pytest.mark.parametrize("method", METHOD_NAMES)
 class TestEveryMethod:
     def test_gives_ipc_images_of_each_class(self, method: str, tmp_path: Path) -> None:
         result = distilled(distill_config(method, ipc=4), tmp_path)
@@ -70,7 +63,7 @@ class TestEveryMethod:
     def test_leaves_the_origin_alone(self, method: str, tmp_path: Path) -> None:
         origin = tiny_origin()
         before = origin.images.clone()
-        function(method)(origin, distill_config(method), FakeContext(tmp_path))
+        distil(distill_config(method), FakeContext(tmp_path), origin)
         assert torch.equal(origin.images, before)
 
     def test_more_images_than_a_class_has_are_refused(self, method: str, tmp_path: Path) -> None:
@@ -96,7 +89,7 @@ class TestLearnedMethods:
     def test_the_images_move_and_the_loss_falls(self, method: str, tmp_path: Path) -> None:
         context = FakeContext(tmp_path)
         config = distill_config(method, init="noise", iterations=40, lr_img=1.0, batch_real=12)
-        function(method)(tiny_origin(), config, context)
+        distil(config, context)
         found = [values["loss"] for values in context.measured]
         assert sum(found[-10:]) < 0.7 * sum(found[:10])
 
@@ -107,7 +100,7 @@ class TestLearnedMethods:
         interruptions = 0
         while result is None:
             try:
-                result = function(method)(tiny_origin(), config, context)
+                result = distil(config, context)
             except Interrupted:
                 interruptions += 1
         assert interruptions == 2, "the control: it was in fact interrupted"

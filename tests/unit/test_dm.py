@@ -7,6 +7,7 @@ import torch
 from support import (
     FakeContext,
     conformance_folder,
+    distil,
     distill_config,
     folder_bytes,
     network_of,
@@ -21,6 +22,8 @@ from trainables.context import Interrupted, StageFailure
 from trainables.data import augment
 from trainables.data.origins import normalise
 from trainables.distill import dm
+from trainables.distill.context import DistillContext
+from trainables.distill.groups import Sizes
 from trainables.models.build import build
 
 
@@ -33,7 +36,7 @@ def result_bytes(folder: Path, config, context: FakeContext) -> dict[str, bytes]
     """The bytes of a distillation that is started again whenever it is interrupted."""
     while True:
         try:
-            distilled = dm.distill(tiny_origin(), config, context)
+            distilled = distil(config, context)
             break
         except Interrupted:
             continue
@@ -73,7 +76,7 @@ def test_grouping_changes_nothing(monkeypatch: pytest.MonkeyPatch, norm) -> None
     network = build(tiny_network(norm=norm), 0).requires_grad_(False)
     omegas = augment.sample_each(augment.strategy_for(True), 3, generator=torch.Generator().manual_seed(2))
     found = []
-    for sizes in (dm.Sizes(1, 4), dm.Sizes(18, 5), dm.Sizes(1000, 1000)):
+    for sizes in (Sizes(1, 4), Sizes(18, 5), Sizes(1000, 1000)):
         monkeypatch.setitem(dm.SIZES, "cpu", sizes)
         found.append(dm.match_distributions(network, origin.images, origin.by_class, synthetic, 2, omegas))
     for loss, gradient in found[1:]:
@@ -82,10 +85,10 @@ def test_grouping_changes_nothing(monkeypatch: pytest.MonkeyPatch, norm) -> None
 
 
 def test_with_the_identity_as_embedding_images_become_class_means(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
-    monkeypatch.setattr(dm, "build", lambda *args, **kwargs: IdentityEmbedding())
+    monkeypatch.setattr(DistillContext, "network", lambda *args: IdentityEmbedding())
     config = distill_config(ipc=1, iterations=60, batch_real=100, lr_img=0.1, augmentation="none")
     origin = tiny_origin()
-    distilled = dm.distill(origin, config, FakeContext(tmp_path))
+    distilled = distil(config, FakeContext(tmp_path), origin)
     means = torch.stack([origin.images[members].mean(0) for members in origin.by_class])
     torch.testing.assert_close(
         normalise(distilled.images, config.dataset.mean, config.dataset.std), means, atol=1e-3, rtol=0
@@ -122,26 +125,27 @@ def test_the_switch_of_the_augmentation_changes_the_result(tmp_path: Path) -> No
 def test_divergence_names_the_iteration(tmp_path: Path) -> None:
     config = distill_config(lr_img=1e30, iterations=30, network=tiny_network(norm="none"))
     with pytest.raises(StageFailure, match=r"loss is (nan|inf) at iteration \d+; .* Lower settings\.dm\.lr_img"):
-        dm.distill(tiny_origin(), config, FakeContext(tmp_path))
+        distil(config, FakeContext(tmp_path))
 
 
 def test_batch_norm_works_with_fewer_real_images_than_asked_for(tmp_path: Path) -> None:
     network = tiny_network(norm="batch")
     config = distill_config(network=network, batch_real=256, iterations=2)
     context = FakeContext(tmp_path)
-    distilled = dm.distill(tiny_origin(each=5), config, context)
+    distilled = distil(config, context, tiny_origin(each=5))
     assert distilled.images.isfinite().all()
     assert all(values["loss"] > 0 for values in context.measured)
 
 
-def test_real_batches_are_drawn_without_replacement_from_their_class() -> None:
+def test_real_batches_are_drawn_without_replacement_from_their_class(tmp_path: Path) -> None:
     origin = tiny_origin(each=10)
-    batches = dm._draw_real(origin, 7, 0, 3)
+    context = DistillContext(distill_config(), FakeContext(tmp_path))
+    batches = context.real_batches(origin, 7, 3)
     for index, batch in enumerate(batches):
         assert len(batch.unique()) == 7
         assert (origin.labels[batch] == index).all()
-    assert [len(batch) for batch in dm._draw_real(origin, 256, 0, 3)] == [10, 10, 10]
-    assert not torch.equal(batches[0], dm._draw_real(origin, 7, 0, 4)[0])
+    assert [len(batch) for batch in context.real_batches(origin, 256, 3)] == [10, 10, 10]
+    assert not torch.equal(batches[0], context.real_batches(origin, 7, 4)[0])
 
 
 @pytest.mark.conformance

@@ -597,6 +597,90 @@ def test_the_stem_must_make_a_folder_name(tmp_path: Path, name: str) -> None:
         load(write(tmp_path, SMALL, name))
 
 
+ARCHITECTURES = (
+    "convnet3",
+    "convnet3-d4",
+    "resnet18-w32",
+    "resnet18-w32-instance",
+    "convnet3-d2-w64-batch",
+    "vgg16-none",
+)
+NOT_ARCHITECTURES = (
+    "resnet-18",
+    "resnet18-batch",
+    "resnet18-instance-w32",
+    "vgg16-layer",
+    "convnet3-d7",
+    "vgg16-w0",
+    "",
+)
+
+
+def architectures(names: str) -> str:
+    return f"ddray: 1\ngrids:\n  t:\n    axes: {{method: full, dataset: cifar10, architecture: {names}}}\n"
+
+
+def test_architectures_have_options(tmp_path: Path) -> None:
+    sweep = sweep_of(tmp_path, architectures(f"[{', '.join(ARCHITECTURES)}]"))
+    assert grid_of(sweep, "t").axes["architecture"] == ARCHITECTURES
+    assert [point.architecture for point in grid.expand(sweep)] == list(ARCHITECTURES)
+
+
+@pytest.mark.parametrize(
+    "names, message",
+    [
+        (
+            "resnet-18",
+            r"s.yaml:4: grids.t.axes.architecture: unknown architecture 'resnet-18'; .*Did you mean 'resnet18'\?$",
+        ),
+        (
+            "[convnet3, resnet18-batch]",
+            r"s.yaml:4: grids.t.axes.architecture: .*expected 'resnet18' .*Write 'resnet18'\.$",
+        ),
+        ("vgg16-instance-w32", r"Write 'vgg16-w32-instance'\.$"),
+        (
+            "vgg16-layer",
+            r"vgg16 has no norm 'layer'; expected one of instance, batch, group, none\. Change the norm\.$",
+        ),
+        ("18", r"axes.architecture: wrong type; got 18; expected one of convnet3, resnet18, vgg16 or text or a list"),
+        ("[vgg16, vgg16]", r"duplicate value 'vgg16'"),
+        ("convnet3-d6", r"got 32 pixels; expected: convnet3-d6 takes images of 64 to 256 pixels"),
+    ],
+)
+def test_wrong_architectures_are_answered_with_the_nearest(tmp_path: Path, names: str, message: str) -> None:
+    with pytest.raises(RequestError) as caught:
+        grid.expand(sweep_of(tmp_path, architectures(names)))
+    (problem,) = caught.value.problems
+    assert re.search(message, problem)
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        (
+            "{depth: 4}",
+            r"s.yaml:3: grids.t.settings.dm.depth: .*got 8 pixels; expected: dm matches on convnet3-d4 takes",
+        ),
+        (
+            "{architecture: vgg16}",
+            r"s.yaml:3: grids.t.settings.dm.architecture: .*dm matches on vgg16 takes images of 28",
+        ),
+        ("{architecture: resnet18, norm: layer}", r"s.yaml:3: grids.t.settings.dm: dm cannot match .*no norm 'layer'"),
+        ("{architecture: resnet18, depth: 4}", r"s.yaml:3: grids.t.settings.dm: dm cannot match .*no depth 4"),
+        ("{norm: group, width: 6}", r"s.yaml:3: grids.t.settings.dm: dm cannot match .*multiple of 4"),
+        (
+            "{architecture: resnet18-instance}",
+            r"settings.dm.architecture: unknown architecture .*Did you mean 'resnet18'",
+        ),
+    ],
+)
+def test_networks_that_a_method_cannot_match_on(tmp_path: Path, settings: str, message: str) -> None:
+    with pytest.raises(RequestError) as caught:
+        grid.expand(sweep_of(tmp_path, with_grid(f"settings: {{dm: {settings}}}")))
+    (problem,) = caught.value.problems
+    assert re.search(message, problem)
+
+
 def test_all_problems_at_once_in_the_order_of_the_file(tmp_path: Path) -> None:
     text = (
         "ddray: 1\n"
@@ -684,6 +768,18 @@ def test_the_schema_accepts_the_example_and_refuses_mistakes() -> None:
         broken = EXAMPLE.replace(old, new)
         assert broken != EXAMPLE or old == "method: [dm,"
         assert wrong(broken) or broken == EXAMPLE
+
+
+def test_the_schema_knows_the_architectures() -> None:
+    jsonschema = pytest.importorskip("jsonschema")
+    validator = jsonschema.Draft202012Validator(json_schema())
+    for names, accepted in ((ARCHITECTURES, True), (NOT_ARCHITECTURES, False)):
+        for name in names:
+            for value in (name, [name]):
+                content = {"ddray": 1, "grids": {"t": {"axes": {"architecture": value}}}}
+                assert validator.is_valid(content) == accepted, name
+    offered = json_schema()["$defs"]["Axes"]["properties"]["architecture"]
+    assert '"enum": ["convnet3", "resnet18", "vgg16"]' in json.dumps(offered), "what an editor completes"
 
 
 def test_the_schema_names_and_explains_everything() -> None:

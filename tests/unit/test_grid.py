@@ -477,3 +477,39 @@ def test_defaults_and_common_axes_name_axes() -> None:
     assert set(grid.DEFAULTS) <= set(AXES)
     assert set(AXES) >= grid.COMMON
     assert {axis for method in METHODS.values() for axis in method.uses} <= set(AXES) - grid.COMMON
+
+
+# --- settings by images per class -----------------------------------------------------------------------------------
+
+
+def test_a_setting_may_depend_on_the_images_per_class(tmp_path: Path) -> None:
+    given = "settings: {dsa: {iterations: {1: 7, 50: 9}, loops: {1: [2, 3]}, lr_img: 1}}"
+    points = points_of(tmp_path, f"g: {{axes: {{method: [dsa], dataset: [digits], ipc: [1, 10, 50]}}, {given}}}")
+    assert [dict(point.settings) for point in points] == [
+        {"iterations": 7, "loops": [2, 3], "lr_img": 1.0},
+        {"lr_img": 1.0},
+        {"iterations": 9, "lr_img": 1.0},
+    ]
+
+
+def test_points_are_equal_when_their_own_settings_are(tmp_path: Path) -> None:
+    """What a mapping says of other numbers is not part of a point."""
+    one, two = (
+        f"{name}: {{axes: {{method: [dm], dataset: [digits], ipc: [1]}}, settings: {{dm: {{iterations: {value}}}}}}}"
+        for name, value in (("a", "{1: 7, 10: 8}"), ("b", "7"))
+    )
+    (point,) = points_of(tmp_path, f"{one}, {two}")
+    assert point.grids == ("a", "b")
+
+
+@pytest.mark.parametrize(
+    "given, complaint",
+    [
+        ("{iterations: {1: 0}}", r"settings\.dm\.iterations\.1: out of range; got 0"),
+        ("{iterations: {ten: 5}}", r"settings\.dm\.iterations\.ten: not a number of images per class; got 'ten'"),
+        ("{architecture: {1: convnet3}}", r"settings\.dm\.architecture: "),
+    ],
+)
+def test_mistakes_in_such_a_setting(tmp_path: Path, given: str, complaint: str) -> None:
+    with pytest.raises(RequestError, match=complaint):
+        points_of(tmp_path, f"g: {{axes: {{method: [dm], dataset: [digits], ipc: [1]}}, settings: {{dm: {given}}}}}")

@@ -9,8 +9,10 @@ import pytest
 from workspace import Workspace
 
 from ddray.errors import RequestError
-from ddray.plan.pipeline import Chain
+from ddray.plan.pipeline import Chain, Stage
 from ddray.run.stage import CONFIGS
+from trainables.configs import TrainConfig
+from trainables.networks import network_of
 
 ALL = """
 ddray: 1
@@ -48,7 +50,9 @@ def test_stages_come_after_what_they_need(workspace: Workspace) -> None:
             before.add(stage.key)
         kinds = [stage.kind for stage in each.stages]
         evaluations = ["accuracy", "robustness", "privacy", "embedding"]
-        assert kinds == [*(["distill"] if each.point.method != "full" else []), "train", *evaluations]
+        method = each.point.method
+        making = [*["experts"] * (100 if method == "mtt" else 0), *(["distill"] if method != "full" else [])]
+        assert kinds == [*making, "train", *evaluations]
         roles: dict[str, Any] = {stage.kind: dict(stage.inputs).keys() for stage in each.stages}
         assert roles["train"] == ({"set"} if each.point.method != "full" else set())
         assert all(roles[kind] == {"model"} for kind in evaluations)
@@ -66,6 +70,7 @@ def test_equal_stages_are_one(workspace: Workspace) -> None:
 CHANGES: dict[str, tuple[dict[str, str], set[str]]] = {
     "seed": ({"seed": "[1]"}, {"train", "accuracy"}),
     "architecture": ({"architecture": "[resnet18]"}, {"train", "accuracy"}),
+    "architecture's options": ({"architecture": "[convnet3-w64]"}, {"train", "accuracy"}),
     "train_aug": ({"train_aug": "[dsa]"}, {"train", "accuracy"}),
     "distill_seed": ({"distill_seed": "[1]"}, {"distill", "train", "accuracy"}),
     "distill_aug": ({"distill_aug": "[none]"}, {"distill", "train", "accuracy"}),
@@ -159,9 +164,8 @@ def test_what_this_version_cannot_do_is_said(workspace: Workspace) -> None:
         for stage in each.stages
         if stage.unavailable is not None
     }
-    known = {reason for kind, reason in reasons if kind == "distill"}
-    assert known <= {"method mtt is not in this version"}
-    assert all(f"evaluation {kind}" in reason for kind, reason in reasons if kind not in ("distill", "train"))
+    assert {kind for kind, _ in reasons} <= {"robustness", "privacy", "embedding"}
+    assert all(f"evaluation {kind}" in reason for kind, reason in reasons)
     random = chain(workspace, "method: [random], ipc: [1]")
     assert all(stage.unavailable is None for stage in random.stages)
 
@@ -176,6 +180,26 @@ def test_workers_rebuild_the_configuration_they_were_sent(workspace: Workspace) 
                 assert stage.config is not None
                 assert rebuilt.key_material() == stage.config.key_material()
                 assert (spec["key"], spec["inputs"]) == (stage.key, dict(stage.inputs))
+
+
+def test_the_trained_network_is_the_one_that_is_named(workspace: Workspace) -> None:
+    found: dict[str, Stage] = {}
+    for name in ("convnet3", "resnet18", "resnet18-w32-instance", "resnet18-w128", "convnet3-d4"):
+        each = chain(workspace, f"method: [random], ipc: [1], architecture: [{name}]")
+        stage = each.stage("train")
+        assert stage is not None
+        assert isinstance(stage.config, TrainConfig)
+        assert stage.config.network == network_of(name, image_size=32, channels=3, num_classes=10)
+        assert stage.unavailable is None
+        assert name in stage.label
+        found[name] = stage
+    narrow, plain, wide = (found[name] for name in ("resnet18-w32-instance", "resnet18", "resnet18-w128"))
+    assert narrow.share == plain.share == wide.share, "shares are those of the base"
+    # Width counts in both channels of a convolution; the estimates are rough, their order is what is used.
+    assert wide.work == pytest.approx(4 * plain.work)
+    assert narrow.work == pytest.approx(plain.work / 4)
+    assert narrow.size < plain.size < wide.size
+    assert found["convnet3-d4"].work == found["convnet3"].work
 
 
 def test_labels_tell_stages_apart(workspace: Workspace) -> None:

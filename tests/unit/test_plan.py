@@ -164,3 +164,33 @@ def test_planning_text_and_facts_agree(workspace: Workspace) -> None:
     assert "no published value" not in ran.out
     assert sum(line.startswith("  ") and "accuracy" in line for line in ran.out.splitlines()) == 8
     assert workspace.run("check", path).out == "sweep: valid; 8 points, 24 stages\n"
+
+
+EXPERTS = """
+ddray: 1
+defaults: {protocol: quick, axes: {dataset: [cifar10], architecture: [convnet3]}}
+grids:
+  g: {axes: {method: [mtt], ipc: IPC, seed: [0]}, settings: {mtt: {num_experts: 12}}}
+"""
+
+
+@pytest.mark.parametrize("ipc", ["[1]", "[1, 10]"])
+def test_a_few_experts_are_a_job_whoever_needs_them(workspace: Workspace, ipc: str) -> None:
+    plan = plan_of(workspace, EXPERTS.replace("IPC", ipc))
+    experts = [job for job in plan.jobs if "experts" in kinds(job)]
+    assert [kinds(job) for job in experts] == [("experts",) * 5, ("experts",) * 5, ("experts",) * 2]
+    assert all(not job.needs for job in experts), "any number of them may run at the same time"
+    keys = {stage.key for job in experts for stage in job.stages}
+    distill = [job for job in plan.jobs if "distill" in kinds(job)]
+    assert all(set(job.needs) == keys for job in distill)
+    assert len(distill) == len(ipc.split(","))
+
+
+def test_experts_do_not_depend_on_what_they_are_used_for(workspace: Workspace) -> None:
+    """One set of them serves every number of images per class, start and distillation seed."""
+    text = EXPERTS.replace("IPC", "[1, 10]").replace(
+        "seed: [0]}", "seed: [0], distill_seed: [0, 1], init: [noise, real]}"
+    )
+    plan = plan_of(workspace, text)
+    assert sum(stage.kind == "experts" for stage in plan.stages.values()) == 12
+    assert sum(stage.kind == "distill" for stage in plan.stages.values()) == 8

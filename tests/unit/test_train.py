@@ -4,13 +4,26 @@ from pathlib import Path
 
 import pytest
 import torch
-from support import FakeContext, folder_bytes, recipe, tiny_network, tiny_origin, tiny_test, train_config
+from hypothesis import given
+from hypothesis import strategies as st
+from support import (
+    FakeContext,
+    dataset_config,
+    folder_bytes,
+    recipe,
+    tiny_network,
+    tiny_origin,
+    tiny_test,
+    train_config,
+)
 
-from trainables.configs import RecipeConfig, TrainConfig
+from trainables.configs import OriginConfig, RecipeConfig, TrainConfig
 from trainables.context import Interrupted, StageFailure
+from trainables.networks import network_of
+from trainables.optimise import CHUNK
 from trainables.payloads import TrainedModel
 from trainables.protocols import PROTOCOLS
-from trainables.train import TRAIN_CHUNK, learning_rate, predict, train
+from trainables.train import batches_per_epoch, learning_rate, predict, train
 
 
 def trained(config: TrainConfig, context: FakeContext, each: int = 7) -> TrainedModel:
@@ -69,6 +82,77 @@ def test_interruptions_leave_no_trace(tmp_path: Path, augmentation, cutmix: floa
         assert context.counted == list(range(9))
 
 
+SMALL_MAPS = {"image_size": 8, "channels": 1, "num_classes": 3}
+"""ResNet18's last maps of 8-pixel images are single pixels: batch norm needs two images at least."""
+
+
+def test_interruptions_leave_no_trace_in_running_statistics(tmp_path: Path) -> None:
+    network = network_of("resnet18-w4", **SMALL_MAPS)  # type: ignore[arg-type]
+    config = train_config(recipe(epochs=2, augmentation="dsa"), network=network)
+    model = trained(config, FakeContext(tmp_path / "a"))
+    counted = [value for name, value in model.state.items() if name.endswith("num_batches_tracked")]
+    assert {int(value) for value in counted} == {6}, "two epochs of three batches, and no looks at the test split"
+    whole = saved_bytes(tmp_path / "whole", model)
+    assert saved_bytes(tmp_path / "parts", trained(config, FakeContext(tmp_path / "b", stop_after=2))) == whole
+
+
+@given(st.integers(2, 60), st.integers(2, 20), st.booleans())
+def test_batches_cover_a_set_and_statistics_get_two_images(images: int, batch: int, statistics: bool) -> None:
+    count = batches_per_epoch(images, batch, batch_statistics=statistics)
+    last = images - (count - 1) * batch
+    assert (2 if statistics else 1) <= last <= batch + statistics
+    if not statistics or images % batch != 1:
+        assert count == -(-images // batch)
+
+
+def test_a_single_image_left_over_joins_the_batch_before(tmp_path: Path) -> None:
+    origin = tiny_origin(each=3)  # nine images in batches of 4: 4 and 5 with batch norm, 4, 4 and 1 without
+    for name, steps in (("resnet18-w4", 2), ("resnet18-w4-group", 3)):
+        network = network_of(name, **SMALL_MAPS)  # type: ignore[arg-type]
+        config = train_config(recipe(epochs=1, batch=4), network=network, curve_points=1)
+        model = train(config, origin.images, origin.labels, tiny_test(origin), FakeContext(tmp_path / name))
+        assert model.facts["optimiser_steps"] == steps
+        assert [point["epoch"] for point in model.facts["curve"]] == [1]
+        assert all(value.isfinite().all() for value in model.state.values())
+
+
+def test_batch_norm_of_one_image_is_refused(tmp_path: Path) -> None:
+    from trainables.models.build import build
+
+    network = network_of("resnet18-w4", **SMALL_MAPS)  # type: ignore[arg-type]
+    origin = tiny_origin(each=1)
+    with pytest.raises(ValueError, match="Expected more than 1 value per channel"):  # what it keeps people from
+        build(network, 0)(origin.images[:1])
+    config = train_config(recipe(batch=1), network=network)
+    with pytest.raises(ValueError, match=r"got 3 images in batches of 1; expected 2 or more of both\. Raise"):
+        train(config, origin.images, origin.labels, tiny_test(origin), FakeContext(tmp_path))
+
+
+@pytest.mark.parametrize("name, size", [("resnet18-w4", 8), ("vgg16-w4", 32), ("convnet3-w4-batch", 8)])
+def test_one_image_of_each_of_two_classes_is_enough(tmp_path: Path, name: str, size: int) -> None:
+    origin = tiny_origin(num_classes=2, each=1, size=size)
+    config = train_config(
+        recipe(epochs=3), network=network_of(name, image_size=size, channels=1, num_classes=2),
+        dataset=dataset_config(num_classes=2, size=size, flip=False), origin=OriginConfig(classes=(0, 1)),
+    )  # fmt: skip
+    model = train(config, origin.images, origin.labels, tiny_test(origin), FakeContext(tmp_path))
+    assert model.facts["optimiser_steps"] == 3
+    assert model.signals["test"].logits.shape == (2, 2)
+    assert model.signals["test"].logits.isfinite().all()
+
+
+@pytest.mark.parametrize("name, size", [("resnet18-w4", 16), ("vgg16-w8", 32)])
+def test_networks_with_batch_norm_learn(tmp_path: Path, name: str, size: int) -> None:
+    origin = tiny_origin(each=8, size=size)
+    config = train_config(
+        recipe(epochs=60, batch=12), network=network_of(name, image_size=size, channels=1, num_classes=3),
+        dataset=dataset_config(size=size, flip=False), curve_points=0,
+    )  # fmt: skip
+    model = train(config, origin.images, origin.labels, tiny_test(origin), FakeContext(tmp_path))
+    signals = model.signals["test"]
+    assert (signals.logits.argmax(1) == signals.labels).float().mean() >= 0.9, "judged in evaluation mode"
+
+
 def test_a_recipe_in_steps_ends_after_them(tmp_path: Path) -> None:
     model = trained(train_config(recipe(epochs=None, steps=10), curve_points=2), FakeContext(tmp_path))
     assert model.facts["optimiser_steps"] == 10
@@ -85,7 +169,7 @@ def test_computing_a_batch_in_parts_changes_nothing(tmp_path: Path, monkeypatch,
     config = train_config(recipe(epochs=2, cutmix=cutmix), network=tiny_network(norm=norm), curve_points=0)
     found = []
     for chunk in (3, 1000):
-        monkeypatch.setitem(TRAIN_CHUNK, "cpu", chunk)
+        monkeypatch.setitem(CHUNK, "cpu", chunk)
         found.append(trained(config, FakeContext(tmp_path / str(chunk))).state)
     for name, tensor in found[0].items():
         torch.testing.assert_close(tensor, found[1][name], atol=1e-4, rtol=1e-3)

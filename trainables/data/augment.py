@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-Operation = Literal["color", "crop", "cutout", "flip", "scale", "rotate"]
+from trainables.data.operations import OPERATIONS, Operation, parse_operations
 
 BRIGHTNESS, SATURATION, CONTRAST = 1.0, 2.0, 0.5
 CROP_SHARE, CUTOUT_SHARE = 0.125, 0.5
@@ -68,7 +68,7 @@ class Params:
         return Params(self.order, self.active[start:stop], self.draws[start:stop])
 
 
-DSA_OPERATIONS: tuple[Operation, ...] = ("color", "crop", "cutout", "flip", "scale", "rotate")
+DSA_OPERATIONS = OPERATIONS
 
 
 def strategy_for(flip: bool, mode: Literal["S", "M"] = "S") -> Strategy:
@@ -82,9 +82,29 @@ def strategy_for(flip: bool, mode: Literal["S", "M"] = "S") -> Strategy:
     return Strategy(choice=operations) if mode == "S" else Strategy(always=operations)
 
 
+def idc_strategy(operations: str, flip: bool) -> Strategy:
+    """IDC's order of some operations: flip, color, one of crop, scale and rotate, cutout (methods.md section 2.2).
+
+    Args:
+        operations: Their names joined by underscores, in any order: ``color_crop_cutout``.
+        flip: False drops the flip, as for digits.
+
+    Raises:
+        ValueError: A name is unknown or stands there twice.
+    """
+    named = parse_operations(operations)
+    first, choice, last = (
+        tuple(name for name in names if name in named and (flip or name != "flip")) for names in _IDC_ORDER
+    )
+    return Strategy(always=first, choice=choice, finally_=last)
+
+
+_IDC_ORDER: tuple[tuple[Operation, ...], ...] = (("flip", "color"), ("crop", "scale", "rotate"), ("cutout",))
+
+
 def idc_training_strategy(flip: bool) -> Strategy:
     """IDC's augmentation of evaluation: flip, color, one of crop, scale, rotate; no cutout, which CutMix replaces."""
-    return Strategy(always=("flip", "color") if flip else ("color",), choice=("crop", "scale", "rotate"))
+    return idc_strategy("flip_color_crop_scale_rotate", flip)
 
 
 def sample(strategy: Strategy, batch: int, *, shared: bool, generator: torch.Generator) -> Params:

@@ -104,15 +104,17 @@ class DistillContext:
         """
         return initial_images(origin, self.ipc, self.init, self.config.distill_seed, self.config.origin.classes)
 
-    def finish(self, images: Tensor, indices: Tensor, **facts: Any) -> DistilledSet:
+    def finish(self, images: Tensor, indices: Tensor, *, in_pixels: bool = False, **facts: Any) -> DistilledSet:
         """The payload of finished images (normalised, class-major).
 
         Args:
             images: (K * ipc, C, H, W).
-            indices: (K * ipc,) canonical index of the image each row started from, -1 if none.
+            indices: (K * ipc,) canonical index of the image each row started from, -1 if none; see ``DistilledSet``.
+            in_pixels: The images are in pixel space already.
             facts: What else is worth knowing; ``iterations`` at least.
         """
-        return distilled_set(images, indices, self.config, **{"init": self.config.init, **facts})
+        facts = {"init": self.config.init, **facts}
+        return distilled_set(images, indices, self.config, in_pixels=in_pixels, **facts)
 
     # --- the loop ---
 

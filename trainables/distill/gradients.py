@@ -79,7 +79,8 @@ def _looped(
     by_name = dict(network.named_parameters())
     matched = [by_name[name] for name in weights]
     ipc = len(synthetic) // len(batches)
-    distances, gradient = torch.zeros(len(batches), device=real.device), torch.empty_like(synthetic)
+    distances = torch.zeros(len(batches), device=real.device, dtype=synthetic.dtype)
+    gradient = torch.empty_like(synthetic)
     for index, batch in enumerate(batches):
         omega = rows_of(omegas, index, index + 1)
         target = _mean_gradient(network, matched, augmented(real[batch.to(real.device)], omega, [len(batch)]), index)

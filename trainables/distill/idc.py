@@ -1,0 +1,265 @@
+"""IDC: dataset condensation via efficient synthetic-data parameterisation (Kim et al., ICML 2022; condense.py).
+methods.md section 6. With factor 1 it is the paper's IDC-I.
+
+    for each new random network theta: S <- clamp(S, 0, 1), and ``inner_loop`` times
+        for each class c in turn: one step of one optimiser over all of S, down the gradient with respect to S_c of
+            D(grad loss(A_w(normalise(decode(S_c)))), grad loss(A_w(T_c)))
+        train theta on real images
+
+So, unlike DSA's, the networks learn from real images. D looks at the convolutions' weights alone.
+
+K classes, n stored images of a class, factor f: n f^2 decoded ones. Stored images (K n, C, H, W) are in [0, 1] pixel
+space; the origin's images, and what the network sees, are normalised.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from trainables.data import augment
+from trainables.data.decode import decode
+from trainables.data.origins import Origin, denormalise, normalise
+from trainables.distill.context import DistillContext
+from trainables.distill.gradients import Decode, Distance, match_gradients
+from trainables.distill.initial import tiled_images
+from trainables.methods import IDCSettings
+from trainables.models.network import Network, uses_batch_statistics
+from trainables.optimise import batch_gradient
+from trainables.payloads import DistilledSet, load_tensors, save_tensors
+
+GradientAt = Callable[[Tensor], tuple[Tensor, Tensor]]
+"""Images -> distances (K,) and the gradient of their sum, like the images."""
+
+
+def distill(origin: Origin, settings: IDCSettings, context: DistillContext) -> DistilledSet:
+    """Distil ``origin`` into images that each hold several.
+
+    A checkpoint holds the images, their momentum and, between two steps with one network, that network and its
+    momentum. The networks' batches are derived from their place, so there is no position in the data to remember.
+
+    Differs from the authors' code: the classes' turns are computed together, to the same result (``step_in_turns``);
+    images are clamped when they are handed on as well; a real start takes random images of each class, not the first
+    ones, and may be laid out ``whole``; everything random is derived from (seed, purpose, place); a class with fewer
+    real images than a batch gives all it has; a network is not trained after its last step, where nothing would see it;
+    batch norm is in evaluation mode while gradients are matched, with the statistics of the training on real images
+    (before the first training: of a fresh network).
+
+    Args:
+        origin: What is distilled, on the context's device.
+        settings: Budget, factor, rates, batches.
+        context: Seeds, networks, progress and checkpoints.
+
+    Raises:
+        StageFailure: The loss is not finite.
+        ValueError: A class has fewer images than the start takes.
+    """
+    images, indices = _start(origin, settings, context)
+    momentum = torch.zeros_like(images)
+    lr_img = settings.lr_img(context.ipc, context.config.dataset.image_size)
+    learner: Learner | None = None
+    done = 0
+    if checkpoint := context.restore():
+        done, folder = checkpoint
+        saved = load_tensors(folder / "idc.safetensors")
+        images, momentum = saved.pop("images").to(images.device), saved.pop("momentum").to(images.device)
+        if done % settings.inner_loop:
+            learner = Learner.fresh(settings, context, done // settings.inner_loop)
+            learner.load(saved)
+
+    def save(folder: Path) -> None:
+        state = {} if learner is None else learner.state()
+        save_tensors(folder / "idc.safetensors", {**state, "images": images, "momentum": momentum})
+
+    for step in context.iterations(settings.iterations, start=done, save=save, unit="step"):
+        iteration, turn = divmod(step, settings.inner_loop)
+        if learner is None:
+            learner = Learner.fresh(settings, context, iteration)
+            images.clamp_(0, 1)
+        gradient_at = _matching(origin, learner.network, settings, context, (iteration, turn))
+        distances = step_in_turns(
+            images, momentum, gradient_at, num_classes=context.num_classes, lr=lr_img, decay=settings.momentum_img
+        )
+        context.check_loss(float(distances.sum()), step, "lr_base")
+        if turn + 1 < settings.inner_loop:
+            _train(learner, origin, settings, context, (iteration, turn))
+        else:
+            learner = None
+
+    return context.finish(
+        images.clamp(0, 1), indices, in_pixels=True, iterations=settings.iterations, factor=settings.factor
+    )
+
+
+def squared_distance(synthetic: Sequence[Tensor], real: Sequence[Tensor]) -> Tensor:
+    """The sum of the squared differences of all gradients (``mse``), one number per class: (G,)."""
+    return _summed([(own - target).square() for own, target in zip(synthetic, real, strict=True)])
+
+
+def absolute_distance(synthetic: Sequence[Tensor], real: Sequence[Tensor]) -> Tensor:
+    """The sum of their absolute values (``l1``): (G,)."""
+    return _summed([(own - target).abs() for own, target in zip(synthetic, real, strict=True)])
+
+
+def _summed(parts: Sequence[Tensor]) -> Tensor:
+    return torch.stack([part.flatten(1).sum(1) for part in parts]).sum(0)
+
+
+DISTANCES: dict[str, Distance] = {"mse": squared_distance, "l1": absolute_distance}
+
+
+def matched_weights(network: Network) -> list[str]:
+    """Names of the parameters that are matched: the convolutions' weights, without biases, norms and classifier."""
+    return [f"{name}.weight" for name, module in network.named_modules() if isinstance(module, nn.Conv2d)]
+
+
+@torch.no_grad()
+def step_in_turns(
+    images: Tensor, momentum: Tensor, gradient_at: GradientAt, *, num_classes: int, lr: float, decay: float
+) -> Tensor:
+    """One step of stochastic gradient descent for each class after the other, over all images each time, in place.
+
+    In every class's turn the momentum m moves the images of the others too (their gradient is 0 then):
+
+        m <- decay m + gradient,    x <- x - lr m
+
+    A class's gradient depends on its own images alone, and where these are at its turn is known beforehand: class c has
+    drifted c times, and drifts K - 1 - c times more. So all gradients are computed at once. Equal to the loop over
+    classes up to rounding.
+
+    Args:
+        images: (K * n, C, H, W), class-major.
+        momentum: m, like the images.
+        gradient_at: Called once, with every class's images as they are in its turn.
+        num_classes: K.
+        lr: Learning rate.
+        decay: In [0, 1).
+
+    Returns:
+        Distances (K,), each as it was in its class's turn.
+    """
+    turns = torch.arange(num_classes).repeat_interleave(len(images) // num_classes)
+    _drift(images, momentum, turns, lr, decay)
+    with torch.enable_grad():
+        distances, gradient = gradient_at(images)
+    momentum.mul_(decay).add_(gradient)
+    images.sub_(momentum, alpha=lr)
+    _drift(images, momentum, num_classes - 1 - turns, lr, decay)
+    return distances
+
+
+def _drift(images: Tensor, momentum: Tensor, times: Tensor, lr: float, decay: float) -> None:
+    """Steps without a gradient, ``times`` (N,) of them: m <- decay^t m, after x <- x - lr (decay + ... + decay^t) m."""
+    left = torch.pow(decay, times.double())
+    way = lr * decay * (1 - left) / (1 - decay)
+    left, way = (factor.to(images).reshape(-1, 1, 1, 1) for factor in (left, way))
+    images.sub_(way * momentum)
+    momentum.mul_(left)
+
+
+def _start(origin: Origin, settings: IDCSettings, context: DistillContext) -> tuple[Tensor, Tensor]:
+    """Images in pixel space, and the canonical indices of the real images in them."""
+    config = context.config
+    if context.init == "noise":
+        noise, indices = context.initial_images(origin)
+        return (noise / 4 + 0.5).clamp(0, 1), indices
+    if settings.factor > 1 and settings.layout == "mix":
+        real, indices = tiled_images(origin, context.ipc, settings.factor, config.distill_seed, config.origin.classes)
+    else:
+        real, indices = context.initial_images(origin)
+    return denormalise(real, config.dataset.mean, config.dataset.std), indices
+
+
+def _matching(
+    origin: Origin, network: Network, settings: IDCSettings, context: DistillContext, place: tuple[int, int]
+) -> GradientAt:
+    """The matching of one step: its real batches, augmentations and, of too many decoded images, the ones drawn."""
+    batches = context.real_batches(origin, settings.batch_real, *place)
+    strategy = augment.idc_strategy(settings.match_aug, context.config.dataset.flip)
+    omegas = context.omegas(*place, strategy=strategy)
+    weights, distance = matched_weights(network), DISTANCES[settings.metric]
+    shown = _shown(settings, context, place)
+    return lambda images: match_gradients(
+        network, weights, distance, origin.images, batches, images, omegas, decode=shown
+    )
+
+
+def _shown(settings: IDCSettings, context: DistillContext, place: tuple[int, int]) -> Decode:
+    """From stored images in pixel space to what the network sees, at most ``batch_syn_max`` images of each class."""
+    dataset, each = context.config.dataset, context.ipc * settings.factor**2
+    drawn: Tensor | None = None
+    if each > settings.batch_syn_max:
+        generator = context.generator("subset", *place)
+        orders = [torch.randperm(each, generator=generator) for _ in range(context.num_classes)]
+        drawn = torch.stack(orders)[:, : settings.batch_syn_max]
+
+    def show(images: Tensor, first: int, last: int) -> Tensor:
+        decoded = decode(images, settings.factor, last - first)
+        if drawn is not None:
+            rows = drawn[first:last] + each * torch.arange(last - first)[:, None]
+            decoded = decoded.index_select(0, rows.flatten().to(images.device))
+        return normalise(decoded, dataset.mean, dataset.std)
+
+    return show
+
+
+@dataclass(frozen=True)
+class Learner:
+    """A network and the optimiser that trains it; in evaluation mode except while it is trained."""
+
+    network: Network
+    optimiser: torch.optim.SGD
+
+    @classmethod
+    def fresh(cls, settings: IDCSettings, context: DistillContext, iteration: int) -> Learner:
+        network = context.network(iteration).eval()
+        optimiser = torch.optim.SGD(
+            network.parameters(), lr=settings.lr_net, momentum=settings.momentum_net,
+            weight_decay=settings.weight_decay_net,
+        )  # fmt: skip
+        return cls(network, optimiser)
+
+    def state(self) -> dict[str, Tensor]:
+        """What a checkpoint holds of it."""
+        state = {f"network.{name}": tensor for name, tensor in self.network.state_dict().items()}
+        for name, weight in self.network.named_parameters():
+            buffer = self.optimiser.state[weight].get("momentum_buffer")
+            if buffer is not None:
+                state[f"net_momentum.{name}"] = buffer
+        return state
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        """Take over what ``state`` gave."""
+        self.network.load_state_dict({name: state[f"network.{name}"] for name in self.network.state_dict()})
+        for name, weight in self.network.named_parameters():
+            if f"net_momentum.{name}" in state:
+                buffer = torch.empty_like(weight, requires_grad=False)
+                self.optimiser.state[weight]["momentum_buffer"] = buffer.copy_(state[f"net_momentum.{name}"])
+
+
+def _train(
+    learner: Learner, origin: Origin, settings: IDCSettings, context: DistillContext, place: tuple[int, int]
+) -> None:
+    """Train on real images: consecutive batches of a new permutation until ``net_images`` are reached."""
+    network, device = learner.network, origin.images.device
+    strategy = augment.idc_strategy(settings.net_aug, context.config.dataset.flip)
+    wanted = -(-settings.net_images // settings.batch_real) * settings.batch_real
+    order = torch.randperm(len(origin.labels), generator=context.generator("order", *place))[:wanted].to(device)
+    network.train()
+    for number, rows in enumerate(torch.split(order, settings.batch_real) if wanted else ()):
+        if len(rows) == 1 and number > 0 and uses_batch_statistics(network):
+            break  # a last image alone has no statistics
+        context.poll()
+        params = None
+        if context.strategy is not None:
+            generator = context.generator("train", *place, number)
+            params = augment.sample(strategy, len(rows), shared=False, generator=generator)
+        cutmix = settings.cutmix, context.generator("cutmix", *place, number)
+        batch_gradient(network, origin.images[rows], origin.labels[rows], params=params, cutmix=cutmix)
+        learner.optimiser.step()
+        learner.optimiser.zero_grad(set_to_none=True)
+    network.eval()

@@ -1,0 +1,233 @@
+"""The meta-gradient of MTT: how the end of a student's training depends on the images it was trained on.
+
+A student starts at theta_0 and takes N steps of gradient descent on distilled images; the loss is how far it ends from
+where the expert went, in units of how far the expert went:
+
+    theta_{k+1} = theta_k - a g_k,   g_k = grad over theta of loss_k(theta_k, S)
+    L = |theta_N - target|^2 / |theta_0 - target|^2
+
+``recompute``, ``unrolled`` and ``tesla`` take the same arguments and return L with its gradients with respect to S and
+a. The first two are the same numbers. P numbers in a parameter vector; images (n, C, H, W) float32 normalised (or
+whitened). Everything also works in float64.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.func import functional_call
+from torch.nn import functional as F
+
+from trainables.data import augment
+from trainables.models.network import Network, uses_batch_statistics
+from trainables.optimise import CHUNK
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What the student sees in one step."""
+
+    rows: Tensor
+    """(b,) int64: positions in the distilled images, without repeats."""
+    labels: Tensor
+    """(b,) int64."""
+    params: augment.Params | None
+    """One augmentation per image, or None."""
+
+
+class MetaGradient(NamedTuple):
+    """What an iteration of MTT needs to know."""
+
+    loss: Tensor
+    """L, a scalar; 1 for a student that does not move."""
+    images: Tensor
+    """dL/dS, like the images."""
+    rate: Tensor
+    """dL/da, a scalar."""
+    final: Tensor
+    """theta_N (P,)."""
+
+
+def _never() -> None:
+    pass
+
+
+def recompute(
+    start: Tensor,
+    images: Tensor,
+    rate: Tensor,
+    batches: Sequence[Batch],
+    network: Network,
+    target: Tensor,
+    poll: Callable[[], None] = _never,
+) -> MetaGradient:
+    """The exact gradient with the activations of one step: the student's parameters after every step are kept, and on
+    the way back every step is computed once more.
+
+    With l_k = dL/dtheta_k, from l_N = 2 (theta_N - target) / |theta_0 - target|^2 down to k = 0, each step adds
+    -<l_{k+1}, g_k> to dL/da and the vector-Jacobian product -a l_{k+1}^T dg_k/dS to dL/dS, and
+
+        l_k = l_{k+1} - a l_{k+1}^T dg_k/dtheta_k.
+
+    A batch is taken in parts of ``CHUNK`` images, whose sums these are; batch norm needs it whole.
+
+    Memory: N + 1 vectors of P, and the activations of one part of one step. Time: ``unrolled`` and N more forward and
+    backward passes.
+
+    Differs from the authors' code (MTT distill.py): they keep the graph of all steps, as ``unrolled`` does.
+
+    Args:
+        start: theta_0 (P,), parameters in the order of ``network.named_parameters()``.
+        images: S (n, C, H, W).
+        rate: a, a scalar tensor.
+        batches: N steps.
+        network: Gives the function; its own parameters are not read.
+        target: (P,).
+        poll: Called before each step; may raise to give way.
+    """
+    return _backwards(start, images, rate, batches, network, target, poll, through_parameters=True)
+
+
+def tesla(
+    start: Tensor,
+    images: Tensor,
+    rate: Tensor,
+    batches: Sequence[Batch],
+    network: Network,
+    target: Tensor,
+    poll: Callable[[], None] = _never,
+) -> MetaGradient:
+    """TESLA's approximation (Cui et al., ICML 2023): earlier parameters count as constants, l_k = l_N for every k.
+
+    How a step changes what later steps see is left out; of ``recompute``'s work the products with dg/dtheta are saved.
+    The loss and the student's end are exact. Arguments as for ``recompute``.
+    """
+    return _backwards(start, images, rate, batches, network, target, poll, through_parameters=False)
+
+
+def unrolled(
+    start: Tensor,
+    images: Tensor,
+    rate: Tensor,
+    batches: Sequence[Batch],
+    network: Network,
+    target: Tensor,
+    poll: Callable[[], None] = _never,
+) -> MetaGradient:
+    """The exact gradient by plain back-propagation through all steps, whose graphs are kept: memory grows with N.
+
+    What the authors' program does, and what ``recompute`` is tested against. Arguments as there; ``poll`` is not called
+    on the way back, which is one call.
+    """
+    student = _Student(network)
+    leaf, learned = images.detach().requires_grad_(), rate.detach().requires_grad_()
+    theta = start.detach().requires_grad_()
+    for batch in batches:
+        poll()
+        gradient = _gradient(student, theta, leaf[batch.rows], batch, len(batch.rows), create_graph=True)
+        theta = theta - learned * gradient
+    loss = (theta - target).square().sum() / (start - target).square().sum()
+    at_images, at_rate = torch.autograd.grad(loss, (leaf, learned), allow_unused=True, materialize_grads=True)
+    return MetaGradient(loss.detach(), at_images, at_rate, theta.detach())
+
+
+METHODS: dict[str, Callable[..., MetaGradient]] = {"recompute": recompute, "unrolled": unrolled, "tesla": tesla}
+"""By the name of the setting ``mtt_gradient``."""
+
+
+class _Student:
+    """A network as a function of one flat vector of parameters."""
+
+    def __init__(self, network: Network) -> None:
+        self.network = network
+        named = [(name, weight.shape) for name, weight in network.named_parameters()]
+        self.names = [name for name, _ in named]
+        self.shapes = [shape for _, shape in named]
+        self.sizes = [shape.numel() for shape in self.shapes]
+        self.whole = uses_batch_statistics(network)
+
+    def loss(self, theta: Tensor, images: Tensor, labels: Tensor, batch: int) -> Tensor:
+        """The part of a batch's mean cross-entropy that these images make up.
+
+        Args:
+            theta: (P,).
+            images: (b, C, H, W), augmented.
+            labels: (b,).
+            batch: Images of the whole batch.
+        """
+        pieces = theta.split(self.sizes)
+        weights = {
+            name: piece.view(shape) for name, piece, shape in zip(self.names, pieces, self.shapes, strict=True)
+        }
+        logits = functional_call(self.network, weights, (images.contiguous(memory_format=torch.channels_last),))
+        return F.cross_entropy(logits, labels, reduction="sum") / batch
+
+    def parts(self, batch: Batch) -> list[Batch]:
+        """The batch as parts that pass the network one after the other."""
+        length = len(batch.rows)
+        size = length if self.whole else math.ceil(length / math.ceil(length / CHUNK[batch.rows.device.type]))
+        return [
+            Batch(
+                batch.rows[first : first + size],
+                batch.labels[first : first + size],
+                batch.params.rows(first, first + size) if batch.params is not None else None,
+            )
+            for first in range(0, length, size)
+        ]
+
+
+def _backwards(
+    start: Tensor,
+    images: Tensor,
+    rate: Tensor,
+    batches: Sequence[Batch],
+    network: Network,
+    target: Tensor,
+    poll: Callable[[], None],
+    *,
+    through_parameters: bool,
+) -> MetaGradient:
+    student = _Student(network)
+    passed = [start.detach()]
+    for batch in batches:
+        poll()
+        theta, step = passed[-1].detach().requires_grad_(), torch.zeros_like(start)
+        for part in student.parts(batch):
+            step += _gradient(student, theta, images[part.rows], part, len(batch.rows))
+        passed.append(passed[-1] - rate * step)
+    final = passed.pop()
+    scale = (start - target).square().sum()
+    adjoint = 2 * (final - target) / scale
+    at_images, at_rate = torch.zeros_like(images), torch.zeros_like(rate)
+    for batch, place in zip(reversed(batches), reversed(passed), strict=True):
+        poll()
+        earlier = adjoint.clone()
+        for part in student.parts(batch):
+            theta, seen = place.detach().requires_grad_(), images[part.rows].requires_grad_()
+            gradient = _gradient(student, theta, seen, part, len(batch.rows), create_graph=True)
+            at_rate -= adjoint @ gradient.detach()
+            wanted = (seen, theta) if through_parameters else (seen,)
+            products = torch.autograd.grad(gradient, wanted, grad_outputs=-rate * adjoint)
+            at_images[part.rows] += products[0]
+            if through_parameters:
+                earlier += products[1]
+        adjoint = earlier
+    return MetaGradient((final - target).square().sum() / scale, at_images, at_rate, final)
+
+
+def _gradient(
+    student: _Student, theta: Tensor, images: Tensor, part: Batch, batch: int, *, create_graph: bool = False
+) -> Tensor:
+    """What a part of a batch of ``batch`` images adds to g (P,)."""
+    loss = student.loss(theta, _augmented(images, part.params), part.labels, batch)
+    (gradient,) = torch.autograd.grad(loss, theta, create_graph=create_graph)
+    return gradient
+
+
+def _augmented(images: Tensor, params: augment.Params | None) -> Tensor:
+    return images if params is None else augment.apply(images, params)
