@@ -37,7 +37,8 @@ class Finding:
 def examine(places: Places) -> list[Finding]:
     """All findings; nothing is changed."""
     return [
-        *_versions(), *_shadows(), *_torch(), *_ray(), *_folders(places), *_data(places), *_settings(places),
+        *_versions(), *_shadows(), *_methods(), *_torch(), *_ray(), *_folders(places), *_data(places),
+        *_settings(places),
     ]  # fmt: skip
 
 
@@ -86,6 +87,17 @@ def _shadows() -> Iterator[Finding]:
             "bad", "folder ddray/", f"{here / 'ddray'} is not the package",
             "workers started here would import it: change to another directory",
         )  # fmt: skip
+
+
+def _methods() -> Iterator[Finding]:
+    """Methods of other packages, and what kept some from being declared."""
+    from trainables.methods import METHODS, PLUGIN_PROBLEMS
+
+    own = [name for name, method in METHODS.items() if method.settings.__module__ == "trainables.methods"]
+    added = [name for name in METHODS if name not in own]
+    yield Finding("good", "methods", f"{len(own)} of ddray, from other packages: {', '.join(added) or 'none'}")
+    for problem in PLUGIN_PROBLEMS:
+        yield Finding("bad", "method missing", problem, "repair that package or uninstall it")
 
 
 def _torch() -> Iterator[Finding]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from ddray.errors import RequestError
 from ddray.plan.fields import plain, show, suggest
+from ddray.plan.schema import at_ipc
 from ddray.plan.sources import Reader
 from trainables.configs import canonical_json
 from trainables.data.known import KNOWN
@@ -79,8 +80,9 @@ def preset_facts(method: str, dataset: str, ipc: int | None, sets: Sequence[str]
     ipcs = [ipc] if ipc is not None else _ipcs(found, dataset, given)
     by_setting: dict[str, dict[str, Facts]] = {}
     for at in ipcs:
-        for entry in choose(method, dataset, at, given):
-            if entry.setting not in given:
+        set_here = at_ipc(given, at)
+        for entry in choose(method, dataset, at, set_here):
+            if entry.setting not in set_here:
                 facts = _entry(entry)
                 by_setting.setdefault(entry.setting, {}).setdefault(canonical_json(facts), {**facts, "ipcs": []})
                 by_setting[entry.setting][canonical_json(facts)]["ipcs"].append(at)
@@ -173,7 +175,8 @@ def _published(method: str) -> dict[str, list[int]]:
 
 def _ipcs(method: Method, dataset: str, given: Mapping[str, Any]) -> list[int | None]:
     """The ipcs for which something is published, for this data set or the one that stands in for it."""
-    known = {name: field.get_default() for name, field in method.settings.model_fields.items()} | dict(given)
+    defaults = {name: field.get_default() for name, field in method.settings.model_fields.items()}
+    known = defaults | at_ipc(given, None)
     rows = [row for pool in candidates(method.name, dataset, known) for row in pool]
     return [*sorted({ipc for row in rows for ipc in row.ipcs})] or [None]
 

@@ -127,7 +127,11 @@ TINY: dict[str, dict[str, Any]] = {
     "dsa": {"iterations": 4, "batch_real": 6, "batch_train": 4},
     "dc": {"iterations": 4, "batch_real": 6, "batch_train": 4},
     "idc": {"iterations": 4, "inner_loop": 3, "layout": "whole", "batch_real": 6, "net_images": 12},
-}
+    "mtt": {
+        "iterations": 4, "syn_steps": 4, "match_snapshots": 1, "max_start": 2, "lr_img": 10.0, "lr_lr": 1e-4,
+        "lr_syn": 0.05, "num_experts": 2, "expert_snapshots": 2, "snapshot_steps": 8, "lr_expert": 0.05,
+    },
+}  # fmt: skip
 """Settings that make a method's distillation a matter of milliseconds."""
 
 
@@ -148,12 +152,33 @@ def distill_config(method: str = "dm", *, ipc: int = 2, distill_seed: int = 0, *
 def distil(
     config: DistillConfig, context: FakeContext, origin: Origin | None = None, inputs: dict[str, Path] | None = None
 ) -> DistilledSet:
-    """What a stage does: the method's function with its settings and surroundings."""
+    """What a stage does: the method's function with its settings and surroundings; experts are trained as needed."""
     method = METHODS[config.method]
     settings = method.settings.model_validate(config.settings)
-    surroundings = DistillContext(config, context, inputs)
-    result: DistilledSet = method.load()(origin or tiny_origin(), settings, surroundings)
+    origin = origin or tiny_origin()
+    if inputs is None:
+        inputs = tiny_experts(config, context.data / "experts", origin)
+    result: DistilledSet = method.load()(origin, settings, DistillContext(config, context, inputs))
     return result
+
+
+def tiny_experts(config: DistillConfig, folder: Path, origin: Origin | None = None) -> dict[str, Path]:
+    """Train and save the experts that a distillation learns from; none for most methods.
+
+    Returns:
+        Folders by role (``expert.I``), as a distillation's inputs.
+    """
+    from trainables.experts import train_expert
+
+    settings = METHODS[config.method].settings.model_validate(config.settings)
+    inputs = {}
+    if config.network is not None:
+        for expert in settings.experts(config.dataset, config.origin, config.network, config.augmentation):
+            role = f"expert.{expert.index}"
+            inputs[role] = folder / role
+            inputs[role].mkdir(parents=True, exist_ok=True)
+            train_expert(expert, origin or tiny_origin(), FakeContext(folder)).save(inputs[role])
+    return inputs
 
 
 def recipe(**other: Any) -> RecipeConfig:

@@ -12,7 +12,9 @@ Map, in the order of the flow:
     data/         data sets in canonical order, origins, the DSA augmentation
     models/       ConvNet3
     distill/      one file per method
+    experts.py    train the networks whose way MTT follows
     train.py      train one network on one set
+    ensemble.py   train several at once that differ in the seed
     evaluate/     pure functions of stored logits
     stages.py     stage kind -> function
 

@@ -17,15 +17,17 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-Kind = Literal["experts", "distill", "train", "accuracy", "robustness", "privacy", "embedding"]
-KINDS: tuple[Kind, ...] = ("experts", "distill", "train", "accuracy", "robustness", "privacy", "embedding")
+Kind = Literal["experts", "distill", "ensemble", "train", "accuracy", "robustness", "privacy", "embedding"]
+KINDS: tuple[Kind, ...] = (
+    "experts", "distill", "ensemble", "train", "accuracy", "robustness", "privacy", "embedding",
+)  # fmt: skip
 Init = Literal["noise", "real"]
 Architecture = Literal["convnet3", "resnet18", "vgg16"]
 Norm = Literal["instance", "batch", "layer", "group", "none"]
 Augmentation = Literal["dsa", "none"]
 
 VERSIONS: dict[Kind, int] = {
-    "experts": 1, "distill": 1, "train": 1, "accuracy": 1, "robustness": 1, "privacy": 1, "embedding": 1,
+    "experts": 1, "distill": 1, "ensemble": 1, "train": 1, "accuracy": 1, "robustness": 1, "privacy": 1, "embedding": 1,
 }  # fmt: skip
 """Raised by hand when the results of a kind change; CHANGELOG.md then says so under *Invalidates*."""
 
@@ -150,7 +152,7 @@ class NetworkConfig(Config):
 class RecipeConfig(Config):
     """How a network is trained on a set. The named recipes are in ``protocols.py``."""
 
-    neutral: ClassVar[dict[str, Any]] = {"learned_lr": "own_network"}
+    neutral: ClassVar[dict[str, Any]] = {"learned_lr": "own_network", "ensemble": False}
 
     epochs: int | None = Field(default=None, ge=1)
     """Passes over the set. Exactly one of ``epochs`` and ``steps`` is given."""
@@ -170,6 +172,9 @@ class RecipeConfig(Config):
     learned_lr: Literal["own_network", "always", "never"] = "own_network"
     """When the learning rate that was learned with a set (MTT) replaces ``lr``: for the network the set was distilled
     with, for every network, or never. Sets without one are trained with ``lr``."""
+    ensemble: bool = False
+    """Whether the repeats of a point (axis ``seed``) are trained together, as one computation: the same recipe, equal
+    to rounding, with fewer calls to the device."""
 
     @model_validator(mode="after")
     def _one_length(self) -> RecipeConfig:
@@ -263,6 +268,8 @@ class DistillConfig(Config):
 class TrainConfig(Config):
     """Train one network on a distilled set (input ``set``) or, for ``full``, on an origin."""
 
+    neutral: ClassVar[dict[str, Any]] = {"ensemble": None}
+
     dataset: DatasetConfig
     origin: OriginConfig
     """What is trained on when there is no input ``set``; always gives the classes that are tested."""
@@ -275,6 +282,36 @@ class TrainConfig(Config):
     """Epochs, evenly spaced and ending with the last, at which accuracy is recorded. Nothing reads it to choose."""
     curve_images: int = Field(default=1000, ge=1)
     """Test images of that record: the first ones of each class in canonical order, equally many per class."""
+    ensemble: tuple[int, ...] | None = None
+    """Seeds of the networks that it was trained together with, its own among them, ascending: the stage then takes it
+    from the input ``ensemble``. None: it is trained on its own."""
+
+    @model_validator(mode="after")
+    def _its_seed_is_a_member(self) -> TrainConfig:
+        if self.ensemble is not None and self.seed not in self.ensemble:
+            raise ValueError(f"seed {self.seed} is not one of the ensemble's {self.ensemble}")
+        return self
+
+
+class EnsembleConfig(Config):
+    """Train several networks together that differ in the seed alone: the repeats of a point."""
+
+    base: TrainConfig
+    """The training of the first member."""
+    seeds: tuple[int, ...] = Field(min_length=1)
+    """Of all members, ascending."""
+
+    @model_validator(mode="after")
+    def _members_fit_together(self) -> EnsembleConfig:
+        if list(self.seeds) != sorted(set(self.seeds)):
+            raise ValueError(f"seeds must ascend without repeats, got {self.seeds}")
+        if self.base.seed != self.seeds[0] or self.base.ensemble is not None:
+            raise ValueError("base is the first member's training as if it were trained on its own")
+        return self
+
+    def member(self, seed: int) -> TrainConfig:
+        """The training of one member as if it were trained on its own."""
+        return self.base.model_copy(update={"seed": seed})
 
 
 class AccuracyConfig(Config):
@@ -306,5 +343,12 @@ class EmbeddingConfig(Config):
 
 
 StageConfig = (
-    ExpertConfig | DistillConfig | TrainConfig | AccuracyConfig | RobustnessConfig | PrivacyConfig | EmbeddingConfig
+    ExpertConfig
+    | DistillConfig
+    | EnsembleConfig
+    | TrainConfig
+    | AccuracyConfig
+    | RobustnessConfig
+    | PrivacyConfig
+    | EmbeddingConfig
 )

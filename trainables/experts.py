@@ -6,8 +6,8 @@ N images, P parameters, S snapshots after the initial one. Images (N, C, H, W) f
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 import torch
 from torch import Tensor
@@ -50,9 +50,10 @@ def train_expert(config: ExpertConfig, origin: Origin, context: Context) -> Expe
         ValueError: The network cannot be built, or it has batch norm and batches hold one image.
     """
     device = torch.device(context.device)
-    if config.zca:
-        origin = whitened(origin, config)[0]
     images, labels = origin.images.to(device), origin.labels.to(device)
+    if config.zca:
+        constants = config.dataset.mean, config.dataset.std
+        images = whiten.fit(images, *constants).whiten(images, *constants)
     network = build(config.network, "expert", config.index, "network", device=context.device)
     optimiser = torch.optim.SGD(
         network.parameters(), lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay
@@ -113,13 +114,6 @@ def train_expert(config: ExpertConfig, origin: Origin, context: Context) -> Expe
     return Expert(snapshots, squared_distances(snapshots), parameters, facts)
 
 
-def whitened(origin: Origin, config: ExpertConfig) -> tuple[Origin, whiten.Whitening]:
-    """The origin in whitened space, and the transform fitted on it."""
-    mean, std = config.dataset.mean, config.dataset.std
-    found = whiten.fit(origin.images, mean, std)
-    return replace(origin, images=found.whiten(origin.images, mean, std)), found
-
-
 def flat_parameters(network: Network) -> Tensor:
     """All parameters as one new vector (P,), in the order of ``named_parameters``."""
     return torch.cat([weight.detach().reshape(-1) for weight in network.parameters()])
@@ -140,7 +134,7 @@ def _augmentation(config: ExpertConfig, batch: int, step: int) -> augment.Params
     return augment.sample(augment.strategy_for(config.dataset.flip), batch, shared=False, generator=generator)
 
 
-def _diverged(config: ExpertConfig, what: str, step: int, per_epoch: int) -> None:
+def _diverged(config: ExpertConfig, what: str, step: int, per_epoch: int) -> NoReturn:
     raise StageFailure(
         f"expert {config.index}: {what} is not finite in epoch {step // per_epoch + 1} (step {step + 1}); expected a "
         "finite number. Lower settings.mtt.lr_expert."

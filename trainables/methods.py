@@ -201,17 +201,18 @@ class IDCSettings(NetworkSettings):
         """The images' learning rate: lr_base * ipc / 10 * (image_size / 32)^2.
 
         The mean of the cross-entropy over a class makes gradients shrink with ipc, which the rate undoes. Differs from
-        the authors' code: 32 pixels are the measure of every data set, where theirs takes MNIST's own 28 for MNIST.
+        the authors' code: 32 pixels are the measure of every data set, where theirs takes 28 for MNIST (the presets'
+        ``lr_base`` makes up for it).
         """
         return self.lr_base * ipc / 10 * (image_size / 32) ** 2
 
 
 @method("herding", title="Herding", function="trainables.distill.coresets:herding", uses=frozenset({"ipc"}))
 class HerdingSettings(MethodSettings):
-    """Real images whose mean follows the class mean (Welling, ICML 2009). Nothing is random."""
+    """Real images whose mean follows the class mean (Welling, ICML 2009), chosen greedily. Nothing is random."""
 
     features: Literal["pixels", "network"] = "pixels"
-    """Space in which means are taken: normalised pixels, or the embedding of a random ConvNet3."""
+    """Space in which means are taken: normalised pixels, or the embedding of one random ConvNet3, always the same."""
 
 
 @method("kmeans", title="k-means", function="trainables.distill.coresets:kmeans", uses=CHOSEN)
@@ -219,10 +220,11 @@ class KMeansSettings(MethodSettings):
     """Of each class, the real images nearest to the centres of ipc clusters (scikit-learn)."""
 
     features: Literal["pixels", "network"] = "pixels"
-    """Space in which distances are taken: normalised pixels, or the embedding of a random ConvNet3."""
+    """Space in which distances are taken: normalised pixels, or the embedding of one random ConvNet3, always the
+    same."""
     restarts: int = Field(default=10, ge=1)
     """Starts of the clustering; the best is kept."""
 
 
 PLUGIN_PROBLEMS: tuple[str, ...] = tuple(load_plugins())
-"""Entry points that could not be imported, for ``ddray doctor``."""
+"""Entry points that gave no method, and why; for ``ddray doctor``."""

@@ -41,11 +41,7 @@ def batch_gradient(
     """
     if params is not None:
         images = augment.apply(images, params)
-    partners, kept = labels, 1.0
-    if cutmix is not None:
-        probability, generator = cutmix
-        if float(torch.rand(1, generator=generator)) < probability:
-            images, partners, kept = augment.cutmix(images, labels, generator)
+    images, partners, kept = mixed(images, labels, cutmix)
     parts = 1 if uses_batch_statistics(network) else math.ceil(len(images) / CHUNK[images.device.type])
     total = torch.zeros((), device=images.device)
     for part, own, other in zip(images.chunk(parts), labels.chunk(parts), partners.chunk(parts), strict=True):
@@ -56,3 +52,18 @@ def batch_gradient(
         loss.backward()  # type: ignore[no-untyped-call]
         total += loss.detach()
     return total
+
+
+def mixed(images: Tensor, labels: Tensor, cutmix: tuple[float, torch.Generator] | None) -> tuple[Tensor, Tensor, float]:
+    """A batch after CutMix, or as it was: images, partners' labels, share of the own label (``augment.cutmix``).
+
+    Args:
+        images: The batch.
+        labels: Its labels.
+        cutmix: Probability, and the generator that decides and draws; None: never.
+    """
+    if cutmix is not None:
+        probability, generator = cutmix
+        if float(torch.rand(1, generator=generator)) < probability:
+            return augment.cutmix(images, labels, generator)
+    return images, labels, 1.0

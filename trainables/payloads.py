@@ -137,13 +137,18 @@ class TrainedModel:
     whitening: Whitening | None = None
     """When the network was trained on whitened images: what its input is to be whitened with after normalising."""
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: Path, prefix: str = "") -> None:
         """Write ``model.safetensors``, ``signals.safetensors``, ``model.json`` and, with ZCA, ``zca.safetensors`` into
-        an existing folder."""
-        save_tensors(folder / "model.safetensors", self.state)
+        an existing folder.
+
+        Args:
+            folder: Where.
+            prefix: Of the first three names, where several models share a folder.
+        """
+        save_tensors(folder / f"{prefix}model.safetensors", self.state)
         save_whitening(folder, self.whitening)
         save_tensors(
-            folder / "signals.safetensors",
+            folder / f"{prefix}signals.safetensors",
             {
                 f"{split}.{name}": getattr(signals, name)
                 for split, signals in self.signals.items()
@@ -151,15 +156,15 @@ class TrainedModel:
             },
         )
         description = {"network": self.network.model_dump(mode="json"), "mean": self.mean, "std": self.std}
-        save_json(folder / "model.json", {**description, "facts": self.facts})
+        save_json(folder / f"{prefix}model.json", {**description, "facts": self.facts})
 
     @classmethod
-    def load(cls, folder: Path) -> TrainedModel:
-        description = load_json(folder / "model.json")
-        tensors = load_tensors(folder / "signals.safetensors")
+    def load(cls, folder: Path, prefix: str = "") -> TrainedModel:
+        description = load_json(folder / f"{prefix}model.json")
+        tensors = load_tensors(folder / f"{prefix}signals.safetensors")
         splits = sorted({name.rpartition(".")[0] for name in tensors})
         return cls(
-            state=load_tensors(folder / "model.safetensors"),
+            state=load_tensors(folder / f"{prefix}model.safetensors"),
             network=NetworkConfig.model_validate(description["network"]),
             mean=tuple(description["mean"]),
             std=tuple(description["std"]),
@@ -189,7 +194,30 @@ class Metrics:
         return cls(load_json(folder / "metrics.json"))
 
 
-Payload = DistilledSet | Expert | TrainedModel | Metrics
+@dataclass(frozen=True)
+class TrainedEnsemble:
+    """Networks that were trained together, side by side in one folder: each can be loaded without the others."""
+
+    models: dict[int, TrainedModel]
+    """By seed. Their whitening, where there is any, is one and the same."""
+
+    def save(self, folder: Path) -> None:
+        """Write the files of each model into an existing folder, their names beginning with ``seed-S.``; but
+        ``zca.safetensors`` once."""
+        for seed, model in self.models.items():
+            model.save(folder, _member(seed))
+
+    @staticmethod
+    def load_member(folder: Path, seed: int) -> TrainedModel:
+        """One of the models."""
+        return TrainedModel.load(folder, _member(seed))
+
+
+def _member(seed: int) -> str:
+    return f"seed-{seed}."
+
+
+Payload = DistilledSet | Expert | TrainedModel | TrainedEnsemble | Metrics
 
 
 def save_whitening(folder: Path, whitening: Whitening | None) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
 
-from trainables.configs import canonical_json
+from trainables.configs import MethodSettings, canonical_json
 from trainables.methods import METHODS
 from trainables.published import PRESETS, Preset
 
@@ -32,7 +32,7 @@ class Chosen:
     """As people read it: where it is published; which combination it was borrowed from; or that it is ours, and why."""
     kind: Literal["published", "nearest", "ours"]
     note: str = ""
-    """What else to know of a published value."""
+    """What else to know of the row it is from."""
 
     @property
     def exact(self) -> bool:
@@ -65,6 +65,22 @@ def choose(method: str, dataset: str, ipc: int | None, settings: Mapping[str, An
     return _choose(method, dataset, ipc, canonical_json(known), len(PRESETS))
 
 
+def completed(method: str, dataset: str, ipc: int | None, settings: Mapping[str, Any]) -> MethodSettings:
+    """A method's settings as they will be: what is given, then presets, then the model's defaults.
+
+    Args:
+        method: A method's name.
+        dataset: A known data set's name (``like`` for declared folders).
+        ipc: Images per class, or None where the method has none.
+        settings: What the sweep sets.
+
+    Raises:
+        ValidationError: They do not fit together.
+    """
+    values = {entry.setting: entry.value for entry in choose(method, dataset, ipc, settings)} | dict(settings)
+    return METHODS[method].settings.model_validate(values)
+
+
 def candidates(method: str, dataset: str, known: Mapping[str, Any]) -> list[list[Preset]]:
     """For each set of settings that belong together, the rows from which one is chosen.
 
@@ -86,9 +102,7 @@ def candidates(method: str, dataset: str, known: Mapping[str, Any]) -> list[list
 
 
 @lru_cache(maxsize=4096)
-def _choose(
-    method: str, dataset: str, ipc: int | None, known: str, table: int
-) -> tuple[Chosen, ...]:
+def _choose(method: str, dataset: str, ipc: int | None, known: str, table: int) -> tuple[Chosen, ...]:
     """``table``: its size, so that a table that grew is looked at again."""
     chosen = []
     for rows in candidates(method, dataset, json.loads(known)):
@@ -96,7 +110,7 @@ def _choose(
             ((row, *_distance(row, ipc)) for row in rows), key=lambda entry: (*entry[1:], -len(entry[0].when))
         )
         kind, source = _said(row, dataset, ipc, at, hit=ratio == 1.0)
-        note = row.note if kind == "published" else ""
+        note = row.note if kind != "ours" else ""
         chosen += [Chosen(setting, value, source, kind, note) for setting, value in row.values.items()]
     return tuple(chosen)
 

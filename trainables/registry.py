@@ -12,12 +12,15 @@ from __future__ import annotations
 
 import importlib
 import logging
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from typing import Any, TypeVar
 
-from trainables.configs import Init, MethodSettings
+from pydantic.fields import FieldInfo
+
+from trainables.configs import KINDS, Init, MethodSettings
 
 log = logging.getLogger(__name__)
 
@@ -97,15 +100,25 @@ def method(
         version: Raised by hand when the method's results change.
 
     Raises:
-        ValueError: The name is taken or malformed, or ``init`` does not go with ``uses``.
+        ValueError: The name is taken or malformed, ``init`` does not go with ``uses``, or a setting has no default.
     """
 
     def declare(settings: S) -> S:
         if not (name.isidentifier() and name.islower()):
             raise ValueError(f"method: got the name {name!r}; expected lower-case letters, digits, underscores.")
+        if name in KINDS:
+            raise ValueError(f"method {name}: that is a kind of stage; expected another name. Rename it.")
         if name in METHODS:
             owner = METHODS[name].settings.__module__
             raise ValueError(f"method {name}: declared twice; got {settings.__module__}, after {owner}. Rename one.")
+        fields = _fields(settings)
+        bare = [field for field, info in fields.items() if info.is_required()]
+        if bare:
+            raise ValueError(
+                f"method {name}: settings without a default; got {', '.join(bare)}; expected one for each."
+            )
+        if settings.budget is not None and settings.budget not in fields:
+            raise ValueError(f"method {name}: no such budget; got {settings.budget!r}; expected a setting's name.")
         if ("init" in uses) != (init is not None):
             raise ValueError(f"method {name}: got init {init!r} with axes {sorted(uses)}; expected both or neither.")
         where = function if function is None or ":" in function else f"{settings.__module__}:{function}"
@@ -117,8 +130,12 @@ def method(
     return declare
 
 
+def _fields(settings: type[MethodSettings]) -> dict[str, FieldInfo]:
+    return settings.model_fields
+
+
 def load_plugins() -> list[str]:
-    """Import the modules that other packages name under ``ddray.methods``; what cannot be imported is left out.
+    """Import the modules that other packages name under ``ddray.methods``; what cannot be used is left out.
 
     Returns:
         One message per entry point that failed; also logged as a warning.
@@ -126,14 +143,17 @@ def load_plugins() -> list[str]:
     problems = []
     for entry in sorted(entry_points(group=GROUP), key=lambda found: found.name):
         before = set(METHODS)
+        loaded = entry.module in sys.modules  # by whoever imported the package first; it may not be done yet
         try:
             entry.load()
-        except Exception as error:
+            if before == set(METHODS) and not loaded:
+                raise ValueError("nothing is declared in it")
+        except (Exception, SystemExit) as error:
             for added in set(METHODS) - before:
                 del METHODS[added]
             package = entry.dist.name if entry.dist is not None else "unknown package"
             problems.append(
-                f"{package}: entry point {GROUP}:{entry.name} ({entry.value}) cannot be imported; got "
+                f"{package}: entry point {GROUP}:{entry.name} ({entry.value}) gives no method; got "
                 f"{type(error).__name__}: {error}; expected a module that declares a method. Its methods are left out."
             )
             log.warning(problems[-1])

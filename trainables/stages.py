@@ -4,26 +4,39 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, assert_never
+from typing import TYPE_CHECKING, NamedTuple, assert_never
 
-from trainables.configs import AccuracyConfig, DistillConfig, Kind, StageConfig, TrainConfig
+from trainables.configs import (
+    AccuracyConfig,
+    DistillConfig,
+    EnsembleConfig,
+    ExpertConfig,
+    Kind,
+    StageConfig,
+    TrainConfig,
+)
 from trainables.context import Context
 from trainables.methods import METHODS
 
 if TYPE_CHECKING:
-    from trainables.payloads import DistilledSet, Metrics, TrainedModel
+    from torch import Tensor
+
+    from trainables.data.origins import TestSet
+    from trainables.data.whiten import Whitening
+    from trainables.payloads import DistilledSet, Expert, Metrics, TrainedEnsemble, TrainedModel
 
 
 def run(
     kind: Kind, config: StageConfig, inputs: Mapping[str, Path], context: Context
-) -> DistilledSet | TrainedModel | Metrics:
+) -> Expert | DistilledSet | TrainedModel | TrainedEnsemble | Metrics:
     """Compute one stage.
 
     Args:
         kind: What kind of stage.
         config: Its configuration, of the kind's own type.
         inputs: Folders of the payloads it needs, by role: ``expert.I`` for methods that learn from experts, ``set`` for
-            ``train`` (unless it trains on the origin), ``model`` for ``accuracy``.
+            ``train`` and ``ensemble`` (unless they train on the origin), ``ensemble`` for a ``train`` that takes one of
+            its members, ``model`` for ``accuracy``.
         context: Where it runs.
 
     Raises:
@@ -32,22 +45,36 @@ def run(
         Interrupted: A stop was asked for.
     """
     match kind:
+        case "experts":
+            assert isinstance(config, ExpertConfig)
+            return _experts(config, context)
         case "distill":
             assert isinstance(config, DistillConfig)
             return _distill(config, inputs, context)
+        case "ensemble":
+            assert isinstance(config, EnsembleConfig)
+            return _ensemble(config, inputs, context)
         case "train":
             assert isinstance(config, TrainConfig)
             return _train(config, inputs, context)
         case "accuracy":
             assert isinstance(config, AccuracyConfig)
             return _accuracy(config, inputs["model"])
-        case "experts" | "robustness" | "privacy" | "embedding":
+        case "robustness" | "privacy" | "embedding":
             raise ValueError(
-                f"stage: kind {kind!r} is not available in this version; expected distill, train or accuracy. "
-                "Leave it out of the sweep."
+                f"stage: kind {kind!r} is not available in this version; expected experts, distill, ensemble, "
+                "train or accuracy. Leave it out of the sweep."
             )
         case _:
             assert_never(kind)
+
+
+def _experts(config: ExpertConfig, context: Context) -> Expert:
+    from trainables.data.origins import load_origin
+    from trainables.experts import train_expert
+
+    origin = load_origin(config.dataset, config.origin, context.data, context.cache, context.device)
+    return train_expert(config, origin, context)
 
 
 def _distill(config: DistillConfig, inputs: Mapping[str, Path], context: Context) -> DistilledSet:
@@ -67,12 +94,25 @@ def _distill(config: DistillConfig, inputs: Mapping[str, Path], context: Context
     return distill(origin, settings, DistillContext(config, context, inputs))
 
 
-def _train(config: TrainConfig, inputs: Mapping[str, Path], context: Context) -> TrainedModel:
+class _Lesson(NamedTuple):
+    """What a network is trained on and tested with, ready for it."""
+
+    images: Tensor
+    labels: Tensor
+    test: TestSet
+    learned_lr: float | None
+    whitening: Whitening | None
+
+
+def _lesson(config: TrainConfig, inputs: Mapping[str, Path], context: Context) -> _Lesson:
+    """The input ``set`` decoded, or the origin; normalised or whitened as the set wants it, test images alike."""
     from trainables.data.decode import decode, decode_labels
     from trainables.data.origins import load_origin, load_test, normalise
     from trainables.payloads import DistilledSet
-    from trainables.train import train
+    from trainables.train import rate_learned_for
 
+    mean, std = config.dataset.mean, config.dataset.std
+    learned_lr = whitening = None
     if config.on_origin:
         origin = load_origin(config.dataset, config.origin, context.data, context.cache, context.device)
         images, labels = origin.images, origin.labels
@@ -81,10 +121,31 @@ def _train(config: TrainConfig, inputs: Mapping[str, Path], context: Context) ->
         assert distilled.facts["space"] == "pixel01", distilled.facts
         factor = distilled.facts["factor"]
         pixels = decode(distilled.images, factor)
-        images = normalise(pixels, config.dataset.mean, config.dataset.std).to(context.device)
+        images = normalise(pixels, mean, std).to(context.device)
         labels = decode_labels(distilled.labels, factor).to(context.device)
+        learned_lr, whitening = rate_learned_for(config, distilled.facts), distilled.whitening
     test = load_test(config.dataset, config.origin.classes, context.data, context.cache, context.device)
-    return train(config, images, labels, test, context)
+    if whitening is not None:
+        images = whitening.whiten(images, mean, std)
+        test = test._replace(images=whitening.whiten(test.images, mean, std))
+    return _Lesson(images, labels, test, learned_lr, whitening)
+
+
+def _train(config: TrainConfig, inputs: Mapping[str, Path], context: Context) -> TrainedModel:
+    from trainables.payloads import TrainedEnsemble
+    from trainables.train import train
+
+    if config.ensemble is not None:
+        return TrainedEnsemble.load_member(inputs["ensemble"], config.seed)
+    images, labels, test, learned_lr, whitening = _lesson(config, inputs, context)
+    return train(config, images, labels, test, context, learned_lr=learned_lr, whitening=whitening)
+
+
+def _ensemble(config: EnsembleConfig, inputs: Mapping[str, Path], context: Context) -> TrainedEnsemble:
+    from trainables.ensemble import train_ensemble
+
+    images, labels, test, learned_lr, whitening = _lesson(config.base, inputs, context)
+    return train_ensemble(config, images, labels, test, context, learned_lr=learned_lr, whitening=whitening)
 
 
 def _accuracy(config: AccuracyConfig, folder: Path) -> Metrics:

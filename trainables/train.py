@@ -7,7 +7,9 @@ test split is looked at for the record along the way, and nothing is ever chosen
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,6 +20,7 @@ from trainables.configs import RecipeConfig, TrainConfig
 from trainables.context import Context, StageFailure
 from trainables.data import augment
 from trainables.data.origins import TestSet
+from trainables.data.whiten import Whitening
 from trainables.models.build import build
 from trainables.models.network import Network, num_parameters, uses_batch_statistics
 from trainables.optimise import batch_gradient
@@ -35,6 +38,9 @@ def train(
     labels: Tensor,
     test: TestSet,
     context: Context,
+    *,
+    learned_lr: float | None = None,
+    whitening: Whitening | None = None,
 ) -> TrainedModel:
     """Train a fresh network and record what it says about the test split.
 
@@ -52,12 +58,16 @@ def train(
         labels: Their positions in the origin's list of classes.
         test: The whole test split, in canonical order.
         context: Device, progress and checkpoints.
+        learned_lr: Replaces the recipe's rate; see ``rate_learned_for``.
+        whitening: What the images of the set and of the test split were whitened with, to be kept with the model.
 
     Raises:
         StageFailure: The loss is not finite.
         ValueError: The network cannot be built, or it has batch norm and the recipe's batches hold one image.
     """
     recipe, device = config.recipe, torch.device(context.device)
+    if learned_lr is not None:
+        recipe = recipe.model_copy(update={"lr": learned_lr})
     images, labels = images.to(device), labels.to(device)
     test_images, test_labels = test.images.to(device), test.labels.to(device)
     network = build(config.network, "train", "network", config.seed, device=context.device)
@@ -67,57 +77,103 @@ def train(
         network.parameters(), lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay
     )
     curve: list[dict[str, float]] = []
-    curve_rows = _first_per_class(test_labels, config.curve_images)
-    curve_steps = _curve_steps(recipe, config.curve_points, per_epoch)
+    curve_rows = first_per_class(test_labels, config.curve_images)
+    at_steps = curve_steps(recipe, config.curve_points, per_epoch)
 
     done = 0
     if checkpoint := context.restore():
         done, folder = checkpoint
-        curve = _restore(folder, network, optimiser)
+        curve = restore_progress(folder, network, optimiser)
     order = torch.empty(0, dtype=torch.int64)
     looks = torch.zeros((), device=device)
 
     def save(folder: Path) -> None:
-        _save(folder, network, optimiser, curve)
+        save_progress(folder, network, optimiser, curve)
 
     for step in context.iterations(total, start=done, save=save, unit="step"):
         epoch, batch = divmod(step, per_epoch)
         if batch == 0 or step == done:
-            order = torch.randperm(len(images), generator=seeds.generator("train", config.seed, "order", epoch))
-            order = order.to(device)
+            order = order_of(config, len(images), epoch).to(device)
         rows = order[batch * recipe.batch : None if batch + 1 == per_epoch else (batch + 1) * recipe.batch]
         optimiser.param_groups[0]["lr"] = learning_rate(recipe, step, per_epoch)
         optimiser.zero_grad(set_to_none=True)
-        loss = _accumulate_gradients(network, images[rows], labels[rows], config, step)
+        loss = batch_gradient(
+            network, images[rows], labels[rows], params=augmentation(config, len(rows), step),
+            cutmix=cutmix(config, step),
+        )  # fmt: skip
         optimiser.step()
         looks += loss
-        if (step + 1) % CHECK_EVERY == 0 or step + 1 in curve_steps or step + 1 == total:
+        if (step + 1) % CHECK_EVERY == 0 or step + 1 in at_steps or step + 1 == total:
             if not math.isfinite(float(looks)):
-                raise StageFailure(
-                    f"train: the loss is not finite in epoch {epoch + 1} (step {step + 1}); expected a finite number. "
-                    "Lower the recipe's lr, or look at the set."
-                )
+                raise diverged("train", epoch, step)
             context.measure(loss=float(loss))
             looks.zero_()
-        if step + 1 in curve_steps:
-            logits = predict(network, test_images[curve_rows])
-            correct = float((logits.argmax(1) == test_labels[curve_rows]).double().mean())
+        if step + 1 in at_steps:
+            correct = accuracy(network, test_images[curve_rows], test_labels[curve_rows])
             curve.append({"epoch": (step + 1) / per_epoch, "steps": step + 1, "test_acc": correct})
             context.measure(test_acc=correct)
+    facts = {"optimiser_steps": total, "trained_lr": recipe.lr, "epochs": total / per_epoch, "curve": curve}
+    test = TestSet(test_images, test_labels, test.ids)
+    return trained_model(config, network, images, labels, test, facts, whitening)
 
-    train_logits = predict(network, images)
+
+def trained_model(
+    config: TrainConfig,
+    network: Network,
+    images: Tensor,
+    labels: Tensor,
+    test: TestSet,
+    facts: Mapping[str, Any],
+    whitening: Whitening | None,
+) -> TrainedModel:
+    """What is handed on of a network at the end of its training: its state, and what it says about images.
+
+    Args:
+        config: What was asked for.
+        network: Trained.
+        images: What it was trained on, on its device.
+        labels: Their labels.
+        test: The test split, on the device.
+        facts: Of the training itself; what the network says of the training images is added.
+        whitening: See ``train``.
+    """
+    logits = predict(network, images)
     facts = {
-        "optimiser_steps": total,
-        "epochs": total / per_epoch,
-        "train_acc": float((train_logits.argmax(1) == labels).double().mean()),
-        "train_loss": float(F.cross_entropy(train_logits.double(), labels)),
+        **facts,
+        "train_acc": float((logits.argmax(1) == labels).double().mean()),
+        "train_loss": float(F.cross_entropy(logits.double(), labels)),
         "train_images": len(images),
         "num_parameters": num_parameters(network),
-        "curve": curve,
     }
-    signals = Signals(predict(network, test_images).cpu(), test_labels.cpu(), test.ids.cpu())
+    signals = Signals(predict(network, test.images).cpu(), test.labels.cpu(), test.ids.cpu())
     state = {name: tensor.detach().cpu() for name, tensor in network.state_dict().items()}
-    return TrainedModel(state, config.network, config.dataset.mean, config.dataset.std, {"test": signals}, facts)
+    mean, std = config.dataset.mean, config.dataset.std
+    return TrainedModel(state, config.network, mean, std, {"test": signals}, facts, whitening)
+
+
+def diverged(who: str, epoch: int, step: int) -> StageFailure:
+    """The failure of a training whose loss is not finite; epoch and step count from 0."""
+    return StageFailure(
+        f"{who}: the loss is not finite in epoch {epoch + 1} (step {step + 1}); expected a finite number. Lower the "
+        "recipe's lr, or look at the set."
+    )
+
+
+def rate_learned_for(config: TrainConfig, facts: Mapping[str, Any]) -> float | None:
+    """The learning rate that was learned with a set, when the recipe wants it for the network to be trained.
+
+    Differs from the authors' code (MTT; methods.md 5.4): they train every network at that rate. It was learned by and
+    for one network, so by default the others keep the recipe's; ``recipe.learned_lr`` decides.
+
+    Args:
+        config: What is to be trained, and how.
+        facts: Of the set.
+    """
+    wanted, rate = config.recipe.learned_lr, facts.get("learned_lr")
+    own = facts.get("network") == config.network.model_dump(mode="json")
+    if rate is None or wanted == "never" or (wanted == "own_network" and not own):
+        return None
+    return float(rate)
 
 
 def batches_per_epoch(images: int, batch: int, *, batch_statistics: bool) -> int:
@@ -162,33 +218,47 @@ def predict(network: Network, images: Tensor) -> Tensor:
     return logits
 
 
-def _accumulate_gradients(network: Network, images: Tensor, labels: Tensor, config: TrainConfig, step: int) -> Tensor:
-    """Augment one batch, add the gradient of its mean loss to the parameters, and return that loss."""
+def accuracy(network: Network, images: Tensor, labels: Tensor) -> float:
+    """Share of the images that the network names correctly in evaluation mode."""
+    return float((predict(network, images).argmax(1) == labels).double().mean())
+
+
+def order_of(config: TrainConfig, images: int, epoch: int) -> Tensor:
+    """The permutation (N,) int64 that an epoch's batches are cut from, on the CPU."""
+    return torch.randperm(images, generator=seeds.generator("train", config.seed, "order", epoch))
+
+
+def augmentation(config: TrainConfig, images: int, step: int) -> augment.Params | None:
+    """What happens to the images of a step's batch, each under parameters of its own; None: nothing."""
     recipe, flip = config.recipe, config.dataset.flip
-    params, cutmix = None, None
-    if recipe.augmentation != "none":
-        chosen = augment.strategy_for(flip) if recipe.augmentation == "dsa" else augment.idc_training_strategy(flip)
-        generator = seeds.generator("train", config.seed, "augment", step)
-        params = augment.sample(chosen, len(images), shared=False, generator=generator)
-    if recipe.cutmix > 0:
-        cutmix = recipe.cutmix, seeds.generator("train", config.seed, "cutmix", step)
-    return batch_gradient(network, images, labels, params=params, cutmix=cutmix)
+    if recipe.augmentation == "none":
+        return None
+    chosen = augment.strategy_for(flip) if recipe.augmentation == "dsa" else augment.idc_training_strategy(flip)
+    generator = seeds.generator("train", config.seed, "augment", step)
+    return augment.sample(chosen, images, shared=False, generator=generator)
 
 
-def _curve_steps(recipe: RecipeConfig, points: int, per_epoch: int) -> frozenset[int]:
+def cutmix(config: TrainConfig, step: int) -> tuple[float, torch.Generator] | None:
+    """Probability of CutMix, and the generator of a step; None: never."""
+    recipe = config.recipe
+    return (recipe.cutmix, seeds.generator("train", config.seed, "cutmix", step)) if recipe.cutmix > 0 else None
+
+
+def curve_steps(recipe: RecipeConfig, points: int, per_epoch: int) -> frozenset[int]:
     """Numbers of steps done at which the curve has a point: evenly spaced epochs, or steps, up to the last."""
     length, unit = (recipe.steps, 1) if recipe.steps else (recipe.epochs or 0, per_epoch)
     return frozenset(unit * math.ceil(length * point / points) for point in range(1, points + 1))
 
 
-def _first_per_class(labels: Tensor, images: int) -> Tensor:
+def first_per_class(labels: Tensor, images: int) -> Tensor:
     """Rows of the first images of each class, equally many per class and about ``images`` in all."""
     classes = torch.unique(labels)
     each = max(1, images // len(classes))
     return torch.cat([(labels == name).nonzero().squeeze(1)[:each] for name in classes]).sort().values
 
 
-def _save(folder: Path, network: Network, optimiser: torch.optim.SGD, curve: list[dict[str, float]]) -> None:
+def save_progress(folder: Path, network: Network, optimiser: torch.optim.SGD, curve: list[dict[str, float]]) -> None:
+    """Write a training's state into an existing folder: the network, its momentum, and what was recorded so far."""
     tensors = {f"network.{name}": tensor for name, tensor in network.state_dict().items()}
     for name, parameter in network.named_parameters():
         buffer = optimiser.state[parameter].get("momentum_buffer")
@@ -198,7 +268,8 @@ def _save(folder: Path, network: Network, optimiser: torch.optim.SGD, curve: lis
     save_json(folder / "curve.json", curve)
 
 
-def _restore(folder: Path, network: Network, optimiser: torch.optim.SGD) -> list[dict[str, float]]:
+def restore_progress(folder: Path, network: Network, optimiser: torch.optim.SGD) -> list[dict[str, float]]:
+    """Take up what ``save_progress`` wrote; returns the record."""
     tensors = load_tensors(folder / "train.safetensors")
     network.load_state_dict(
         {name.removeprefix("network."): value for name, value in tensors.items() if name.startswith("network.")}

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
+
 from ddray.plan.grammar import Grid, Sweep
+from ddray.plan.schema import at_ipc
 from trainables.configs import MethodSettings, NetworkSettings
 from trainables.data.known import KNOWN
 from trainables.methods import METHODS
 from trainables.networks import PUBLISHED, Parsed, option_problem, parse, size_problem
-from trainables.presets import choose
+from trainables.presets import completed
 
 if TYPE_CHECKING:
     from ddray.plan.grid import GridPoint
@@ -74,12 +77,20 @@ def impossible(
         reason = network_problem(architecture, image.image_size, image.channels)
         if reason is not None:
             problems.append(_too_small(grid, _place(grid, "architecture", architecture), reason, dataset, image))
-    for name, dataset, method in dict.fromkeys((p.grid.name, p.dataset, p.method) for p in points):
+    complete: dict[tuple[str, str, str, int | None], MethodSettings] = {}
+    """Settings with presets and defaults, of the combinations that can be."""
+    for at in dict.fromkeys((p.grid.name, p.dataset, p.method, p.ipc) for p in points):
+        name, dataset, method, ipc = at
         grid, image = grids[name], facts[dataset]
-        given = grid.settings.get(method, {})
-        declared = sweep.datasets.get(dataset)
-        base = declared.like if declared is not None else dataset
-        matched = _matching_network(method, {p.setting: p.value for p in choose(method, base, None, given)} | given)
+        given = at_ipc(grid.settings.get(method, {}), ipc)
+        try:
+            complete[at] = completed(method, _base(sweep, dataset), ipc, given)
+        except ValidationError as error:
+            causes = "; ".join(str(entry.get("ctx", {}).get("error", entry["msg"])) for entry in error.errors())
+            with_what = f"together with the presets of {dataset} at ipc {ipc}"
+            problems.append(grid.say(f"settings.{method}", f"{causes.rstrip('.')}, {with_what} (ddray preset)."))
+            continue
+        matched = _matching_network(complete[at])
         if matched is None:
             continue
         wrong = option_problem(matched)
@@ -123,7 +134,8 @@ def impossible(
         if limit is None or ipc is None:
             continue
         grid = grids[name]
-        needed = _real_images(sweep, grid, dataset, method, ipc)
+        settings = complete.get((name, dataset, method, ipc))
+        needed = settings.real_images(ipc) if settings is not None else 0
         if needed <= limit:
             continue
         what = f"a class of {dataset}" if origin is None else f"a class of the origin (origin_per_class {origin})"
@@ -148,16 +160,10 @@ def _place(grid: Grid, axis: str, value: Any) -> str:
     return f"axes.{axis}.{values.index(value)}" if value in values else f"axes.{axis}"
 
 
-def _real_images(sweep: Sweep, grid: Grid, dataset: str, method: str, ipc: int) -> int:
-    """Real images of each class that the method's start takes, with the settings that it will have."""
-    model = METHODS[method].settings
-    if model.real_images is MethodSettings.real_images:  # most methods, and nothing to work out
-        return ipc
+def _base(sweep: Sweep, dataset: str) -> str:
+    """The known data set whose presets apply."""
     declared = sweep.datasets.get(dataset)
-    given = dict(grid.settings.get(method, {}))
-    published = choose(method, declared.like if declared is not None else dataset, ipc, given)
-    values = {entry.setting: entry.value for entry in published} | given
-    return model.model_validate(values).real_images(ipc)
+    return declared.like if declared is not None else dataset
 
 
 def _too_small(grid: Grid, path: str, reason: str, dataset: str, image: Facts) -> str:
@@ -168,13 +174,11 @@ def _too_small(grid: Grid, path: str, reason: str, dataset: str, image: Facts) -
     )
 
 
-def _matching_network(method: str, settings: Mapping[str, Any]) -> Parsed | None:
+def _matching_network(settings: MethodSettings) -> Parsed | None:
     """The network that a method distils with, where it has one."""
-    model = METHODS[method].settings
-    if not issubclass(model, NetworkSettings):
+    if not isinstance(settings, NetworkSettings):
         return None
-    base, depth, width, norm = (
-        settings.get(name, model.model_fields[name].default) for name in ("architecture", "depth", "width", "norm")
+    usual = PUBLISHED[settings.architecture]
+    return Parsed(
+        settings.architecture, settings.depth or usual.depth, settings.width or usual.width, settings.norm or usual.norm
     )
-    usual = PUBLISHED[base]
-    return Parsed(base, depth or usual.depth, width or usual.width, norm or usual.norm)

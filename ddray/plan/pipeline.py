@@ -1,6 +1,6 @@
 """A grid point becomes its chain of stages: the only place that knows what a method needs.
 
-    experts (MTT) -> distill -> train -> accuracy, robustness, privacy, embedding
+    experts (MTT) -> distill -> [ensemble ->] train -> accuracy, robustness, privacy, embedding
 
 Configurations are completed here: presets, defaults, the recipe of the protocol. Stages that several points need come
 out with the same key and are one object.
@@ -8,7 +8,8 @@ out with the same key and are one object.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +24,7 @@ from trainables.configs import (
     AccuracyConfig,
     Config,
     DistillConfig,
+    EnsembleConfig,
     ExpertConfig,
     Kind,
     MethodSettings,
@@ -34,7 +36,7 @@ from trainables.configs import (
 from trainables.data.known import class_subset
 from trainables.methods import METHODS, Method
 from trainables.networks import Parsed, default_network, network_of, parse, parsed
-from trainables.presets import Chosen, choose
+from trainables.presets import Chosen, choose, completed
 from trainables.protocols import PROTOCOLS
 
 
@@ -100,20 +102,27 @@ class Pipeline:
         self.requests = requests
         self.stages: dict[str, Stage] = {}
         self._memo: dict[object, Any] = {}
+        self._repeats: dict[object, set[int]] = defaultdict(set)
+        """What is trained together: the training without its seed -> the seeds."""
 
-    def chain(self, point: GridPoint) -> Chain:
-        """The chain of one point."""
-        method = METHODS[point.method]
-        stages: list[Stage] = []
-        inputs: tuple[tuple[str, str], ...] = ()
-        unpublished: tuple[Chosen, ...] = ()
-        if method.distils:
-            making, unpublished = self._distill(point, method)
-            stages += making
-            inputs = (("set", making[-1].key),)
+    def chains(self, points: Iterable[GridPoint]) -> list[Chain]:
+        """The chains of a whole sweep's points, in their order.
+
+        Which repeats form an ensemble is judged on all of them, so that filters and finished work never regroup.
+        """
+        points = list(points)
+        for point in points:
+            if point.train.get("ensemble"):
+                inputs = self._making(point)[1]
+                self._repeats[self._repeat(point, inputs)].add(point.seed)
+        return [self._chain(point) for point in points]
+
+    def _chain(self, point: GridPoint) -> Chain:
+        making, inputs, unpublished = self._making(point)
+        stages = list(making)
         recipe, changes = self._recipe(point)
-        train = self._train(point, method, recipe, inputs)
-        stages.append(train)
+        stages += self._train(point, recipe, inputs)
+        train = stages[-1]
         stages.append(self._accuracy(point, train))
         for kind in ("robustness", "privacy", "embedding"):
             if kind in point.evaluations:
@@ -122,6 +131,14 @@ class Pipeline:
         return Chain(point, tuple(stages), protocol, changes, unpublished)
 
     # --- one stage each --------------------------------------------------------------------------------------------
+
+    def _making(self, point: GridPoint) -> tuple[tuple[Stage, ...], tuple[tuple[str, str], ...], tuple[Chosen, ...]]:
+        """The stages that make the point's set, the inputs of what is trained on it, the unpublished settings."""
+        method = METHODS[point.method]
+        if not method.distils:
+            return (), (), ()
+        making, unpublished = self._distill(point, method)
+        return making, (("set", making[-1].key),), unpublished
 
     def _distill(self, point: GridPoint, method: Method) -> tuple[tuple[Stage, ...], tuple[Chosen, ...]]:
         """The stages that make the point's set, it last; and the settings that nobody published for it."""
@@ -135,10 +152,9 @@ class Pipeline:
         facts = self.facts[point.dataset]
         assert point.ipc is not None
         chosen = choose(method.name, facts.config.base, point.ipc, point.settings)
-        values = {entry.setting: entry.value for entry in chosen} | dict(point.settings)
         unpublished = tuple(entry for entry in chosen if not entry.exact and entry.setting not in point.settings)
         origin = self._origin(point)
-        settings = method.settings.model_validate(values)
+        settings = completed(method.name, facts.config.base, point.ipc, point.settings)
         network = None
         if isinstance(settings, NetworkSettings):
             network = default_network(
@@ -164,9 +180,29 @@ class Pipeline:
         result: tuple[tuple[Stage, ...], tuple[Chosen, ...]] = self._memo[memo]
         return result
 
-    def _train(
-        self, point: GridPoint, method: Method, recipe: RecipeConfig, inputs: tuple[tuple[str, str], ...]
-    ) -> Stage:
+    def _train(self, point: GridPoint, recipe: RecipeConfig, inputs: tuple[tuple[str, str], ...]) -> tuple[Stage, ...]:
+        """The stage that leaves the point's model; before it the ensemble that it is taken from, if there is one."""
+        config = self._training(point, recipe, point.seed)
+        if not recipe.ensemble:
+            label = _label("train", point)
+            return (self._make("train", point, label, config, config.key_json, inputs, None, recipe=recipe),)
+        seeds = tuple(sorted(self._repeats[self._repeat(point, inputs)]))
+        if len(seeds) == 1:  # an ensemble of one is the training itself
+            alone = recipe.model_copy(update={"ensemble": False})
+            return self._train(point, alone, inputs)
+        base = self._training(point, recipe, seeds[0])
+        together = EnsembleConfig(base=base, seeds=seeds)
+        label = _label("ensemble", point, seeds)
+        ensemble = self._make("ensemble", point, label, together, together.key_json, inputs, None, recipe=recipe)
+        config = config.model_copy(update={"ensemble": seeds})
+        taking = (("ensemble", ensemble.key),)
+        return ensemble, self._make("train", point, _label("train", point), config, config.key_json, taking, None)
+
+    def _repeat(self, point: GridPoint, inputs: tuple[tuple[str, str], ...]) -> object:
+        """Equal for points whose trainings differ in the seed alone."""
+        return inputs, self._training(point, self._recipe(point)[0], 0).key_json
+
+    def _training(self, point: GridPoint, recipe: RecipeConfig, seed: int) -> TrainConfig:
         facts = self.facts[point.dataset]
         origin = self._origin(point)
         memo = ("network", point.dataset, point.architecture, len(origin.classes))
@@ -175,11 +211,10 @@ class Pipeline:
                 point.architecture, image_size=facts.config.image_size, channels=facts.config.channels,
                 num_classes=len(origin.classes),
             )  # fmt: skip
-        config = TrainConfig(
-            dataset=facts.config, origin=origin, on_origin=method.name == "full", network=self._memo[memo],
-            recipe=recipe, seed=point.seed,
+        return TrainConfig(
+            dataset=facts.config, origin=origin, on_origin=point.method == "full", network=self._memo[memo],
+            recipe=recipe, seed=seed,
         )  # fmt: skip
-        return self._make("train", point, _label("train", point), config, config.key_json, inputs, None, recipe=recipe)
 
     def _accuracy(self, point: GridPoint, train: Stage) -> Stage:
         config = AccuracyConfig(num_classes=len(self._origin(point).classes))
@@ -220,8 +255,11 @@ class Pipeline:
         network = parse(point.architecture)
         if isinstance(config, DistillConfig | ExpertConfig):
             network = parsed(config.network) if config.network is not None else parse("convnet3")
-        default = resources.share(kind, point.method, network.base, data.image_size, num_classes, point.ipc)
+        members = len(config.seeds) if isinstance(config, EnsembleConfig) else 1
+        default = resources.share(kind, point.method, network.base, data.image_size, num_classes, point.ipc, members)
         cpus, share = resources.requested(self.requests, kind, point.method, default)
+        if _takes_a_member(config):
+            share = None  # a copy of files: no card of its own
         stage = Stage(
             kind=kind, key=key, lineage=lineage, budget=budget, version=version, label=label, config=config,
             inputs=inputs, unavailable=unavailable, cpus=cpus, share=share,
@@ -229,7 +267,7 @@ class Pipeline:
             size=resources.size(
                 kind, architecture=network.base, width=network.relative_width, num_classes=num_classes, ipc=point.ipc,
                 pixels=data.channels * data.image_size**2,
-                test_images=num_classes * self.facts[point.dataset].test_per_class,
+                test_images=num_classes * self.facts[point.dataset].test_per_class, members=members,
             ),
         )  # fmt: skip
         self.stages[key] = stage
@@ -268,7 +306,8 @@ class Pipeline:
                 wanted["augmentation"] = point.train_aug
             recipe = RecipeConfig.model_validate({**base.model_dump(), **wanted})
             before, after = base.key_material(), recipe.key_material()
-            changes = {name: value for name, value in after.items() if value != before[name]}
+            before["ensemble"] = after.get("ensemble")  # how, not what: the recipe stays the one that is named
+            changes = {name: value for name, value in after.items() if value != before.get(name)}
             self._memo[memo] = (recipe, {name: value for name, value in changes.items() if value is not None})
         result: tuple[RecipeConfig, dict[str, Any]] = self._memo[memo]
         return result
@@ -291,16 +330,26 @@ class Pipeline:
         if settings is not None:
             assert point.ipc is not None
             return resources.distill_work(point.method, settings, gflop, num_classes, point.ipc, per_class)
+        if _takes_a_member(config):
+            return resources.COPYING
         images, steps, batch = num_classes * per_class, 0, 1
         if isinstance(config, ExpertConfig):
             per_snapshot = config.snapshot_steps or max(50, -(-images // config.batch))
             steps, batch = config.snapshots * per_snapshot, config.batch
         elif recipe is not None:
-            images = num_classes * (point.ipc or per_class)
+            # What a set decodes to is in the settings of its distillation; an estimate may read them as given.
+            factor = int(point.settings.get("factor", 2 if point.method == "idc" else 1))
+            images = num_classes * (point.ipc * factor**2 if point.ipc else per_class)
             steps, batch = recipe.steps or (recipe.epochs or 0) * -(-images // recipe.batch), recipe.batch
         return resources.work(
-            kind, gflop=gflop, images=images, steps=steps, batch=batch, test_images=num_classes * facts.test_per_class
-        )
+            kind, gflop=gflop, images=images, steps=steps, batch=batch, test_images=num_classes * facts.test_per_class,
+            members=len(config.seeds) if isinstance(config, EnsembleConfig) else 1,
+        )  # fmt: skip
+
+
+def _takes_a_member(config: Config | None) -> bool:
+    """Whether a training only takes its model from an ensemble."""
+    return isinstance(config, TrainConfig) and config.ensemble is not None
 
 
 def recipe_problem(point: GridPoint) -> str | None:
@@ -315,8 +364,8 @@ def recipe_problem(point: GridPoint) -> str | None:
     return None
 
 
-def _label(kind: str, point: GridPoint) -> str:
-    """How people see a stage: ``train dm cifar10 ipc=10 init=real convnet3 seed=0``."""
+def _label(kind: str, point: GridPoint, seeds: tuple[int, ...] = ()) -> str:
+    """How people see a stage: ``train dm cifar10 ipc=10 init=real convnet3 seed=0``; ``seeds`` of an ensemble."""
     words = [kind, point.method, point.dataset]
     if point.ipc is not None:
         words.append(f"ipc={point.ipc}")
@@ -329,5 +378,5 @@ def _label(kind: str, point: GridPoint) -> str:
     if point.distill_seed:
         words.append(f"distill_seed={point.distill_seed}")
     if kind not in ("experts", "distill"):
-        words += [point.architecture, f"seed={point.seed}"]
+        words += [point.architecture, f"seeds={','.join(map(str, seeds))}" if seeds else f"seed={point.seed}"]
     return " ".join(words)

@@ -66,7 +66,7 @@ def prepare(request: Request, places: Places, build: Build, *, read_all: bool = 
     points = expand(sweep, class_size=sizes.get)
     _check_recipes(points)
     pipeline = Pipeline(facts, sweep.resources)
-    plan = make_plan([pipeline.chain(point) for point in points], pipeline.stages)
+    plan = make_plan(pipeline.chains(points), pipeline.stages)
     chosen = select(points, request.only, request.skip, request.limit)
     plan.selected = {point.hash for point in chosen}
     used = {point.dataset for point in points}

@@ -157,6 +157,8 @@ def _describe(schema: dict[str, Any]) -> str:
             inner = " or ".join(dict.fromkeys(_describe(option) for option in _options(schema.get("items", {}))))
             return f"a list ({inner})" if inner != "a value" else "a list"
         case "object":
+            if "patternProperties" in schema:
+                return "{ipc: value}"
             known = schema.get("properties", {})
             return f"a mapping with any of {', '.join(known)}" if known else "a mapping of names"
         case "string":

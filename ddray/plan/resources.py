@@ -28,7 +28,9 @@ DISTILL: dict[str, tuple[tuple[int | None, float], ...]] = {
 """Method -> (largest ipc, share) for ConvNet3, 32 px, 10 classes. None: any. A method without a line takes a card."""
 
 NETWORK: dict[str, float] = {"convnet3": 1 / 8, "resnet18": 1 / 4, "vgg16": 1 / 4}
-"""Architecture -> share of the kinds that hold one network: experts, train, robustness, privacy, embedding."""
+"""Architecture -> share of the kinds that hold one network: experts, train, robustness, privacy, embedding.
+
+An ensemble takes that share times its members, rounded up to a power of two."""
 
 FACTORS = {"resnet18 or vgg16 in distill": 2.0, "images above 32 px": 2.0, "more than 10 classes in distill": 2.0}
 """Each applies on top of the tables; the product is cut at a whole card."""
@@ -44,9 +46,9 @@ class Request(Protocol):
 
 
 def share(
-    kind: str, method: str, architecture: str, image_size: int, num_classes: int, ipc: int | None
+    kind: str, method: str, architecture: str, image_size: int, num_classes: int, ipc: int | None, members: int = 1
 ) -> float | None:
-    """Default share of one card.
+    """Default share of one card; ``members``: networks of an ensemble.
 
     Returns:
         0 for stages that need no GPU; None for ``accuracy``, which takes the share of the job it is part of.
@@ -59,7 +61,7 @@ def share(
         base *= 2.0 if architecture in ("resnet18", "vgg16") else 1.0
         base *= 2.0 if num_classes > 10 else 1.0
     else:
-        base = NETWORK[architecture]
+        base = NETWORK[architecture] * 2 ** (members - 1).bit_length()
     return min(1.0, base * (2.0 if image_size > 32 else 1.0))
 
 
@@ -108,15 +110,16 @@ def size(
     pixels: int,
     test_images: int,
     width: float = 1.0,
+    members: int = 1,
 ) -> int:
     """Rough bytes a stage leaves in the store, snapshots included: to refuse a disk that cannot hold the plan.
 
-    ``width``: of the network, in units of the published one.
+    ``width``: of the network, in units of the published one; ``members``: networks of an ensemble.
     """
     if kind == "distill":
         return num_classes * (ipc or 0) * pixels * 4 * (1 + 2 * SNAPSHOTS)
-    if kind == "train":
-        return round(NETWORK_BYTES[architecture] * width**2) + test_images * num_classes * 4
+    if kind in ("train", "ensemble"):
+        return members * (round(NETWORK_BYTES[architecture] * width**2) + test_images * num_classes * 4)
     return 32 * 2**10
 
 
@@ -148,19 +151,24 @@ def distill_work(
             images = 9 * values["syn_steps"] * min(num_classes * ipc, values["batch_syn"] or num_classes * ipc)
         case "idc":
             shown = min(ipc * values["factor"] ** 2, values["batch_syn_max"])
-            images = num_classes * (3 * real + 9 * shown) + 3 * values["net_images"]
+            images = num_classes * (3 * real + 9 * shown) + 3 * min(values["net_images"], num_classes * per_class)
         case _:
             images = num_classes * (real + 3 * ipc)
     return float(length * images * gflop) + 0.01
 
 
-def work(kind: str, *, gflop: float, images: int, steps: int, batch: int, test_images: int) -> float:
+COPYING = 0.01
+"""Work of a stage that computes next to nothing."""
+
+
+def work(kind: str, *, gflop: float, images: int, steps: int, batch: int, test_images: int, members: int = 1) -> float:
     """Rough work of any other stage in GFLOP: for the order of jobs and the remaining time, never for a result.
 
-    A training step costs three forward passes (forward, and backward for inputs and weights).
+    A training step costs three forward passes (forward, and backward for inputs and weights), an ensemble's that many
+    times its members.
     """
-    if kind in ("train", "experts"):
-        return 3 * steps * min(batch, images) * gflop + test_images * gflop
+    if kind in ("train", "ensemble", "experts"):
+        return members * (3 * steps * min(batch, images) * gflop + test_images * gflop)
     if kind == "robustness":
         return 50 * test_images * gflop
-    return 0.01
+    return COPYING

@@ -465,7 +465,7 @@ def json_schema() -> dict[str, Any]:
     """The grammar as JSON schema (2020-12), from which editors complete keys and values."""
     schema = SweepFile.model_json_schema()
     for name, config in _MADE_OF.items():
-        shown = schema["$defs"][name].get("properties", {})
+        shown = schema["$defs"].get(name, {}).get("properties", {})  # longer names where two models share one
         for field, text in _field_docs(config).items():
             if field in shown:
                 shown[field].setdefault("description", text)

@@ -36,6 +36,7 @@ TICK_SECONDS = 1.0
 CONFIGS: dict[str, type[configs.Config]] = {
     "experts": configs.ExpertConfig,
     "distill": configs.DistillConfig,
+    "ensemble": configs.EnsembleConfig,
     "train": configs.TrainConfig,
     "accuracy": configs.AccuracyConfig,
 }

@@ -185,6 +185,7 @@ class _State(NamedTuple):
 def _add(piece: Piece, chain: Chain, lookup: _Lookup) -> dict[str, _State]:
     """Append a point's rows; returns the state of its evaluations."""
     made, trained = lookup.facts(chain.stage("distill")), lookup.facts(chain.stage("train"))
+    learned = lookup.facts(chain.stage("ensemble")) or trained  # what really trained the model, wherever it was copied
     values = point_values(chain, made, trained, lookup.memo)
     piece.begin_point(chain.point.hash, values, param(chain, lookup.memo))
     states: dict[str, _State] = {}
@@ -193,7 +194,7 @@ def _add(piece: Piece, chain: Chain, lookup: _Lookup) -> dict[str, _State]:
         numbers = lookup.numbers(stage, chain) if evaluates else None
         facts = lookup.facts(stage)
         if facts is not None and (numbers is not None or not evaluates):
-            of_training = trained if trained is not None and evaluates else facts
+            of_training = learned if learned is not None and evaluates else facts
             piece.begin_stage(stage.kind, stage.key, provenance_values(facts, of_training))
             if numbers is not None:
                 piece.add(numbers)

@@ -101,11 +101,11 @@ def param(chain: Chain, memo: Memo) -> str | None:
 
     ``settings`` (all of them), ``changed_settings`` (given by the sweep and not the published or default value; the
     budget has a column of its own), ``unpublished`` (setting -> where its value was borrowed), ``protocol_changes``,
-    ``declared`` (the data set is not a known one as it is).
+    ``declared`` (the data set is not a known one as it is), ``ensemble`` (the seeds that were trained together).
     """
     distill = chain.stage("distill")
     changes = canonical(dict(chain.protocol_changes)) if chain.protocol_changes else ""
-    key = ("param", distill.key if distill else None, chain.point.dataset, changes)
+    key = ("param", distill.key if distill else None, chain.point.dataset, changes, training(chain).ensemble)
     found: str | None = memo(key, lambda: _param(chain, distill))
     return found
 
@@ -165,6 +165,8 @@ def _param(chain: Chain, distill: Stage | None) -> str | None:
     found: dict[str, Any] = {}
     if chain.protocol_changes:
         found["protocol_changes"] = dict(chain.protocol_changes)
+    if together := training(chain).ensemble:
+        found["ensemble"] = list(together)
     dataset = training(chain).dataset
     if dataset.folder is not None or dataset.resize is not None:
         found["declared"] = {"like": dataset.base, "folder": dataset.folder, "resize": dataset.resize}

@@ -1,8 +1,9 @@
 """Measurements -> what a report says, as plain values: fractions, seconds, names. ``render.py`` only words it.
 
 A *block* holds rows that may stand in one table: one data set, origin, architecture and training recipe. A row of a
-block is one ipc (and init, augmentation or number of iterations, where methods differ in it); a *cell* is a method's
-points there, over all seeds.
+block is one ipc (and init, augmentation or number of iterations, where methods differ in it); a *column* is a method,
+or a method with the settings that tell several of the same method apart; a *cell* is a column's points in a row, over
+all seeds.
 """
 
 from __future__ import annotations
@@ -183,18 +184,19 @@ def _block(rows: list[Row], fairness: ByPoint, sweep: str) -> dict[str, Any]:
     first = rows[0]
     title = block_title(first)
     _refuse_mixed(rows, _IN_BLOCK, f"{sweep}: {title}")
-    methods = sorted({row["method"] for row in rows}, key=_rank)
     axes = _row_axes(rows)
+    _name_columns(rows, axes)
+    methods = sorted({row["column"] for row in rows}, key=_rank)
     entries = []
     for at in _places(rows, axes):
         cells: dict[str, Any] = {}
         values: dict[str, Values] = {}
         for method in methods:
-            members = [row for row in rows if row["method"] == method and at.covers(_at(row, axes))]
+            members = [row for row in rows if row["column"] == method and at.covers(_at(row, axes))]
             if members:
                 _refuse_mixed(members, _IN_CELL, f"{sweep}: {title}: {method}, {_at_text(at)}")
                 values[method] = _values(members)
-                cells[method] = _cell(method, members, values[method], fairness)
+                cells[method] = _cell(members[0]["method"], members, values[method], fairness)
         entries.append({**at._asdict(), "cells": cells, "against_random": _against_random(cells, values)})
     return {
         "title": title,
@@ -218,13 +220,43 @@ def block_title(row: Mapping[str, Any]) -> str:
     return ", ".join(parts)
 
 
-def title_of(method: str) -> str:
-    """A method's name as printed in tables."""
-    return METHODS[method].title if method in METHODS else method
+def title_of(column: str) -> str:
+    """A column's name as printed in tables: the method's title, and the settings that tell it from others."""
+    method, apart, settings = column.partition(" (")
+    return (METHODS[method].title if method in METHODS else method) + apart + settings
 
 
-def _rank(method: str) -> tuple[int, str]:
-    return (ORDER.index(method) if method in ORDER else len(ORDER) - 1, method)
+def _rank(column: str) -> tuple[int, str]:
+    method = column.partition(" (")[0]
+    return (ORDER.index(method) if method in ORDER else len(ORDER) - 1, column)
+
+
+def _name_columns(rows: Iterable[Row], axes: Sequence[str]) -> None:
+    """Give every row its ``column``: where a method stands twice in one place of the block with other settings, the
+    settings that differ there are named in the column of all its rows."""
+    places: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
+    for row in rows:
+        places[(row["method"], row["ipc"], row["init"], row["distill_aug"])].append(row)
+    apart: dict[str, dict[str, None]] = defaultdict(dict)
+    for (method, *_), members in places.items():
+        varying = {**_told_apart(members)}
+        if "distill_iters" not in axes and len({row["distill_iters"] for row in members}) > 1:
+            varying["iterations"] = None
+        apart[method] |= varying
+    for row in rows:
+        named = [f"{name} {_setting(row, name)}" for name in apart[row["method"]]]
+        row["column"] = row["method"] + (f" ({', '.join(named)})" if named else "")
+
+
+def _setting(row: Row, name: str) -> Any:
+    return row["distill_iters"] if name == "iterations" else row["param"].get("settings", {}).get(name)
+
+
+def _told_apart(rows: Sequence[Row]) -> dict[str, None]:
+    """Names of the settings, other than the budget, in which rows differ."""
+    settings = [row["param"].get("settings", {}) for row in rows]
+    names = sorted({name for each in settings for name in each} - {"iterations"})
+    return {name: None for name in names if len({json.dumps(each.get(name)) for each in settings}) > 1}
 
 
 def _row_axes(rows: Sequence[Row]) -> tuple[str, ...]:
@@ -234,7 +266,9 @@ def _row_axes(rows: Sequence[Row]) -> tuple[str, ...]:
     for row in rows:
         place = (row["method"], row["ipc"], row["init"], row["distill_aug"])
         per_place[place].add(row["distill_iters"])
-    if any(len(values) > 1 for values in per_place.values()):
+    # With several methods, each with budgets of its own, rows of iterations would hold one cell each.
+    learned = {row["method"] for row in rows if row["distill_iters"]}
+    if len(learned) < 2 and any(len(values) > 1 for values in per_place.values()):
         found.append("distill_iters")
     return tuple(found)
 
@@ -258,23 +292,11 @@ def _refuse_mixed(rows: Sequence[Row], parameters: Iterable[str], where: str) ->
     for name in parameters:
         values = {row[name] for row in rows}
         if len(values) > 1:
-            shown = _settings_apart(rows) if name == "distill_cfg_hash" else ""
-            shown = shown or f"{name}: " + ", ".join(sorted(map(str, values)))
+            shown = f"{name}: " + ", ".join(sorted(map(str, values)))
             raise MixedBlock(
                 f"{where}: rows with different parameters in one table; got {shown} (column {name}); expected one "
                 "value. Ask for them in sweeps of their own."
             )
-
-
-def _settings_apart(rows: Iterable[Row]) -> str:
-    """The settings in which rows differ."""
-    all_settings = [row["param"].get("settings", {}) for row in rows]
-    apart = []
-    for name in sorted({name for settings in all_settings for name in settings} - {"iterations"}):
-        values = {json.dumps(settings.get(name)) for settings in all_settings}
-        if len(values) > 1:
-            apart.append(f"{name}: {', '.join(sorted(values))}")
-    return "; ".join(apart)
 
 
 # --- cells ------------------------------------------------------------------------------------------------------------
@@ -296,7 +318,8 @@ def _cell(method: str, members: list[Row], values: Values, fairness: ByPoint) ->
     published = paper.accuracy_of(first["dataset"], first["ipc"], first["architecture"], method)
     states = Counter(row["status"] for row in members)
     cell: dict[str, Any] = {
-        "planned": len(members), "done": states.pop("ok", 0), "not_done": dict(sorted(states.items())),
+        "method": method, "planned": len(members),
+        "done": states.pop("ok", 0), "not_done": dict(sorted(states.items())),
         "accuracy": _as_json(spread(values, unit)),
         "fairness": {metric: _as_json(spread(_values(members, fairness[metric]), unit)) for metric in FAIRNESS},
         "budget_fraction": first["budget_fraction"], "distill_iters": first["distill_iters"],
@@ -365,7 +388,7 @@ def _below_random(title: str, entry: Mapping[str, Any]) -> list[str]:
     cells, found = entry["cells"], []
     baseline = (cells.get("random") or {}).get("accuracy")
     for method, cell in cells.items():
-        if method in ("random", "full") or baseline is None or cell["accuracy"] is None:
+        if cell["method"] in ("random", "full") or baseline is None or cell["accuracy"] is None:
             continue
         against = entry["against_random"].get(method)
         difference = against["mean"] if against else cell["accuracy"]["mean"] - baseline["mean"]

@@ -13,7 +13,7 @@ from ddray.plan.pipeline import Chain, Pipeline, Stage
 from ddray.plan.plan import Plan, make_plan
 from ddray.store.artifacts import Store
 from ddray.store.manifest import Manifest
-from trainables.configs import DatasetConfig, NetworkConfig, TrainConfig
+from trainables.configs import DatasetConfig, EnsembleConfig, NetworkConfig, TrainConfig
 from trainables.data.known import KNOWN
 
 if TYPE_CHECKING:  # plans and stores need no torch, and benchmarks measure memory
@@ -54,7 +54,7 @@ def facts_of(name: str) -> DatasetFacts:
 def plan_of(sweep: Sweep) -> Plan:
     points = expand(sweep)
     pipeline = Pipeline({name: facts_of(name) for name in {point.dataset for point in points}}, sweep.resources)
-    return make_plan([pipeline.chain(point) for point in points], pipeline.stages)
+    return make_plan(pipeline.chains(points), pipeline.stages)
 
 
 def world(folder: Path, text: str = SWEEP, name: str = "tiny") -> tuple[Sweep, Plan, Store]:
@@ -66,7 +66,7 @@ def world(folder: Path, text: str = SWEEP, name: str = "tiny") -> tuple[Sweep, P
 
 def accuracy_by_seed(point: GridPoint) -> float:
     """Something that depends on method, ipc and both seeds, and repeats exactly."""
-    base = {"random": 0.40, "dm": 0.50, "full": 0.90}[point.method] + 0.01 * (point.ipc or 0)
+    base = {"random": 0.40, "full": 0.90}.get(point.method, 0.50) + 0.01 * (point.ipc or 0)
     return base + 0.02 * (point.distill_seed or 0) + 0.01 * point.seed
 
 
@@ -93,13 +93,18 @@ def fill(
 def payload_of(stage: Stage, chain: Chain, accuracy: float) -> Payload:
     from trainables.evaluate.accuracy import accuracy_rows, training_rows
     from trainables.evaluate.fairness import fairness_rows
-    from trainables.payloads import Metrics
+    from trainables.payloads import Metrics, TrainedEnsemble
 
     train = chain.stage("train")
     assert train is not None
     assert isinstance(train.config, TrainConfig)
     if stage.kind == "distill":
         return distilled_set(train.config, chain.point)
+    if isinstance(stage.config, EnsembleConfig):
+        members = {seed: stage.config.member(seed) for seed in stage.config.seeds}
+        return TrainedEnsemble(
+            {seed: trained_model(each.network, accuracy, each, seed) for seed, each in members.items()}
+        )
     model = trained_model(train.config.network, accuracy, train.config, chain.point.seed)
     if stage.kind == "train":
         return model

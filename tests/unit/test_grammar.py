@@ -462,7 +462,7 @@ def test_a_profile_must_exist_somewhere(tmp_path: Path) -> None:
         ),
         (
             with_grid("settings: {dm: {iterations: many}}"),
-            r"grids.t.settings.dm.iterations: wrong type; got 'many'; expected an integer >= 1",
+            r"grids.t.settings.dm.iterations: wrong type; got 'many'; expected an integer >= 0 or {ipc: value}",
         ),
         (with_grid("settings: {full: {x: 1}}"), r"grids.t.settings.full: unknown key 'x'"),
         (

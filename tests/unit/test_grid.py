@@ -505,7 +505,7 @@ def test_points_are_equal_when_their_own_settings_are(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "given, complaint",
     [
-        ("{iterations: {1: 0}}", r"settings\.dm\.iterations\.1: out of range; got 0"),
+        ("{iterations: {1: -1}}", r"settings\.dm\.iterations\.1: out of range; got -1"),
         ("{iterations: {ten: 5}}", r"settings\.dm\.iterations\.ten: not a number of images per class; got 'ten'"),
         ("{architecture: {1: convnet3}}", r"settings\.dm\.architecture: "),
     ],
@@ -513,3 +513,11 @@ def test_points_are_equal_when_their_own_settings_are(tmp_path: Path) -> None:
 def test_mistakes_in_such_a_setting(tmp_path: Path, given: str, complaint: str) -> None:
     with pytest.raises(RequestError, match=complaint):
         points_of(tmp_path, f"g: {{axes: {{method: [dm], dataset: [digits], ipc: [1]}}, settings: {{dm: {given}}}}}")
+
+
+def test_settings_that_do_not_fit_the_presets_are_refused_with_their_place(tmp_path: Path) -> None:
+    """At 50 images per class MTT's starts come from the first 40 epochs; ten epochs are fine for one image."""
+    text = "g: {axes: {method: [mtt], dataset: [cifar10], ipc: [IPC]}, settings: {mtt: {expert_snapshots: 10}}}"
+    assert len(points_of(tmp_path, text.replace("IPC", "1"))) == 1
+    with pytest.raises(RequestError, match=r"s\.yaml:3: grids\.g\.settings\.mtt: .*presets of cifar10 at ipc 50"):
+        points_of(tmp_path, text.replace("IPC", "1, 50"))

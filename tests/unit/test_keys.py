@@ -17,6 +17,7 @@ from trainables.configs import (
     Config,
     DatasetConfig,
     DistillConfig,
+    EnsembleConfig,
     NetworkConfig,
     OriginConfig,
     RecipeConfig,
@@ -182,6 +183,10 @@ BASES: dict[type[Config], Config] = {
         network=NETWORK, settings={"iterations": 10, "lr_img": 1.0}, distill_seed=0,
     ),
     TrainConfig: TrainConfig(dataset=DATASET, origin=DRAW, on_origin=False, network=NETWORK, recipe=RECIPE, seed=0),
+    EnsembleConfig: EnsembleConfig(
+        base=TrainConfig(dataset=DATASET, origin=DRAW, on_origin=False, network=NETWORK, recipe=RECIPE, seed=0),
+        seeds=(0, 1),
+    ),
     AccuracyConfig: AccuracyConfig(num_classes=3),
 }  # fmt: skip
 
@@ -228,6 +233,8 @@ FIELDS: dict[type[Config], dict[str, st.SearchStrategy[dict[str, Any]]]] = {
         "milestones": _with("milestones", st.lists(NUMBERS, max_size=3).map(tuple)),
         "gamma": _with("gamma", NUMBERS), "batch": _with("batch", COUNTS),
         "augmentation": _with("augmentation", st.sampled_from(["idc", "none"])), "cutmix": _with("cutmix", NUMBERS),
+        "learned_lr": _with("learned_lr", st.sampled_from(["always", "never"])),
+        "ensemble": _with("ensemble", st.just(True)),
     },
     AccuracyConfig: {"num_classes": _with("num_classes", st.integers(2, 1000))},
 }  # fmt: skip
@@ -251,6 +258,15 @@ FIELDS[TrainConfig] = {
     "dataset": _part("dataset", DATASET), "origin": _part("origin", DRAW), "network": _part("network", NETWORK),
     "recipe": _part("recipe", RECIPE), "on_origin": _with("on_origin", st.just(True)), "seed": _with("seed", SEEDS),
     "curve_points": _with("curve_points", SEEDS), "curve_images": _with("curve_images", COUNTS),
+    "ensemble": _with("ensemble", st.sets(SEEDS, min_size=1).map(lambda found: tuple(sorted({0, *found})))),
+}  # fmt: skip
+FIELDS[EnsembleConfig] = {
+    "base": st.sampled_from(sorted(set(FIELDS[TrainConfig]) - {"seed", "ensemble"})).flatmap(
+        lambda field: FIELDS[TrainConfig][field].map(
+            lambda change: {"base": {**BASES[EnsembleConfig].base.model_dump(), **change}}  # type: ignore[attr-defined]
+        )
+    ),
+    "seeds": _with("seeds", st.sets(SEEDS).map(lambda found: tuple(sorted({0, *found})))),
 }  # fmt: skip
 
 

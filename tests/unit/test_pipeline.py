@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from workspace import Workspace
 from ddray.errors import RequestError
 from ddray.plan.pipeline import Chain, Stage
 from ddray.run.stage import CONFIGS
-from trainables.configs import TrainConfig
+from trainables.configs import EnsembleConfig, TrainConfig
 from trainables.networks import network_of
 
 ALL = """
@@ -143,6 +144,109 @@ def test_the_recipe_is_named_with_what_was_changed(workspace: Workspace) -> None
     assert steps.protocol_changes == {"steps": 7}
     same = chain(workspace, "method: [random], ipc: [1], train_aug: [none]")
     assert same.protocol == "dc300"
+
+
+# --- repeats that are trained together ----------------------------------------------------------------------------
+
+REPEATS = """
+ddray: 1
+grids:
+  g:
+    protocol: dc300
+    train: TRAIN
+    axes: {dataset: [digits], method: [dm, full], ipc: [1, 10], seed: SEEDS, init: [real]}
+    settings: {dm: {iterations: 5}}
+"""
+
+
+def repeats(workspace: Workspace, seeds: str = "[2, 0, 1]", train: str = "{ensemble: true}", **request: Any) -> Any:
+    text = REPEATS.replace("SEEDS", seeds).replace("TRAIN", train)
+    return workspace.prepare(workspace.write("sweep", text), **request).plan
+
+
+def test_repeats_of_a_point_share_an_ensemble(workspace: Workspace) -> None:
+    plan = repeats(workspace)
+    assert len(plan.chains) == 3 * 3
+    for each in plan.chains:
+        making = ["distill"] if each.point.method == "dm" else []
+        assert [stage.kind for stage in each.stages] == [*making, "ensemble", "train", "accuracy"]
+        ensemble, train = each.stage("ensemble"), each.stage("train")
+        assert isinstance(ensemble.config, EnsembleConfig)
+        assert ensemble.config.seeds == (0, 1, 2)
+        assert ensemble.config.base.seed == 0
+        assert ensemble.label.endswith("convnet3 seeds=0,1,2")
+        assert dict(ensemble.inputs).keys() == ({"set"} if making else set())
+        assert (train.config.seed, train.config.ensemble) == (each.point.seed, (0, 1, 2))
+        assert train.inputs == (("ensemble", ensemble.key),)
+        assert (train.share, ensemble.share) == (None, 0.5), "an eighth each, rounded up to a power of two"
+        assert ensemble.work > 100 * train.work
+    counts = Counter(stage.kind for stage in plan.stages.values())
+    assert counts == {"distill": 2, "ensemble": 3, "train": 9, "accuracy": 9}
+    jobs = Counter((tuple(stage.kind for stage in job.stages), job.gpu) for job in plan.jobs)
+    assert jobs == {(("distill",), 0.125): 2, (("ensemble",), 0.5): 3, (("train", "accuracy"), 0.0): 9}
+
+
+def test_an_ensemble_is_another_training_of_the_same_recipe(workspace: Workspace) -> None:
+    """Nothing of a sweep that does not ask for ensembles changes, and what is trained otherwise is named otherwise."""
+    plain, off, on = (repeats(workspace, train=train) for train in ("{}", "{ensemble: false}", "{ensemble: true}"))
+    assert set(plain.stages) == set(off.stages)
+    assert [each.point.hash for each in plain.chains] == [each.point.hash for each in off.chains]
+    for one, two in zip(plain.chains, on.chains, strict=True):
+        assert one.point.hash != two.point.hash
+        assert (two.protocol, dict(two.protocol_changes)) == ("dc300", {})
+        before, after = keys(one), keys(two)
+        assert {kind for kind in before if before[kind] != after[kind]} == {"train", "accuracy"}
+    changed = repeats(workspace, train="{ensemble: true, lr: 0.02}").chains[0]
+    assert (changed.protocol, dict(changed.protocol_changes)) == ("dc300*", {"lr": 0.02})
+
+
+def test_a_single_repeat_is_trained_on_its_own(workspace: Workspace) -> None:
+    assert set(repeats(workspace, "[1]").stages) == set(repeats(workspace, "[1]", "{}").stages)
+
+
+def test_other_seeds_are_another_ensemble(workspace: Workspace) -> None:
+    two, three = repeats(workspace, "[0, 1]"), repeats(workspace, "[0, 1, 2]")
+    shared = {plan.stages[key].kind for plan in (two, three) for key in two.stages.keys() & three.stages.keys()}
+    assert shared == {"distill"}
+    assert set(repeats(workspace, "[1, 0]").stages) == set(two.stages), "whatever their order"
+
+
+@pytest.mark.parametrize("narrowed", [{"only": ("seed=0",)}, {"skip": ("seed=0", "method=full")}, {"limit": 1}])
+def test_filters_leave_ensembles_as_they_are(workspace: Workspace, narrowed: dict[str, Any]) -> None:
+    whole, part = repeats(workspace), repeats(workspace, **narrowed)
+    assert set(part.stages) == set(whole.stages)
+    ensembles = {key for key, stage in whole.stages.items() if stage.kind == "ensemble"}
+    assert part.needed() & ensembles, "of which one seed is enough to need all"
+
+
+def test_repeats_of_several_grids_are_trained_together(workspace: Workspace) -> None:
+    """Whatever grid asks for them, and however a grid says the same recipe."""
+    common = "protocol: dsa1000, axes: {dataset: [digits], method: [full], seed"
+    (one, two, three, four) = chains(
+        workspace,
+        f"""
+ddray: 1
+defaults: {{train: {{ensemble: true}}}}
+grids:
+  one: {{{common}: [0]}}}}
+  two: {{{common}: [1], train_aug: [dsa]}}}}
+  other: {{{common}: [0, 1]}}, train: {{batch: 7}}}}
+""",
+    )
+    assert one.stage("ensemble") is two.stage("ensemble") is not None
+    assert three.stage("ensemble") is four.stage("ensemble") is not one.stage("ensemble")
+
+
+def test_shares_of_ensembles_by_their_members(workspace: Workspace) -> None:
+    found = {}
+    for seeds in (2, 3, 4, 5, 9, 20):
+        plan = repeats(workspace, str(list(range(seeds))))
+        found[seeds] = {stage.share for stage in plan.stages.values() if stage.kind == "ensemble"}
+    assert found == {2: {1 / 4}, 3: {1 / 2}, 4: {1 / 2}, 5: {1.0}, 9: {1.0}, 20: {1.0}}
+    text = REPEATS.replace("SEEDS", "[0, 1]").replace("TRAIN", "{ensemble: true}")
+    text += "resources: {ensemble: {gpu: 0.125, cpus: 2}, train: {gpu: 1}}\n"
+    asked = {(stage.kind, stage.cpus, stage.share) for each in chains(workspace, text) for stage in each.stages[-3:-1]}
+    assert asked == {("ensemble", 2, 0.125), ("train", 1, None)}
 
 
 def test_recipes_that_cannot_be_are_refused_with_their_place(workspace: Workspace) -> None:

@@ -259,8 +259,45 @@ grids:
 """
 
 
-def test_a_cell_never_mixes_settings(made: Any) -> None:
-    with pytest.raises(MixedBlock, match=r"dm, ipc 1: rows with different parameters.*lr_img: 1\.0, 2\.0") as caught:
+def test_other_settings_of_one_method_are_another_column(tmp_path: Path) -> None:
+    text = SETTINGS.replace("{iterations: SECOND}", "{iterations: 100, lr_img: 2.0}")
+    (block,) = machine_report(filled(tmp_path, text))["blocks"]
+    assert block["methods"] == ["random", "dm (lr_img 1.0)", "dm (lr_img 2.0)"]
+    (entry,) = block["rows"]
+    assert [cell["planned"] for cell in entry["cells"].values()] == [1, 1, 1]
+    assert "| DM (lr_img 2.0)" in report(tmp_path / "results")
+    assert set(entry["against_random"]) == {"dm (lr_img 1.0)", "dm (lr_img 2.0)"}
+
+
+def test_settings_that_follow_from_the_ipc_are_not_told_apart(tmp_path: Path) -> None:
+    """Published values differ between numbers of images; one method remains one column."""
+    text = """
+    ddray: 1
+    grids: {g: {protocol: quick, axes: {method: [dsa], dataset: [digits], ipc: [1, 10]}}}
+    """
+    (block,) = machine_report(filled(tmp_path, text))["blocks"]
+    assert block["methods"] == ["dsa"]
+
+
+def test_budgets_of_several_methods_are_columns(tmp_path: Path) -> None:
+    text = """
+    ddray: 1
+    defaults: {protocol: quick, axes: {dataset: [digits], ipc: [1]}}
+    grids:
+      one: {axes: {method: [dm, dsa]}, settings: {dm: {iterations: 100}, dsa: {iterations: 7}}}
+      two: {axes: {method: [dm]}, settings: {dm: {iterations: 200}}}
+    """
+    (block,) = machine_report(filled(tmp_path, text))["blocks"]
+    assert block["row_axes"] == ["ipc"]
+    assert block["methods"] == ["dsa", "dm (iterations 100)", "dm (iterations 200)"]
+
+
+def test_a_cell_never_mixes_networks(monkeypatch: pytest.MonkeyPatch, made: Any) -> None:
+    """What no setting explains is refused: the control that a mixture is seen at all."""
+    from ddray.tables import summary
+
+    monkeypatch.setattr(summary, "_told_apart", lambda rows: {})
+    with pytest.raises(MixedBlock, match=r"dm, ipc 1: rows with different parameters.*distill_cfg_hash") as caught:
         made(SETTINGS.replace("{iterations: SECOND}", "{iterations: 100, lr_img: 2.0}"))
     assert caught.value.exit_code == 2
 

@@ -45,6 +45,16 @@ def test_more_images_never_ask_for_less(one: Any, two: Any) -> None:
     assert smaller <= larger
 
 
+@given(ASKED, st.integers(1, 100))
+def test_an_ensemble_takes_the_share_of_its_members(asked: Any, members: int) -> None:
+    one, all_of_them = share("ensemble", *asked[1:]), share("ensemble", *asked[1:], members)
+    assert one == share("train", *asked[1:])
+    assert one is not None
+    assert all_of_them is not None
+    assert all_of_them in SHARES
+    assert min(1.0, one * members) <= all_of_them < 2 * one * members
+
+
 def test_an_unknown_method_takes_a_card_and_accuracy_that_of_its_job() -> None:
     assert share("distill", "unheard_of", "convnet3", 32, 10, 1) == 1
     assert share("accuracy", "dm", "convnet3", 32, 10, 1) is None

@@ -50,7 +50,7 @@ class Whitening:
     def pixels(self, images: Tensor) -> Tensor:
         """The inverse: images (N, C, H, W) float32 in pixel space, [0, 1] for real ones, not clamped, on the CPU."""
         whitened = images.detach().cpu().flatten(1).double()
-        flat = torch.linalg.solve(self.matrix.double(), whitened.T).T + self.mean
+        flat: Tensor = torch.linalg.solve(self.matrix.double(), whitened.T).T + self.mean
         return flat.float().reshape(images.shape)
 
 

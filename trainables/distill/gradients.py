@@ -122,7 +122,8 @@ def _vectorised(
     counts = [len(batch) for batch in batches]
     distances: list[Tensor] = []
     gradients: list[Tensor] = []
-    for first, last in groups(counts, SIZES[real.device.type].group):
+    own = len(decode(synthetic[:ipc].detach(), 0, 1))  # their graph is kept, so they count like real images
+    for first, last in groups([max(count, own) for count in counts], SIZES[real.device.type].group):
         omega = rows_of(omegas, first, last)
         chosen = torch.cat([batch.to(real.device) for batch in batches[first:last]])
         images, shares = _stacked(augmented(real[chosen], omega, counts[first:last]), counts[first:last])

@@ -136,7 +136,7 @@ def unrolled(
     return MetaGradient(loss.detach(), at_images, at_rate, theta.detach())
 
 
-METHODS: dict[str, Callable[..., MetaGradient]] = {"recompute": recompute, "unrolled": unrolled, "tesla": tesla}
+GRADIENTS: dict[str, Callable[..., MetaGradient]] = {"recompute": recompute, "unrolled": unrolled, "tesla": tesla}
 """By the name of the setting ``mtt_gradient``."""
 
 
@@ -160,10 +160,8 @@ class _Student:
             labels: (b,).
             batch: Images of the whole batch.
         """
-        pieces = theta.split(self.sizes)
-        weights = {
-            name: piece.view(shape) for name, piece, shape in zip(self.names, pieces, self.shapes, strict=True)
-        }
+        pieces = torch.split(theta, self.sizes)
+        weights = {name: piece.view(shape) for name, piece, shape in zip(self.names, pieces, self.shapes, strict=True)}
         logits = functional_call(self.network, weights, (images.contiguous(memory_format=torch.channels_last),))
         return F.cross_entropy(logits, labels, reduction="sum") / batch
 

@@ -80,10 +80,11 @@ def accuracy_rows(logits: Any, labels: Any, num_classes: int, split: str = "test
 
 
 def training_rows(model: TrainedModel) -> list[Row]:
-    """What the training itself left behind: ``train_acc``, ``train_loss``, ``optimism``, and its length.
+    """What the training itself left behind: ``train_acc``, ``train_loss``, ``optimism``, its rate and its length.
 
     ``optimism`` is the best minus the last accuracy of the recorded curve: what choosing the epoch by test accuracy
-    would have added. Nothing is chosen by it.
+    would have added. Nothing is chosen by it. ``trained_lr`` is the learning rate that the training began with: the
+    recipe's, or the one learned with the set.
     """
     facts = model.facts
     rows: list[Row] = [
@@ -92,6 +93,8 @@ def training_rows(model: TrainedModel) -> list[Row]:
     ]
     if curve := [point["test_acc"] for point in facts["curve"]]:
         rows.append(_row("performance", "optimism", max(curve) - curve[-1], "fraction", len(curve), "test"))
+    if "trained_lr" in facts:  # not in models from before rates were learned
+        rows.append(_row("performance", "trained_lr", facts["trained_lr"], "1", 1, "train"))
     rows.append(_row("cost", "optimiser_steps", float(facts["optimiser_steps"]), "steps", 1, "train"))
     rows.append(_row("cost", "num_parameters", float(facts["num_parameters"]), "parameters", 1, "train"))
     return rows

@@ -1,0 +1,242 @@
+"""MTT: dataset distillation by matching training trajectories (Cazenavette et al., CVPR 2022; distill.py; methods.md
+section 5).
+
+    for each iteration: the next expert; a start t; theta_0 = its snapshot t, target = its snapshot t + M
+        a student goes N steps from theta_0 by gradient descent on S, at the learned rate a
+        L = |theta_N - target|^2 / |theta_0 - target|^2
+        S <- S - lr_img * dL/dS,   a <- a - lr_lr * dL/da,   both with momentum
+
+The experts come from stages of their own (``trainables/experts.py``); the derivatives through the N steps are in
+``unroll.py``.
+
+Which starts there are. Where an expert hardly moves L divides by next to nothing, which is why the method is said to
+fail on small origins. So an expert's starts are the snapshots t < T+ with a target, up to the first at which it gets
+99 % of its training images right, without those whose segment is shorter (squared) than a thousandth of its first.
+
+K classes, n images per class, P parameters. Images (N, C, H, W) float32 normalised, or whitened with ZCA.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from trainables.context import StageFailure
+from trainables.data import augment, whiten
+from trainables.data.origins import Origin
+from trainables.distill.context import DistillContext
+from trainables.distill.initial import class_major_labels
+from trainables.distill.unroll import GRADIENTS, Batch, MetaGradient, recompute, tesla
+from trainables.methods import MTTSettings
+from trainables.payloads import DistilledSet, StoredExpert, load_json, load_tensors, save_json, save_tensors
+
+LEARNED = 0.99
+"""Train accuracy from which an expert has nothing more to show."""
+SHORTEST = 1e-3
+"""Least squared length of a segment, in units of the expert's first."""
+LEAST_RATE = 1e-6
+"""The learned rate is kept from falling below this; the authors' may become negative."""
+LAST_LOSSES = 25
+"""Iterations whose mean loss is kept with the set."""
+
+
+def distill(origin: Origin, settings: MTTSettings, context: DistillContext) -> DistilledSet:
+    """Distil ``origin`` by matching its experts' training.
+
+    A checkpoint holds the images, the learned rate, the momentum of both, and what is reported at the end.
+
+    Differs from the authors' code: ``iterations`` updates instead of one more; the exact gradient is computed with the
+    memory of one student step (``mtt_gradient: recompute``); the learned rate is saved with the set and kept above
+    1e-6; starts as above; grids of the augmentation do not align corners; no choice among sets by test accuracy; all
+    random numbers are derived from (seed, purpose, place).
+
+    Args:
+        origin: What is distilled, on the context's device.
+        settings: Budget, N, M, T+, rates.
+        context: Experts (inputs ``expert.I``), seeds, progress and checkpoints.
+
+    Raises:
+        StageFailure: The loss, a gradient or the learned rate is not finite; or no expert has a segment to match.
+        ValueError: A class has fewer than ``ipc`` images to start from.
+    """
+    trajectories = open_experts(settings, context)
+    experts = [found for found in trajectories if found.starts]
+    network = context.network().requires_grad_(False)
+    expected = [(name, list(weight.shape)) for name, weight in network.named_parameters()]
+    assert all(expert.stored.parameters == expected for expert in experts), "experts of another network"
+    whitening, (images, indices) = None, context.initial_images(origin)
+    if settings.zca:
+        constants = context.config.dataset.mean, context.config.dataset.std
+        whitening = whiten.fit(origin.images, *constants)
+        images = images if context.init == "noise" else whitening.whiten(images, *constants)
+    rate = torch.tensor(settings.lr_syn, device=images.device)
+    state = State(images, rate, torch.zeros_like(images), torch.zeros_like(rate))
+    done = 0
+    if checkpoint := context.restore():
+        done, folder = checkpoint
+        state = State.load(folder, images.device)
+
+    for iteration in context.iterations(settings.iterations, start=done, save=state.save):
+        expert, start = draw_segment(experts, context, iteration)
+        first, target = (
+            expert.stored.snapshot(index).to(images.device) for index in (start, start + settings.match_snapshots)
+        )
+        batches = student_batches(settings, context, iteration)
+        arguments = (first, state.images, state.rate, batches, network, target, context.poll)
+        found = GRADIENTS[settings.mtt_gradient](*arguments)
+        context.check_loss(float(found.loss), iteration)
+        if settings.tesla_cosine and iteration % settings.tesla_cosine == 0:
+            other = (recompute if settings.mtt_gradient == "tesla" else tesla)(*arguments)
+            state.cosines.append([iteration, _cosine(found.images, other.images)])
+            context.measure(tesla_cosine=state.cosines[-1][1])
+        state.update(found, settings)
+        if not state.images.isfinite().all():
+            context.diverged("an image is not finite", iteration)
+        if not state.rate.isfinite():
+            context.diverged(f"the learned rate is {float(state.rate)}", iteration, "lr_lr")
+        context.measure(learned_lr=float(state.rate), rate_clamped=state.clamped)
+
+    assert context.config.network is not None
+    facts = {
+        "iterations": settings.iterations, "learned_lr": float(state.rate), "rate_clamped": state.clamped,
+        "loss_last": sum(state.losses) / len(state.losses) if state.losses else None, "zca": settings.zca,
+        "network": context.config.network.model_dump(mode="json"),
+        "experts": len(experts), "experts_left_out": len(trajectories) - len(experts),
+        "last_starts": [found.last for found in trajectories],
+        "segments": sum(len(found.starts) for found in trajectories),
+        "segments_refused": sum(len(found.refused) for found in trajectories),
+        "mtt_gradient": settings.mtt_gradient, "tesla_cosines": state.cosines,
+    }  # fmt: skip
+    final = whitening.pixels(state.images) if whitening is not None else state.images
+    result = context.finish(final, indices, in_pixels=settings.zca, **facts)
+    return replace(result, whitening=whitening)
+
+
+# --- what the student has to match ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """An expert and the starts of its segments."""
+
+    stored: StoredExpert
+    last: int
+    """The last start before it has learned its images, whether refused or not; -1 if there is none."""
+    starts: list[int]
+    refused: list[int]
+    """Starts of segments that are too short."""
+
+
+def open_experts(settings: MTTSettings, context: DistillContext) -> list[Trajectory]:
+    """The experts among the context's inputs, also those without a segment to match.
+
+    Raises:
+        StageFailure: None has one.
+    """
+    numbers = sorted(int(role.removeprefix("expert.")) for role in context.inputs if role.startswith("expert."))
+    assert len(numbers) == settings.num_experts, (numbers, settings.num_experts)
+    trajectories = [trajectory(StoredExpert(context.inputs[f"expert.{number}"]), settings) for number in numbers]
+    if not any(found.starts for found in trajectories):
+        early = sum(found.last < 0 for found in trajectories)
+        short = sum(len(found.refused) for found in trajectories)
+        raise StageFailure(
+            f"mtt: no expert has a segment to match; got {len(trajectories)} experts, of which {early} know their "
+            f"images from the start, and {short} segments in which an expert stands still; expected one segment at "
+            "least. Raise settings.mtt.lr_expert or settings.mtt.snapshot_steps so that experts move between snapshots."
+        )
+    return trajectories
+
+
+def trajectory(expert: StoredExpert, settings: MTTSettings) -> Trajectory:
+    """The starts of one expert; see the top of this file."""
+    ahead = settings.match_snapshots
+    learned = (index for index, accuracy in enumerate(expert.facts["train_acc"]) if accuracy >= LEARNED)
+    end = min(settings.max_start, len(expert) - ahead, next(learned, len(expert)))
+    lengths = [float(expert.distances[start, start + ahead]) for start in range(end)]
+    refused = [start for start, length in enumerate(lengths) if not length > SHORTEST * lengths[0]]
+    return Trajectory(expert, end - 1, [start for start in range(end) if start not in refused], refused)
+
+
+def draw_segment(experts: Sequence[Trajectory], context: DistillContext, iteration: int) -> tuple[Trajectory, int]:
+    """The expert of an iteration, each once in a random order before any comes again, and one of its starts."""
+    turn, place = divmod(iteration, len(experts))
+    order = torch.randperm(len(experts), generator=context.generator("experts", turn))
+    chosen = experts[int(order[place])]
+    start = torch.randint(len(chosen.starts), (), generator=context.generator("start", iteration))
+    return chosen, chosen.starts[int(start)]
+
+
+def student_batches(settings: MTTSettings, context: DistillContext, iteration: int) -> list[Batch]:
+    """The student's N batches: consecutive parts of permutations of S, each image under its own augmentation."""
+    labels = class_major_labels(context.num_classes, context.ipc, context.device)
+    parts: list[Tensor] = []
+    for turn in itertools.count():
+        if len(parts) >= settings.syn_steps:
+            break
+        order = torch.randperm(len(labels), generator=context.generator("order", iteration, turn))
+        parts += torch.split(order.to(labels.device), settings.batch_syn or len(labels))
+    batches = []
+    for step, rows in enumerate(parts[: settings.syn_steps]):
+        params = None
+        if context.strategy is not None:
+            generator = context.generator("augment", iteration, step)
+            params = augment.sample(context.strategy, len(rows), shared=False, generator=generator)
+        batches.append(Batch(rows, labels[rows], params))
+    return batches
+
+
+# --- what is learned --------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class State:
+    """Everything that changes from iteration to iteration."""
+
+    images: Tensor
+    """(K * n, C, H, W)."""
+    rate: Tensor
+    """A scalar: the student's learning rate."""
+    images_momentum: Tensor
+    rate_momentum: Tensor
+    clamped: int = 0
+    """How often the rate was kept from falling below its least value."""
+    losses: list[float] = field(default_factory=list)
+    """Of the last iterations."""
+    cosines: list[list[float]] = field(default_factory=list)
+    """[iteration, cosine between the exact and the TESLA gradient of the images]."""
+
+    def update(self, found: MetaGradient, settings: MTTSettings) -> None:
+        """One step of gradient descent with momentum, of the images and of the rate."""
+        self.losses = [*self.losses[1 - LAST_LOSSES :], float(found.loss)]
+        self.images_momentum.mul_(settings.momentum_img).add_(found.images)
+        self.images.sub_(self.images_momentum, alpha=settings.lr_img)
+        self.rate_momentum.mul_(settings.momentum_img).add_(found.rate)
+        self.rate.sub_(self.rate_momentum, alpha=settings.lr_lr)
+        if -math.inf < float(self.rate) < LEAST_RATE:
+            self.clamped += 1
+            self.rate.fill_(LEAST_RATE)
+
+    def save(self, folder: Path) -> None:
+        save_tensors(folder / "mtt.safetensors", {name: getattr(self, name) for name in _TENSORS})
+        save_json(folder / "mtt.json", {name: getattr(self, name) for name in _NUMBERS})
+
+    @classmethod
+    def load(cls, folder: Path, device: torch.device) -> State:
+        tensors = load_tensors(folder / "mtt.safetensors")
+        images, rate, images_momentum, rate_momentum = (tensors[name].to(device) for name in _TENSORS)
+        return cls(images, rate, images_momentum, rate_momentum, **load_json(folder / "mtt.json"))
+
+
+_TENSORS = ("images", "rate", "images_momentum", "rate_momentum")
+_NUMBERS = ("clamped", "losses", "cosines")
+
+
+def _cosine(one: Tensor, other: Tensor) -> float:
+    return float(F.cosine_similarity(one.flatten(), other.flatten(), dim=0))
