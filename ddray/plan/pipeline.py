@@ -113,8 +113,7 @@ class Pipeline:
         points = list(points)
         for point in points:
             if point.train.get("ensemble"):
-                inputs = self._making(point)[1]
-                self._repeats[self._repeat(point, inputs)].add(point.seed)
+                self._repeats[self._repeat(point, self._making(point)[1])].add(point.seed)
         return [self._chain(point) for point in points]
 
     def _chain(self, point: GridPoint) -> Chain:
@@ -182,27 +181,33 @@ class Pipeline:
 
     def _train(self, point: GridPoint, recipe: RecipeConfig, inputs: tuple[tuple[str, str], ...]) -> tuple[Stage, ...]:
         """The stage that leaves the point's model; before it the ensemble that it is taken from, if there is one."""
-        config = self._training(point, recipe, point.seed)
-        if not recipe.ensemble:
-            label = _label("train", point)
+        label = _label("train", point)
+        repeat = self._repeat(point, inputs) if recipe.ensemble else None
+        seeds = tuple(sorted(self._repeats[repeat])) if recipe.ensemble else ()
+        if len(seeds) < 2:
+            if recipe.ensemble:  # an ensemble of one is the training itself
+                recipe = recipe.model_copy(update={"ensemble": False})
+            config = self._training(point, recipe, point.seed)
             return (self._make("train", point, label, config, config.key_json, inputs, None, recipe=recipe),)
-        seeds = tuple(sorted(self._repeats[self._repeat(point, inputs)]))
-        if len(seeds) == 1:  # an ensemble of one is the training itself
-            alone = recipe.model_copy(update={"ensemble": False})
-            return self._train(point, alone, inputs)
-        base = self._training(point, recipe, seeds[0])
-        together = EnsembleConfig(base=base, seeds=seeds)
-        label = _label("ensemble", point, seeds)
-        ensemble = self._make("ensemble", point, label, together, together.key_json, inputs, None, recipe=recipe)
-        config = config.model_copy(update={"ensemble": seeds})
+        ensemble = self._memo.get(("ensemble", repeat))
+        if ensemble is None:
+            together = EnsembleConfig(base=self._training(point, recipe, seeds[0]), seeds=seeds)
+            ensemble = self._memo["ensemble", repeat] = self._make(
+                "ensemble", point, _label("ensemble", point, seeds), together, together.key_json, inputs, None,
+                recipe=recipe,
+            )  # fmt: skip
+        config = self._training(point, recipe, point.seed, seeds)
         taking = (("ensemble", ensemble.key),)
-        return ensemble, self._make("train", point, _label("train", point), config, config.key_json, taking, None)
+        return ensemble, self._make("train", point, label, config, config.key_json, taking, None)
 
     def _repeat(self, point: GridPoint, inputs: tuple[tuple[str, str], ...]) -> object:
         """Equal for points whose trainings differ in the seed alone."""
-        return inputs, self._training(point, self._recipe(point)[0], 0).key_json
+        parts = (self.facts[point.dataset].config, self._origin(point), self._recipe(point)[0])
+        return inputs, point.architecture, *(part.key_json for part in parts)
 
-    def _training(self, point: GridPoint, recipe: RecipeConfig, seed: int) -> TrainConfig:
+    def _training(
+        self, point: GridPoint, recipe: RecipeConfig, seed: int, ensemble: tuple[int, ...] | None = None
+    ) -> TrainConfig:
         facts = self.facts[point.dataset]
         origin = self._origin(point)
         memo = ("network", point.dataset, point.architecture, len(origin.classes))
@@ -213,7 +218,7 @@ class Pipeline:
             )  # fmt: skip
         return TrainConfig(
             dataset=facts.config, origin=origin, on_origin=point.method == "full", network=self._memo[memo],
-            recipe=recipe, seed=seed,
+            recipe=recipe, seed=seed, ensemble=ensemble,
         )  # fmt: skip
 
     def _accuracy(self, point: GridPoint, train: Stage) -> Stage:

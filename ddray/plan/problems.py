@@ -157,7 +157,7 @@ def _describe(schema: dict[str, Any]) -> str:
             inner = " or ".join(dict.fromkeys(_describe(option) for option in _options(schema.get("items", {}))))
             return f"a list ({inner})" if inner != "a value" else "a list"
         case "object":
-            if "patternProperties" in schema:
+            if "^[1-9][0-9]*$" in schema.get("patternProperties", {}):  # a setting given by images per class
                 return "{ipc: value}"
             known = schema.get("properties", {})
             return f"a mapping with any of {', '.join(known)}" if known else "a mapping of names"

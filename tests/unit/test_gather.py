@@ -53,6 +53,26 @@ def gather(world: tuple[Any, Plan, Store], folder: Path) -> Coverage:
 # --- what is there ----------------------------------------------------------------------------------------------------
 
 
+def test_repeats_that_were_trained_together_say_so_and_where(tmp_path: Path) -> None:
+    """The device is the one that trained the ensemble, not the one that took a model out of it."""
+    world = b.world(tmp_path, SMALL.replace("protocol: quick", "protocol: quick\n    train: {ensemble: true}"))
+    _, plan, store = world
+    for chain in plan.chains:
+        ensemble = b.stage_of(chain, "ensemble")
+        if not store.has(ensemble.key):
+            b.commit(store, ensemble, b.payload_of(ensemble, chain, 0.5), device="cuda")
+    b.fill(store, plan, device="cpu")
+    assert gather(world, tmp_path / "r").complete
+    accuracies = rows_of(tmp_path / "r", metric="test_acc", class_id=None)
+    assert len(accuracies) == len(plan.chains)
+    assert {(row["device"], row["protocol"]) for row in accuracies} == {("cuda", "quick")}
+    assert {str(json.loads(row["param_json"])["ensemble"]) for row in accuracies} == {"[0, 1]"}
+    chain = plan.chains[0]
+    for kind, device in (("ensemble", "cuda"), ("train", "cpu")):
+        costs = rows_of(tmp_path / "r", point=chain.point.hash, metric=f"{kind}_s")
+        assert [row["device"] for row in costs] == [device]
+
+
 def test_rows_are_the_numbers_of_the_artifacts(tiny: Any, tmp_path: Path) -> None:
     from trainables.payloads import Metrics
 
