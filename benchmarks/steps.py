@@ -40,7 +40,7 @@ from trainables import device as devices
 from trainables.configs import DatasetConfig, DistillConfig, NetworkConfig, OriginConfig, RecipeConfig, TrainConfig
 from trainables.context import Save
 from trainables.data.origins import Origin, TestSet
-from trainables.distill import gradients, groups
+from trainables.distill import groups
 from trainables.distill.context import DistillContext
 from trainables.experts import train_expert
 from trainables.methods import METHODS
@@ -218,11 +218,11 @@ def measure(name: str, threads: int, repeats: int) -> dict[str, Any]:
 def count(step: Step) -> tuple[int, int | None]:
     """Operators of one step as on a GPU, and the same with one class after the other."""
     counts = []
-    ways: list[tuple[gradients.Path, groups.Sizes]] = [("vectorised", groups.SIZES["cuda"])]
-    if step.per_class:
-        ways.append(("loop", groups.Sizes(group=1, chunk=4096)))
+    ways: list[tuple[groups.Path, groups.Sizes]] = [("vectorised", groups.SIZES["cuda"])]
+    if step.per_class:  # DM's loop would put the distilled images of several classes together
+        ways.append(("vectorised" if step.method == "dm" else "loop", groups.Sizes(group=1, chunk=4096)))
     for path, sizes in ways:
-        gradients.PATHS["cpu"], groups.SIZES["cpu"] = path, sizes
+        groups.PATHS["cpu"], groups.SIZES["cpu"] = path, sizes
         with tempfile.TemporaryDirectory() as folder:
             distillation = Distillation(step, Path(folder), width=8, per_class=40)
             with Counter() as none:

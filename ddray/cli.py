@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import click
 
@@ -130,6 +130,10 @@ def plan(prepared: Any, as_json: bool, show_points: bool) -> None:
 )
 @click.option("--cpus", type=click.IntRange(min=1), help="CPUs to use on this machine.  [default: all]")
 @click.option("--gpus", type=click.IntRange(min=0), help="GPUs to use on this machine.  [default: all]")
+@click.option(
+    "--precision", type=click.Choice(["float32", "tf32", "bf16"]), default="float32", show_default=True,
+    help="Of the networks' arithmetic; what is finished stays as it is.",
+)  # fmt: skip
 @click.option("--mlflow/--no-mlflow", default=True, help="Mirror the results to MLflow.", show_default=True)
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
 def sweep(
@@ -143,6 +147,7 @@ def sweep(
     address: str | None,
     cpus: int | None,
     gpus: int | None,
+    precision: Literal["float32", "tf32", "bf16"],
     mlflow: bool,
     quiet: bool,
 ) -> int:
@@ -151,7 +156,7 @@ def sweep(
     request = _request(sweep, sets, profiles, only=only, skip=skip, limit=limit)
     from ddray.run.sweep import How, run_sweep
 
-    how = How(local=local, address=address, cpus=cpus, gpus=gpus, mlflow=mlflow, quiet=quiet)
+    how = How(local=local, address=address, cpus=cpus, gpus=gpus, precision=precision, mlflow=mlflow, quiet=quiet)
     return run_sweep(request, how, places())
 
 

@@ -7,7 +7,8 @@ import gc
 import platform
 import resource
 import sys
-from typing import Any
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Literal
 
 import torch
 
@@ -15,7 +16,13 @@ _INITIAL_THREADS = torch.get_num_threads()
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # glibc malloc.h
 
 
-def prepare(device: str, cpus: int, memory_fraction: float | None = None) -> None:
+Precision = Literal["float32", "tf32", "bf16"]
+"""How networks compute: in single precision; on a GPU with products of inputs rounded to 10 bits (``tf32``); or with
+convolutions and linear layers in bfloat16 (``bf16``). Published results are float32's. Part of the numerics class."""
+_precision: Precision = "float32"
+
+
+def prepare(device: str, cpus: int, memory_fraction: float | None = None, precision: Precision = "float32") -> None:
     """Set up this process for one job.
 
     The number of threads decides how sums are split, hence the bytes of a result: it comes from the job's resources
@@ -25,9 +32,10 @@ def prepare(device: str, cpus: int, memory_fraction: float | None = None) -> Non
         device: ``cpu`` or ``cuda``.
         cpus: Torch threads.
         memory_fraction: Share of the card's memory this process may take, in (0, 1]; None for no limit.
+        precision: Of the networks' arithmetic.
 
     Raises:
-        ValueError: If the device is unknown or there is no such device.
+        ValueError: If the device is unknown or there is no such device, or it does not have the precision.
     """
     if device not in ("cpu", "cuda"):
         raise ValueError(f"device: got {device!r}; expected 'cpu' or 'cuda'. Name one of them.")
@@ -35,9 +43,12 @@ def prepare(device: str, cpus: int, memory_fraction: float | None = None) -> Non
         raise ValueError("device: got 'cuda'; expected a CUDA card that torch can use. Use 'cpu', or install a driver.")
     torch.set_num_threads(cpus)
     _keep_freed_memory()
-    # TF32 rounds the inputs of products to 10 bits; published results were computed without.
-    torch.backends.cuda.matmul.allow_tf32 = False
-    torch.backends.cudnn.allow_tf32 = False
+    if precision == "tf32" and device == "cpu":
+        raise ValueError("precision: got 'tf32' on a CPU; expected a CUDA card. Use 'float32' or 'bf16'.")
+    global _precision
+    _precision = precision
+    torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+    torch.backends.cudnn.allow_tf32 = precision == "tf32"
     # Benchmarking chooses an algorithm by the clock, so the next run may add up in another order.
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
@@ -51,12 +62,21 @@ def reset() -> None:
     gc.collect()
     if trim := _libc("malloc_trim"):
         trim(0)
+    global _precision
+    _precision = "float32"
     torch.set_default_dtype(torch.float32)
     torch.set_num_threads(_INITIAL_THREADS)
     torch.set_grad_enabled(True)
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         torch.cuda.empty_cache()
         torch.cuda.set_per_process_memory_fraction(1.0)
+
+
+def network_arithmetic(device: str) -> AbstractContextManager[Any]:
+    """The context in which a network's layers compute; everything around them stays in single precision."""
+    if _precision != "bf16":
+        return nullcontext()
+    return torch.autocast(device, dtype=torch.bfloat16)
 
 
 def numerics_class(device: str) -> dict[str, str | int]:
@@ -68,6 +88,7 @@ def numerics_class(device: str) -> dict[str, str | int]:
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
+        "dtype": _precision,
         "code_path": "channels_last, chunks of 32, own instance norm",
     }
 

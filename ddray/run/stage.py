@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ddray.run.context import StageContext
 from ddray.store.artifacts import DamagedArtifact, Store
@@ -53,6 +53,8 @@ class Surroundings:
     """Commit and dirty flag of the driver's checkout."""
     device: str = "auto"
     """``auto``: the first visible CUDA device, else the CPU."""
+    precision: Literal["float32", "tf32", "bf16"] = "float32"
+    """Of the networks' arithmetic; in provenance, not in keys."""
 
 
 @dataclass(slots=True)
@@ -167,7 +169,10 @@ def _compute(
         return
     started_at, clock = datetime.now(UTC), time.monotonic()
     device = _device(surroundings.device, share)
-    devices.prepare(device, max(1, int(cpus)), share if device != "cpu" and share > 0 else None)
+    precision = surroundings.precision
+    if precision == "tf32" and device == "cpu":
+        precision = "float32"  # jobs that need no card run beside those that do
+    devices.prepare(device, max(1, int(cpus)), share if device != "cpu" and share > 0 else None, precision)
     config = CONFIGS[spec["kind"]].model_validate(spec["config"])
     inputs = {role: _open(store, key) for role, key in spec["inputs"].items()}
     checkpoints = store.checkpoints(spec["lineage"])

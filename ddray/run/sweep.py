@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ddray.errors import DdrayError, EnvironmentProblem
 from ddray.plan.datasets import resolve
@@ -45,6 +45,7 @@ class How:
     gpus: int | None = None
     mlflow: bool = True
     quiet: bool = False
+    precision: Literal["float32", "tf32", "bf16"] = "float32"
 
 
 def run_sweep(request: Request, how: How, places: Places) -> int:
@@ -112,7 +113,7 @@ def _execute(prepared: Prepared, schedule: Schedule, how: How, places: Places, r
     """Run the schedule; returns whether it was interrupted."""
     surroundings = Surroundings(
         store=places.store, data=str(places.data), cache=str(places.cache), code=code_state(),
-        device="auto",
+        device="auto", precision=how.precision,
     )  # fmt: skip
     name = prepared.sweep.name
     unavailable = blocked_stages(prepared.plan.stages, ())

@@ -11,6 +11,7 @@ from support import FakeContext, distil, distill_config, folder_bytes, tiny_orig
 
 from trainables.configs import DistillConfig, OriginConfig
 from trainables.context import Interrupted
+from trainables.data import augment
 from trainables.methods import METHODS
 from trainables.payloads import DistilledSet
 
@@ -111,6 +112,21 @@ class TestLearnedMethods:
         distil(config, context)
         found = [values["loss"] for values in context.measured if "loss" in values]
         assert sum(found[-10:]) < 0.7 * sum(found[:10])
+
+    def test_without_augmentation_no_operation_is_applied(
+        self, method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        if "distill_aug" not in METHODS[method].uses:
+            pytest.skip(f"{method} knows no augmentation")
+        applied: list[int] = []
+        original = augment.apply
+        monkeypatch.setattr(augment, "apply", lambda *args: (applied.append(1), original(*args))[1])
+        found = {}
+        for name in ("dsa", "none"):
+            applied.clear()
+            found[name] = distilled(distill_config(method, augmentation=name), tmp_path / name).images
+            assert bool(applied) == (name == "dsa"), "in matching, in the training of networks, in experts"
+        assert not torch.equal(found["dsa"], found["none"])
 
     def test_killed_after_every_iteration_gives_the_same_bytes(self, method: str, tmp_path: Path) -> None:
         config = distill_config(method, iterations=3)

@@ -7,6 +7,7 @@ import torch
 from support import (
     FakeContext,
     conformance_folder,
+    dispatches,
     distil,
     distill_config,
     folder_bytes,
@@ -146,6 +147,37 @@ def test_real_batches_are_drawn_without_replacement_from_their_class(tmp_path: P
         assert (origin.labels[batch] == index).all()
     assert [len(batch) for batch in context.real_batches(origin, 256, 3)] == [10, 10, 10]
     assert not torch.equal(batches[0], context.real_batches(origin, 7, 4)[0])
+
+
+@pytest.mark.parametrize("norm", ["instance", "batch"])
+@pytest.mark.parametrize("augmented", [True, False])
+def test_both_ways_give_the_same_numbers(norm, augmented: bool) -> None:
+    origin, synthetic = tiny_origin(), torch.randn(6, 1, 8, 8)
+    network = build(tiny_network(norm=norm), 0).requires_grad_(False)
+    omegas = augment.sample_each(augment.strategy_for(True), 3, generator=torch.Generator().manual_seed(4))
+    batches = [members[:size] for members, size in zip(origin.by_class, (5, 12, 7), strict=True)]
+    found = [
+        dm.match_distributions(network, origin.images, batches, synthetic, 2, omegas if augmented else None, path)
+        for path in ("loop", "vectorised")
+    ]
+    assert found[0][0] == pytest.approx(found[1][0], rel=1e-4)
+    torch.testing.assert_close(found[0][1], found[1][1], rtol=1e-3, atol=1e-5)
+
+
+def test_all_classes_together_need_a_fifth_of_the_calls() -> None:
+    origin, synthetic = tiny_origin(num_classes=10), torch.randn(10, 1, 8, 8)
+    network = build(tiny_network(num_classes=10), 0).requires_grad_(False)
+    omegas = augment.sample_each(augment.strategy_for(True), 10, generator=torch.Generator().manual_seed(3))
+
+    def step(first: int, last: int) -> None:
+        dm.match_distributions(
+            network, origin.images, origin.by_class[first:last], synthetic[first:last], 1, omegas.rows(first, last),
+            "vectorised",
+        )  # fmt: skip
+
+    together = dispatches(lambda: step(0, 10))
+    one_by_one = dispatches(lambda: [step(index, index + 1) for index in range(10)])
+    assert one_by_one >= 5 * together, (one_by_one, together)
 
 
 @pytest.mark.conformance

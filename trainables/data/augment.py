@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -62,6 +63,10 @@ class Params:
         """Row g for ``counts[g]`` consecutive images: one augmentation per class of a class-major batch."""
         times = torch.tensor(counts)
         return Params(self.order, self.active.repeat_interleave(times, 0), self.draws.repeat_interleave(times, 0))
+
+    def take(self, rows: Tensor) -> Params:
+        """The rows with these numbers (int64 on the CPU), in this order."""
+        return Params(self.order, self.active[rows], self.draws[rows])
 
     def rows(self, start: int, stop: int) -> Params:
         """Rows ``start`` to ``stop``, without the latter."""
@@ -150,17 +155,16 @@ def apply(images: Tensor, params: Params) -> Tensor:
         params: One row, or N rows.
     """
     assert len(params) in (1, len(images)), (len(params), tuple(images.shape))
-    for column, name in enumerate(params.order):
-        active = params.active[:, column]
-        num_active = int(active.sum())
-        if num_active == 0:
-            continue
-        if num_active == len(params):
+    # What to do is decided on NumPy's side: on a GPU every small operation on a tensor costs as much as a large one.
+    active, draws = params.active.numpy(), params.draws.numpy()
+    for name, chosen in zip(params.order, active.T, strict=True):
+        rows = np.flatnonzero(chosen)
+        if len(rows) == len(params):
             images = _OPERATIONS[name](images, params.draws)
-        else:
-            rows = active.nonzero().squeeze(1)
-            at = rows.to(images.device)
-            images = images.index_copy(0, at, _OPERATIONS[name](images.index_select(0, at), params.draws[rows]))
+        elif len(rows):
+            at = torch.from_numpy(rows).to(images.device)
+            some = _OPERATIONS[name](images.index_select(0, at), torch.from_numpy(draws[rows]))
+            images = images.index_copy(0, at, some)
     return images
 
 
@@ -193,9 +197,9 @@ def crop(images: Tensor, shifts: Tensor) -> Tensor:
     """
     height, width = images.shape[2:]
     if len(shifts) == 1:
-        down, right = (int(shift) for shift in shifts[0])
+        down, right = shifts[0].tolist()
         return F.pad(images, [-right, right, -down, down])
-    reach = int(shifts.abs().max())
+    reach = int(np.abs(shifts.numpy()).max())
     padded = F.pad(images, [reach] * 4)
     shifts = shifts.to(images.device)
     rows = torch.arange(height, device=images.device) + shifts[:, :1] + reach

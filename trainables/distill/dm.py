@@ -11,8 +11,8 @@ The loop is in ``distill``; its memory is bounded by embedding classes in groups
 
 from __future__ import annotations
 
+import pathlib
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -20,7 +20,7 @@ from torch import Tensor
 from trainables.data import augment
 from trainables.data.origins import Origin
 from trainables.distill.context import DistillContext
-from trainables.distill.groups import SIZES, Sizes, augmented, groups, rows_of
+from trainables.distill.groups import PATHS, SIZES, Path, Sizes, augmented, groups, rows_of
 from trainables.methods import DMSettings
 from trainables.models.network import Network, uses_batch_statistics
 from trainables.payloads import DistilledSet, load_tensors, save_tensors
@@ -55,7 +55,7 @@ def distill(origin: Origin, settings: DMSettings, context: DistillContext) -> Di
         saved = load_tensors(folder / "dm.safetensors")
         images, momentum = saved["images"].to(images.device), saved["momentum"].to(images.device)
 
-    def save(folder: Path) -> None:
+    def save(folder: pathlib.Path) -> None:
         save_tensors(folder / "dm.safetensors", {"images": images, "momentum": momentum})
 
     for iteration in context.iterations(settings.iterations, start=done, save=save):
@@ -77,6 +77,7 @@ def match_distributions(
     synthetic: Tensor,
     ipc: int,
     omegas: augment.Params | None,
+    path: Path | None = None,
 ) -> tuple[float, Tensor]:
     """The loss above and its gradient with respect to the distilled images.
 
@@ -87,10 +88,24 @@ def match_distributions(
         synthetic: Distilled images (K * ipc, C, H, W), class-major.
         ipc: Distilled images per class.
         omegas: K augmentations, one per class, or None for no augmentation.
+        path: How to compute; None: as the device likes.
 
     Returns:
         The loss, and a tensor like ``synthetic``.
     """
+    step = _in_parts if (path or PATHS[real.device.type]) == "loop" else _together
+    return step(network, real, batches, synthetic, ipc, omegas)
+
+
+def _in_parts(
+    network: Network,
+    real: Tensor,
+    batches: Sequence[Tensor],
+    synthetic: Tensor,
+    ipc: int,
+    omegas: augment.Params | None,
+) -> tuple[float, Tensor]:
+    """Real and distilled images separately, each in parts that stay in a cache."""
     # Batch statistics are those of all classes together, so nothing may be split.
     whole = uses_batch_statistics(network)
     sizes = Sizes(len(real), len(real)) if whole else SIZES[real.device.type]
@@ -112,6 +127,36 @@ def match_distributions(
         (gradient[rows],) = torch.autograd.grad(part, leaf)
         loss += part.detach()
     return float(loss), gradient
+
+
+def _together(
+    network: Network,
+    real: Tensor,
+    batches: Sequence[Tensor],
+    synthetic: Tensor,
+    ipc: int,
+    omegas: augment.Params | None,
+) -> tuple[float, Tensor]:
+    """Both sides of all classes of a group under one call of each operation."""
+    whole = uses_batch_statistics(network)
+    losses, gradients = [], []
+    counts = [len(batch) for batch in batches]
+    for first, last in groups([count + ipc for count in counts], SIZES[real.device.type].group, whole):
+        chosen = torch.cat(list(batches[first:last])).to(real.device)
+        leaf = synthetic[first * ipc : last * ipc].detach().requires_grad_()
+        images = torch.cat([real[chosen], leaf])
+        if omegas is not None:
+            classes = torch.arange(last - first)
+            owners = [classes.repeat_interleave(torch.tensor(counts[first:last])), classes.repeat_interleave(ipc)]
+            images = augment.apply(images, omegas.rows(first, last).take(torch.cat(owners)))
+        images = images.contiguous(memory_format=torch.channels_last)
+        with torch.no_grad():
+            target = class_means(network.embed(images[: len(chosen)]), counts[first:last])
+        means = class_means(network.embed(images[len(chosen) :]), [ipc] * (last - first))
+        part = (target - means).square().sum()
+        gradients.append(torch.autograd.grad(part, leaf)[0])
+        losses.append(part.detach())
+    return float(torch.stack(losses).sum()), torch.cat(gradients)
 
 
 def class_means(embeddings: Tensor, counts: Sequence[int]) -> Tensor:

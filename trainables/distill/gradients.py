@@ -14,7 +14,6 @@ images in chunks; best where arithmetic is the bound (CPU). ``vectorised``: the 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -22,17 +21,13 @@ from torch.func import functional_call, grad, vmap
 from torch.nn import functional as F
 
 from trainables.data import augment
-from trainables.distill.groups import SIZES, augmented, groups, rows_of
+from trainables.distill.groups import PATHS, SIZES, Path, augmented, groups, rows_of
 from trainables.models.network import Network
 
 Distance = Callable[[Sequence[Tensor], Sequence[Tensor]], Tensor]
 """(gradients of distilled images, of real images), each one tensor (G, *shape) per weight, -> distances (G,)."""
 Decode = Callable[[Tensor, int, int], Tensor]
 """(stored images of classes [first, last), first, last) -> the images (K' * n, C, H, W) that the network sees."""
-Path = Literal["loop", "vectorised"]
-
-PATHS: dict[str, Path] = {"cpu": "loop", "cuda": "vectorised"}
-"""Device type -> way of computing. Part of the numerics."""
 
 
 def match_gradients(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -24,6 +25,11 @@ class Sizes:
 # CPU: the first layer's output of 32 images of 32 pixels (16 MiB) still fits a last-level cache. CUDA: memory is the
 # bound.
 SIZES = {"cpu": Sizes(group=256, chunk=32), "cuda": Sizes(group=4096, chunk=4096)}
+
+Path = Literal["loop", "vectorised"]
+PATHS: dict[str, Path] = {"cpu": "loop", "cuda": "vectorised"}
+"""Device type -> way of computing: in parts that suit a cache, or in as few operators as possible. Part of the
+numerics: both give the same numbers to rounding."""
 
 
 def groups(counts: Sequence[int], limit: int, whole: bool = False) -> Iterator[tuple[int, int]]:

@@ -37,7 +37,7 @@ class ConvNet(Network):
         self.embedding_size = channels * size * size
         self.classifier = nn.Linear(self.embedding_size, network.num_classes)
 
-    def embed(self, images: Tensor) -> Tensor:
+    def maps(self, images: Tensor) -> Tensor:
         """The flattened output of the last pooling, (N, F); F is 2048 for 32-pixel images and width 128."""
         features: Tensor = self.features(images)
         return features.flatten(1)

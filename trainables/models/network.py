@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from trainables.device import network_arithmetic
+
 
 class Network(nn.Module):
     """A classifier of images (N, C, H, W) float32 normalised: ``logits = classifier(embed(images))``."""
@@ -12,14 +14,20 @@ class Network(nn.Module):
     embedding_size: int
     """F, the numbers in an embedding."""
 
-    def embed(self, images: Tensor) -> Tensor:
-        """What the last linear layer sees, (N, F)."""
+    def maps(self, images: Tensor) -> Tensor:
+        """Everything before the last linear layer, (N, F): what an architecture defines."""
         raise NotImplementedError
 
+    def embed(self, images: Tensor) -> Tensor:
+        """What the last linear layer sees, (N, F), in the images' precision."""
+        with network_arithmetic(images.device.type):
+            return self.maps(images).to(images.dtype)
+
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (N, K)."""
-        logits: Tensor = self.classifier(self.embed(images))
-        return logits
+        """Logits (N, K), in the images' precision."""
+        with network_arithmetic(images.device.type):
+            logits: Tensor = self.classifier(self.maps(images))
+            return logits.to(images.dtype)
 
 
 def uses_batch_statistics(network: nn.Module) -> bool:

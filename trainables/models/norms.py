@@ -46,6 +46,8 @@ class InstanceNorm(nn.GroupNorm):
         if input.is_cuda or height * width >= _LARGE_MAP:
             return super().forward(input)
         values = input.permute(0, 2, 3, 1).reshape(count, height * width, channels)
+        if values.dtype == torch.bfloat16:  # statistics need more than eight bits
+            values = values.float()
         values = values - values.mean(1, keepdim=True)
         factor = self.weight * (values.square().mean(1, keepdim=True) + self.eps).rsqrt()
         normalised = torch.addcmul(self.bias, values, factor)

@@ -47,7 +47,7 @@ class ResNet18(Network):
         self.classifier = nn.Linear(self.embedding_size, network.num_classes)
         he_initialise(self)
 
-    def embed(self, images: Tensor) -> Tensor:
+    def maps(self, images: Tensor) -> Tensor:
         """The mean of each of the last stage's maps, (N, 8w)."""
         pooled: Tensor = self.pool(self.stages(self.stem(images)))
         return pooled.flatten(1)

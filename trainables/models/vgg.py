@@ -50,7 +50,7 @@ class VGG16(Network):
         self.classifier = nn.Linear(self.embedding_size, network.num_classes)
         he_initialise(self)
 
-    def embed(self, images: Tensor) -> Tensor:
+    def maps(self, images: Tensor) -> Tensor:
         """The mean of each of the last maps (one pixel at 32), (N, 8w)."""
         pooled: Tensor = self.pool(self.features(images))
         return pooled.flatten(1)
