@@ -8,8 +8,9 @@ every class gives a whole batch). Each configuration runs in a process of its ow
     seconds               median of the repeats, after one step to warm up
     gflops                10^9 floating-point operations a second, of convolutions and matrix products alone
     peak_share            gflops over the rate of a matrix product of 2048 x 2048, measured in the same process
-    dispatches            operators handed to the device by one step as it is done on a GPU: all classes together
-    dispatches_per_class  the same step, one class after the other; null where a step has no classes
+    dispatches            operators handed to the device by one update of the images as it is done on a GPU: all classes
+                          together (training of a network within a step, which has no classes, is not counted)
+    dispatches_per_class  the same update, one class after the other; null where a step has no classes
     peak_bytes            what the process grew by, beyond images and libraries
 
 Operators are counted with a narrow network and small batches on a CPU: their number depends on neither.
@@ -27,7 +28,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -60,16 +61,20 @@ class Step:
     """Beyond the presets; their budget is what is measured."""
     per_class: bool = True
     """Whether a step goes through the classes."""
+    update_alone: dict[str, Any] = field(default_factory=dict)
+    """Settings with which a step is the update of the images and nothing else."""
 
 
 STEPS: dict[str, Step] = {
     "dm_ipc1": Step("dm", 1),
     "dm_ipc10": Step("dm", 10),
     "dsa_ipc1": Step("dsa", 1),
-    "dsa_ipc10": Step("dsa", 10),  # one outer step: the match, and 50 epochs of training on the distilled set
-    "mtt_ipc1": Step("mtt", 1, {"num_experts": 1}, per_class=False),
-    "mtt_ipc10": Step("mtt", 10, {"num_experts": 1}, per_class=False),
-    "idc_ipc10": Step("idc", 10),  # one inner step: every class once, and 2,000 images of network training
+    # One outer step: the match, and 50 epochs of training on the distilled set.
+    "dsa_ipc10": Step("dsa", 10, update_alone={"loops": (1, 1)}),
+    "mtt_ipc1": Step("mtt", 1, {"num_experts": 1, "expert_snapshots": 6}, per_class=False),
+    "mtt_ipc10": Step("mtt", 10, {"num_experts": 1, "expert_snapshots": 16}, per_class=False),
+    # One inner step: every class once, and 2,000 images of network training.
+    "idc_ipc10": Step("idc", 10, update_alone={"net_images": 0}),
 }
 TRAININGS = {"train_100img_3seeds": False, "train_100img_3seeds_ensemble": True}
 """Three trainings on 100 images, one step each: separate, or as one ensemble."""
@@ -224,7 +229,8 @@ def count(step: Step) -> tuple[int, int | None]:
     for path, sizes in ways:
         groups.PATHS["cpu"], groups.SIZES["cpu"] = path, sizes
         with tempfile.TemporaryDirectory() as folder:
-            distillation = Distillation(step, Path(folder), width=8, per_class=40)
+            alone = replace(step, settings={**step.settings, **step.update_alone})
+            distillation = Distillation(alone, Path(folder), width=8, per_class=40)
             with Counter() as none:
                 distillation.run(0)
             with Counter() as one:

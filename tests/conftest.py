@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import hypothesis
@@ -22,6 +23,13 @@ def private_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DDRAY_STORE", str(tmp_path / "home" / "store"))
     monkeypatch.setenv("DDRAY_CACHE", str(tmp_path / "home" / "cache"))
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    """What an earlier test left set is not this one's: on busy cores a second thread makes tiny tensors wait for it."""
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
