@@ -18,7 +18,7 @@ PAGES = sorted(
     for path in ROOT.glob(pattern)
 )
 """Every Markdown page of the project, also one that is not committed yet."""
-SWEEPS = sorted((ROOT / "sweeps").glob("*.yaml"))
+SWEEPS = sorted((ROOT / "sweeps").rglob("*.yaml"))
 DDRAY = Path(sys.executable).with_name("ddray")
 """The console script: unlike ``python -m`` it does not put the current folder on Python's path."""
 

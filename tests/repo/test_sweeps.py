@@ -43,7 +43,8 @@ class TestShippedSweep:
 
     def test_names_the_schema_and_says_what_it_asks(self, path: Path) -> None:
         first, second, *_ = path.read_text().splitlines()
-        assert first == "# yaml-language-server: $schema=../ddray.schema.json"
+        up = "../" * len(path.parent.relative_to(ROOT).parts)
+        assert first == f"# yaml-language-server: $schema={up}ddray.schema.json"
         assert second.startswith("# "), "the second line says which question the sweep answers"
 
     def test_fits_the_schema(self, path: Path) -> None:
