@@ -162,6 +162,24 @@ def distil(
     return result
 
 
+def result_bytes(folder: Path, config: DistillConfig, context: FakeContext) -> dict[str, bytes]:
+    """The bytes of a distillation that is started again whenever it is interrupted."""
+    while True:
+        try:
+            distilled = distil(config, context)
+            break
+        except Interrupted:
+            continue
+    folder.mkdir()
+    distilled.save(folder)
+    return folder_bytes(folder)
+
+
+def losses(context: FakeContext) -> list[float]:
+    """The losses a distillation reported."""
+    return [values["loss"] for values in context.measured if "loss" in values]
+
+
 def tiny_experts(config: DistillConfig, folder: Path, origin: Origin | None = None) -> dict[str, Path]:
     """Train and save the experts that a distillation learns from; none for most methods.
 

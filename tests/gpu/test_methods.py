@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from support import FakeContext, distil, distill_config, tiny_experts, tiny_network, tiny_origin
+from support import FakeContext, distil, distill_config, losses, tiny_experts, tiny_network, tiny_origin
 
 from trainables import device
 from trainables.data.origins import Origin
@@ -34,10 +34,6 @@ class OnCard(FakeContext):
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
         self.device = "cuda"
-
-
-def losses(context: FakeContext) -> list[float]:
-    return [values["loss"] for values in context.measured if "loss" in values]
 
 
 @pytest.mark.parametrize("norm", ["instance", "batch"])

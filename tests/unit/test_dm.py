@@ -10,8 +10,8 @@ from support import (
     dispatches,
     distil,
     distill_config,
-    folder_bytes,
     network_of,
+    result_bytes,
     tiny_network,
     tiny_origin,
     vectors,
@@ -19,7 +19,7 @@ from support import (
 )
 from torch import nn
 
-from trainables.context import Interrupted, StageFailure
+from trainables.context import StageFailure
 from trainables.data import augment
 from trainables.data.origins import normalise
 from trainables.distill import dm
@@ -31,19 +31,6 @@ from trainables.models.build import build
 class IdentityEmbedding(nn.Module):
     def embed(self, images: torch.Tensor) -> torch.Tensor:
         return images.flatten(1)
-
-
-def result_bytes(folder: Path, config, context: FakeContext) -> dict[str, bytes]:
-    """The bytes of a distillation that is started again whenever it is interrupted."""
-    while True:
-        try:
-            distilled = distil(config, context)
-            break
-        except Interrupted:
-            continue
-    folder.mkdir()
-    distilled.save(folder)
-    return folder_bytes(folder)
 
 
 def test_no_distance_between_a_set_and_itself() -> None:

@@ -11,8 +11,8 @@ from support import (
     dispatches,
     distil,
     distill_config,
-    folder_bytes,
     network_of,
+    result_bytes,
     tiny_network,
     tiny_origin,
     vectors,
@@ -20,7 +20,7 @@ from support import (
 )
 from torch import Tensor
 
-from trainables.context import Interrupted, StageFailure
+from trainables.context import StageFailure
 from trainables.data import augment
 from trainables.distill import dsa, gradients
 from trainables.distill.gradients import match_gradients
@@ -197,21 +197,10 @@ def test_the_network_is_trained_between_updates_and_never_after_the_last(
 def test_interruptions_leave_no_trace_within_an_iteration_either(tmp_path: Path, method: str, norm: str) -> None:
     config = distill_config(method, iterations=2, loops=(3, 2), network=tiny_network(norm=norm))
 
-    def result(context: FakeContext, folder: Path) -> dict[str, bytes]:
-        while True:
-            try:
-                distilled = distil(config, context)
-                break
-            except Interrupted:
-                continue
-        folder.mkdir()
-        distilled.save(folder)
-        return folder_bytes(folder)
-
-    whole = result(FakeContext(tmp_path / "a"), tmp_path / "whole")
+    whole = result_bytes(tmp_path / "whole", config, FakeContext(tmp_path / "a"))
     for stop_after in (1, 2, 4):
         context = FakeContext(tmp_path / f"b{stop_after}", stop_after=stop_after)
-        assert result(context, tmp_path / f"parts{stop_after}") == whole
+        assert result_bytes(tmp_path / f"parts{stop_after}", config, context) == whole
         assert context.counted == list(range(6)), "nothing is computed twice"
 
 

@@ -17,8 +17,8 @@ from support import (
     dispatches,
     distil,
     distill_config,
-    folder_bytes,
     network_of,
+    result_bytes,
     tiny_network,
     tiny_origin,
     vectors,
@@ -512,34 +512,21 @@ def test_the_order_in_which_operations_are_written_makes_no_difference() -> None
 # --- interruptions ----------------------------------------------------------------------------------------------------
 
 
-def result_bytes(context: FakeContext, folder: Path, **config: Any) -> dict[str, bytes]:
-    """The bytes of a distillation that is started again whenever it is interrupted."""
-    while True:
-        try:
-            distilled = distil(distill_config("idc", **config), context)
-            break
-        except Interrupted:
-            continue
-    folder.mkdir()
-    distilled.save(folder)
-    return folder_bytes(folder)
-
-
 @pytest.mark.parametrize("norm", ["instance", "batch"])
 @pytest.mark.parametrize("layout", ["mix", "whole"])
 def test_interruptions_at_any_step_leave_no_trace(tmp_path: Path, norm: str, layout: str) -> None:
     config = {"iterations": 7, "inner_loop": 3, "network": tiny_network(norm=norm), "layout": layout, "lr_base": 1.0}
     config |= {"batch_syn_max": 5, "cutmix": 0.5}
-    whole = result_bytes(FakeContext(tmp_path / "a"), tmp_path / "whole", **config)
+    whole = result_bytes(tmp_path / "whole", distill_config("idc", **config), FakeContext(tmp_path / "a"))
     for stop_after in (1, 2, 3, 5):
         context = FakeContext(tmp_path / f"b{stop_after}", stop_after=stop_after)
-        assert result_bytes(context, tmp_path / f"parts{stop_after}", **config) == whole
+        assert result_bytes(tmp_path / f"parts{stop_after}", distill_config("idc", **config), context) == whole
         assert context.counted == list(range(7)), "nothing is computed twice"
 
 
 def test_a_stop_between_two_steps_of_the_network_costs_that_step_alone(tmp_path: Path) -> None:
     config = {"iterations": 4, "inner_loop": 4, "lr_base": 1.0}
-    whole = result_bytes(FakeContext(tmp_path / "a"), tmp_path / "whole", **config)
+    whole = result_bytes(tmp_path / "whole", distill_config("idc", **config), FakeContext(tmp_path / "a"))
 
     class Polled(FakeContext):
         polls = 0
@@ -550,16 +537,16 @@ def test_a_stop_between_two_steps_of_the_network_costs_that_step_alone(tmp_path:
                 raise Interrupted
 
     context = Polled(tmp_path / "b", stop_after=1)
-    assert result_bytes(context, tmp_path / "parts", **config) == whole
+    assert result_bytes(tmp_path / "parts", distill_config("idc", **config), context) == whole
     assert context.counted == [0, 1, 2, 3]
     assert context.polls > 4, "the control: it was in fact interrupted there"
 
 
 def test_a_longer_budget_continues_a_shorter_one(tmp_path: Path) -> None:
-    whole = result_bytes(FakeContext(tmp_path / "a"), tmp_path / "whole", iterations=5)
+    whole = result_bytes(tmp_path / "whole", distill_config("idc", iterations=5), FakeContext(tmp_path / "a"))
     context = FakeContext(tmp_path / "b", stop_after=2)
-    result_bytes(context, tmp_path / "short", iterations=3)
-    assert result_bytes(context, tmp_path / "long", iterations=5) == whole
+    result_bytes(tmp_path / "short", distill_config("idc", iterations=3), context)
+    assert result_bytes(tmp_path / "long", distill_config("idc", iterations=5), context) == whole
     assert context.counted == [0, 1, 2, 2, 3, 4], "it starts from what the shorter one saved after step 2"
 
 

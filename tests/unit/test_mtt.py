@@ -14,9 +14,10 @@ from support import (
     conformance_folder,
     distil,
     distill_config,
-    folder_bytes,
+    losses,
     network_of,
     recipe,
+    result_bytes,
     tiny_experts,
     tiny_network,
     tiny_origin,
@@ -31,7 +32,7 @@ from torch.nn import functional as F
 from workspace import Workspace
 
 from trainables import optimise
-from trainables.context import Interrupted, StageFailure
+from trainables.context import StageFailure
 from trainables.data import augment
 from trainables.distill import mtt, unroll
 from trainables.distill.context import DistillContext
@@ -42,24 +43,6 @@ from trainables.models.build import build
 from trainables.models.network import Network
 from trainables.payloads import DistilledSet, Expert, StoredExpert, TrainedModel
 from trainables.train import rate_learned_for, train
-
-
-def result_bytes(folder: Path, config, context: FakeContext) -> dict[str, bytes]:
-    """The bytes of a distillation that is started again whenever it is interrupted."""
-    while True:
-        try:
-            distilled = distil(config, context)
-            break
-        except Interrupted:
-            continue
-    folder.mkdir()
-    distilled.save(folder)
-    return folder_bytes(folder)
-
-
-def losses(context: FakeContext) -> list[float]:
-    return [values["loss"] for values in context.measured if "loss" in values]
-
 
 # --- the meta-gradient ------------------------------------------------------------------------------------------------
 
