@@ -242,6 +242,8 @@ def _name_columns(rows: Iterable[Row], axes: Sequence[str]) -> None:
         varying = {**_told_apart(members)}
         if "distill_iters" not in axes and len({row["distill_iters"] for row in members}) > 1:
             varying["iterations"] = None
+        if len({"ensemble" in row["param"] for row in members}) > 1:
+            varying["ensemble"] = None
         apart[method] |= varying
     for row in rows:
         named = [f"{name} {_setting(row, name)}" for name in apart[row["method"]]]
@@ -249,7 +251,13 @@ def _name_columns(rows: Iterable[Row], axes: Sequence[str]) -> None:
 
 
 def _setting(row: Row, name: str) -> Any:
-    return row["distill_iters"] if name == "iterations" else row["param"].get("settings", {}).get(name)
+    match name:
+        case "iterations":
+            return row["distill_iters"]
+        case "ensemble":
+            return "yes" if "ensemble" in row["param"] else "no"
+        case _:
+            return row["param"].get("settings", {}).get(name)
 
 
 def _told_apart(rows: Sequence[Row]) -> dict[str, None]:

@@ -292,6 +292,17 @@ def test_budgets_of_several_methods_are_columns(tmp_path: Path) -> None:
     assert block["methods"] == ["dsa", "dm (iterations 100)", "dm (iterations 200)"]
 
 
+def test_trainings_together_and_apart_are_two_columns(tmp_path: Path) -> None:
+    text = """
+    ddray: 1
+    defaults: {protocol: quick, axes: {method: [random], dataset: [digits], ipc: [1], seed: [0, 1]}}
+    grids: {apart: {}, together: {train: {ensemble: true}}}
+    """
+    (block,) = machine_report(filled(tmp_path, text))["blocks"]
+    assert block["methods"] == ["random (ensemble no)", "random (ensemble yes)"]
+    assert [cell["planned"] for cell in block["rows"][0]["cells"].values()] == [2, 2]
+
+
 def test_a_cell_never_mixes_networks(monkeypatch: pytest.MonkeyPatch, made: Any) -> None:
     """What no setting explains is refused: the control that a mixture is seen at all."""
     from ddray.tables import summary
