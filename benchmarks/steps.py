@@ -46,7 +46,7 @@ from trainables.distill import groups
 from trainables.distill.context import DistillContext
 from trainables.experts import train_expert
 from trainables.methods import METHODS
-from trainables.presets import choose
+from trainables.presets import completed
 from trainables.train import train
 
 CLASSES, PER_CLASS = 10, 256
@@ -145,8 +145,7 @@ class Distillation:
 
     def __init__(self, step: Step, folder: Path, *, width: int = 128, per_class: int = PER_CLASS) -> None:
         method = METHODS[step.method]
-        published = {entry.setting: entry.value for entry in choose(step.method, "cifar10", step.ipc)}
-        self.settings = method.settings.model_validate({**published, **step.settings})
+        self.settings = completed(step.method, "cifar10", step.ipc, step.settings)
         self.config = DistillConfig(
             method=step.method, method_version=method.version, dataset=dataset(),
             origin=OriginConfig(classes=tuple(range(CLASSES))), ipc=step.ipc, init="real", augmentation="dsa",

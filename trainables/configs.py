@@ -239,6 +239,14 @@ class ExpertConfig(Config):
     zca: bool = False
     """Whether images are whitened instead of normalised."""
 
+    def steps_between(self, per_epoch: int) -> int:
+        """Optimiser steps between snapshots, of an origin whose epoch is ``per_epoch`` steps.
+
+        With 400 images and batches of 256 an epoch is two steps, and the distance between two snapshots nothing to
+        speak of (methods.md section 12, MTT in privacy): hence at least 50.
+        """
+        return self.snapshot_steps or max(per_epoch, 50)
+
 
 class DistillConfig(Config):
     """Make a distilled set from an origin."""

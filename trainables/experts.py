@@ -26,9 +26,6 @@ from trainables.train import CHECK_EVERY, batches_per_epoch, predict, restore_pr
 ACCURACY_IMAGES = 2000
 """Images on which train accuracy is taken at each snapshot, the first ones of each class in canonical order, without
 augmentation: about a hundredth of an epoch's work on CIFAR-10, and all of a small origin."""
-LEAST_STEPS = 50
-"""Between snapshots of an origin whose epoch is shorter: with 400 images and batches of 256 an epoch is two steps, and
-the distance between two snapshots nothing to speak of (methods.md section 12, MTT in privacy)."""
 
 
 def train_expert(config: ExpertConfig, origin: Origin, context: Context) -> Expert:
@@ -59,7 +56,7 @@ def train_expert(config: ExpertConfig, origin: Origin, context: Context) -> Expe
         network.parameters(), lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay
     )
     per_epoch = batches_per_epoch(len(images), config.batch, batch_statistics=uses_batch_statistics(network))
-    every = config.snapshot_steps or max(per_epoch, LEAST_STEPS)
+    every = config.steps_between(per_epoch)
     looked_at = torch.cat([members[: max(1, ACCURACY_IMAGES // len(origin.by_class))] for members in origin.by_class])
     looked_at = looked_at.to(device)
     snapshots = torch.empty(config.snapshots + 1, num_parameters(network))

@@ -339,8 +339,7 @@ class Pipeline:
             return resources.COPYING
         images, steps, batch = num_classes * per_class, 0, 1
         if isinstance(config, ExpertConfig):
-            per_snapshot = config.snapshot_steps or max(50, -(-images // config.batch))
-            steps, batch = config.snapshots * per_snapshot, config.batch
+            steps, batch = config.snapshots * config.steps_between(-(-images // config.batch)), config.batch
         elif recipe is not None:
             # What a set decodes to is in the settings of its distillation; an estimate may read them as given.
             factor = int(point.settings.get("factor", 2 if point.method == "idc" else 1))

@@ -141,9 +141,8 @@ def cost_rows(stage: Stage, facts: Facts) -> list[dict[str, Any]]:
 
 
 def _distill_values(chain: Chain, distill: Stage) -> dict[str, Any]:
-    point, config = chain.point, distill.config
-    if not isinstance(config, DistillConfig):  # not in this version: what is known is what the sweep says
-        return {"distill_seed": point.distill_seed, "distill_aug": point.distill_aug}
+    config = distill.config
+    assert isinstance(config, DistillConfig), distill.label
     settings, budget = dict(config.settings), _budget(config.method)
     iterations = settings.pop(budget, None) if budget else None
     published = _published(chain).get(budget) if budget else None
@@ -181,8 +180,7 @@ def _param(chain: Chain, distill: Stage | None) -> str | None:
 
 
 def _changed_settings(chain: Chain, config: DistillConfig) -> dict[str, Any]:
-    model = METHODS[config.method].settings
-    usual = (model().key_material() if model is not None else {}) | _published(chain)
+    usual = METHODS[config.method].settings().key_material() | _published(chain)
     budget = _budget(config.method)
     return {
         name: config.settings.get(name, value)
@@ -192,8 +190,7 @@ def _changed_settings(chain: Chain, config: DistillConfig) -> dict[str, Any]:
 
 
 def _budget(method: str) -> str | None:
-    model = METHODS[method].settings
-    return model.budget if model is not None else None
+    return METHODS[method].settings.budget
 
 
 def _published(chain: Chain) -> dict[str, Any]:

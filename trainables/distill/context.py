@@ -73,9 +73,9 @@ class DistillContext:
             self.config.network, self.config.method, "network", self.config.distill_seed, *numbers, device=self.device
         )
 
-    def real_batches(self, origin: Origin, batch: int, *numbers: int) -> list[Tensor]:
+    def real_batches(self, origin: Origin, batch: int, *numbers: int, purpose: str = "real") -> list[Tensor]:
         """For each class, the positions in the origin of up to ``batch`` of its images, drawn without replacement."""
-        generator = self.generator("real", *numbers)
+        generator = self.generator(purpose, *numbers)
         return [
             members[torch.randperm(len(members), generator=generator)[:batch].to(members.device)]
             for members in origin.by_class

@@ -145,9 +145,7 @@ def _set_statistics(network: Network, origin: Origin, context: DistillContext, i
     """Batch norm's running statistics from a few real images of every class, and evaluation mode for the matching."""
     if not uses_batch_statistics(network):
         return
-    generator = context.generator("statistics", iteration, turn)
-    chosen = [members[torch.randperm(len(members), generator=generator)[:STATISTICS_IMAGES].to(members.device)]
-              for members in origin.by_class]  # fmt: skip
+    chosen = context.real_batches(origin, STATISTICS_IMAGES, iteration, turn, purpose="statistics")
     norms = [module for module in network.modules() if isinstance(module, torch.nn.BatchNorm2d)]
     before = [module.momentum for module in norms]
     for module in norms:
