@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,49 +21,25 @@ from trainables.configs import (
     RecipeConfig,
     TrainConfig,
 )
-from trainables.context import Interrupted, Save
+from trainables.context import Interrupted
 from trainables.data.origins import Origin, TestSet
 from trainables.distill.context import DistillContext
 from trainables.methods import METHODS
 from trainables.payloads import DistilledSet
+from trainables.testing import FolderContext
 
 torch.set_num_threads(1)  # a job's default; more only makes tiny tensors wait for busy cores
 
 
-class FakeContext:
+class FakeContext(FolderContext):
     """A context in a folder. ``stop_after`` interrupts every run after that many iterations, each time saving."""
 
     def __init__(self, folder: Path, stop_after: int | None = None, keep: bool = True) -> None:
-        self.device = "cpu"
-        self.data = self.cache = folder
-        self.folder = folder / "checkpoints"
-        self.stop_after = stop_after
+        super().__init__(folder, stops=sys.maxsize if stop_after else 0, every=stop_after or 1)
         self.keep = keep
-        self.measured: list[dict[str, float]] = []
-        self.counted: list[int] = []
 
     def restore(self) -> tuple[int, Path] | None:
-        if not self.keep or not self.folder.exists():
-            return None
-        done = max(int(saved.name) for saved in self.folder.iterdir())
-        return done, self.folder / str(done)
-
-    def iterations(self, total: int, *, start: int = 0, save: Save | None = None, unit: str = "it") -> Iterator[int]:
-        for iteration in range(start, total):
-            yield iteration
-            self.counted.append(iteration)
-            if self.stop_after and iteration + 1 - start >= self.stop_after and iteration + 1 < total:
-                if save is not None:
-                    folder = self.folder / str(iteration + 1)
-                    folder.mkdir(parents=True)
-                    save(folder)
-                raise Interrupted
-
-    def poll(self) -> None:
-        pass
-
-    def measure(self, **values: float) -> None:
-        self.measured.append(values)
+        return super().restore() if self.keep else None
 
 
 def conformance_folder() -> Path:

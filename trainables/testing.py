@@ -42,20 +42,26 @@ class FolderContext:
 
     Args:
         folder: For checkpoints; kept between runs that are to continue each other.
-        stops: How many times to interrupt, each time after one more iteration.
+        stops: How many times to interrupt.
+        every: After how many iterations of a run.
         idle: Run no iteration at all: what comes out is the start.
         keep_last: Save after the last iteration too, for a longer budget to continue from.
     """
 
-    def __init__(self, folder: Path, *, stops: int = 0, idle: bool = False, keep_last: bool = False) -> None:
+    def __init__(
+        self, folder: Path, *, stops: int = 0, every: int = 1, idle: bool = False, keep_last: bool = False
+    ) -> None:
         self.device = "cpu"
         self.data = self.cache = folder
         self.folder = folder / "checkpoints"
         self.stops = stops
+        self.every = every
         self.idle = idle
         self.keep_last = keep_last
         self.totals: list[int] = []
         """What ``iterations`` was asked to count to."""
+        self.counted: list[int] = []
+        """Iterations whose body was left, in order."""
         self.measured: list[dict[str, float]] = []
 
     def restore(self) -> tuple[int, Path] | None:
@@ -68,8 +74,9 @@ class FolderContext:
         self.totals.append(total)
         for iteration in range(start, start if self.idle else total):
             yield iteration
+            self.counted.append(iteration)
             done = iteration + 1
-            stop = self.stops > 0 and done < total
+            stop = self.stops > 0 and done - start >= self.every and done < total
             if save is not None and (stop or (self.keep_last and done == total)):
                 folder = self.folder / str(done)
                 folder.mkdir(parents=True, exist_ok=True)
