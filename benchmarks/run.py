@@ -54,7 +54,7 @@ def machine() -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", choices=("start_up", "planning", "overhead", "second_run", "tables"))
+    parser.add_argument("--only", choices=("start_up", "planning", "overhead", "second_run", "tables", "evaluations"))
     parser.add_argument("--cpus", type=int, default=2)
     only = parser.parse_args().only
     set_environment()
@@ -71,6 +71,8 @@ def main() -> None:
         _print({"name": "second_run", **second_run.measure(1000)})
     if only in (None, "tables"):
         subprocess.run([sys.executable, "-m", "benchmarks.tables"], check=True, cwd=HERE)
+    if only in (None, "evaluations"):
+        subprocess.run([sys.executable, "-m", "benchmarks.evaluations", "--json"], check=True, cwd=HERE)
 
 
 def _print(row: dict[str, Any]) -> None:

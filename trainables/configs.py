@@ -13,13 +13,15 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-Kind = Literal["experts", "distill", "ensemble", "train", "accuracy", "robustness", "privacy", "embedding"]
+Kind = Literal[
+    "experts", "distill", "ensemble", "train", "accuracy", "attack", "robustness", "privacy", "embedding", "tsne"
+]
 KINDS: tuple[Kind, ...] = (
-    "experts", "distill", "ensemble", "train", "accuracy", "robustness", "privacy", "embedding",
+    "experts", "distill", "ensemble", "train", "accuracy", "attack", "robustness", "privacy", "embedding", "tsne",
 )  # fmt: skip
 Init = Literal["noise", "real"]
 Architecture = Literal["convnet3", "resnet18", "vgg16"]
@@ -27,7 +29,8 @@ Norm = Literal["instance", "batch", "layer", "group", "none"]
 Augmentation = Literal["dsa", "none"]
 
 VERSIONS: dict[Kind, int] = {
-    "experts": 1, "distill": 1, "ensemble": 1, "train": 1, "accuracy": 1, "robustness": 1, "privacy": 1, "embedding": 1,
+    "experts": 1, "distill": 1, "ensemble": 1, "train": 1, "accuracy": 1, "attack": 1, "robustness": 1, "privacy": 1,
+    "embedding": 1, "tsne": 1,
 }  # fmt: skip
 """Raised by hand when the results of a kind change; CHANGELOG.md then says so under *Invalidates*."""
 
@@ -80,6 +83,8 @@ def canonical_json(value: Any) -> str:
 def _json_of(value: Any) -> str:
     if type(value) is int:  # most fields; the encoder would cost ten times as much
         return str(value)
+    if value is None or value is True or value is False:
+        return "null" if value is None else "true" if value else "false"
     return value.key_json if isinstance(value, Config) else _ENCODER.encode(value)
 
 
@@ -112,26 +117,43 @@ class DatasetConfig(Config):
 class OriginConfig(Config):
     """What is distilled: a training set or a part of it.
 
-    ``full``: every training image of the classes. ``draw``: ``per_class`` random images of each class.
-    ``pool``: row ``row`` of a membership matrix over a pool of 2 * ``per_class`` images per class; row 2k + 1 is the
-    complement of row 2k.
+    ``full``: every training image of the classes. ``draw``: ``per_class`` random images of each class; with ``block``,
+    others, disjoint from them and from those of other blocks. ``pool``: row ``row`` of a membership matrix over a pool
+    of 2 * ``per_class`` images per class; row 2k + 1 is the complement of row 2k. ``coin``: each image of that pool
+    with probability one half, by an independent coin; ``row`` says which toss. ``listed``: the images of ``indices``.
     """
 
-    kind: Literal["full", "draw", "pool"] = "full"
+    neutral: ClassVar[dict[str, Any]] = {"block": None, "canaries": 0, "indices": None}
+
+    kind: Literal["full", "draw", "pool", "coin", "listed"] = "full"
     per_class: int | None = Field(default=None, ge=1)
     draw: int | None = Field(default=None, ge=0)
     row: int | None = Field(default=None, ge=0)
+    block: int | None = Field(default=None, ge=1)
+    """Of a draw: which further block of ``per_class`` images of each class, in the order of the same draw."""
+    canaries: int = Field(default=0, ge=0)
+    """Of a pool: how many of its images carry a wrong label, wherever they are members (Aerni et al. 2024)."""
+    indices: tuple[int, ...] | None = Field(default=None, min_length=1)
+    """Of a list: canonical train indices, ascending (what somebody else's set or model was made of)."""
     classes: tuple[int, ...]
     """The data set's own label numbers, ascending. Inside a stage, labels are positions in this list."""
 
     @model_validator(mode="after")
     def _fields_fit_the_kind(self) -> OriginConfig:
-        wanted = {"full": (), "draw": ("per_class", "draw"), "pool": ("per_class", "draw", "row")}[self.kind]
-        for name in ("per_class", "draw", "row"):
+        pool = ("per_class", "draw", "row")
+        wanted = {"full": (), "draw": ("per_class", "draw"), "pool": pool, "coin": pool, "listed": ()}[self.kind]
+        for name in pool:
             if (getattr(self, name) is not None) != (name in wanted):
                 raise ValueError(f"origin kind {self.kind!r} takes {wanted or 'no further fields'}, got {name}")
-        if list(self.classes) != sorted(set(self.classes)):
-            raise ValueError(f"classes must ascend without repeats, got {self.classes}")
+        if self.block is not None and self.kind != "draw":
+            raise ValueError(f"only a draw has blocks, got kind {self.kind!r}")
+        if self.canaries and self.kind not in ("pool", "coin"):
+            raise ValueError(f"only a pool has canaries, got kind {self.kind!r}")
+        if (self.indices is not None) != (self.kind == "listed"):
+            raise ValueError(f"a list of images has indices and nothing else has, got kind {self.kind!r}")
+        for name, numbers in (("classes", self.classes), ("indices", self.indices or ())):
+            if list(numbers) != sorted(set(numbers)):
+                raise ValueError(f"{name} must ascend without repeats, got {numbers[:20]}")
         return self
 
 
@@ -189,6 +211,10 @@ class MethodSettings(Config):
     budget: ClassVar[str | None] = None
     """The setting that decides where the path of the optimisation ends and nothing else, where there is one: a longer
     budget then continues a shorter one."""
+
+    course: ClassVar[bool] = False
+    """Whether the set's facts tell how its making went, as ``loss_last`` (1: nothing was learned) and ``rate_clamped``
+    (how often a learned rate was kept above 0); tables then show both, and reports sound an alarm."""
 
     @property
     def length(self) -> int | None:
@@ -273,10 +299,23 @@ class DistillConfig(Config):
         return material
 
 
+class SignalsConfig(Config):
+    """Which images a trained model is asked about besides the test split: those that memberships are told from.
+
+    Of a ``draw``: its own images (split ``origin``), and of a block also the next block's (``other``). Of a ``pool`` or
+    ``coin``: the whole pool (``pool``), and disjoint from it ``population`` and ``reserve``.
+    """
+
+    population: int = Field(default=0, ge=0)
+    """Images of each class that attacks calibrate with; they are never members."""
+    reserve: int = Field(default=0, ge=0)
+    """Images of each class that are never members of any row, for false positive rates below the pool's resolution."""
+
+
 class TrainConfig(Config):
     """Train one network on a distilled set (input ``set``) or, for ``full``, on an origin."""
 
-    neutral: ClassVar[dict[str, Any]] = {"ensemble": None}
+    neutral: ClassVar[dict[str, Any]] = {"ensemble": None, "signals": None}
 
     dataset: DatasetConfig
     origin: OriginConfig
@@ -290,6 +329,8 @@ class TrainConfig(Config):
     """Epochs, evenly spaced and ending with the last, at which accuracy is recorded. Nothing reads it to choose."""
     curve_images: int = Field(default=1000, ge=1)
     """Test images of that record: the first ones of each class in canonical order, equally many per class."""
+    signals: SignalsConfig | None = None
+    """None: the model is asked about the test split alone."""
     ensemble: tuple[int, ...] | None = None
     """Seeds of the networks that it was trained together with, its own among them, ascending: the stage then takes it
     from the input ``ensemble``. None: it is trained on its own."""
@@ -299,6 +340,26 @@ class TrainConfig(Config):
         if self.ensemble is not None and self.seed not in self.ensemble:
             raise ValueError(f"seed {self.seed} is not one of the ensemble's {self.ensemble}")
         return self
+
+
+class ExternalConfig(Config):
+    """A network that was trained elsewhere. Nothing computes it: ``ddray evaluate`` puts it into the store."""
+
+    recipe: ClassVar[None] = None
+    """Not known."""
+    ensemble: ClassVar[None] = None
+
+    dataset: DatasetConfig
+    origin: OriginConfig
+    """Its members where they are known, else all images; always gives the classes that are tested."""
+    network: NetworkConfig
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    """Per channel, of images in [0, 1]: what it expects its input to be normalised with."""
+    asked: bool
+    """Whether it is asked about the images of the origin too."""
+    file: str
+    """SHA-256 of the file it comes from."""
 
 
 class EnsembleConfig(Config):
@@ -328,26 +389,152 @@ class AccuracyConfig(Config):
     num_classes: int = Field(ge=2)
 
 
-class RobustnessConfig(Config):
-    """Adversarial robustness of the input ``model``."""
+Attack = Literal[
+    "deepfool_l2", "deepfool_linf", "fgsm", "pgd_linf", "pgd_l2", "cw_l2", "fmn_linf", "autoattack", "apgd_ce"
+]
+"""What each is: ``trainables/attacks.py``."""
 
-    attacks: tuple[str, ...] = ("deepfool_l2", "deepfool_linf")
+
+class RobustnessSettings(Config):
+    """What a sweep says of adversarial robustness."""
+
+    attacks: tuple[Attack, ...] = ("deepfool_l2", "deepfool_linf")
+    """Each runs once per model."""
     images: int = Field(default=1000, ge=1)
-    dataset: DatasetConfig | None = None
+    """Test images, the same for every model: the first ones of each class in canonical order."""
+    epsilons_l2: tuple[Annotated[float, Field(gt=0)], ...] | None = None
+    """Budgets in L2, of images in [0, 1]; left out: those of ``trainables/attacks.py``."""
+    epsilons_linf: tuple[Annotated[float, Field(gt=0, le=1)], ...] | None = None
+    """Budgets in Linf, of images in [0, 1]; left out: those of ``trainables/attacks.py``."""
+
+
+class AttackConfig(Config):
+    """Attack the input ``model`` on test images."""
+
+    attack: Attack
+    dataset: DatasetConfig
+    classes: tuple[int, ...]
+    """The data set's own label numbers, ascending: the images that are attacked, and the model's outputs."""
+    images: int = Field(ge=1)
+    epsilons: tuple[float, ...]
+    """Ascending, above 0, in units of images in [0, 1] and of the attack's norm. 0 is always evaluated too."""
+    settings: dict[str, Any]
+    """The attack's own (``steps``, ``overshoot``, ...), complete: the defaults of ``trainables/attacks.py``."""
+
+
+class RobustnessConfig(Config):
+    """Robustness from the inputs ``attack.NAME``, one per attack, all of the same model and images."""
+
+    num_classes: int = Field(ge=2)
+    attacks: tuple[Attack, ...]
+
+
+Tier = Literal["smoke", "standard", "full"]
+TIERS: dict[Tier, int] = {"smoke": 6, "standard": 16, "full": 66}
+"""Rows of the membership matrix; each target then has that many less two as shadows."""
+Audit = Literal["seed", "pool", "one_run"]
+MembershipAttack = Literal[
+    "loss", "conf", "max_conf", "entropy", "mentropy", "correct", "loss_classwise", "entropy_classwise",
+    "mentropy_classwise", "shokri", "lira_online", "lira_offline", "rmia", "calib", "data_release", "blind",
+]  # fmt: skip
+MEMBERSHIP_ATTACKS: tuple[MembershipAttack, ...] = get_args(MembershipAttack)
+PRIMARY_ATTACK: MembershipAttack = "shokri"
+"""Registered beforehand: the one that stands for privacy in tables and verdicts. Secondary: ``loss``."""
+
+
+class PrivacySettings(Config):
+    """What a sweep says of membership inference."""
+
+    audit: tuple[Audit, ...] = ("seed", "pool")
+    """``seed``: the paper's setting, the origin's images against test images. ``pool``: rows of a membership matrix,
+    each distilled anew, every row a target for the others. ``one_run``: a lower bound on epsilon from one distillation
+    of images chosen by coins."""
+    rows: Tier | Annotated[int, Field(ge=4, multiple_of=2)] = "standard"
+    """Rows of the matrix of ``pool``, in complementary pairs: a number, or smoke (6), standard (16), full (66)."""
+    targets: int = Field(default=3, ge=1)
+    """Rows that are attacked, at most half of them: the first of each pair."""
+    shadows: int = Field(default=4, ge=0)
+    """Distillations of disjoint further draws, from which the attacks of ``seed`` learn; 0: attacks without any."""
+    attacks: tuple[MembershipAttack, ...] = MEMBERSHIP_ATTACKS
+    """Which membership scores; those that need more shadows than there are give rows that say so."""
+    canaries: int = Field(default=0, ge=0)
+    """Images of the pool with a wrong label, reported on their own."""
+    population: int = Field(default=200, ge=1)
+    """Images per class for calibration, disjoint from everything else."""
+    reserve: int = Field(default=1000, ge=0)
+    """Images per class that are never members, for low false positive rates; fewer where the data have fewer."""
+    start: bool = True
+    """Whether the same attacks also run on models trained on the undistilled start (``iteration 0``)."""
+    resamples: int = Field(default=1000, ge=100)
+    """Of the bootstrap."""
+
+    @property
+    def num_rows(self) -> int:
+        """``rows`` as a number."""
+        return TIERS[self.rows] if isinstance(self.rows, str) else self.rows
 
 
 class PrivacyConfig(Config):
-    """Membership inference against a point."""
+    """Membership inference against one point.
 
-    audit: tuple[Literal["seed", "pool"], ...] = ("seed", "pool")
-    rows: int = Field(default=16, ge=4, multiple_of=2)
-    targets: int = Field(default=3, ge=1)
+    Inputs, by role; ``.set`` only for methods that distil, ``.start`` (a model trained on the undistilled start) only
+    with ``start`` and for methods that have an iteration 0:
+
+    * ``seed``: ``seed.model``, ``seed.set``, ``seed.start``, and ``shadow.B.model`` for blocks B = 1 … ``shadows``;
+    * ``pool``: ``row.R.model``, ``row.R.set``, ``row.R.start`` for R = 0 … ``rows`` - 1;
+    * ``one_run``: ``coin.model``, ``coin.set``.
+    """
+
+    dataset: DatasetConfig
+    origin: OriginConfig
+    """The point's own draw."""
+    method: str
+    ipc: int | None
+    init: Init | None
+    audit: tuple[Audit, ...]
+    """Those that the data have enough images for."""
+    unfit: dict[str, str] = Field(default_factory=dict)
+    """Audit -> why it is not applicable to this point."""
+    rows: int = Field(ge=0)
+    targets: int = Field(ge=1)
+    shadows: int = Field(ge=0)
+    attacks: tuple[MembershipAttack, ...]
+    canaries: int = Field(ge=0)
+    signals: SignalsConfig
+    start: bool
+    resamples: int = Field(ge=100)
+
+
+class EmbeddingSettings(Config):
+    """What a sweep says of embeddings."""
+
+    perplexity: float = Field(default=50.0, gt=0)
+    """Of t-SNE."""
+    real_per_class: int = Field(default=500, ge=10)
+    """Real training images per class that are embedded beside the sets."""
+    neighbours: int = Field(default=10, ge=1)
+    """Real neighbours of a distilled image that say whether it is an outlier."""
 
 
 class EmbeddingConfig(Config):
-    """Joint t-SNE of real and distilled images."""
+    """Features of the input ``set`` and of real images, in the last feature map of the input ``encoder``."""
 
-    perplexity: float = Field(default=50.0, gt=0)
+    dataset: DatasetConfig
+    classes: tuple[int, ...]
+    real_per_class: int = Field(ge=10)
+    neighbours: int = Field(ge=1)
+
+
+class TsneConfig(Config):
+    """One t-SNE of real images and of the sets behind the inputs ``embedding.I`` together, in the features of the input
+    ``encoder``."""
+
+    dataset: DatasetConfig
+    classes: tuple[int, ...]
+    real_per_class: int = Field(ge=10)
+    sources: tuple[str, ...]
+    """What the sets are called, in the order of the inputs."""
+    perplexity: float = Field(gt=0)
 
 
 StageConfig = (
@@ -356,7 +543,9 @@ StageConfig = (
     | EnsembleConfig
     | TrainConfig
     | AccuracyConfig
+    | AttackConfig
     | RobustnessConfig
     | PrivacyConfig
     | EmbeddingConfig
+    | TsneConfig
 )

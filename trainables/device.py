@@ -7,7 +7,8 @@ import gc
 import platform
 import resource
 import sys
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Literal
 
 import torch
@@ -77,6 +78,19 @@ def network_arithmetic(device: str) -> AbstractContextManager[Any]:
     if _precision != "bf16":
         return nullcontext()
     return torch.autocast(device, dtype=torch.bfloat16)
+
+
+@contextmanager
+def single_precision() -> Iterator[None]:
+    """Networks compute in float32 inside, whatever the job's precision: attacks search for the smallest differences."""
+    global _precision
+    before = _precision, torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    _precision = "float32"
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        _precision, torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
 
 
 def numerics_class(device: str) -> dict[str, str | int]:

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from trainables.configs import EnsembleConfig, TrainConfig
 from trainables.context import Context
 from trainables.data import augment
-from trainables.data.origins import TestSet
+from trainables.data.origins import AskedImages, TestSet
 from trainables.data.whiten import Whitening
 from trainables.models.build import build
 from trainables.models.network import Network, uses_batch_statistics
@@ -53,6 +53,7 @@ def train_ensemble(
     *,
     learned_lr: float | None = None,
     whitening: Whitening | None = None,
+    asked: AskedImages | None = None,
 ) -> TrainedEnsemble:
     """Train one fresh network per seed and record what each says about the test split.
 
@@ -66,6 +67,7 @@ def train_ensemble(
         context: Device, progress and checkpoints.
         learned_lr: Replaces the recipe's rate.
         whitening: What the images of the set and of the test split were whitened with, to be kept with the models.
+        asked: Further images that each model is asked about; see ``train``.
 
     Raises:
         StageFailure: The loss of a member is not finite; the message names its seed. The others are lost with it.
@@ -126,7 +128,7 @@ def train_ensemble(
             "optimiser_steps": total, "trained_lr": recipe.lr, "epochs": total / per_epoch,
             "curve": curve[index :: len(members)],
         }  # fmt: skip
-        models[member.seed] = trained_model(member, each, images, labels, test, facts, whitening)
+        models[member.seed] = trained_model(member, each, images, labels, test, facts, whitening, asked)
     return TrainedEnsemble(models)
 
 

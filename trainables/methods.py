@@ -97,6 +97,7 @@ class MTTSettings(NetworkSettings):
     """Matching training trajectories (Cazenavette et al., CVPR 2022)."""
 
     budget: ClassVar[str | None] = "iterations"
+    course: ClassVar[bool] = True
 
     iterations: int = Field(default=5000, ge=0)
     """Image updates; 0 gives the start itself. The authors' loop runs one more."""

@@ -131,7 +131,7 @@ class TrainedModel:
     std: tuple[float, ...]
     """Per channel, of images in [0, 1]: what the network expects its input to be normalised with."""
     signals: dict[str, Signals] = field(default_factory=dict)
-    """By split; ``test`` is always there."""
+    """By split; ``test`` is always there, the others of ``SignalsConfig`` where they were asked for."""
     facts: dict[str, Any] = field(default_factory=dict)
     """``optimiser_steps``, ``trained_lr``, ``epochs``, ``train_acc``, ``train_loss``, ``num_parameters``, ``curve``."""
     whitening: Whitening | None = None
@@ -161,20 +161,25 @@ class TrainedModel:
     @classmethod
     def load(cls, folder: Path, prefix: str = "") -> TrainedModel:
         description = load_json(folder / f"{prefix}model.json")
-        tensors = load_tensors(folder / f"{prefix}signals.safetensors")
-        splits = sorted({name.rpartition(".")[0] for name in tensors})
         return cls(
             state=load_tensors(folder / f"{prefix}model.safetensors"),
             network=NetworkConfig.model_validate(description["network"]),
             mean=tuple(description["mean"]),
             std=tuple(description["std"]),
-            signals={
-                split: Signals(tensors[f"{split}.logits"], tensors[f"{split}.labels"], tensors[f"{split}.ids"])
-                for split in splits
-            },
+            signals=cls.load_signals(folder, prefix),
             facts=description["facts"],
             whitening=load_whitening(folder),
         )
+
+    @staticmethod
+    def load_signals(folder: Path, prefix: str = "") -> dict[str, Signals]:
+        """What the model says, by split, without the model."""
+        tensors = load_tensors(folder / f"{prefix}signals.safetensors")
+        splits = sorted({name.rpartition(".")[0] for name in tensors})
+        return {
+            split: Signals(tensors[f"{split}.logits"], tensors[f"{split}.labels"], tensors[f"{split}.ids"])
+            for split in splits
+        }
 
 
 @dataclass(frozen=True)
@@ -184,14 +189,98 @@ class Metrics:
     rows: list[dict[str, Any]]
     """``property``, ``metric``, ``value``, ``unit``, ``n`` and whatever other columns apply. ``class_id`` is a
     position in the origin's list of classes."""
+    details: dict[str, Tensor] = field(default_factory=dict)
+    """What the numbers were made of, example by example: scores, memberships, distances."""
 
     def save(self, folder: Path) -> None:
-        """Write ``metrics.json`` into an existing folder."""
+        """Write ``metrics.json`` and, with details, ``details.safetensors`` into an existing folder."""
         save_json(folder / "metrics.json", self.rows)
+        if self.details:
+            save_tensors(folder / "details.safetensors", self.details)
 
     @classmethod
     def load(cls, folder: Path) -> Metrics:
-        return cls(load_json(folder / "metrics.json"))
+        path = folder / "details.safetensors"
+        return cls(load_json(folder / "metrics.json"), load_tensors(path) if path.exists() else {})
+
+
+@dataclass(frozen=True)
+class AttackResult:
+    """What one attack did to n images of one model, image by image."""
+
+    ids: Tensor
+    """(n,) int64: canonical indices in the test split, ascending."""
+    labels: Tensor
+    """(n,) int64: positions of the true classes."""
+    correct: Tensor
+    """(n,) bool: whether the image is classified correctly as it is."""
+    success: Tensor
+    """(E, n) bool: whether an adversarial image was found at each epsilon; True where ``correct`` is False."""
+    distance: Tensor | None
+    """(n,) float32, of attacks that look for the smallest perturbation: its norm; 0 where ``correct`` is False,
+    infinite where none was found. None for attacks with a budget."""
+    facts: dict[str, Any]
+    """``attack``, ``norm``, ``epsilons``, ``settings``, ``library``, ``library_version``, ``zero_gradient_share``."""
+
+    def save(self, folder: Path) -> None:
+        """Write ``attack.safetensors`` and ``attack.json`` into an existing folder."""
+        tensors = {"ids": self.ids, "labels": self.labels, "correct": self.correct, "success": self.success}
+        if self.distance is not None:
+            tensors["distance"] = self.distance
+        save_tensors(folder / "attack.safetensors", tensors)
+        save_json(folder / "attack.json", self.facts)
+
+    @classmethod
+    def load(cls, folder: Path) -> AttackResult:
+        tensors = load_tensors(folder / "attack.safetensors")
+        distance = tensors.pop("distance", None)
+        return cls(**tensors, distance=distance, facts=load_json(folder / "attack.json"))
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """A distilled set in an encoder's feature space, and the numbers about it."""
+
+    features: Tensor
+    """(N, D) float32 of the decoded images."""
+    labels: Tensor
+    """(N,) int64 positions."""
+    rows: list[dict[str, Any]]
+    """As of ``Metrics``."""
+
+    def save(self, folder: Path) -> None:
+        """Write ``embedding.safetensors`` and ``metrics.json`` into an existing folder."""
+        save_tensors(folder / "embedding.safetensors", {"features": self.features, "labels": self.labels})
+        save_json(folder / "metrics.json", self.rows)
+
+    @classmethod
+    def load(cls, folder: Path) -> Embedding:
+        return cls(**load_tensors(folder / "embedding.safetensors"), rows=load_json(folder / "metrics.json"))
+
+
+@dataclass(frozen=True)
+class TsneMap:
+    """Real images and several sets on one map of two dimensions."""
+
+    points: Tensor
+    """(M, 2) float32."""
+    labels: Tensor
+    """(M,) int64 positions of the classes."""
+    sources: Tensor
+    """(M,) int64: 0 for real images, 1 + I for set I."""
+    facts: dict[str, Any]
+    """``sources`` (names, ``real`` first), ``perplexity``, ``trustworthiness``, ``kl_divergence``, and options."""
+
+    def save(self, folder: Path) -> None:
+        """Write ``tsne.safetensors`` and ``tsne.json`` into an existing folder."""
+        save_tensors(
+            folder / "tsne.safetensors", {"points": self.points, "labels": self.labels, "sources": self.sources}
+        )
+        save_json(folder / "tsne.json", self.facts)
+
+    @classmethod
+    def load(cls, folder: Path) -> TsneMap:
+        return cls(**load_tensors(folder / "tsne.safetensors"), facts=load_json(folder / "tsne.json"))
 
 
 @dataclass(frozen=True)
@@ -217,7 +306,7 @@ def _member(seed: int) -> str:
     return f"seed-{seed}."
 
 
-Payload = DistilledSet | Expert | TrainedModel | TrainedEnsemble | Metrics
+Payload = DistilledSet | Expert | TrainedModel | TrainedEnsemble | Metrics | AttackResult | Embedding | TsneMap
 
 
 def save_whitening(folder: Path, whitening: Whitening | None) -> None:

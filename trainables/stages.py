@@ -8,12 +8,17 @@ from typing import TYPE_CHECKING, NamedTuple, assert_never
 
 from trainables.configs import (
     AccuracyConfig,
+    AttackConfig,
     DistillConfig,
+    EmbeddingConfig,
     EnsembleConfig,
     ExpertConfig,
     Kind,
+    PrivacyConfig,
+    RobustnessConfig,
     StageConfig,
     TrainConfig,
+    TsneConfig,
 )
 from trainables.context import Context
 from trainables.methods import METHODS
@@ -21,14 +26,22 @@ from trainables.methods import METHODS
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from trainables.data.origins import TestSet
+    from trainables.data.origins import AskedImages, TestSet
     from trainables.data.whiten import Whitening
-    from trainables.payloads import DistilledSet, Expert, Metrics, TrainedEnsemble, TrainedModel
+    from trainables.payloads import (
+        AttackResult,
+        DistilledSet,
+        Embedding,
+        Expert,
+        Metrics,
+        Payload,
+        TrainedEnsemble,
+        TrainedModel,
+        TsneMap,
+    )
 
 
-def run(
-    kind: Kind, config: StageConfig, inputs: Mapping[str, Path], context: Context
-) -> Expert | DistilledSet | TrainedModel | TrainedEnsemble | Metrics:
+def run(kind: Kind, config: StageConfig, inputs: Mapping[str, Path], context: Context) -> Payload:
     """Compute one stage.
 
     Args:
@@ -36,7 +49,8 @@ def run(
         config: Its configuration, of the kind's own type.
         inputs: Folders of the payloads it needs, by role: ``expert.I`` for methods that learn from experts, ``set`` for
             ``train`` and ``ensemble`` (unless they train on the origin), ``ensemble`` for a ``train`` that takes one of
-            its members, ``model`` for ``accuracy``.
+            its members, ``model`` for ``accuracy`` and ``attack``, ``attack.NAME`` for ``robustness``, ``encoder`` and
+            ``set`` for ``embedding``, ``encoder`` and ``embedding.I`` for ``tsne``; of ``privacy``, see there.
         context: Where it runs.
 
     Raises:
@@ -60,11 +74,23 @@ def run(
         case "accuracy":
             assert isinstance(config, AccuracyConfig)
             return _accuracy(config, inputs["model"])
-        case "robustness" | "privacy" | "embedding":
-            raise ValueError(
-                f"stage: kind {kind!r} is not available in this version; expected experts, distill, ensemble, "
-                "train or accuracy. Leave it out of the sweep."
-            )
+        case "attack":
+            assert isinstance(config, AttackConfig)
+            return _attack(config, inputs["model"], context)
+        case "robustness":
+            assert isinstance(config, RobustnessConfig)
+            return _robustness(config, inputs)
+        case "privacy":
+            assert isinstance(config, PrivacyConfig)
+            from trainables.evaluate.privacy.audit import evaluate_privacy
+
+            return evaluate_privacy(config, inputs, context)
+        case "embedding":
+            assert isinstance(config, EmbeddingConfig)
+            return _embedding(config, inputs, context)
+        case "tsne":
+            assert isinstance(config, TsneConfig)
+            return _tsne(config, inputs, context)
         case _:
             assert_never(kind)
 
@@ -102,19 +128,23 @@ class _Lesson(NamedTuple):
     test: TestSet
     learned_lr: float | None
     whitening: Whitening | None
+    asked: AskedImages | None
+    """Further images the model is asked about afterwards, normalised; they are whitened then."""
 
 
 def _lesson(config: TrainConfig, inputs: Mapping[str, Path], context: Context) -> _Lesson:
     """The input ``set`` decoded, or the origin; normalised or whitened as the set wants it, test images alike."""
     from trainables.data.decode import decode, decode_labels
-    from trainables.data.origins import load_origin, load_test, normalise
+    from trainables.data.origins import AskedImages, load_origin, load_test, normalise
     from trainables.payloads import DistilledSet
     from trainables.train import rate_learned_for
 
     mean, std = config.dataset.mean, config.dataset.std
+    place = (context.data, context.cache, context.device)
     learned_lr = whitening = None
+    asked = None if config.signals is None else AskedImages(config.dataset, config.origin, config.signals, *place)
     if config.on_origin:
-        origin = load_origin(config.dataset, config.origin, context.data, context.cache, context.device)
+        origin = load_origin(config.dataset, config.origin, *place)
         images, labels = origin.images, origin.labels
     else:
         distilled = DistilledSet.load(inputs["set"])
@@ -124,11 +154,11 @@ def _lesson(config: TrainConfig, inputs: Mapping[str, Path], context: Context) -
         images = normalise(pixels, mean, std).to(context.device)
         labels = decode_labels(distilled.labels, factor).to(context.device)
         learned_lr, whitening = rate_learned_for(config, distilled.facts), distilled.whitening
-    test = load_test(config.dataset, config.origin.classes, context.data, context.cache, context.device)
+    test = load_test(config.dataset, config.origin.classes, *place)
     if whitening is not None:
         images = whitening.whiten(images, mean, std)
         test = test._replace(images=whitening.whiten(test.images, mean, std))
-    return _Lesson(images, labels, test, learned_lr, whitening)
+    return _Lesson(images, labels, test, learned_lr, whitening, asked)
 
 
 def _train(config: TrainConfig, inputs: Mapping[str, Path], context: Context) -> TrainedModel:
@@ -137,15 +167,15 @@ def _train(config: TrainConfig, inputs: Mapping[str, Path], context: Context) ->
 
     if config.ensemble is not None:
         return TrainedEnsemble.load_member(inputs["ensemble"], config.seed)
-    images, labels, test, learned_lr, whitening = _lesson(config, inputs, context)
-    return train(config, images, labels, test, context, learned_lr=learned_lr, whitening=whitening)
+    images, labels, test, rate, whitening, asked = _lesson(config, inputs, context)
+    return train(config, images, labels, test, context, learned_lr=rate, whitening=whitening, asked=asked)
 
 
 def _ensemble(config: EnsembleConfig, inputs: Mapping[str, Path], context: Context) -> TrainedEnsemble:
     from trainables.ensemble import train_ensemble
 
-    images, labels, test, learned_lr, whitening = _lesson(config.base, inputs, context)
-    return train_ensemble(config, images, labels, test, context, learned_lr=learned_lr, whitening=whitening)
+    images, labels, test, rate, whitening, asked = _lesson(config.base, inputs, context)
+    return train_ensemble(config, images, labels, test, context, learned_lr=rate, whitening=whitening, asked=asked)
 
 
 def _accuracy(config: AccuracyConfig, folder: Path) -> Metrics:
@@ -157,3 +187,33 @@ def _accuracy(config: AccuracyConfig, folder: Path) -> Metrics:
     logits, labels = model.signals["test"].logits.numpy(), model.signals["test"].labels.numpy()
     rows = accuracy_rows(logits, labels, config.num_classes)
     return Metrics(rows + training_rows(model) + fairness_rows(logits, labels, config.num_classes))
+
+
+def _attack(config: AttackConfig, folder: Path, context: Context) -> AttackResult:
+    from trainables.evaluate.robustness.attack import run_attack
+    from trainables.payloads import TrainedModel
+
+    return run_attack(config, TrainedModel.load(folder), context)
+
+
+def _robustness(config: RobustnessConfig, inputs: Mapping[str, Path]) -> Metrics:
+    from trainables.evaluate.robustness.summary import robustness_rows
+    from trainables.payloads import AttackResult, Metrics
+
+    results: dict[str, AttackResult] = {name: AttackResult.load(inputs[f"attack.{name}"]) for name in config.attacks}
+    return Metrics(robustness_rows(results, config.num_classes))
+
+
+def _embedding(config: EmbeddingConfig, inputs: Mapping[str, Path], context: Context) -> Embedding:
+    from trainables.evaluate.embedding import embed
+    from trainables.payloads import DistilledSet, TrainedModel
+
+    return embed(config, TrainedModel.load(inputs["encoder"]), DistilledSet.load(inputs["set"]), context)
+
+
+def _tsne(config: TsneConfig, inputs: Mapping[str, Path], context: Context) -> TsneMap:
+    from trainables.evaluate.embedding import joint_tsne
+    from trainables.payloads import Embedding, TrainedModel
+
+    embeddings = [Embedding.load(inputs[f"embedding.{index}"]) for index in range(len(config.sources))]
+    return joint_tsne(config, TrainedModel.load(inputs["encoder"]), embeddings, context)

@@ -19,7 +19,7 @@ from trainables import seeds
 from trainables.configs import RecipeConfig, TrainConfig
 from trainables.context import Context, StageFailure
 from trainables.data import augment
-from trainables.data.origins import TestSet
+from trainables.data.origins import AskedImages, TestSet
 from trainables.data.whiten import Whitening
 from trainables.models.build import build
 from trainables.models.network import Network, num_parameters, uses_batch_statistics
@@ -41,6 +41,7 @@ def train(
     *,
     learned_lr: float | None = None,
     whitening: Whitening | None = None,
+    asked: AskedImages | None = None,
 ) -> TrainedModel:
     """Train a fresh network and record what it says about the test split.
 
@@ -60,6 +61,7 @@ def train(
         context: Device, progress and checkpoints.
         learned_lr: Replaces the recipe's rate; see ``rate_learned_for``.
         whitening: What the images of the set and of the test split were whitened with, to be kept with the model.
+        asked: Further images that the model is asked about, normalised only: they are whitened here.
 
     Raises:
         StageFailure: The loss is not finite.
@@ -114,7 +116,7 @@ def train(
             context.measure(test_acc=correct)
     facts = {"optimiser_steps": total, "trained_lr": recipe.lr, "epochs": total / per_epoch, "curve": curve}
     test = TestSet(test_images, test_labels, test.ids)
-    return trained_model(config, network, images, labels, test, facts, whitening)
+    return trained_model(config, network, images, labels, test, facts, whitening, asked)
 
 
 def trained_model(
@@ -125,6 +127,7 @@ def trained_model(
     test: TestSet,
     facts: Mapping[str, Any],
     whitening: Whitening | None,
+    asked: AskedImages | None = None,
 ) -> TrainedModel:
     """What is handed on of a network at the end of its training: its state, and what it says about images.
 
@@ -136,6 +139,7 @@ def trained_model(
         test: The test split, on the device.
         facts: Of the training itself; what the network says of the training images is added.
         whitening: See ``train``.
+        asked: See ``train``.
     """
     logits = predict(network, images)
     facts = {
@@ -145,10 +149,34 @@ def trained_model(
         "train_images": len(images),
         "num_parameters": num_parameters(network),
     }
-    signals = Signals(predict(network, test.images).cpu(), test.labels.cpu(), test.ids.cpu())
+    signals = {"test": Signals(predict(network, test.images).cpu(), test.labels.cpu(), test.ids.cpu())}
     state = {name: tensor.detach().cpu() for name, tensor in network.state_dict().items()}
     mean, std = config.dataset.mean, config.dataset.std
-    return TrainedModel(state, config.network, mean, std, {"test": signals}, facts, whitening)
+    if asked is not None:
+        signals |= signals_of(network, asked, config, whitening)
+    return TrainedModel(state, config.network, mean, std, signals, facts, whitening)
+
+
+def signals_of(
+    network: Network, asked: AskedImages, config: TrainConfig, whitening: Whitening | None
+) -> dict[str, Signals]:
+    """What a network says about the images of ``asked``, by split, on the CPU.
+
+    Args:
+        network: Trained, on its device.
+        asked: The images, normalised.
+        config: The training: its data set's constants.
+        whitening: What the network wants its images whitened with.
+    """
+    mean, std = config.dataset.mean, config.dataset.std
+    device = next(network.parameters()).device
+    parts: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = {}
+    for split, piece in asked:
+        images = piece.images.to(device)
+        if whitening is not None:
+            images = whitening.whiten(images, mean, std)
+        parts.setdefault(split, []).append((predict(network, images).cpu(), piece.labels.cpu(), piece.ids.cpu()))
+    return {split: Signals(*map(torch.cat, zip(*found, strict=True))) for split, found in parts.items()}
 
 
 def diverged(who: str, epoch: int, step: int) -> StageFailure:

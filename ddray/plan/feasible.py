@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from ddray.plan.audits import MOST_ROWS
 from ddray.plan.grammar import Grid, Sweep
-from ddray.plan.schema import at_ipc
-from trainables.configs import MethodSettings, NetworkSettings
+from ddray.plan.schema import EVALUATIONS, at_ipc
+from trainables.configs import (
+    Config,
+    EmbeddingSettings,
+    MethodSettings,
+    NetworkSettings,
+    PrivacySettings,
+    RobustnessSettings,
+)
 from trainables.data.known import KNOWN
 from trainables.methods import METHODS
 from trainables.networks import PUBLISHED, Parsed, option_problem, parse, size_problem
@@ -19,6 +28,8 @@ from trainables.presets import completed
 if TYPE_CHECKING:
     from ddray.plan.grid import GridPoint
 
+ENCODER = "convnet3"
+"""The network in whose features sets are compared."""
 ClassSize = Callable[[str], int | None]
 """Data set's name -> training images in its smallest class, or None where it is not known yet."""
 NetworkProblem = Callable[[str, int, int], str | None]
@@ -151,7 +162,66 @@ def impossible(
             whole = "layout" in METHODS[method].settings.model_fields
             problem += f", or set settings.{method}.layout: whole." if whole else "."
         problems.append(grid.say(_place(grid, "ipc", ipc), problem))
+    return problems + _unmeasurable(grids, facts, points, network_problem)
+
+
+def _unmeasurable(
+    grids: Mapping[str, Grid], facts: Mapping[str, Facts], points: Sequence[GridPoint], network_problem: NetworkProblem
+) -> list[str]:
+    """Evaluations that cannot be, once per grid that asks for them."""
+    problems = []
+    asking = dict.fromkeys(
+        (_asking(grids, p, kind), kind, p.dataset, p.method, p.origin_per_class, p.num_classes, id(p.evaluations))
+        for p in points
+        for kind in p.evaluations
+    )
+    settings: dict[tuple[str, int], Config] = {}
+    given = {id(point.evaluations): point.evaluations for point in points}
+    for name, kind, dataset, method, origin, num_classes, evaluations in asking:
+        at = (kind, evaluations)
+        if at not in settings:
+            settings[at] = EVALUATIONS[kind].model_validate_json(json.dumps(dict(given[evaluations][kind])))
+        grid, image, asked = grids[name], facts[dataset], settings[at]
+        classes = num_classes or image.num_classes
+        path = f"evaluations.{kind}"
+        if isinstance(asked, RobustnessSettings) and asked.images < classes:
+            what = f"fewer images than classes; got {asked.images}; expected at least {classes}, one of each class."
+            problems.append(grid.say(f"{path}.images", what))
+        if isinstance(asked, EmbeddingSettings) and METHODS[method].distils:
+            reason = network_problem(ENCODER, image.image_size, image.channels)
+            if reason is not None:
+                what = f"sets are compared in the features of {reason}"
+                problems.append(_too_small(grid, path, what, dataset, image))
+        if isinstance(asked, PrivacySettings):
+            for setting, count, most in (
+                ("rows", asked.num_rows, MOST_ROWS),
+                ("shadows", asked.shadows, MOST_ROWS - 1),
+            ):
+                if count > most:
+                    what = f"more than a point may have; got {count}; expected at most {most}."
+                    problems.append(grid.say(f"{path}.{setting}", what))
+            if origin is None:
+                what = (
+                    "members are told from images that were left out, and here none are; got origin_per_class null; "
+                    "expected a number. Set axes.origin_per_class, as [400], or leave privacy out of this grid."
+                )
+                problems.append(grid.say(path, what))
+            elif asked.canaries and "pool" not in asked.audit:
+                shown = ", ".join(asked.audit)
+                what = f"canaries are images of a pool; got audit {shown}; expected pool among them. Add it, or drop"
+                problems.append(grid.say(f"{path}.canaries", f"{what} canaries."))
+            elif asked.canaries > 2 * origin * classes:
+                what = (
+                    f"more canaries than the pool of origin_per_class {origin} has images; got {asked.canaries}; "
+                    f"expected at most {2 * origin * classes}."
+                )
+                problems.append(grid.say(f"{path}.canaries", what))
     return problems
+
+
+def _asking(grids: Mapping[str, Grid], point: GridPoint, kind: str) -> str:
+    """The first of a point's grids that asks for an evaluation."""
+    return next(name for name in point.grids if kind in grids[name].evaluations)
 
 
 def _place(grid: Grid, axis: str, value: Any) -> str:

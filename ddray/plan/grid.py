@@ -19,6 +19,7 @@ from ddray.plan.feasible import ClassSize, NetworkProblem, facts_of, impossible,
 from ddray.plan.fields import show, suggest
 from ddray.plan.grammar import Grid, Sweep
 from ddray.plan.schema import AXES, EVALUATIONS, at_ipc
+from trainables.configs import PrivacySettings
 from trainables.methods import METHODS
 from trainables.protocols import PROTOCOLS
 
@@ -293,7 +294,7 @@ def _points(grids: Mapping[tuple[Any, ...], tuple[Grid, ...]], problems: list[st
 
 
 def _unite(grids: Sequence[Grid], problems: list[str]) -> Mapping[str, Mapping[str, Any]]:
-    """The evaluations that any of the grids asks for; attack lists unite, other values must agree."""
+    """The evaluations that any of the grids asks for; lists of attacks and audits unite, other values must agree."""
     together: dict[str, Mapping[str, Any]] = {}
     origin: dict[str, Grid] = {}
     for grid in grids:
@@ -308,9 +309,11 @@ def _unite(grids: Sequence[Grid], problems: list[str]) -> Mapping[str, Mapping[s
                 if name not in together[kind] and name not in asked:
                     continue
                 merged[name] = first[name]
-                if kind == "robustness" and name == "attacks":
+                if name in _UNITING:
                     merged[name] = list(dict.fromkeys((*first[name], *second[name])))
-                elif first[name] != second[name]:
+                elif not _matters(name, first) and _matters(name, second):
+                    merged[name] = second[name]
+                elif first[name] != second[name] and _matters(name, second):
                     other = origin[kind]
                     problems.append(
                         grid.say(
@@ -324,8 +327,32 @@ def _unite(grids: Sequence[Grid], problems: list[str]) -> Mapping[str, Mapping[s
     return together
 
 
+_UNITING = frozenset({"attacks", "audit"})
+"""Settings of evaluations that say what else is measured, not how."""
+
+
+_OF_AUDITS = {
+    "rows": {"pool"}, "targets": {"pool"}, "canaries": {"pool"}, "population": {"pool", "one_run"},
+    "reserve": {"pool", "one_run"}, "shadows": {"seed"},
+}  # fmt: skip
+"""Settings of privacy that matter to some audits only."""
+
+
+def _matters(name: str, settings: Mapping[str, Any]) -> bool:
+    """Whether a setting has a meaning beside the audits that are asked for; it cannot disagree where it has none."""
+    return name not in _OF_AUDITS or not _OF_AUDITS[name].isdisjoint(settings["audit"])
+
+
 def _with_defaults(kind: str, asked: Mapping[str, Any]) -> dict[str, Any]:
-    return EVALUATIONS[kind].model_validate_json(json.dumps(dict(asked))).model_dump(mode="json")
+    """All settings, and what has several names (a tier's rows, budgets in another order) in one form."""
+    complete = EVALUATIONS[kind].model_validate_json(json.dumps(dict(asked)))
+    values = complete.model_dump(mode="json")
+    if isinstance(complete, PrivacySettings):
+        values["rows"] = complete.num_rows
+    for name, value in values.items():
+        if isinstance(value, list) and name not in _UNITING:
+            values[name] = sorted(value)
+    return values
 
 
 # --- filters ------------------------------------------------------------------------------------------------------

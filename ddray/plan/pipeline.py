@@ -1,6 +1,9 @@
 """A grid point becomes its chain of stages: the only place that knows what a method needs.
 
-    experts (MTT) -> distill -> [ensemble ->] train -> accuracy, robustness, privacy, embedding
+    experts (MTT) -> distill -> [ensemble ->] train -> accuracy, attack ... -> robustness
+
+That is a point's main path. ``privacy`` and ``embedding`` also need what does not lie on it: sets distilled from other
+images and models trained on them, an encoder. Those are branches, made in ``branches.py``.
 
 Configurations are completed here: presets, defaults, the recipe of the protocol. Stages that several points need come
 out with the same key and are one object.
@@ -8,90 +11,61 @@ out with the same key and are one object.
 
 from __future__ import annotations
 
+import importlib.util
+import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import replace
+from functools import cache
+from typing import Any, NamedTuple, TypeVar
 
 from pydantic import ValidationError
 
-from ddray.plan import resources
+from ddray.plan import branches, resources
+from ddray.plan.chain import Chain, Making, Part, Stage, label_of
 from ddray.plan.datasets import DatasetFacts
+from ddray.plan.feasible import ENCODER
 from ddray.plan.grid import GridPoint
 from ddray.plan.keys import stage_key
+from ddray.plan.schema import EVALUATIONS
+from trainables.attacks import SPECS, AttackSpec, attack_settings, epsilons_for
 from trainables.configs import (
     VERSIONS,
     AccuracyConfig,
+    AttackConfig,
     Config,
     DistillConfig,
+    EmbeddingConfig,
     EnsembleConfig,
     ExpertConfig,
     Kind,
     MethodSettings,
     NetworkSettings,
     OriginConfig,
+    PrivacyConfig,
+    PrivacySettings,
     RecipeConfig,
+    RobustnessConfig,
+    RobustnessSettings,
+    SignalsConfig,
     TrainConfig,
 )
 from trainables.data.known import class_subset
-from trainables.methods import METHODS, Method
+from trainables.methods import METHODS
 from trainables.networks import Parsed, default_network, network_of, parse, parsed
 from trainables.presets import Chosen, choose, completed
 from trainables.protocols import PROTOCOLS
 
+__all__ = ["Chain", "Pipeline", "Stage", "recipe_problem"]
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Stage:
-    """One content-addressed computation."""
-
-    kind: Kind
-    key: str
-    lineage: str
-    """Shared by stages that follow one path to different budgets; their checkpoints live under it."""
-    budget: int | None
-    """Iterations, where the stage has a budget that a longer one can continue."""
-    version: int
-    label: str
-    config: Config | None
-    """None: this version cannot run the stage, see ``unavailable``."""
-    inputs: tuple[tuple[str, str], ...]
-    """(role, key)."""
-    unavailable: str | None
-    """Why this version cannot run the stage, or None."""
-    cpus: float
-    share: float | None
-    """Share of a GPU; None takes the share of the job."""
-    work: float
-    """Rough GFLOP."""
-    size: int
-    """Rough bytes in the store."""
-
-    def spec(self) -> dict[str, Any]:
-        """Everything a worker needs, as JSON types."""
-        assert self.config is not None, f"{self.label} cannot run"
-        return {
-            "kind": self.kind, "key": self.key, "lineage": self.lineage, "budget": self.budget,
-            "version": self.version, "label": self.label, "config": self.config.model_dump(mode="json"),
-            "inputs": dict(self.inputs),
-        }  # fmt: skip
+Asked = TypeVar("Asked", bound=Config)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Chain:
-    """A point with its stages, in order, and what its rows say about the recipe."""
+class Completed(NamedTuple):
+    """A method's settings at a point."""
 
-    point: GridPoint
-    stages: tuple[Stage, ...]
-    protocol: str
-    """The recipe's name, with ``*`` when any of its values was overridden."""
-    protocol_changes: Mapping[str, Any]
-    """The overridden values."""
+    settings: MethodSettings
     unpublished: tuple[Chosen, ...]
-    """Settings that nobody published for this combination: taken from the nearest one, or ours."""
-
-    def stage(self, kind: Kind) -> Stage | None:
-        """The chain's stage of a kind, if it has one."""
-        return next((stage for stage in self.stages if stage.kind == kind), None)
 
 
 class Pipeline:
@@ -101,6 +75,7 @@ class Pipeline:
         self.facts = facts
         self.requests = requests
         self.stages: dict[str, Stage] = {}
+        """By key. What a stage needs comes before it."""
         self._memo: dict[object, Any] = {}
         self._repeats: dict[object, set[int]] = defaultdict(set)
         """What is trained together: the training without its seed -> the seeds."""
@@ -108,52 +83,69 @@ class Pipeline:
     def chains(self, points: Iterable[GridPoint]) -> list[Chain]:
         """The chains of a whole sweep's points, in their order.
 
-        Which repeats form an ensemble is judged on all of them, so that filters and finished work never regroup.
+        Which repeats form an ensemble, and which sets share a map, is judged on all of them, so that filters and
+        finished work never regroup.
         """
         points = list(points)
         for point in points:
             if point.train.get("ensemble"):
-                self._repeats[self._repeat(point, self._making(point)[1])].add(point.seed)
-        return [self._chain(point) for point in points]
+                self._repeats[self._repeat(point, self.making(point))].add(point.seed)
+        chains = [self._chain(point) for point in points]
+        for index, tsne in branches.maps(self, chains).items():
+            chains[index] = replace(chains[index], stages=(*chains[index].stages, tsne))
+        return chains
 
     def _chain(self, point: GridPoint) -> Chain:
-        making, inputs, unpublished = self._making(point)
-        stages = list(making)
-        recipe, changes = self._recipe(point)
-        stages += self._train(point, recipe, inputs)
+        making = self.making(point)
+        recipe, changes = self.recipe(point)
+        stages = [*making.stages, *self._train(point, recipe, making)]
         train = stages[-1]
         stages.append(self._accuracy(point, train))
-        for kind in ("robustness", "privacy", "embedding"):
-            if kind in point.evaluations:
-                stages.append(self._later(point, kind, point.evaluations[kind], train))
-        protocol = point.protocol + ("*" if changes else "")
-        return Chain(point, tuple(stages), protocol, changes, unpublished)
+        aside: tuple[tuple[Stage, ...], ...] = ()
+        if "robustness" in point.evaluations:
+            stages += self._robustness(point, train)
+        if "privacy" in point.evaluations:
+            paths, privacy = branches.audit(self, point, making, train)
+            aside += paths
+            stages.append(privacy)
+        if "embedding" in point.evaluations and making.stages:
+            encoder, embedding = branches.embed(self, point, making)
+            aside += ((encoder,),)
+            stages.append(embedding)
+        unpublished = self.completed(point).unpublished if making.stages else ()
+        return Chain(point, tuple(stages), point.protocol + ("*" if changes else ""), changes, unpublished, aside)
 
-    # --- one stage each --------------------------------------------------------------------------------------------
+    # --- stages that branches have too -----------------------------------------------------------------------------
 
-    def _making(self, point: GridPoint) -> tuple[tuple[Stage, ...], tuple[tuple[str, str], ...], tuple[Chosen, ...]]:
-        """The stages that make the point's set, the inputs of what is trained on it, the unpublished settings."""
+    def making(
+        self, point: GridPoint, part: Part | None = None, distill_seed: int | None = None, start: bool = False
+    ) -> Making:
+        """The stages that make a set.
+
+        Args:
+            point: Gives method, settings and everything else.
+            part: What is distilled; None: the point's own origin.
+            distill_seed: None: the point's own.
+            start: Make the start instead, which takes no experts; of methods that have one.
+        """
         method = METHODS[point.method]
         if not method.distils:
-            return (), (), ()
-        making, unpublished = self._distill(point, method)
-        return making, (("set", making[-1].key),), unpublished
-
-    def _distill(self, point: GridPoint, method: Method) -> tuple[tuple[Stage, ...], tuple[Chosen, ...]]:
-        """The stages that make the point's set, it last; and the settings that nobody published for it."""
+            return Making()
+        distill_seed = point.distill_seed if distill_seed is None else distill_seed
         memo = (
-            "distill", point.method, point.dataset, point.ipc, point.init, point.distill_seed, point.distill_aug,
-            self._origin_memo(point), id(point.grid),
+            "making", point.method, point.ipc, point.init, distill_seed, point.distill_aug, self._origin_memo(point),
+            part, start, id(point.grid),
         )  # fmt: skip
         if memo in self._memo:
-            found: tuple[tuple[Stage, ...], tuple[Chosen, ...]] = self._memo[memo]
+            found: Making = self._memo[memo]
             return found
-        facts = self.facts[point.dataset]
+        facts, origin = self.facts[point.dataset], self.origin(point, part)
         assert point.ipc is not None
-        chosen = choose(method.name, facts.config.base, point.ipc, point.settings)
-        unpublished = tuple(entry for entry in chosen if not entry.exact and entry.setting not in point.settings)
-        origin = self._origin(point)
-        settings = completed(method.name, facts.config.base, point.ipc, point.settings)
+        settings = self.completed(point).settings
+        if start:
+            nothing = branches.start_of(settings)
+            assert nothing is not None, point.method
+            settings = nothing
         network = None
         if isinstance(settings, NetworkSettings):
             network = default_network(
@@ -163,53 +155,107 @@ class Pipeline:
         config = DistillConfig(
             method=method.name, method_version=method.version, dataset=facts.config, origin=origin, ipc=point.ipc,
             init=point.init, augmentation=point.distill_aug, network=network, settings=settings.key_material(),
-            distill_seed=point.distill_seed or 0,
+            distill_seed=distill_seed or 0,
         )  # fmt: skip
-        experts: list[Stage] = []
-        if network is not None:
-            for expert in settings.experts(facts.config, origin, network, config.augmentation):
-                label = f"{_label('experts', point)} expert={expert.index}"
-                experts.append(self._make("experts", point, label, expert, expert.key_json, (), None))
-        stage = self._make(
-            "distill", point, _label("distill", point), config, config.key_material(),
-            tuple((f"expert.{index}", expert.key) for index, expert in enumerate(experts)), None,
-            lineage_material=config.lineage_material(settings.budget), budget=settings.length, settings=settings,
+        experts = self._experts(point, part, config, settings)
+        words = [*([str(part)] if part is not None else []), *(["start"] if start else [])]
+        stage = self.make(
+            "distill", point, label_of("distill", point, *words, distill_seed=distill_seed), config,
+            tuple((f"expert.{index}", expert.key) for index, expert in enumerate(experts)), settings=settings,
         )  # fmt: skip
-        self._memo[memo] = ((*experts, stage), unpublished)
-        result: tuple[tuple[Stage, ...], tuple[Chosen, ...]] = self._memo[memo]
-        return result
+        made = self._memo[memo] = Making((*experts, stage))
+        return made
 
-    def _train(self, point: GridPoint, recipe: RecipeConfig, inputs: tuple[tuple[str, str], ...]) -> tuple[Stage, ...]:
+    def _experts(
+        self, point: GridPoint, part: Part | None, config: DistillConfig, settings: MethodSettings
+    ) -> tuple[Stage, ...]:
+        """The experts of a distillation: the same for every start and seed of it. What takes no step needs none."""
+        if config.network is None or settings.length == 0:
+            return ()
+        memo = (
+            "experts", point.method, point.ipc, point.distill_aug, self._origin_memo(point), part, id(point.grid),
+        )  # fmt: skip
+        if memo not in self._memo:
+            words = label_of("experts", point, *([str(part)] if part is not None else []))
+            configs = settings.experts(config.dataset, config.origin, config.network, config.augmentation)
+            self._memo[memo] = tuple(
+                self.make("experts", point, f"{words} expert={each.index}", each, ()) for each in configs
+            )
+        found: tuple[Stage, ...] = self._memo[memo]
+        return found
+
+    def training(
+        self, point: GridPoint, making: Making, part: Part | None, seed: int, signals: SignalsConfig, start: bool
+    ) -> Stage:
+        """A further training like the point's own, on its own and without a curve.
+
+        Args:
+            point: Gives network, recipe and everything else.
+            making: Of the set; without stages: train on the part itself.
+            part: What the set is of; None: the point's own origin.
+            seed: Of the training.
+            signals: What the model is asked about.
+            start: Whether the set is a start, for the label.
+        """
+        recipe = self.recipe(point)[0]
+        recipe = recipe.model_copy(update={"ensemble": False}) if recipe.ensemble else recipe
+        config = self._training(point, recipe, seed, part=part, signals=signals, curve_points=0)
+        words = [*([str(part)] if part is not None else []), *(["start"] if start else [])]
+        return self.make(
+            "train", point, label_of("train", point, *words, seed=seed), config, making.inputs, recipe=recipe
+        )
+
+    def _train(self, point: GridPoint, recipe: RecipeConfig, making: Making) -> tuple[Stage, ...]:
         """The stage that leaves the point's model; before it the ensemble that it is taken from, if there is one."""
-        label = _label("train", point)
-        repeat = self._repeat(point, inputs) if recipe.ensemble else None
+        label = label_of("train", point)
+        repeat = self._repeat(point, making) if recipe.ensemble else None
         seeds = tuple(sorted(self._repeats[repeat])) if recipe.ensemble else ()
+        signals = self._own_signals(point)
         if len(seeds) < 2:
             if recipe.ensemble:  # an ensemble of one is the training itself
                 recipe = recipe.model_copy(update={"ensemble": False})
-            config = self._training(point, recipe, point.seed)
-            return (self._make("train", point, label, config, config.key_json, inputs, None, recipe=recipe),)
+            config = self._training(point, recipe, point.seed, signals=signals)
+            return (self.make("train", point, label, config, making.inputs, recipe=recipe),)
         ensemble = self._memo.get(("ensemble", repeat))
         if ensemble is None:
-            together = EnsembleConfig(base=self._training(point, recipe, seeds[0]), seeds=seeds)
-            ensemble = self._memo["ensemble", repeat] = self._make(
-                "ensemble", point, _label("ensemble", point, seeds), together, together.key_json, inputs, None,
-                recipe=recipe,
+            first = self._training(point, recipe, seeds[0], signals=signals)
+            ensemble = self._memo["ensemble", repeat] = self.make(
+                "ensemble", point, label_of("ensemble", point, seeds=seeds), EnsembleConfig(base=first, seeds=seeds),
+                making.inputs, recipe=recipe,
             )  # fmt: skip
-        config = self._training(point, recipe, point.seed, seeds)
-        taking = (("ensemble", ensemble.key),)
-        return ensemble, self._make("train", point, label, config, config.key_json, taking, None)
+        config = self._training(point, recipe, point.seed, signals=signals, ensemble=seeds)
+        return ensemble, self.make("train", point, label, config, (("ensemble", ensemble.key),))
 
-    def _repeat(self, point: GridPoint, inputs: tuple[tuple[str, str], ...]) -> object:
+    def reference(self, point: GridPoint) -> Stage:
+        """The training of a point of method ``full`` on its own, whatever is trained together."""
+        memo = (
+            "reference", point.architecture, point.seed, point.protocol, point.train_aug, id(point.grid),
+            self._origin_memo(point),
+        )  # fmt: skip
+        if memo not in self._memo:
+            recipe = self.recipe(point)[0].model_copy(update={"ensemble": False})
+            (self._memo[memo],) = self._train(point, recipe, Making())
+        found: Stage = self._memo[memo]
+        return found
+
+    def _repeat(self, point: GridPoint, making: Making) -> object:
         """Equal for points whose trainings differ in the seed alone."""
-        parts = (self.facts[point.dataset].config, self._origin(point), self._recipe(point)[0])
-        return inputs, point.architecture, *(part.key_json for part in parts)
+        parts = (self.facts[point.dataset].config, self.origin(point), self.recipe(point)[0])
+        asked = self._own_signals(point) is not None
+        return making.inputs, point.architecture, asked, *(part.key_json for part in parts)
+
+    def _own_signals(self, point: GridPoint) -> SignalsConfig | None:
+        """What the point's own model is asked about beside the test split: its origin, where that is audited."""
+        if "privacy" not in point.evaluations or "seed" not in self.asked(point, PrivacySettings).audit:
+            return None
+        assert point.origin_per_class is not None, "feasible.py refuses the rest"
+        return SignalsConfig()
 
     def _training(
-        self, point: GridPoint, recipe: RecipeConfig, seed: int, ensemble: tuple[int, ...] | None = None
+        self, point: GridPoint, recipe: RecipeConfig, seed: int, part: Part | None = None, **more: Any
     ) -> TrainConfig:
         facts = self.facts[point.dataset]
-        origin = self._origin(point)
+        origin = self.origin(point, part)
         memo = ("network", point.dataset, point.architecture, len(origin.classes))
         if memo not in self._memo:
             self._memo[memo] = network_of(
@@ -218,46 +264,81 @@ class Pipeline:
             )  # fmt: skip
         return TrainConfig(
             dataset=facts.config, origin=origin, on_origin=point.method == "full", network=self._memo[memo],
-            recipe=recipe, seed=seed, ensemble=ensemble,
+            recipe=recipe, seed=seed, **more,
         )  # fmt: skip
 
+    # --- evaluations on the main path ------------------------------------------------------------------------------
+
     def _accuracy(self, point: GridPoint, train: Stage) -> Stage:
-        config = AccuracyConfig(num_classes=len(self._origin(point).classes))
-        inputs = (("model", train.key),)
-        return self._make("accuracy", point, _label("accuracy", point), config, config.key_json, inputs, None)
+        config = AccuracyConfig(num_classes=len(self.origin(point).classes))
+        return self.make("accuracy", point, label_of("accuracy", point), config, (("model", train.key),))
 
-    def _later(self, point: GridPoint, kind: Kind, settings: Mapping[str, Any], train: Stage) -> Stage:
-        """An evaluation of the grammar that this version cannot compute: planned, counted, reported as blocked."""
-        inputs = (("model", train.key),)
-        reason = f"evaluation {kind} is not in this version"
-        return self._make(kind, point, _label(kind, point), None, {"settings": dict(settings)}, inputs, reason)
+    def _robustness(self, point: GridPoint, train: Stage) -> tuple[Stage, ...]:
+        """An attack each, and their summary."""
+        asked = self.asked(point, RobustnessSettings)
+        origin, facts = self.origin(point), self.facts[point.dataset]
+        memo = ("attacks", point.dataset, id(origin), id(asked))
+        if memo not in self._memo:
+            self._memo[memo] = [
+                AttackConfig(
+                    attack=spec.name, dataset=facts.config, classes=origin.classes, settings=attack_settings(spec.name),
+                    images=min(asked.images, len(origin.classes) * facts.test_per_class),
+                    epsilons=epsilons_for(spec.name, asked.epsilons_l2, asked.epsilons_linf),
+                )
+                for spec in SPECS.values()
+                if spec.name in asked.attacks
+            ]  # fmt: skip
+        configs: list[AttackConfig] = self._memo[memo]
+        attacks = [
+            self.make(
+                "attack", point, label_of("attack", point, config.attack), config, (("model", train.key),),
+                unavailable=missing_library(SPECS[config.attack]),
+            )
+            for config in configs
+        ]  # fmt: skip
+        summary = RobustnessConfig(num_classes=len(origin.classes), attacks=tuple(config.attack for config in configs))
+        inputs = tuple((f"attack.{config.attack}", stage.key) for config, stage in zip(configs, attacks, strict=True))
+        return *attacks, self.make("robustness", point, label_of("robustness", point), summary, inputs)
 
-    def _make(
+    # --- any stage ---------------------------------------------------------------------------------------------------
+
+    def make(
         self,
         kind: Kind,
         point: GridPoint,
         label: str,
-        config: Config | None,
-        material: Mapping[str, Any] | str,
+        config: Config,
         inputs: tuple[tuple[str, str], ...],
-        unavailable: str | None,
         *,
-        lineage_material: Mapping[str, Any] | None = None,
-        budget: int | None = None,
+        unavailable: str | None = None,
         settings: MethodSettings | None = None,
         recipe: RecipeConfig | None = None,
     ) -> Stage:
+        """The stage of a configuration and inputs: the one that exists, or a new one.
+
+        Args:
+            kind: What it does.
+            point: One that needs it; for what it asks for and how long it takes.
+            label: How people see it.
+            config: Complete.
+            inputs: (role, key).
+            unavailable: Why it cannot run here.
+            settings: Of a distillation.
+            recipe: Of a training.
+        """
         version = VERSIONS[kind]
-        key = stage_key(kind, version, material, dict(inputs))
+        key = stage_key(kind, version, config.key_json, dict(inputs))
         found = self.stages.get(key)
         if found is not None:
             return found
         lineage: str = key
-        if lineage_material is not None and budget is not None:
-            lineage = stage_key(kind, version, {"lineage": lineage_material}, dict(inputs))
+        budget = settings.length if settings is not None else None
+        if settings is not None and budget is not None:
+            assert isinstance(config, DistillConfig)
+            lineage = stage_key(kind, version, {"lineage": config.lineage_material(settings.budget)}, dict(inputs))
         data = self.facts[point.dataset].config
         num_classes = point.num_classes or data.num_classes
-        network = parse(point.architecture)
+        network = parse(ENCODER if kind in ("embedding", "tsne") else point.architecture)
         if isinstance(config, DistillConfig | ExpertConfig):
             network = parsed(config.network) if config.network is not None else parse("convnet3")
         members = len(config.seeds) if isinstance(config, EnsembleConfig) else 1
@@ -271,8 +352,8 @@ class Pipeline:
             work=self._work(kind, point, network, num_classes, config, settings, recipe),
             size=resources.size(
                 kind, architecture=network.base, width=network.relative_width, num_classes=num_classes, ipc=point.ipc,
-                pixels=data.channels * data.image_size**2,
-                test_images=num_classes * self.facts[point.dataset].test_per_class, members=members,
+                pixels=data.channels * data.image_size**2, members=members, numbers=_numbers(config, num_classes),
+                test_images=num_classes * self.facts[point.dataset].test_per_class,
             ),
         )  # fmt: skip
         self.stages[key] = stage
@@ -283,14 +364,40 @@ class Pipeline:
     def _origin_memo(self, point: GridPoint) -> tuple[Any, ...]:
         return (point.dataset, point.origin_per_class, point.origin_draw, point.num_classes, point.class_draw)
 
-    def _origin(self, point: GridPoint) -> OriginConfig:
-        memo = ("origin", *self._origin_memo(point))
+    def completed(self, point: GridPoint) -> Completed:
+        """The settings of a point's method, presets and defaults filled in; and those nobody published for it."""
+        memo = ("settings", point.method, point.dataset, point.ipc, id(point.grid))
+        if memo not in self._memo:
+            base = self.facts[point.dataset].config.base
+            chosen = choose(point.method, base, point.ipc, point.settings)
+            unpublished = tuple(entry for entry in chosen if not entry.exact and entry.setting not in point.settings)
+            self._memo[memo] = Completed(completed(point.method, base, point.ipc, point.settings), unpublished)
+        found: Completed = self._memo[memo]
+        return found
+
+    def asked(self, point: GridPoint, model: type[Asked]) -> Asked:
+        """What is asked of an evaluation at a point, defaults filled in."""
+        memo = ("asked", model, id(point.evaluations))
+        if memo not in self._memo:
+            kind = next(kind for kind, settings in EVALUATIONS.items() if settings is model)
+            given = json.dumps(dict(point.evaluations[kind]))
+            # What was given is held on to, so that its id stays its own.
+            self._memo[memo] = (model.model_validate_json(given), point.evaluations)
+        settings: Asked = self._memo[memo][0]
+        return settings
+
+    def origin(self, point: GridPoint, part: Part | None = None) -> OriginConfig:
+        """The point's own origin, or a part beside it."""
+        memo = ("origin", part, *self._origin_memo(point))
         if memo not in self._memo:
             total = self.facts[point.dataset].config.num_classes
             classes = tuple(range(total))
             if point.num_classes is not None:
                 classes = class_subset(total, point.num_classes, point.class_draw or 0)
-            if point.origin_per_class is None:
+            if part is not None:
+                draw = {"per_class": point.origin_per_class, "draw": point.origin_draw or 0}
+                origin = OriginConfig.model_validate({"classes": classes, **draw, **part._asdict()})
+            elif point.origin_per_class is None:
                 origin = OriginConfig(classes=classes)
             else:
                 origin = OriginConfig(
@@ -300,7 +407,8 @@ class Pipeline:
         result: OriginConfig = self._memo[memo]
         return result
 
-    def _recipe(self, point: GridPoint) -> tuple[RecipeConfig, dict[str, Any]]:
+    def recipe(self, point: GridPoint) -> tuple[RecipeConfig, dict[str, Any]]:
+        """How the point's model is trained, and how that differs from the protocol's recipe."""
         memo = ("recipe", point.protocol, point.train_aug, id(point.grid))
         if memo not in self._memo:
             base = PROTOCOLS[point.protocol].recipe
@@ -323,7 +431,7 @@ class Pipeline:
         point: GridPoint,
         network: Parsed,
         num_classes: int,
-        config: Config | None,
+        config: Config,
         settings: MethodSettings | None,
         recipe: RecipeConfig | None,
     ) -> float:
@@ -337,8 +445,13 @@ class Pipeline:
             return resources.distill_work(point.method, settings, gflop, num_classes, point.ipc, per_class)
         if _takes_a_member(config):
             return resources.COPYING
-        images, steps, batch = num_classes * per_class, 0, 1
-        if isinstance(config, ExpertConfig):
+        images, steps, batch, passes = num_classes * per_class, 0, 1, 0.0
+        if isinstance(config, AttackConfig):
+            images = config.images
+            passes = resources.forward_passes(config.attack, config.settings, len(config.epsilons))
+        elif isinstance(config, EmbeddingConfig):
+            images, passes = num_classes * (config.real_per_class + (point.ipc or 0)), 1.0
+        elif isinstance(config, ExpertConfig):
             steps, batch = config.snapshots * config.steps_between(-(-images // config.batch)), config.batch
         elif recipe is not None:
             # What a set decodes to is in the settings of its distillation; an estimate may read them as given.
@@ -347,13 +460,43 @@ class Pipeline:
             steps, batch = recipe.steps or (recipe.epochs or 0) * -(-images // recipe.batch), recipe.batch
         return resources.work(
             kind, gflop=gflop, images=images, steps=steps, batch=batch, test_images=num_classes * facts.test_per_class,
-            members=len(config.seeds) if isinstance(config, EnsembleConfig) else 1,
+            members=len(config.seeds) if isinstance(config, EnsembleConfig) else 1, passes=passes,
         )  # fmt: skip
 
 
-def _takes_a_member(config: Config | None) -> bool:
+def _takes_a_member(config: Config) -> bool:
     """Whether a training only takes its model from an ensemble."""
     return isinstance(config, TrainConfig) and config.ensemble is not None
+
+
+def _numbers(config: Config, num_classes: int) -> int:
+    """Numbers that a stage keeps beside what all of its kind do: signals, features, scores."""
+    match config:
+        case EnsembleConfig():
+            return len(config.seeds) * _numbers(config.base, num_classes)
+        case TrainConfig(signals=SignalsConfig() as signals, origin=origin):
+            images = (origin.per_class or 0) * (1 if origin.kind == "draw" and origin.block is None else 2)
+            return num_classes * (images + signals.population + signals.reserve) * (num_classes + 4)
+        case AttackConfig():
+            return config.images * (len(config.epsilons) + 6)
+        case EmbeddingConfig():
+            return num_classes * config.real_per_class * resources.FEATURES
+        case PrivacyConfig():
+            per_class = 2 * (config.origin.per_class or 0) + config.signals.reserve
+            return num_classes * per_class * 2 * (len(config.attacks) + 2) * (config.targets + 1)
+    return 0
+
+
+def missing_library(spec: AttackSpec) -> str | None:
+    """Why an attack cannot run here, or None. Looked for and not loaded, where the sweep is planned."""
+    if spec.extra is None or _is_there(spec.library):
+        return None
+    return f"attack {spec.name} needs {spec.library}, which is not installed: pip install 'ddray[{spec.extra}]'"
+
+
+@cache
+def _is_there(library: str) -> bool:
+    return importlib.util.find_spec(library) is not None
 
 
 def recipe_problem(point: GridPoint) -> str | None:
@@ -366,21 +509,3 @@ def recipe_problem(point: GridPoint) -> str | None:
     except ValidationError as error:
         return "; ".join(f"{'.'.join(map(str, entry['loc']))}: {entry['msg']}" for entry in error.errors())
     return None
-
-
-def _label(kind: str, point: GridPoint, seeds: tuple[int, ...] = ()) -> str:
-    """How people see a stage: ``train dm cifar10 ipc=10 init=real convnet3 seed=0``; ``seeds`` of an ensemble."""
-    words = [kind, point.method, point.dataset]
-    if point.ipc is not None:
-        words.append(f"ipc={point.ipc}")
-    if point.init is not None:
-        words.append(f"init={point.init}")
-    if point.origin_per_class is not None:
-        words.append(f"origin={point.origin_per_class}/{point.origin_draw}")
-    if point.num_classes is not None:
-        words.append(f"classes={point.num_classes}/{point.class_draw or 0}")
-    if point.distill_seed:
-        words.append(f"distill_seed={point.distill_seed}")
-    if kind not in ("experts", "distill"):
-        words += [point.architecture, f"seeds={','.join(map(str, seeds))}" if seeds else f"seed={point.seed}"]
-    return " ".join(words)

@@ -9,14 +9,17 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ddray.plan.chain import Chain, Stage
 from ddray.plan.keys import digest
-from ddray.plan.pipeline import Chain, Stage
 
 LONG_GFLOP = 2000.0
 """A job of more work than this is worth the seconds that a new worker takes to start."""
 
 EXPERTS_PER_JOB = 5
 """Experts trained one after the other in one job: minutes on a GPU, and enough jobs for a cluster. Not in any key."""
+
+ALONE = frozenset({"privacy", "embedding", "tsne"})
+"""Kinds that start a job of their own: they wait for branches, and a point's training must not wait with them."""
 
 Shape = tuple[float, float]
 """CPUs and share of a GPU: what a job asks for."""
@@ -57,8 +60,12 @@ class Plan:
     """Hashes of the points that are to be run; all of them unless a filter narrowed it."""
 
     def needed(self) -> set[str]:
-        """Keys of the stages that the selected points need."""
-        return {stage.key for chain in self.chains if chain.point.hash in self.selected for stage in chain.stages}
+        """Keys of the stages that the selected points need. A map of several points' sets is needed once all of them
+        are selected: that one point is wanted is no reason to distil the others' sets."""
+        chains = [chain for chain in self.chains if chain.point.hash in self.selected]
+        keys = {stage.key for chain in chains for stage in chain.all_stages}
+        maps = {chain.stages[-1].key: chain.stages[-1] for chain in chains if chain.stages[-1].kind == "tsne"}
+        return keys - {key for key, stage in maps.items() if any(needed not in keys for _, needed in stage.inputs)}
 
     def summary(self, done: Collection[str]) -> dict[str, Any]:
         """Counts: ``points``, ``jobs`` (with something to do), ``stages`` per kind, reasons for blocked ones."""
@@ -89,28 +96,31 @@ class Plan:
 def make_plan(chains: Sequence[Chain], stages: Mapping[str, Stage]) -> Plan:
     """Merge chains into a plan.
 
-    The rule for jobs: a stage that several points share is a job of its own; the stages that belong to one point
-    alone form one job, cut where the GPU share changes. Experts do not depend on each other, so a few of them form a
-    job whoever needs them.
+    The rule for jobs: a stage that lies on several paths, of one point or of several, is a job of its own; the stages
+    of one path alone form one job, cut where the GPU share changes. Experts do not depend on each other, so a few of
+    them form a job whoever needs them.
     """
-    users = Counter(stage.key for chain in chains for stage in chain.stages)
+    users = Counter(stage.key for chain in chains for stage in chain.all_stages)
+    points = users
+    if any(chain.branches for chain in chains):
+        points = Counter(key for chain in chains for key in {stage.key for stage in chain.all_stages})
     shorter = _shorter_budgets(stages.values())
     jobs: list[Job] = []
     seen: set[str] = set()
-    for chain in chains:
+    for path in (path for chain in chains for path in chain.paths):
         group: list[Stage] = []
-        experts = [stage for stage in chain.stages if stage.kind == "experts" and stage.key not in seen]
+        experts = [stage for stage in path if stage.kind == "experts" and stage.key not in seen]
         for start in range(0, len(experts), EXPERTS_PER_JOB):
             few = experts[start : start + EXPERTS_PER_JOB]
             seen.update(stage.key for stage in few)
-            jobs.append(make_job(few, users[few[0].key], shorter))
-        for stage in chain.stages:
+            jobs.append(make_job(few, points[few[0].key], shorter))
+        for stage in path:
             if stage.kind == "experts":
                 continue
             if users[stage.key] > 1:
                 if stage.key not in seen:
                     seen.add(stage.key)
-                    jobs.append(make_job([stage], users[stage.key], shorter))
+                    jobs.append(make_job([stage], points[stage.key], shorter))
             else:
                 if group and _cut(group, stage):
                     jobs.append(make_job(group, 1, shorter))
@@ -122,9 +132,9 @@ def make_plan(chains: Sequence[Chain], stages: Mapping[str, Stage]) -> Plan:
 
 
 def blocked_stages(stages: Mapping[str, Stage], done: Collection[str]) -> dict[str, str]:
-    """Unfinished stages that this version cannot compute, or that wait for one, with the reason."""
+    """Unfinished stages that cannot run here, or that wait for one, with the reason."""
     reasons: dict[str, str] = {}
-    for key, stage in stages.items():  # chains are added in order, so inputs come before what needs them
+    for key, stage in stages.items():  # inputs come before what needs them
         if key in done:
             continue
         if stage.unavailable is not None:
@@ -147,7 +157,9 @@ def runnable_jobs(plan: Plan, done: Collection[str]) -> list[Job]:
     reduced = []
     for job in plan.jobs:
         stages = [stage for stage in job.stages if stage.key in needed and stage.key not in blocked]
-        if stages:
+        if not done and len(stages) == len(job.stages):
+            reduced.append(job)
+        elif stages:
             reduced.append(_restrict(job, stages, done))
     return reduced
 
@@ -343,7 +355,10 @@ def _shape(job: Job) -> Shape:
 
 
 def _cut(group: Sequence[Stage], stage: Stage) -> bool:
-    """Whether a stage must leave the group: other CPUs (and so other numerics), or another share of the GPU."""
+    """Whether a stage must leave the group: what it waits for, other CPUs (and so other numerics), or another share of
+    the GPU."""
+    if stage.kind in ALONE or group[-1].kind in ALONE:
+        return True
     if stage.cpus != group[0].cpus:
         return True
     shares = [member.share for member in group if member.share is not None]
@@ -380,7 +395,7 @@ def _shorter_budgets(stages: Iterable[Stage]) -> dict[str, tuple[str, ...]]:
     """Key -> keys of the same path with the next smaller budget."""
     paths: dict[str, list[Stage]] = defaultdict(list)
     for stage in stages:
-        if stage.budget is not None:
+        if stage.budget:  # nothing continues a start
             paths[stage.lineage].append(stage)
     shorter: dict[str, tuple[str, ...]] = {}
     for members in paths.values():

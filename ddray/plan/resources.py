@@ -9,9 +9,9 @@ measurement would enter through ``share``, an estimate through ``work``. A sweep
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
-from trainables.configs import MethodSettings
+from trainables.configs import Attack, MethodSettings
 
 SHARES = (1.0, 1 / 2, 1 / 4, 1 / 8)
 
@@ -28,7 +28,7 @@ DISTILL: dict[str, tuple[tuple[int | None, float], ...]] = {
 """Method -> (largest ipc, share) for ConvNet3, 32 px, 10 classes. None: any. A method without a line takes a card."""
 
 NETWORK: dict[str, float] = {"convnet3": 1 / 8, "resnet18": 1 / 4, "vgg16": 1 / 4}
-"""Architecture -> share of the kinds that hold one network: experts, train, robustness, privacy, embedding.
+"""Architecture -> share of the kinds that hold one network: experts, train, attack, embedding.
 
 An ensemble takes that share times its members, rounded up to a power of two."""
 
@@ -51,10 +51,13 @@ def share(
     """Default share of one card; ``members``: networks of an ensemble.
 
     Returns:
-        0 for stages that need no GPU; None for ``accuracy``, which takes the share of the job it is part of.
+        0 for stages that need no GPU; None for ``accuracy`` and ``robustness``, which look at what others stored and
+        take the share of the job they are part of.
     """
-    if kind == "accuracy":
+    if kind in ("accuracy", "robustness"):
         return None
+    if kind in ("privacy", "tsne"):
+        return 0.0
     if kind == "distill":
         steps = DISTILL.get(method, ((None, 1.0),))
         base = next(value for largest, value in steps if largest is None or (ipc or 0) <= largest)
@@ -99,6 +102,8 @@ NETWORK_BYTES = {"convnet3": 2 * 2**20, "resnet18": 45 * 2**20, "vgg16": 59 * 2*
 """A trained network's file, at most (width as published, 100 classes)."""
 SNAPSHOTS = 8
 """Kept states of a distillation with the authors' budget: images and momentum each."""
+FEATURES = 2048
+"""Numbers in the last feature map of ConvNet3, of an image of 32 pixels."""
 
 
 def size(
@@ -111,16 +116,19 @@ def size(
     test_images: int,
     width: float = 1.0,
     members: int = 1,
+    numbers: int = 0,
 ) -> int:
     """Rough bytes a stage leaves in the store, snapshots included: to refuse a disk that cannot hold the plan.
 
-    ``width``: of the network, in units of the published one; ``members``: networks of an ensemble.
+    ``width``: of the network, in units of the published one; ``members``: networks of an ensemble; ``numbers``: of four
+    bytes that it keeps beside what every stage of the kind does.
     """
     if kind == "distill":
         return num_classes * (ipc or 0) * pixels * 4 * (1 + 2 * SNAPSHOTS)
     if kind in ("train", "ensemble"):
-        return members * (round(NETWORK_BYTES[architecture] * width**2) + test_images * num_classes * 4)
-    return 32 * 2**10
+        networks = members * (round(NETWORK_BYTES[architecture] * width**2) + test_images * num_classes * 4)
+        return networks + 4 * numbers
+    return 32 * 2**10 + 4 * numbers
 
 
 def distill_work(
@@ -161,14 +169,59 @@ COPYING = 0.01
 """Work of a stage that computes next to nothing."""
 
 
-def work(kind: str, *, gflop: float, images: int, steps: int, batch: int, test_images: int, members: int = 1) -> float:
+DEEPFOOL_STEPS = 6
+"""That DeepFool takes, of the 50 it may: an image is usually across the border by then."""
+AUTOATTACK_PASSES = 8000
+"""Of an image and a budget: mostly the 5,000 queries of Square, which images that fell before are spared."""
+APGD_STEPS = 100
+
+
+def forward_passes(attack: Attack, settings: Mapping[str, Any], budgets: int) -> float:
+    """Rough cost of an attack on one image, in forward passes; a gradient costs three.
+
+    Args:
+        attack: Its name.
+        settings: Complete.
+        budgets: Epsilons. Attacks with a budget run once for each; the others test each with one pass.
+    """
+    restarts = settings.get("restarts", 1)
+    match attack:
+        case "deepfool_l2" | "deepfool_linf":
+            return float(3 * DEEPFOOL_STEPS * ((settings["candidates"] or 10) - 1) + budgets)
+        case "fmn_linf":
+            return float(3 * settings["steps"] + budgets)
+        case "cw_l2":
+            return float(3 * settings["steps"] * settings["binary_search_steps"] + budgets)
+        case "fgsm":
+            return 3.0 * budgets
+        case "pgd_linf" | "pgd_l2":
+            return float(3 * settings["steps"] * restarts * budgets)
+        case "apgd_ce":
+            return float(3 * APGD_STEPS * restarts * budgets)
+        case "autoattack":
+            return float(AUTOATTACK_PASSES * budgets)
+
+
+ON_CPU = {"privacy": 200.0, "tsne": 500.0}
+"""GFLOP that last as long as these stages do on one core: attack classifiers and resampling; gradient descent."""
+
+
+def work(
+    kind: str,
+    *,
+    gflop: float,
+    images: int,
+    steps: int,
+    batch: int,
+    test_images: int,
+    members: int = 1,
+    passes: float = 0.0,
+) -> float:
     """Rough work of any other stage in GFLOP: for the order of jobs and the remaining time, never for a result.
 
     A training step costs three forward passes (forward, and backward for inputs and weights), an ensemble's that many
-    times its members.
+    times its members; ``attack`` and ``embedding`` cost ``passes`` of each of the images.
     """
     if kind in ("train", "ensemble", "experts"):
         return members * (3 * steps * min(batch, images) * gflop + test_images * gflop)
-    if kind == "robustness":
-        return 50 * test_images * gflop
-    return COPYING
+    return ON_CPU.get(kind, COPYING) + passes * images * gflop

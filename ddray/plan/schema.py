@@ -32,17 +32,18 @@ from pydantic import (
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
-from ddray.plan.fields import show
+from ddray.plan.fields import show, suggest
 from trainables.configs import (
     KINDS,
+    TIERS,
     Augmentation,
     Config,
-    EmbeddingConfig,
+    EmbeddingSettings,
     Init,
     NetworkSettings,
-    PrivacyConfig,
+    PrivacySettings,
     RecipeConfig,
-    RobustnessConfig,
+    RobustnessSettings,
 )
 from trainables.data.known import KNOWN
 from trainables.methods import METHODS
@@ -55,18 +56,12 @@ GRAMMAR = 1
 DEFAULT_PROTOCOL = "paper2023"
 """Recipe of a grid that names none: the study that the tables stand beside."""
 
-ATTACKS = (
-    "deepfool_l2", "deepfool_linf", "fgsm", "pgd_linf", "pgd_l2", "cw_l2", "fmn_linf", "autoattack", "apgd_ce",
-)  # fmt: skip
-
 EVALUATIONS: dict[str, type[Config]] = {
-    "robustness": RobustnessConfig,
-    "privacy": PrivacyConfig,
-    "embedding": EmbeddingConfig,
+    "robustness": RobustnessSettings,
+    "privacy": PrivacySettings,
+    "embedding": EmbeddingSettings,
 }
-"""What a sweep can ask for beyond accuracy, which every point gets. A field of the configuration is a setting."""
-_NOT_ASKED = frozenset({"dataset"})
-"""Fields of those configurations that the planner fills in."""
+"""What a sweep can ask for beyond accuracy, which every point gets, each with its settings."""
 
 RESOURCE_NAMES: tuple[str, ...] = (*KINDS, *METHODS)
 RESOURCE_KEYS = (*RESOURCE_NAMES, *(f"{kind}.{method}" for kind in KINDS for method in METHODS))
@@ -246,6 +241,25 @@ def _accepted_at_each_ipc(config: type[Config]) -> Callable[[dict[str, Any]], No
     return rule
 
 
+class _Rows:
+    """Rows of the membership matrix: the name of a tier or a number. The choice between the two has words of its own,
+    because the library names both sides and the first one wins."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_wrap_validator_function(self._read, handler(source))
+
+    def _read(self, value: Any, read: core_schema.ValidatorFunctionWrapHandler) -> Any:
+        number, names = "an integer >= 4, a multiple of 2", ", ".join(TIERS)
+        try:
+            return read(value)
+        except ValidationError:
+            if isinstance(value, str):
+                hint = suggest(value, list(TIERS))
+                raise _complaint(f"unknown tier {show(value)}; known: {names}, or {number}. {hint}".rstrip()) from None
+            what = "out of range" if type(value) is int else "wrong type"
+            raise _complaint(f"{what}; got {show(value)}; expected {number}, or one of {names}") from None
+
+
 def _complaint(what: str, *below: str | int) -> PydanticCustomError:
     """An error in our own words, at a path below the value that is being checked."""
     return PydanticCustomError("ddray", "{what}", {"what": what, "below": below})
@@ -262,17 +276,22 @@ _MADE_OF: dict[str, type[Config]] = {}
 
 
 def _partial(
-    name: str, config: type[Config], choices: Mapping[str, Any] | None = None, by_ipc: Collection[str] = ()
+    name: str, config: type[Config], notes_of: Mapping[str, Sequence[Any]] | None = None, by_ipc: Collection[str] = ()
 ) -> type[BaseModel]:
-    """A model of some of a configuration's fields, none of them required; those of ``by_ipc`` may vary with it."""
+    """A model of a configuration's fields, none of them required.
+
+    Args:
+        name: Of the model.
+        config: The configuration.
+        notes_of: Field -> further annotations.
+        by_ipc: Fields that may vary with the images per class.
+    """
     annotated: Any = Annotated
     fields: dict[str, Any] = {}
     for field, info in config.model_fields.items():
-        if field not in _NOT_ASKED:
-            annotation = (choices or {}).get(field, info.annotation)
-            notes = (*info.metadata, *([_ByIpc()] if field in by_ipc else []))
-            kind = annotated[(annotation, *notes)] if notes else annotation
-            fields[field] = (kind, Field(default=None, description=info.description))
+        notes = (*info.metadata, *(notes_of or {}).get(field, ()), *([_ByIpc()] if field in by_ipc else []))
+        kind = annotated[(info.annotation, *notes)] if notes else info.annotation
+        fields[field] = (kind, Field(default=None, description=info.description))
     model: type[BaseModel] = create_model(name, __base__=Model, __doc__=config.__doc__, **fields)
     _MADE_OF[name] = config
     return model
@@ -287,10 +306,10 @@ def _by_name(name: str, doc: str, entries: Mapping[str, Any]) -> type[BaseModel]
 
 def _evaluations() -> type[BaseModel]:
     annotated: Any = Annotated
-    closed = {"robustness": {"attacks": tuple[Annotated[str, OneOf(ATTACKS)], ...]}}
+    special: dict[str, dict[str, Any]] = {"privacy": {"rows": (_Rows(),)}}
     entries = {}
     for kind, config in EVALUATIONS.items():
-        model = _partial(f"{kind.title()}Settings", config, closed.get(kind))
+        model = _partial(config.__name__, config, special.get(kind))
         entries[kind] = annotated[dict[str, Any], _Given(model, _lists_are_sets, _accepted_by(config))]
     return _by_name("Evaluations", "What is measured beyond accuracy, each with its settings ({}: defaults).", entries)
 

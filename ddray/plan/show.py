@@ -7,6 +7,7 @@ from typing import Any
 
 from ddray.plan.plan import runnable_jobs
 from ddray.plan.prepare import Prepared
+from ddray.plan.sharing import sharing_facts
 from ddray.settings import Places
 from ddray.store.artifacts import Store
 from trainables.configs import KINDS
@@ -22,7 +23,7 @@ def plan_facts(prepared: Prepared, places: Places) -> dict[str, Any]:
     facts["unread_datasets"] = list(prepared.unread)
     facts["unpublished_settings"] = _unpublished(prepared)
     facts["gpu_shares"] = _shares(prepared, done)
-    return facts
+    return {**facts, **sharing_facts(prepared.plan)}
 
 
 def places_exists(places: Places) -> bool:
@@ -49,6 +50,7 @@ def plan_text(prepared: Prepared, facts: dict[str, Any], show_points: bool) -> s
             "shares of a GPU (jobs to run): "
             + ", ".join(f"{count} x {share}" for share, count in facts["gpu_shares"].items()),
         ]
+    lines += ["", *_sharing_lines(facts)]
     if facts["unread_datasets"]:
         lines += ["", f"not read on this machine yet: {', '.join(facts['unread_datasets'])}"]
     if facts["unpublished_settings"]:
@@ -60,9 +62,9 @@ def plan_text(prepared: Prepared, facts: dict[str, Any], show_points: bool) -> s
     if show_points:
         lines += ["", "points:"]
         lines += [
-            f"  {chain.point.hash[:12]} {chain.stages[-1].label}"
+            f"  {chain.point.hash[:12]} {stage.label}"
             for chain in prepared.plan.chains
-            if chain.point.hash in prepared.plan.selected
+            if chain.point.hash in prepared.plan.selected and (stage := chain.stage("accuracy")) is not None
         ]
     return "\n".join(lines)
 
@@ -78,6 +80,26 @@ def _unpublished(prepared: Prepared) -> list[dict[str, Any]]:
         {"method": method, "dataset": dataset, "ipc": ipc, "settings": values, "source": source}
         for (method, dataset, ipc, source), values in found.items()
     ]
+
+
+def _sharing_lines(facts: dict[str, Any]) -> list[str]:
+    sharing = facts["sharing"]
+    saved = 1 - sharing["stages"] / sharing["alone"]
+    lines = [
+        f"sharing: {sharing['stages']:,} stages; {sharing['alone']:,} if every point were computed alone "
+        f"({saved:.0%} saved)"
+    ]
+    privacy = facts["privacy"]
+    if privacy["points"]:
+        lines.append(f"privacy of {privacy['points']:,} points: the audits need")
+        lines.append(f"  {'':<12}{'stages':>12}{'unshared':>12}{'saved':>12}")
+        for kind, counts in privacy["needs"].items():
+            numbers = (counts["stages"], counts["unshared"], counts["saved"])
+            lines.append(f"  {kind:<12}" + "".join(f"{number:>12,}" for number in numbers))
+        lines.append("  (unshared: fresh shadows for every target of every point)")
+        notes = (("not applicable", privacy["not_applicable"]), ("reduced", privacy["reduced"]))
+        lines += [f"  {what} at {count:,} points: {why}" for what, entries in notes for why, count in entries.items()]
+    return lines
 
 
 def _shares(prepared: Prepared, done: set[str]) -> dict[str, int]:

@@ -39,6 +39,11 @@ CONFIGS: dict[str, type[configs.Config]] = {
     "ensemble": configs.EnsembleConfig,
     "train": configs.TrainConfig,
     "accuracy": configs.AccuracyConfig,
+    "attack": configs.AttackConfig,
+    "robustness": configs.RobustnessConfig,
+    "privacy": configs.PrivacyConfig,
+    "embedding": configs.EmbeddingConfig,
+    "tsne": configs.TsneConfig,
 }
 
 
@@ -185,7 +190,7 @@ def _compute(
         payload.save(folder)
         provenance = {
             **surroundings.code,
-            "versions": _versions(),
+            "versions": versions(),
             "device": device,
             "numerics": devices.numerics_class(device),
             "seconds": round(time.monotonic() - clock, 3),
@@ -281,7 +286,8 @@ def code_state() -> dict[str, Any]:
 
 
 @functools.cache
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Of what computes, for provenance."""
     names = {"ddray": "ddray", "torch": "torch", "numpy": "numpy", "sklearn": "scikit-learn", "ray": "ray"}
     versions = {"python": platform.python_version()}
     for name, distribution in names.items():
@@ -312,7 +318,7 @@ def _record(
     failure = {
         **spec, "cpus": job["cpus"], "gpu": job["gpu"],
         "cause": _cause(error), "traceback": "".join(traceback.format_exception(error)), "job": job["name"],
-        "versions": _versions(), "host": socket.gethostname(), **surroundings.code,
+        "versions": versions(), "host": socket.gethostname(), **surroundings.code,
     }  # fmt: skip
     try:
         store.record_failure(spec["key"], failure)

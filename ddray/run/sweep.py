@@ -10,24 +10,24 @@ import subprocess
 import sys
 import threading
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
 from ddray.errors import DdrayError, EnvironmentProblem
+from ddray.evaluate import prepare
 from ddray.plan.datasets import resolve
 from ddray.plan.keys import short
 from ddray.plan.plan import Schedule, blocked_stages, runnable_jobs
-from ddray.plan.prepare import Prepared, Request, prepare
+from ddray.plan.prepare import Prepared, Request
 from ddray.results import Results, results_of, write_json
 from ddray.run.progress import Progress
 from ddray.run.stage import Surroundings, code_state
 from ddray.run.verdict import Verdicts
 from ddray.settings import Places
 from ddray.store.artifacts import Store
-from trainables.configs import DistillConfig, TrainConfig
 from trainables.data.cache import build as build_cache
 
 DONE, FAILED, INTERRUPTED = 0, 1, 130
@@ -75,7 +75,7 @@ def run_sweep(request: Request, how: How, places: Places) -> int:
     interrupted = False
     if schedule.jobs:
         _check_disk(places, schedule)
-        interrupted = _execute(prepared, schedule, how, places, run_folder)
+        interrupted = _execute(prepared, schedule, done, how, places, run_folder)
     finished = _finish(prepared, results, store, how, places)
     incomplete = finished.failed or finished.blocked or schedule.failed
     code = INTERRUPTED if interrupted else FAILED if incomplete else DONE
@@ -88,10 +88,10 @@ def run_sweep(request: Request, how: How, places: Places) -> int:
 def _decode(prepared: Prepared, schedule: Schedule, places: Places) -> None:
     """Make sure of the data that jobs will read, before anything is started: here it costs nothing to fail."""
     wanted = {
-        stage.config.dataset.name
+        dataset.name
         for job in schedule.jobs.values()
         for stage in job.stages
-        if isinstance(stage.config, DistillConfig | TrainConfig)
+        if (dataset := getattr(stage.config, "dataset", None)) is not None
     }
     missing = sorted(name for name in wanted if not prepared.facts[name].decoded)
     if missing:
@@ -109,14 +109,16 @@ class Finished:
     blocked: int
 
 
-def _execute(prepared: Prepared, schedule: Schedule, how: How, places: Places, run_folder: Path) -> bool:
+def _execute(
+    prepared: Prepared, schedule: Schedule, done: Collection[str], how: How, places: Places, run_folder: Path
+) -> bool:
     """Run the schedule; returns whether it was interrupted."""
     surroundings = Surroundings(
         store=places.store, data=str(places.data), cache=str(places.cache), code=code_state(),
         device="auto", precision=how.precision,
     )  # fmt: skip
     name = prepared.sweep.name
-    unavailable = blocked_stages(prepared.plan.stages, ())
+    unavailable = blocked_stages(prepared.plan.stages, done)
     if unavailable:
         reasons = ", ".join(f"{reason} ({count} stages)" for reason, count in Counter(unavailable.values()).items())
         _say(f"will stay blocked: {reasons}")

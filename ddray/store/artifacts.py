@@ -103,14 +103,18 @@ class Store:
             DamagedArtifact: A file is missing or differs; the artifact was moved to quarantine.
         """
         manifest = self.manifest(key)
-        damaged = self._damage(manifest)
-        if damaged and not isinstance(self.files, LocalFiles):
-            # The download may be damaged, or older than the artifact: take a new one before judging the original.
-            self.files.forget(_at(key))
-            damaged = self._damage(manifest)
-        if damaged:
-            raise self._quarantine(key, damaged)
-        return Artifact(self.files.fetch(_at(key), sorted(manifest.files)), manifest)
+        return Artifact(self._checked(key, manifest.files), manifest)
+
+    def file(self, key: str, name: str, entry: Mapping[str, Any]) -> Path:
+        """One file of an artifact, checked against its entry in the manifest; no other is fetched or read.
+
+        Raises:
+            KeyError: The stage is not done.
+            DamagedArtifact: The file is missing or differs; the artifact was moved to quarantine.
+        """
+        if not self.has(key):
+            raise KeyError(key)
+        return self._checked(key, {name: entry}) / name
 
     @contextmanager
     def writing(self) -> Iterator[Path]:
@@ -194,11 +198,22 @@ class Store:
 
     # --- inside --------------------------------------------------------------------------------------------------
 
-    def _damage(self, manifest: Manifest) -> str:
-        """What is wrong with an artifact's files, "" when nothing is."""
+    def _checked(self, key: str, files: Mapping[str, Mapping[str, Any]]) -> Path:
+        """A local folder that holds the files of an artifact, checked against their digests."""
+        damaged = self._damage(key, files)
+        if damaged and not isinstance(self.files, LocalFiles):
+            # The download may be damaged, or older than the artifact: take a new one before judging the original.
+            self.files.forget(_at(key))
+            damaged = self._damage(key, files)
+        if damaged:
+            raise self._quarantine(key, damaged)
+        return self.files.fetch(_at(key), sorted(files))
+
+    def _damage(self, key: str, files: Mapping[str, Mapping[str, Any]]) -> str:
+        """What is wrong with files of an artifact, "" when nothing is."""
         try:
-            folder = self.files.fetch(_at(manifest.key), sorted(manifest.files))
-            for name, expected in manifest.files.items():
+            folder = self.files.fetch(_at(key), sorted(files))
+            for name, expected in files.items():
                 path = folder / name
                 if path.stat().st_size != expected["bytes"] or sha256(path) != expected["sha256"]:
                     return f"{name} differs from its digest"

@@ -13,11 +13,21 @@ from ddray.plan.pipeline import Chain, Pipeline, Stage
 from ddray.plan.plan import Plan, make_plan
 from ddray.store.artifacts import Store
 from ddray.store.manifest import Manifest
-from trainables.configs import DatasetConfig, EnsembleConfig, NetworkConfig, TrainConfig
+from trainables.configs import (
+    AttackConfig,
+    DatasetConfig,
+    EmbeddingConfig,
+    EnsembleConfig,
+    NetworkConfig,
+    PrivacyConfig,
+    RobustnessConfig,
+    TrainConfig,
+    TsneConfig,
+)
 from trainables.data.known import KNOWN
 
 if TYPE_CHECKING:  # plans and stores need no torch, and benchmarks measure memory
-    from trainables.payloads import DistilledSet, Payload, TrainedModel
+    from trainables.payloads import AttackResult, DistilledSet, Payload, TrainedModel
 
 SWEEP = """
 ddray: 1
@@ -73,7 +83,7 @@ def accuracy_by_seed(point: GridPoint) -> float:
 def fill(
     store: Store, plan: Plan, accuracy: Accuracy = accuracy_by_seed, chains: Iterable[Chain] | None = None, **said: Any
 ) -> None:
-    """Commit every stage of the chains that this version can run.
+    """Commit every stage of the chains that can run here, branches too.
 
     Args:
         store: Where.
@@ -83,21 +93,40 @@ def fill(
         said: Replaces parts of the provenance.
     """
     for chain in plan.chains if chains is None else chains:
-        if any(stage.unavailable for stage in chain.stages if stage.kind in ("distill", "train")):
-            continue
-        for stage in chain.stages:
-            if stage.unavailable is None and not store.has(stage.key):
+        for stage in chain.all_stages:
+            ready = stage.unavailable is None and all(store.has(key) for _, key in stage.inputs)
+            if ready and not store.has(stage.key):
                 commit(store, stage, payload_of(stage, chain, accuracy(chain.point)), **said)
 
 
 def payload_of(stage: Stage, chain: Chain, accuracy: float) -> Payload:
+    """Something of the stage's kind. Numbers of robustness, privacy and embedding follow from the accuracy."""
+    import torch
+
     from trainables.evaluate.accuracy import accuracy_rows, training_rows
     from trainables.evaluate.fairness import fairness_rows
-    from trainables.payloads import Metrics, TrainedEnsemble
+    from trainables.payloads import Embedding, Metrics, TrainedEnsemble, TsneMap
 
     train = chain.stage("train")
     assert train is not None
     assert isinstance(train.config, TrainConfig)
+    if isinstance(stage.config, TrainConfig):
+        return trained_model(stage.config.network, accuracy, stage.config, stage.config.seed)
+    if isinstance(stage.config, AttackConfig):
+        return attack_result(stage.config, accuracy)
+    if isinstance(stage.config, RobustnessConfig):
+        return Metrics([_row("robustness", "adv_acc", accuracy / 2, attack=name) for name in stage.config.attacks])
+    if isinstance(stage.config, PrivacyConfig):
+        return Metrics(
+            [_row("privacy", "mia_auc", accuracy, attack="shokri", audit=audit) for audit in stage.config.audit]
+        )
+    if isinstance(stage.config, EmbeddingConfig):
+        positions = torch.arange(len(stage.config.classes))
+        rows = [_row("informativeness", "embed_outlier_rate", accuracy / 4)]
+        return Embedding(torch.ones(len(positions), 4), positions, rows)
+    if isinstance(stage.config, TsneConfig):
+        places, sources = torch.zeros(2, dtype=torch.long), list(stage.config.sources)
+        return TsneMap(torch.ones(2, 2), places, places, {"sources": ["real", *sources], "perplexity": 5.0})
     if stage.kind == "distill":
         return distilled_set(train.config, chain.point)
     if isinstance(stage.config, EnsembleConfig):
@@ -105,13 +134,31 @@ def payload_of(stage: Stage, chain: Chain, accuracy: float) -> Payload:
         return TrainedEnsemble(
             {seed: trained_model(each.network, accuracy, each, seed) for seed, each in members.items()}
         )
+    assert stage.kind == "accuracy", f"{stage.kind}: say here what it leaves"
     model = trained_model(train.config.network, accuracy, train.config, chain.point.seed)
-    if stage.kind == "train":
-        return model
     signals = model.signals["test"]
     logits, labels, classes = signals.logits.numpy(), signals.labels.numpy(), train.config.network.num_classes
     return Metrics(
         accuracy_rows(logits, labels, classes) + training_rows(model) + fairness_rows(logits, labels, classes)
+    )
+
+
+def _row(property: str, metric: str, value: float, **parameters: Any) -> dict[str, Any]:
+    return {"property": property, "metric": metric, "value": value, "unit": "fraction", "n": 10, **parameters}
+
+
+def attack_result(config: AttackConfig, accuracy: float) -> AttackResult:
+    """Images of which the share ``accuracy`` is correct; each further epsilon fells one more."""
+    import torch
+
+    from trainables.payloads import AttackResult
+
+    count = config.images
+    correct = torch.arange(count) < round(accuracy * count)
+    felled = torch.arange(1, len(config.epsilons) + 1)[:, None] > torch.arange(count)[None, :]
+    facts = {"attack": config.attack, "norm": "l2", "epsilons": list(config.epsilons), "settings": config.settings}
+    return AttackResult(
+        torch.arange(count), torch.arange(count) % len(config.classes), correct, felled | ~correct, None, facts
     )
 
 
@@ -166,7 +213,6 @@ def provenance(**said: Any) -> dict[str, Any]:
 
 def commit(store: Store, stage: Stage, payload: Payload, **said: Any) -> None:
     """Make a stage's artifact as a worker does."""
-    assert stage.config is not None
     with store.writing() as folder:
         payload.save(folder)
         manifest = Manifest(

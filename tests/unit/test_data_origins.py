@@ -1,5 +1,6 @@
 """Draws are nested, shared and disjoint where they must be; tensors hold the images that the indices name."""
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -8,16 +9,20 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainables.configs import DatasetConfig, OriginConfig
+from trainables.configs import DatasetConfig, OriginConfig, SignalsConfig
 from trainables.data.cache import open_split
 from trainables.data.known import KNOWN, class_subset
 from trainables.data.origins import (
+    AskedImages,
+    canary_labels,
     denormalise,
     load_origin,
     load_test,
     normalise,
     origin_indices,
     pool_indices,
+    signal_indices,
+    signal_sets,
 )
 
 LABELS = np.repeat(np.arange(5), [30, 40, 31, 32, 33])
@@ -105,7 +110,7 @@ def test_too_few_images_are_counted_in_the_message() -> None:
         ValueError, match=r"origin pool: .* got class 0 holds 30, class 2 holds 31; expected at least 32"
     ):
         origin_indices(pool(16, 0, 0), LABELS)
-    with pytest.raises(ValueError, match="got kind 'full'; expected 'pool'"):
+    with pytest.raises(ValueError, match="got kind 'full'; expected 'pool' or 'coin'"):
         pool_indices(OriginConfig(classes=ALL), LABELS)
 
 
@@ -114,6 +119,156 @@ def test_draws_keep_their_meaning() -> None:
     assert draw(3, 0)[:6].tolist() == [18, 22, 28, 62, 66, 68]
     assert origin_indices(pool(2, 1, 3), LABELS)[:6].tolist() == [3, 22, 46, 52, 97, 98]
     assert class_subset(100, 5, 1) == (20, 52, 65, 68, 89)
+    everything = hashlib.sha256()
+    for number in range(4):
+        for per_class in (1, 7, 30):
+            everything.update(draw(per_class, number).tobytes())
+        for row in range(6):
+            everything.update(origin_indices(pool(15, number, row), LABELS).tobytes())
+        everything.update(pool_indices(pool(11, number, 0), LABELS).tobytes())
+        everything.update(draw(5, number, (1, 4)).tobytes())
+    everything.update(origin_indices(OriginConfig(classes=ALL), LABELS).tobytes())
+    # From before origins had blocks, coins and canaries, as is the key's text below.
+    assert everything.hexdigest() == "74b460b5bd2cc3043f4732cce0e12476fb59499884b68879d883cccf78fd15fd"
+    assert pool(15, 1, 2).key_json == '{"classes":[0,1,2,3,4],"draw":1,"kind":"pool","per_class":15,"row":2}'
+
+
+def block(per_class: int, number: int | None, draw: int = 0) -> OriginConfig:
+    return OriginConfig(kind="draw", per_class=per_class, draw=draw, block=number, classes=ALL)
+
+
+@given(per_class=st.integers(1, 10), number=st.integers(0, 3))
+def test_blocks_cut_the_draw_into_disjoint_pieces(per_class: int, number: int) -> None:
+    blocks = [origin_indices(block(per_class, index, number), LABELS) for index in (None, 1, 2)]
+    for indices in blocks:
+        assert np.bincount(LABELS[indices]).tolist() == [per_class] * 5
+        assert np.all(np.diff(indices) > 0)
+    # Together they are the larger draw of the same number.
+    np.testing.assert_array_equal(np.sort(np.concatenate(blocks)), draw(3 * per_class, number))
+
+
+def test_a_block_that_does_not_fit_names_class_and_sizes() -> None:
+    assert len(origin_indices(block(10, 2), LABELS)) == 50
+    with pytest.raises(ValueError, match=r"origin draw: .* got class 0 holds 30, class 2 holds 31, .* at least 40"):
+        origin_indices(block(10, 3), LABELS)
+
+
+def coin(per_class: int, row: int, draw: int = 0, canaries: int = 0) -> OriginConfig:
+    return OriginConfig(kind="coin", per_class=per_class, draw=draw, row=row, canaries=canaries, classes=ALL)
+
+
+def test_coins_are_fair_and_independent() -> None:
+    everything = pool_indices(pool(15, 2, 0), LABELS)
+    np.testing.assert_array_equal(pool_indices(coin(15, 0, 2), LABELS), everything)
+    tosses = np.stack([np.isin(everything, origin_indices(coin(15, row, 2), LABELS)) for row in range(400)])
+    assert all(set(origin_indices(coin(15, row, 2), LABELS)) <= set(everything) for row in range(3))
+    reach = 5 * np.sqrt(400 * 0.25)
+    assert np.abs(tosses.sum(0) - 200).max() < reach
+    # Unlike halves of a pool, coins leave the number of members of a class to chance: binomial variance, 30 / 4.
+    sizes = tosses[:, LABELS[everything] == 3].sum(1)
+    assert 5.5 < sizes.var() < 9.5
+    agree = (tosses[:, :-1] == tosses[:, 1:]).sum(0)
+    assert np.abs(agree - 200).max() < reach
+
+
+def canaried(count: int, row: int, number: int = 0, per_class: int = 15) -> OriginConfig:
+    return pool(per_class, number, row).model_copy(update={"canaries": count})
+
+
+def test_canaries_are_pool_images_with_another_class() -> None:
+    found = canary_labels(canaried(20, 0), LABELS)
+    assert len(found) == 20
+    assert list(found) == sorted(found)
+    assert set(found) <= set(pool_indices(pool(15, 0, 0), LABELS).tolist())
+    assert all(0 <= wrong < 5 and wrong != LABELS[index] for index, wrong in found.items())
+    assert all(canary_labels(canaried(20, row), LABELS) == found for row in range(4))
+    assert canary_labels(coin(15, 3, canaries=20), LABELS) == found
+    assert canary_labels(canaried(20, 0, number=1), LABELS) != found
+    assert canary_labels(canaried(0, 0), LABELS) == canary_labels(block(3, 1), LABELS) == {}
+    # Positions in the list of classes, not labels.
+    some = canary_labels(canaried(9, 0).model_copy(update={"classes": (1, 3)}), LABELS)
+    assert all(wrong != (1, 3).index(LABELS[index]) for index, wrong in some.items())
+
+
+def test_canaries_are_spread_over_pool_and_wrong_classes() -> None:
+    hits, shifts = np.zeros(len(LABELS)), np.zeros(5)
+    for number in range(300):
+        for index, wrong in canary_labels(canaried(10, 0, number), LABELS).items():
+            hits[index] += 1
+            shifts[(wrong - LABELS[index]) % 5] += 1
+    assert shifts[0] == 0
+    assert np.abs(shifts[1:] - 750).max() < 5 * np.sqrt(3000 * 0.25 * 0.75)
+    per_class = np.bincount(LABELS, weights=hits)
+    assert np.abs(per_class - 600).max() < 5 * np.sqrt(3000 * 0.2 * 0.8)
+
+
+def test_too_many_canaries() -> None:
+    with pytest.raises(ValueError, match=r"got 151 canaries, 150 images and 5 classes; .* Ask for fewer canaries"):
+        canary_labels(canaried(151, 0), LABELS)
+
+
+def test_members_that_are_canaries_are_loaded_with_the_wrong_label(
+    digits: DatasetConfig, tmp_path: Path, cache: Path
+) -> None:
+    plain = OriginConfig(kind="pool", per_class=12, draw=0, row=0, classes=(1, 3, 8))
+    config = plain.model_copy(update={"canaries": 30})
+    split = open_split(digits, "train", tmp_path, cache)
+    wrong = canary_labels(config, split.labels)
+    loaded, clean = (load_origin(digits, each, tmp_path, cache, "cpu") for each in (config, plain))
+    assert torch.equal(loaded.images, clean.images)
+    changed = loaded.labels != clean.labels
+    members = [index for index in loaded.indices.tolist() if index in wrong]
+    assert 5 < len(members) < 30
+    assert loaded.indices[changed].tolist() == members
+    assert loaded.labels[changed].tolist() == [wrong[index] for index in members]
+    for position, places in enumerate(loaded.by_class):
+        assert (loaded.labels[places] == position).all()
+    assert sorted(torch.cat(loaded.by_class).tolist()) == list(range(36))
+
+    asked = signal_sets(digits, config, SignalsConfig(population=2), tmp_path, cache, "cpu")
+    in_pool = dict(zip(asked["pool"].ids.tolist(), asked["pool"].labels.tolist(), strict=True))
+    assert all(in_pool[index] == position for index, position in wrong.items())
+    truth = np.searchsorted((1, 3, 8), split.labels)
+    assert all(position == truth[index] for index, position in in_pool.items() if index not in wrong)
+    population = asked["population"]
+    np.testing.assert_array_equal(population.labels.numpy(), truth[population.ids.numpy()])
+
+
+def test_what_a_model_is_asked_about() -> None:
+    asked = signal_indices(block(4, None), SignalsConfig(), LABELS)
+    assert set(asked) == {"origin"}
+    asked = signal_indices(block(4, 2), SignalsConfig(), LABELS)
+    assert set(asked) == {"origin", "other"}
+    np.testing.assert_array_equal(asked["other"], origin_indices(block(4, 3), LABELS))
+    assert set(signal_indices(OriginConfig(classes=ALL), SignalsConfig(), LABELS)) == {"origin"}
+    for origin in (pool(6, 1, 3), coin(6, 3, 1)):
+        asked = signal_indices(origin, SignalsConfig(population=5, reserve=7), LABELS)
+        np.testing.assert_array_equal(asked["pool"], pool_indices(origin, LABELS))
+        assert [len(asked[split]) for split in ("pool", "population", "reserve")] == [60, 25, 35]
+        together = np.concatenate(list(asked.values()))
+        assert len(set(together.tolist())) == len(together)
+        assert np.bincount(LABELS[asked["reserve"]]).tolist() == [7] * 5
+    assert set(signal_indices(pool(6, 1, 3), SignalsConfig(population=5), LABELS)) == {"pool", "population"}
+    with pytest.raises(ValueError, match=r"got class 0 holds 30, .*; expected at least 32 of each"):
+        signal_indices(pool(6, 1, 3), SignalsConfig(population=10, reserve=10), LABELS)
+
+
+def test_pieces_of_asked_images_do_not_show(
+    digits: DatasetConfig, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    origin = OriginConfig(kind="pool", per_class=9, draw=0, row=0, canaries=4, classes=(2, 5))
+    place = (digits, origin, SignalsConfig(population=3, reserve=20), tmp_path, cache, "cpu")
+    whole = signal_sets(*place)
+    monkeypatch.setattr("trainables.data.origins._CHUNK", 7)
+    pieces = list(AskedImages(*place))
+    assert max(len(piece.images) for _, piece in pieces) == 7
+    again = signal_sets(*place)
+    for split, images in whole.items():
+        assert all(torch.equal(one, other) for one, other in zip(images, again[split], strict=True))
+    split = open_split(digits, "train", tmp_path, cache)
+    for images in whole.values():
+        pixels = denormalise(images.images, digits.mean, digits.std) * 255
+        np.testing.assert_array_equal(pixels.round().byte().numpy(), split.images[images.ids.numpy()])
 
 
 @given(total=st.integers(2, 200), draws=st.integers(0, 5), data=st.data())

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from ddray.errors import DdrayError, EnvironmentProblem, RequestError
 from ddray.plan import grammar, grid
 from ddray.plan.grammar import Grid, Sweep, load
-from ddray.plan.schema import ATTACKS, AXES, EVALUATIONS, json_schema
+from ddray.plan.schema import AXES, EVALUATIONS, json_schema
+from trainables.attacks import SPECS
 from trainables.configs import RecipeConfig
 from trainables.methods import METHODS
 from trainables.protocols import PROTOCOLS
@@ -241,7 +242,7 @@ def test_every_recipe_field_attack_and_protocol_is_accepted(tmp_path: Path) -> N
     recipe.pop("steps")
     assert set(recipe) | {"steps"} == set(RecipeConfig.model_fields)
     assert sweep_of(tmp_path, with_grid(f"train: {json.dumps(recipe)}")).grids[0].train == recipe
-    asked = {"attacks": list(ATTACKS), "images": 7}
+    asked = {"attacks": list(SPECS), "images": 7}
     text = with_grid(f"evaluations: {{robustness: {json.dumps(asked)}, privacy: {{}}, embedding: {{perplexity: 5}}}}")
     got = sweep_of(tmp_path, text).grids[0].evaluations
     assert got == {"robustness": asked, "privacy": {}, "embedding": {"perplexity": 5.0}}
@@ -487,11 +488,33 @@ def test_a_profile_must_exist_somewhere(tmp_path: Path) -> None:
             r"robustness.attacks: duplicate value 'fgsm'",
         ),
         (with_grid("evaluations: {robustness: {dataset: digits}}"), r"evaluations.robustness: unknown key 'dataset'"),
-        (with_grid("evaluations: {privacy: {audit: [pol]}}"), r"privacy.audit: unknown audit 'pol'; known: seed, pool"),
+        (
+            with_grid("evaluations: {privacy: {audit: [pol]}}"),
+            r"privacy.audit: unknown audit 'pol'; known: seed, pool, one_run",
+        ),
         (
             with_grid("evaluations: {privacy: {rows: 5}}"),
-            r"privacy.rows: out of range; got 5; expected an integer >= 4, a multiple of 2",
+            r"privacy.rows: out of range; got 5; expected an integer >= 4, a multiple of 2, or one of smoke, standard",
         ),
+        (
+            with_grid("evaluations: {privacy: {rows: smok}}"),
+            r"privacy.rows: unknown tier 'smok'; known: smoke, standard, full, or an integer .* Did you mean 'smoke'\?",
+        ),
+        (
+            with_grid("evaluations: {privacy: {rows: [6]}}"),
+            r"privacy.rows: wrong type; got a list of 1",
+        ),
+        (
+            with_grid("evaluations: {privacy: {attacks: [lira]}}"),
+            r"privacy.attacks: unknown attack 'lira'; known: loss, conf, .*, blind\.",
+        ),
+        (with_grid("evaluations: {privacy: {rows: null}}"), r"privacy.rows: wrong type; got null"),
+        (
+            with_grid("evaluations: {robustness: {epsilons_linf: [8]}}"),
+            r"robustness.epsilons_linf: out of range; got 8; expected a number > 0, <= 1",
+        ),
+        (with_grid("evaluations: {robustness: {epsilons_l2: [0]}}"), r"epsilons_l2: out of range; got 0; .* > 0"),
+        (with_grid("evaluations: {embedding: {real_per_class: 9}}"), r"real_per_class: out of range; got 9; .* >= 10"),
         # beside the grids
         (
             with_grid("", "datasets: {x: {folder: a}}"),

@@ -180,28 +180,94 @@ def test_exclusions_of_defaults_concern_the_grids_they_concern(tmp_path: Path) -
 
 
 def test_equal_points_of_several_grids_are_one(tmp_path: Path) -> None:
-    first = axes("method: dm, dataset: digits, ipc: [1, 2]", evaluations="{robustness: {attacks: [fgsm], images: 9}}")
+    first = axes("method: dm, dataset: digits, ipc: [1, 2]", evaluations="{robustness: {attacks: [fgsm], images: 90}}")
     second = axes("method: dm, dataset: digits, ipc: [2, 3]",
-                  evaluations="{robustness: {attacks: [cw_l2, fgsm], images: 9}, embedding: {}}")  # fmt: skip
+                  evaluations="{robustness: {attacks: [cw_l2, fgsm], images: 90}, embedding: {}}")  # fmt: skip
     points = points_of(tmp_path, f"a: {{{first}}}, b: {{{second}}}")
     assert [(p.ipc, p.grids, p.grid.name) for p in points] == [(1, ("a",), "a"), (2, ("a", "b"), "a"), (3, ("b",), "b")]
-    assert points[0].evaluations == {"robustness": {"attacks": ["fgsm"], "images": 9}}
-    assert points[1].evaluations == {"robustness": {"attacks": ["fgsm", "cw_l2"], "images": 9}, "embedding": {}}
+    assert points[0].evaluations == {"robustness": {"attacks": ["fgsm"], "images": 90}}
+    assert points[1].evaluations == {"robustness": {"attacks": ["fgsm", "cw_l2"], "images": 90}, "embedding": {}}
 
 
 def test_what_is_not_said_counts_as_the_default_when_points_unite(tmp_path: Path) -> None:
     def unite(first: str, second: str) -> Any:
-        entries = "method: full, dataset: digits"
+        entries = "method: full, dataset: digits, origin_per_class: 20"
         text = f"a: {{{axes(entries, evaluations=first)}}}, b: {{{axes(entries, evaluations=second)}}}"
         return points_of(tmp_path, text)[0].evaluations
 
     assert unite("{privacy: {}}", "{privacy: {targets: 3}}") == {"privacy": {"targets": 3}}
+    assert unite("{privacy: {rows: standard}}", "{privacy: {rows: 16}}") == {"privacy": {"rows": 16}}
+    one, two = "{robustness: {epsilons_l2: [1, 0.5]}}", "{robustness: {epsilons_l2: [0.5, 1.0], images: 1000}}"
+    assert unite(one, two) == {"robustness": {"epsilons_l2": [0.5, 1.0], "images": 1000}}
     assert unite("{robustness: {}}", "{robustness: {attacks: [fgsm]}}") == {
         "robustness": {"attacks": ["deepfool_l2", "deepfool_linf", "fgsm"]}
     }
     clash = r"b.evaluations.privacy.targets: grids 'a' and 'b' share points and differ; got 4 here and 3 at .*s.yaml:3"
     with pytest.raises(RequestError, match=clash):
         unite("{privacy: {}}", "{privacy: {targets: 4}}")
+
+
+def test_settings_of_audits_that_a_grid_does_not_ask_for_cannot_disagree(tmp_path: Path) -> None:
+    """The paper's audit in one grid, ours in another: each says how its own is done."""
+
+    def unite(*asked: str) -> Any:
+        entries = "method: full, dataset: digits, origin_per_class: 20"
+        grids = (f"g{place}: {{{axes(entries, evaluations=each)}}}" for place, each in enumerate(asked))
+        return points_of(tmp_path, ", ".join(grids))[0].evaluations["privacy"]
+
+    seed, pool = "{privacy: {audit: [seed], shadows: 2}}", "{privacy: {audit: pool, rows: 6, attacks: [loss]}}"
+    pool = pool.replace("pool,", "[pool],")
+    for order in ((seed, pool), (pool, seed)):
+        found = unite(*order)
+        assert set(found["audit"]) == {"seed", "pool"}
+        assert (found["shadows"], found["rows"]) == (2, 6)
+        assert "shokri" in found["attacks"], "seed asks for all of them"
+    third = "{privacy: {audit: [one_run], population: 5}}"
+    assert unite(third, seed)["population"] == 5
+    with pytest.raises(RequestError, match=r"g1.evaluations.privacy.population: .*got 5 here and 200"):
+        unite(pool, third)
+    with pytest.raises(RequestError, match=r"g2.evaluations.privacy.rows: .*got 8 here and 6"):
+        unite(seed, pool, pool.replace("rows: 6", "rows: 8"))
+    with pytest.raises(RequestError, match=r"g1.evaluations.privacy.resamples: "):
+        unite(pool, "{privacy: {audit: [seed], resamples: 200}}")
+
+
+UNMEASURABLE = [
+    ("{privacy: {}}", "", r"s.yaml:3: grids.t.evaluations.privacy: members are told from .* origin_per_class null; "
+     r"expected a number. Set axes.origin_per_class, as \[400\]"),
+    ("{privacy: {canaries: 5, audit: [seed, one_run]}}", "origin_per_class: 10",
+     r"privacy.canaries: canaries are images of a pool; got audit seed, one_run; expected pool"),
+    ("{privacy: {canaries: 201}}", "origin_per_class: 10",
+     r"privacy.canaries: more canaries than the pool of origin_per_class 10 has images; got 201; expected at most 200"),
+    ("{privacy: {canaries: 41}}", "origin_per_class: 10, num_classes: 2", r"got 41; expected at most 40"),
+    ("{privacy: {rows: 1000000000}}", "origin_per_class: 10", r"privacy.rows: more than .* 1000000000; .* at most 500"),
+    ("{privacy: {shadows: 500}}", "origin_per_class: 10", r"privacy.shadows: more than .* got 500; .* at most 499"),
+    ("{robustness: {images: 9}}", "", r"robustness.images: fewer images than classes; got 9; expected at least 10"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("asked, more, expected", UNMEASURABLE)
+def test_evaluations_that_cannot_be(tmp_path: Path, asked: str, more: str, expected: str) -> None:
+    entries = f"method: [random, full], dataset: digits, ipc: 1, {more}"
+    with pytest.raises(RequestError, match=expected) as error:
+        points_of(tmp_path, "t: {" + axes(entries, evaluations=asked) + "}")
+    assert "1 problem" in str(error.value), "once, however many points"
+
+
+def test_the_grid_that_asks_is_named(tmp_path: Path) -> None:
+    entries = "method: random, dataset: digits, ipc: 1"
+    text = f"a: {{{axes(entries)}}}, b: {{{axes(entries, evaluations='{privacy: {}}')}}}"
+    with pytest.raises(RequestError, match=r"grids.b.evaluations.privacy"):
+        points_of(tmp_path, text)
+
+
+def test_sets_are_embedded_where_the_encoder_takes_the_images(tmp_path: Path) -> None:
+    top = "datasets: {large: {like: digits, resize: 128}}"
+    entries = "dataset: large, ipc: 1, architecture: resnet18, method: "
+    with pytest.raises(RequestError, match=r"evaluations.embedding: .*large; got 128 pixels; expected: .*features of"):
+        points_of(tmp_path, "t: {" + axes(entries + "random", evaluations="{embedding: {}}") + "}", top)
+    (full,) = points_of(tmp_path, "t: {" + axes(entries + "full", evaluations="{embedding: {}}") + "}", top)
+    assert "embedding" in full.evaluations, "there is no set to embed, and nothing to refuse"
 
 
 def test_settings_protocol_and_train_tell_points_apart_evaluations_do_not(tmp_path: Path) -> None:

@@ -13,15 +13,22 @@ from workspace import Workspace
 
 from ddray.plan.keys import SHORT, canonical, digest, short, stage_key
 from trainables.configs import (
+    MEMBERSHIP_ATTACKS,
     AccuracyConfig,
+    AttackConfig,
     Config,
     DatasetConfig,
     DistillConfig,
+    EmbeddingConfig,
     EnsembleConfig,
     NetworkConfig,
     OriginConfig,
+    PrivacyConfig,
     RecipeConfig,
+    RobustnessConfig,
+    SignalsConfig,
     TrainConfig,
+    TsneConfig,
 )
 
 SWEEP = """
@@ -173,6 +180,7 @@ NETWORK = NetworkConfig(
 RECIPE = RecipeConfig(
     epochs=10, lr=0.01, momentum=0.9, weight_decay=5e-4, milestones=(0.5,), gamma=0.1, batch=256, augmentation="dsa"
 )
+SIGNALS = SignalsConfig(population=5, reserve=7)
 BASES: dict[type[Config], Config] = {
     DatasetConfig: DATASET,
     OriginConfig: DRAW,
@@ -188,12 +196,24 @@ BASES: dict[type[Config], Config] = {
         seeds=(0, 1),
     ),
     AccuracyConfig: AccuracyConfig(num_classes=3),
+    SignalsConfig: SIGNALS,
+    AttackConfig: AttackConfig(
+        attack="deepfool_l2", dataset=DATASET, classes=(0, 1, 2), images=30, epsilons=(0.1, 0.5), settings={"steps": 50}
+    ),
+    RobustnessConfig: RobustnessConfig(num_classes=3, attacks=("deepfool_l2",)),
+    PrivacyConfig: PrivacyConfig(
+        dataset=DATASET, origin=DRAW, method="dm", ipc=1, init="real", audit=("seed",), rows=6, targets=3, shadows=2,
+        attacks=("loss",), canaries=0, signals=SIGNALS, start=True, resamples=1000,
+    ),
+    EmbeddingConfig: EmbeddingConfig(dataset=DATASET, classes=(0, 1, 2), real_per_class=50, neighbours=10),
+    TsneConfig: TsneConfig(dataset=DATASET, classes=(0, 1, 2), real_per_class=50, sources=("dm",), perplexity=30.0),
 }  # fmt: skip
 
 COUNTS = st.integers(1, 10**6)
 SEEDS = st.integers(0, 2**31)
 NUMBERS = st.floats(1e-6, 0.999)
 WORDS = st.text("abcdefghij:-", min_size=1, max_size=8)
+LABELS = st.sets(st.integers(0, 99), min_size=2).map(lambda found: tuple(sorted(found)))
 
 
 def _with(field: str, values: st.SearchStrategy[Any], **together: Any) -> st.SearchStrategy[dict[str, Any]]:
@@ -218,8 +238,10 @@ FIELDS: dict[type[Config], dict[str, st.SearchStrategy[dict[str, Any]]]] = {
     OriginConfig: {
         "kind": _with("kind", st.just("full"), per_class=None, draw=None),
         "per_class": _with("per_class", COUNTS), "draw": _with("draw", SEEDS),
-        "row": _with("row", SEEDS, kind="pool"),
-        "classes": _with("classes", st.sets(st.integers(0, 99), min_size=2).map(lambda found: tuple(sorted(found)))),
+        "row": _with("row", SEEDS, kind="pool") | _with("row", SEEDS, kind="coin"),
+        "block": _with("block", st.none() | COUNTS),
+        "canaries": _with("canaries", COUNTS, kind="pool", row=0), "classes": _with("classes", LABELS),
+        "indices": _with("indices", LABELS, kind="listed", per_class=None, draw=None),
     },
     NetworkConfig: {
         "architecture": _with("architecture", st.sampled_from(["resnet18", "vgg16"])),
@@ -237,6 +259,11 @@ FIELDS: dict[type[Config], dict[str, st.SearchStrategy[dict[str, Any]]]] = {
         "ensemble": _with("ensemble", st.just(True)),
     },
     AccuracyConfig: {"num_classes": _with("num_classes", st.integers(2, 1000))},
+    SignalsConfig: {"population": _with("population", SEEDS), "reserve": _with("reserve", SEEDS)},
+    RobustnessConfig: {
+        "num_classes": _with("num_classes", st.integers(2, 1000)),
+        "attacks": _with("attacks", st.sampled_from([("fgsm",), ("fgsm", "deepfool_l2")])),
+    },
 }  # fmt: skip
 
 
@@ -258,6 +285,7 @@ FIELDS[TrainConfig] = {
     "dataset": _part("dataset", DATASET), "origin": _part("origin", DRAW), "network": _part("network", NETWORK),
     "recipe": _part("recipe", RECIPE), "on_origin": _with("on_origin", st.just(True)), "seed": _with("seed", SEEDS),
     "curve_points": _with("curve_points", SEEDS), "curve_images": _with("curve_images", COUNTS),
+    "signals": _with("signals", st.none()) | _part("signals", SIGNALS),
     "ensemble": _with("ensemble", st.sets(SEEDS, min_size=1).map(lambda found: tuple(sorted({0, *found})))),
 }  # fmt: skip
 FIELDS[EnsembleConfig] = {
@@ -267,6 +295,30 @@ FIELDS[EnsembleConfig] = {
         )
     ),
     "seeds": _with("seeds", st.sets(SEEDS).map(lambda found: tuple(sorted({0, *found})))),
+}  # fmt: skip
+_IMAGES = {"dataset": _part("dataset", DATASET), "classes": _with("classes", LABELS)}
+FIELDS[AttackConfig] = {
+    **_IMAGES, "attack": _with("attack", st.sampled_from(["fgsm", "cw_l2"])), "images": _with("images", COUNTS),
+    "epsilons": _with("epsilons", st.lists(NUMBERS, max_size=3).map(tuple)),
+    "settings": _with("settings", st.dictionaries(WORDS, NUMBERS | COUNTS)),
+}  # fmt: skip
+FIELDS[PrivacyConfig] = {
+    "dataset": _part("dataset", DATASET), "origin": _part("origin", DRAW), "method": _with("method", WORDS),
+    "ipc": _with("ipc", st.none() | COUNTS), "init": _with("init", st.sampled_from([None, "noise"])),
+    "audit": _with("audit", st.sampled_from([("pool",), ("seed", "pool"), ("one_run",)])),
+    "unfit": _with("unfit", st.dictionaries(st.just("pool"), WORDS)), "rows": _with("rows", SEEDS),
+    "targets": _with("targets", COUNTS), "shadows": _with("shadows", SEEDS),
+    "attacks": _with("attacks", st.sampled_from([MEMBERSHIP_ATTACKS, ("conf", "loss")])),
+    "canaries": _with("canaries", SEEDS), "signals": _part("signals", SIGNALS),
+    "start": _with("start", st.just(False)), "resamples": _with("resamples", st.integers(100, 10**6)),
+}  # fmt: skip
+FIELDS[EmbeddingConfig] = {
+    **_IMAGES, "real_per_class": _with("real_per_class", st.integers(10, 999)),
+    "neighbours": _with("neighbours", COUNTS),
+}  # fmt: skip
+FIELDS[TsneConfig] = {
+    **_IMAGES, "real_per_class": _with("real_per_class", st.integers(10, 999)),
+    "perplexity": _with("perplexity", NUMBERS), "sources": _with("sources", st.lists(WORDS, max_size=3).map(tuple)),
 }  # fmt: skip
 
 

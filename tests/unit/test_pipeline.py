@@ -12,7 +12,8 @@ from workspace import Workspace
 from ddray.errors import RequestError
 from ddray.plan.pipeline import Chain, Stage
 from ddray.run.stage import CONFIGS
-from trainables.configs import EnsembleConfig, TrainConfig
+from trainables.attacks import SPECS, attack_settings
+from trainables.configs import KINDS, AttackConfig, EnsembleConfig, RobustnessConfig, TrainConfig
 from trainables.networks import network_of
 
 ALL = """
@@ -21,8 +22,9 @@ defaults: {protocol: dc300, axes: {dataset: [cifar10], architecture: [convnet3]}
 grids:
   everything:
     axes: {method: [random, dm, mtt, full], ipc: [1, 10], init: [noise, real], seed: [0, 1], distill_seed: [0, 1],
-           architecture: [convnet3, resnet18]}
-    evaluations: {robustness: {}, privacy: {rows: 4}, embedding: {}}
+           architecture: [convnet3, resnet18], origin_per_class: [100]}
+    settings: {mtt: {num_experts: 7}}
+    evaluations: {robustness: {attacks: [fgsm, deepfool_l2]}, privacy: {rows: 4, shadows: 1}, embedding: {}}
 """
 
 
@@ -42,28 +44,36 @@ def keys(found: Chain) -> dict[str, str]:
 
 
 def test_stages_come_after_what_they_need(workspace: Workspace) -> None:
-    found = chains(workspace, ALL)
+    plan = workspace.prepare(workspace.write("sweep", ALL)).plan
+    found = plan.chains
     assert len(found) == 2 * (2 * 2 * 2 + 2 * 2 * 2 * 2 + 2 * 2 * 2 * 2 + 2)
     for each in found:
         before: set[str] = set()
-        for stage in each.stages:
-            assert {key for _, key in stage.inputs} <= before, "everything a stage needs is in its chain, earlier"
+        for stage in each.all_stages:
+            missing = {key for _, key in stage.inputs} - before
+            assert not missing or stage.kind == "tsne", "what a stage needs is in its chain, earlier; maps: in others"
             before.add(stage.key)
         kinds = [stage.kind for stage in each.stages]
-        evaluations = ["accuracy", "robustness", "privacy", "embedding"]
+        evaluations = ["accuracy", "attack", "attack", "robustness", "privacy"]
         method = each.point.method
-        making = [*["experts"] * (100 if method == "mtt" else 0), *(["distill"] if method != "full" else [])]
-        assert kinds == [*making, "train", *evaluations]
+        making = [*["experts"] * (7 if method == "mtt" else 0), *(["distill"] if method != "full" else [])]
+        assert kinds == [*making, "train", *evaluations, *(["embedding", "tsne"] if method != "full" else [])]
         roles: dict[str, Any] = {stage.kind: dict(stage.inputs).keys() for stage in each.stages}
         assert roles["train"] == ({"set"} if each.point.method != "full" else set())
-        assert all(roles[kind] == {"model"} for kind in evaluations)
+        assert roles["accuracy"] == roles["attack"] == {"model"}
+        assert roles["robustness"] == {"attack.deepfool_l2", "attack.fgsm"}
+    before = set()
+    for stage in plan.stages.values():
+        assert {key for _, key in stage.inputs} <= before, "and is planned before it"
+        before.add(stage.key)
+    assert before == {stage.key for each in found for stage in each.all_stages}
 
 
 def test_equal_stages_are_one(workspace: Workspace) -> None:
     found = chains(workspace, ALL)
-    stages = {stage.key: stage for each in found for stage in each.stages}
-    assert all(stages[stage.key] is stage for each in found for stage in each.stages)
-    distilled = {key for key, stage in stages.items() if stage.kind == "distill"}
+    stages = {stage.key: stage for each in found for stage in each.all_stages}
+    assert all(stages[stage.key] is stage for each in found for stage in each.all_stages)
+    distilled = {stage.key for each in found for stage in each.stages if stage.kind == "distill"}
     # nothing of the training enters a distilled set: random 2 ipc x 2 seeds, the others with 2 starts
     assert len(distilled) == 2 * 2 + 2 * (2 * 2 * 2)
 
@@ -249,6 +259,58 @@ def test_shares_of_ensembles_by_their_members(workspace: Workspace) -> None:
     assert asked == {("ensemble", 2, 0.125), ("train", 1, None)}
 
 
+# --- attacks ----------------------------------------------------------------------------------------------------------
+
+
+def attacked(workspace: Workspace, asked: str, axes: str = "method: [random], ipc: [1]") -> Chain:
+    return chain(workspace, axes, f"evaluations: {{robustness: {asked}}}")
+
+
+def test_another_attack_changes_no_other_key(workspace: Workspace) -> None:
+    one, two = attacked(workspace, "{attacks: [fgsm]}"), attacked(workspace, "{attacks: [fgsm, cw_l2]}")
+    before, after = ({stage.key for stage in each.stages} for each in (one, two))
+    added = [stage for stage in two.stages if stage.key not in before]
+    assert [stage.kind for stage in added] == ["attack", "robustness"]
+    assert len(before - after) == 1, "only the summary is another"
+    assert not chain(workspace, "method: [random], ipc: [1]").stage("attack")
+
+
+def test_how_attacks_are_listed_makes_no_difference(workspace: Workspace) -> None:
+    one, two = (attacked(workspace, f"{{attacks: {names}}}") for names in ("[fgsm, pgd_l2]", "[pgd_l2, fgsm]"))
+    assert [stage.key for stage in one.stages] == [stage.key for stage in two.stages]
+    summary = one.stage("robustness")
+    assert summary is not None
+    assert isinstance(summary.config, RobustnessConfig)
+    assert set(summary.config.attacks) == {"fgsm", "pgd_l2"}
+    assert [role for role, _ in summary.inputs] == [f"attack.{name}" for name in summary.config.attacks]
+
+
+def configs_of(found: Chain) -> dict[str, Any]:
+    return {stage.config.attack: stage.config for stage in found.stages if isinstance(stage.config, AttackConfig)}
+
+
+def test_an_attack_is_complete(workspace: Workspace) -> None:
+    """Nothing is left to the worker: settings, budgets of its norm, images that exist."""
+    found = configs_of(attacked(workspace, "{attacks: [deepfool_l2, pgd_linf], epsilons_linf: [0.1, 0.02]}"))
+    assert found["deepfool_l2"].settings == attack_settings("deepfool_l2")
+    assert found["deepfool_l2"].epsilons == SPECS["deepfool_l2"].epsilons
+    assert found["pgd_linf"].epsilons == (0.02, 0.1)
+    assert {config.images for config in found.values()} == {1000}
+    few = "dataset: [digits], method: [random], ipc: [1], num_classes: [2]"
+    text = f"ddray: 1\ngrids: {{g: {{axes: {{{few}}}, evaluations: {{robustness: {{}}}}}}}}\n"
+    (only,) = chains(workspace, text)
+    for config in configs_of(only).values():
+        assert (config.images, config.classes) == (2 * 50, (0, 1)), "50 test images of a class are all there are"
+
+
+def test_attacks_of_a_point_run_in_the_job_of_its_model(workspace: Workspace) -> None:
+    text = "ddray: 1\ngrids: {g: {axes: {dataset: [digits], method: [full]}, evaluations: {robustness: {}}}}\n"
+    plan = workspace.prepare(workspace.write("sweep", text)).plan
+    (job,) = plan.jobs
+    assert [stage.kind for stage in job.stages] == ["train", "accuracy", "attack", "attack", "robustness"]
+    assert (job.gpu, job.needs) == (1 / 8, ())
+
+
 def test_recipes_that_cannot_be_are_refused_with_their_place(workspace: Workspace) -> None:
     with pytest.raises(RequestError, match=r"sweep.yaml:\d+: .*train.*epochs and steps"):
         chain(workspace, "method: [random], ipc: [1]", "train: {steps: 7, epochs: 3}")
@@ -261,29 +323,17 @@ def test_settings_without_a_published_value_are_named(workspace: Workspace) -> N
     assert not chain(workspace, "method: [dm], ipc: [20]", "settings: {dm: {lr_img: 3}}").unpublished
 
 
-def test_what_this_version_cannot_do_is_said(workspace: Workspace) -> None:
-    reasons = {
-        (stage.kind, stage.unavailable)
-        for each in chains(workspace, ALL)
-        for stage in each.stages
-        if stage.unavailable is not None
-    }
-    assert {kind for kind, _ in reasons} <= {"robustness", "privacy", "embedding"}
-    assert all(f"evaluation {kind}" in reason for kind, reason in reasons)
-    random = chain(workspace, "method: [random], ipc: [1]")
-    assert all(stage.unavailable is None for stage in random.stages)
-
-
 def test_workers_rebuild_the_configuration_they_were_sent(workspace: Workspace) -> None:
-    for each in (*chains(workspace, ALL), *repeats(workspace).chains):
-        for stage in each.stages:
-            if stage.unavailable is None:
-                spec = json.loads(json.dumps(stage.spec()))
-                rebuilt = CONFIGS[stage.kind].model_validate(spec["config"])
-                assert rebuilt == stage.config
-                assert stage.config is not None
-                assert rebuilt.key_material() == stage.config.key_material()
-                assert (spec["key"], spec["inputs"]) == (stage.key, dict(stage.inputs))
+    kinds = set()
+    for plan in (workspace.prepare(workspace.write("sweep", ALL)).plan, repeats(workspace)):
+        for stage in plan.stages.values():
+            spec = json.loads(json.dumps(stage.spec()))
+            rebuilt = CONFIGS[stage.kind].model_validate(spec["config"])
+            assert rebuilt == stage.config
+            assert rebuilt.key_material() == stage.config.key_material()
+            assert (spec["key"], spec["inputs"]) == (stage.key, dict(stage.inputs))
+            kinds.add(stage.kind)
+    assert kinds == set(KINDS), "all of them were tried"
 
 
 def test_the_trained_network_is_the_one_that_is_named(workspace: Workspace) -> None:
@@ -312,5 +362,7 @@ def test_labels_tell_stages_apart(workspace: Workspace) -> None:
         "origin_per_class: [40, null], origin_draw: [0, 1], num_classes: [2, null]"
     )
     text = f"ddray: 1\ngrids: {{g: {{protocol: dc300, axes: {{{axes}}}}}}}\n"
-    stages = {stage.key: stage for each in chains(workspace, text) for stage in each.stages}
+    stages = {stage.key: stage for each in chains(workspace, text) for stage in each.all_stages}
     assert len({stage.label for stage in stages.values()}) == len(stages)
+    stages = workspace.prepare(workspace.write("sweep", ALL)).plan.stages
+    assert len({stage.label for stage in stages.values()}) == len(stages), "those of branches too"

@@ -129,11 +129,23 @@ def test_summary_counts_what_is_asked_for(workspace: Workspace) -> None:
     assert summary["jobs"] == 4
 
 
-def test_what_cannot_be_computed_blocks_what_depends_on_it(workspace: Workspace) -> None:
-    text = SHARED.replace("method: [dm, random]", "method: [mtt, random]")
-    text = text.replace("defaults: {", "defaults: {evaluations: {robustness: {}}, ")
+def test_what_cannot_be_computed_here_blocks_what_depends_on_it(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """AutoAttack comes with an extra: where it is missing, the other attacks run and their summary waits."""
+    asked = "{robustness: {attacks: [autoattack, fgsm]}}"
+    text = SHARED.replace("defaults: {", f"defaults: {{evaluations: {asked}, ")
+    monkeypatch.setattr("ddray.plan.pipeline._is_there", lambda library: True)
+    with_it = plan_of(workspace, text)
+    assert not blocked_stages(with_it.stages, ())
+    monkeypatch.setattr("ddray.plan.pipeline._is_there", lambda library: library != "pyautoattack")
     plan = plan_of(workspace, text)
+    assert plan.stages.keys() == with_it.stages.keys(), "what is installed is no part of a key"
     reasons = blocked_stages(plan.stages, ())
+    assert Counter(plan.stages[key].kind for key in reasons) == {"attack": 8, "robustness": 8}
+    assert set(reasons.values()) == {
+        "attack autoattack needs pyautoattack, which is not installed: pip install 'ddray[strong]'"
+    }
     for key, stage in plan.stages.items():
         own = stage.unavailable is not None
         behind = any(needed in reasons for _, needed in stage.inputs)
@@ -141,7 +153,7 @@ def test_what_cannot_be_computed_blocks_what_depends_on_it(workspace: Workspace)
     todo = {stage.key for job in runnable_jobs(plan, ()) for stage in job.stages}
     assert todo == set(plan.stages) - set(reasons)
     assert sum(plan.summary(())["blocked"].values()) == len(reasons)
-    # once another version has made them, they block nothing
+    # once another machine has made them, they block nothing
     done = {key for key, stage in plan.stages.items() if stage.unavailable is not None}
     assert not blocked_stages(plan.stages, done)
 

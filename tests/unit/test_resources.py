@@ -9,12 +9,25 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ddray.plan.resources import DISTILL, NETWORK, SHARES, convnet3_gflop, distill_work, requested, share, work
+from ddray.plan.resources import (
+    DISTILL,
+    NETWORK,
+    SHARES,
+    convnet3_gflop,
+    distill_work,
+    forward_passes,
+    requested,
+    share,
+    size,
+    work,
+)
+from trainables.attacks import SPECS, attack_settings
 from trainables.configs import KINDS
 from trainables.methods import METHODS
 
+ON_STORED = ("accuracy", "robustness")
 ASKED = st.tuples(
-    st.sampled_from([kind for kind in KINDS if kind != "accuracy"]), st.sampled_from([*METHODS, "unheard_of"]),
+    st.sampled_from([kind for kind in KINDS if kind not in ON_STORED]), st.sampled_from([*METHODS, "unheard_of"]),
     st.sampled_from(sorted(NETWORK)), st.sampled_from([8, 28, 32, 64]), st.sampled_from([2, 10, 100, 200]),
     st.none() | st.integers(1, 5000),
 )  # fmt: skip
@@ -31,6 +44,8 @@ def test_shares_are_powers_of_two_of_a_card(asked: Any) -> None:
     kind, method, *_ = asked
     if kind == "distill" and method in ("random", "herding", "kmeans"):
         assert share(*asked) == 0, "choosing images needs no card"
+    elif kind in ("privacy", "tsne"):
+        assert share(*asked) == 0, "scikit-learn and SciPy compute on the CPU"
     else:
         assert share(*asked) in SHARES
 
@@ -57,7 +72,7 @@ def test_an_ensemble_takes_the_share_of_its_members(asked: Any, members: int) ->
 
 def test_an_unknown_method_takes_a_card_and_accuracy_that_of_its_job() -> None:
     assert share("distill", "unheard_of", "convnet3", 32, 10, 1) == 1
-    assert share("accuracy", "dm", "convnet3", 32, 10, 1) is None
+    assert {share(kind, "dm", "convnet3", 32, 10, 1) for kind in ON_STORED} == {None}
     assert set(DISTILL) <= set(METHODS)
     assert set(DISTILL) == set(METHODS) - {"full"}
 
@@ -73,13 +88,13 @@ def test_requests_by_how_specific_they_are() -> None:
     assert requested(requests, "distill", "random", 0.0) == (2, 0.5)
     assert requested(requests, "experts", "dm", 1.0) == (1, 0.25), "a method's entry is for the stages it owns"
     assert requested(requests, "train", "dm", 0.125) == (4, 0.125)
-    assert requested(requests, "robustness", "dm", 0.125) == (1, 0.125)
+    assert requested(requests, "attack", "dm", 0.125) == (1, 0.125)
     assert requested({"distill": Asks(gpu=0)}, "distill", "dm", 1.0) == (1, 0), "0 is an answer"
 
 
 SIZES = st.fixed_dictionaries({
     "gflop": st.floats(0.001, 10), "images": st.integers(1, 10**5), "steps": st.integers(1, 10**5),
-    "batch": st.integers(1, 512), "test_images": st.integers(1, 10**4),
+    "batch": st.integers(1, 512), "test_images": st.integers(1, 10**4), "passes": st.floats(0, 10**4),
 })  # fmt: skip
 
 
@@ -90,6 +105,35 @@ def test_estimates_are_positive_and_grow(kind: str, sizes: dict[str, Any], data:
     assert before > 0
     grown = data.draw(st.sampled_from(sorted(sizes)))
     assert work(kind, **{**sizes, grown: sizes[grown] * 2}) >= before
+
+
+@pytest.mark.parametrize("attack", SPECS)
+def test_stronger_attacks_cost_more(attack: Any) -> None:
+    """Settings that make an attack longer are part of the estimate, and budgets cost a run or a test each."""
+    settings = attack_settings(attack)
+    usual = forward_passes(attack, settings, 3)
+    assert usual > 0
+    for name in ("restarts", "binary_search_steps", *(["steps"] if "deepfool" not in attack else [])):
+        if name in settings:
+            assert forward_passes(attack, {**settings, name: 2 * settings[name]}, 3) > 1.9 * (usual - 3)
+    more = forward_passes(attack, settings, 6)
+    assert more == (usual + 3 if SPECS[attack].minimal else 2 * usual)
+
+
+def test_the_order_of_attacks_by_cost() -> None:
+    cost = {name: forward_passes(name, spec.settings, 3) for name, spec in SPECS.items()}
+    assert cost["fgsm"] < cost["deepfool_l2"] < cost["pgd_l2"] < cost["cw_l2"] < cost["autoattack"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_kept_beside_counts(kind: str) -> None:
+    def bytes_of(numbers: int) -> int:
+        return size(
+            kind, architecture="convnet3", num_classes=10, ipc=1, pixels=64, test_images=100, numbers=numbers
+        )  # fmt: skip
+
+    assert bytes_of(0) > 0
+    assert bytes_of(1000) - bytes_of(0) == (0 if kind == "distill" else 4000)
 
 
 LEARNERS = sorted(name for name, method in METHODS.items() if method.settings.budget)

@@ -1,12 +1,12 @@
-"""Origins: which training images are distilled, and those images as normalised tensors on the device.
+"""Origins, test images and the images that models are asked about, as normalised tensors on the device.
 
-Legend: N images, C channels, H = W pixels. Indices are canonical positions in the train split (``cache.py``). Draws
-depend on the kind, its numbers and the label only, so every method, network and machine sees the same images.
+Legend: N images, C channels, H = W pixels. Indices are canonical positions in a split (``cache.py``); which images an
+origin holds is in ``draws.py``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -16,9 +16,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from trainables.configs import DatasetConfig, OriginConfig
-from trainables.data.cache import open_split
-from trainables.seeds import generator
+from trainables.configs import DatasetConfig, OriginConfig, SignalsConfig
+from trainables.data.cache import Split, open_split
+from trainables.data.draws import canary_labels, origin_indices, pool_indices, signal_indices
+
+__all__ = [
+    "AskedImages", "Origin", "TestSet", "canary_labels", "denormalise", "load_origin", "load_test", "normalise",
+    "origin_indices", "pool_indices", "signal_indices", "signal_sets",
+]  # fmt: skip
 
 _CHUNK = 2048
 
@@ -28,73 +33,30 @@ class Origin:
     """An origin in memory."""
 
     images: Tensor
-    """(N, C, H, W) float32, normalised, on the device; in ascending order of ``indices``, so grouped by class."""
+    """(N, C, H, W) float32, normalised, on the device; in ascending order of ``indices``, so grouped by true
+    class."""
     labels: Tensor
-    """(N,) int64 on the device: positions in the origin's ``classes``."""
+    """(N,) int64 on the device: positions in the origin's ``classes``; of canaries, the wrong one."""
     indices: Tensor
     """(N,) int64 on the CPU: canonical train indices, ascending."""
     by_class: tuple[Tensor, ...]
-    """For each position in ``classes``, the places of its images in ``images``: int64 on the CPU, ascending."""
+    """For each position in ``classes``, the places in ``images`` of those labelled so: int64 on the CPU, ascending."""
 
 
 class TestSet(NamedTuple):
-    """The test images of some classes, all of them, in canonical order."""
+    """Images that a model is asked about, in canonical order: the test images of some classes, or of a split of
+    ``SignalsConfig``."""
 
     images: Tensor
     """(N, C, H, W) float32, normalised, on the device."""
     labels: Tensor
     """(N,) int64 on the device: positions in ``classes``."""
     ids: Tensor
-    """(N,) int64 on the CPU: canonical test indices, ascending."""
-
-
-def origin_indices(origin: OriginConfig, labels: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Canonical train indices of an origin, ascending.
-
-    A draw is the beginning of one random permutation per class, so of one ``draw`` number the larger contain the
-    smaller, and a class subset contains the same images as the whole. A pool row takes exactly half of the pool's
-    images in every class; rows 2k and 2k + 1 are complements within the pool.
-
-    Args:
-        origin: What to take.
-        labels: (N,) labels of the whole train split in canonical order.
-
-    Raises:
-        ValueError: If a class holds fewer images than asked for.
-    """
-    if origin.kind == "full":
-        return np.flatnonzero(np.isin(labels, origin.classes)).astype(np.int64)
-    if origin.kind == "draw":
-        assert origin.per_class is not None
-        return _sorted(_draw(origin, labels, "origin", origin.per_class))
-    assert origin.per_class is not None
-    assert origin.draw is not None
-    assert origin.row is not None
-    halves = []
-    for label, pool in zip(origin.classes, _draw(origin, labels, "pool", 2 * origin.per_class), strict=True):
-        order = torch.randperm(len(pool), generator=generator("row", origin.draw, origin.row // 2, label)).numpy()
-        half = order[: origin.per_class] if origin.row % 2 == 0 else order[origin.per_class :]
-        halves.append(pool[half])
-    return _sorted(halves)
-
-
-def pool_indices(origin: OriginConfig, labels: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Canonical train indices of the whole pool of a ``pool`` origin, ascending: 2 * ``per_class`` of each class.
-
-    Args:
-        origin: Any row of the pool.
-        labels: (N,) labels of the whole train split in canonical order.
-
-    Raises:
-        ValueError: If the origin is of another kind, or a class holds too few images.
-    """
-    if origin.kind != "pool" or origin.per_class is None:
-        raise ValueError(f"origin: only a pool has members and non-members; got kind {origin.kind!r}; expected 'pool'")
-    return _sorted(_draw(origin, labels, "pool", 2 * origin.per_class))
+    """(N,) int64 on the CPU: canonical indices in the test split, or for signals in the train split, ascending."""
 
 
 def load_origin(dataset: DatasetConfig, origin: OriginConfig, data: Path, cache: Path, device: str) -> Origin:
-    """Load an origin.
+    """Load an origin. Canaries carry their wrong label.
 
     Args:
         dataset: Which images, and their constants.
@@ -108,7 +70,7 @@ def load_origin(dataset: DatasetConfig, origin: OriginConfig, data: Path, cache:
     """
     split = open_split(dataset, "train", data, cache)
     indices = origin_indices(origin, split.labels)
-    labels = _positions(split.labels[indices], origin.classes)
+    labels = _origin_labels(split, origin, indices)
     return Origin(
         images=_to_device(split.images, indices, dataset, device),
         labels=labels.to(device),
@@ -137,6 +99,54 @@ def load_test(dataset: DatasetConfig, classes: tuple[int, ...], data: Path, cach
         labels=_positions(split.labels[ids], classes).to(device),
         ids=torch.from_numpy(ids),
     )
+
+
+class AskedImages:
+    """The images of ``signal_indices`` with the labels they were trained with, read from the cache piece by piece.
+
+    Iterating gives (split, images of that split, at most 2048 of them), as often as wanted: so no more than a piece is
+    in memory, on a device least of all.
+
+    Args:
+        dataset: Which images, and their constants.
+        origin: What the models come from.
+        signals: How many images of each class.
+        data: DDRAY_DATA.
+        cache: DDRAY_CACHE.
+        device: Where the images go.
+
+    Raises:
+        ValueError: If a class holds too few images, or the data are missing, broken or others than planned.
+    """
+
+    def __init__(
+        self, dataset: DatasetConfig, origin: OriginConfig, signals: SignalsConfig, data: Path, cache: Path, device: str
+    ) -> None:
+        self._split = open_split(dataset, "train", data, cache)
+        self._dataset, self._origin, self._device = dataset, origin, device
+        self.indices = signal_indices(origin, signals, self._split.labels)
+        """By split."""
+
+    def __iter__(self) -> Iterator[tuple[str, TestSet]]:
+        for split, indices in self.indices.items():
+            labels = _origin_labels(self._split, self._origin, indices)
+            for start in range(0, len(indices), _CHUNK):
+                part = indices[start : start + _CHUNK]
+                images = _to_device(self._split.images, part, self._dataset, self._device)
+                yield (
+                    split,
+                    TestSet(images, labels[start : start + _CHUNK].to(self._device), torch.from_numpy(part.copy())),
+                )
+
+
+def signal_sets(
+    dataset: DatasetConfig, origin: OriginConfig, signals: SignalsConfig, data: Path, cache: Path, device: str
+) -> dict[str, TestSet]:
+    """All images of ``AskedImages``, by split."""
+    pieces: dict[str, list[TestSet]] = {}
+    for split, piece in AskedImages(dataset, origin, signals, data, cache, device):
+        pieces.setdefault(split, []).append(piece)
+    return {split: TestSet(*map(torch.cat, zip(*parts, strict=True))) for split, parts in pieces.items()}
 
 
 def normalise(images01: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
@@ -170,28 +180,14 @@ def _to_device(images: NDArray[np.uint8], indices: NDArray[np.int64], dataset: D
     return out
 
 
+def _origin_labels(split: Split, origin: OriginConfig, indices: NDArray[np.int64]) -> Tensor:
+    """Positions in ``classes`` that images of an origin, or of its pool, are trained with."""
+    labels = _positions(split.labels[indices], origin.classes)
+    for index, wrong in canary_labels(origin, split.labels).items():
+        labels[torch.from_numpy(indices == index)] = wrong
+    return labels
+
+
 def _positions(labels: NDArray[np.int64], classes: tuple[int, ...]) -> Tensor:
     """Labels as positions in ``classes``."""
     return torch.from_numpy(np.searchsorted(np.array(classes, dtype=np.int64), labels).astype(np.int64))
-
-
-def _draw(origin: OriginConfig, labels: NDArray[np.int64], purpose: str, count: int) -> list[NDArray[np.int64]]:
-    """``count`` random images of each class, in the order drawn."""
-    assert origin.draw is not None
-    held = {label: int((labels == label).sum()) for label in origin.classes}
-    short = [f"class {label} holds {number}" for label, number in held.items() if number < count]
-    if short:
-        raise ValueError(
-            f"origin {origin.kind}: a class holds too few training images; got {', '.join(short[:10])}; "
-            f"expected at least {count} of each. Ask for fewer per class."
-        )
-    drawn = []
-    for label in origin.classes:
-        members = np.flatnonzero(labels == label)
-        order = torch.randperm(len(members), generator=generator(purpose, origin.draw, label)).numpy()
-        drawn.append(members[order[:count]].astype(np.int64))
-    return drawn
-
-
-def _sorted(parts: list[NDArray[np.int64]]) -> NDArray[np.int64]:
-    return np.sort(np.concatenate(parts))

@@ -66,7 +66,7 @@ def distill(origin: Origin, settings: MTTSettings, context: DistillContext) -> D
         StageFailure: The loss, a gradient or the learned rate is not finite; or no expert has a segment to match.
         ValueError: A class has fewer than ``ipc`` images to start from.
     """
-    trajectories = open_experts(settings, context)
+    trajectories = open_experts(settings, context) if settings.iterations else []  # the start takes none
     experts = [found for found in trajectories if found.starts]
     network = context.network().requires_grad_(False)
     expected = [(name, list(weight.shape)) for name, weight in network.named_parameters()]

@@ -84,9 +84,12 @@ def training_rows(model: TrainedModel) -> list[Row]:
 
     ``optimism`` is the best minus the last accuracy of the recorded curve: what choosing the epoch by test accuracy
     would have added. Nothing is chosen by it. ``trained_lr`` is the learning rate that the training began with: the
-    recipe's, or the one learned with the set.
+    recipe's, or the one learned with the set. Of a model that was trained elsewhere only its size is known.
     """
     facts = model.facts
+    size = _row("cost", "num_parameters", float(facts["num_parameters"]), "parameters", 1, "train")
+    if "optimiser_steps" not in facts:
+        return [size]
     rows: list[Row] = [
         _row("performance", "train_acc", facts["train_acc"], "fraction", facts["train_images"], "train"),
         _row("performance", "train_loss", facts["train_loss"], "nat", facts["train_images"], "train"),
@@ -96,8 +99,7 @@ def training_rows(model: TrainedModel) -> list[Row]:
     if "trained_lr" in facts:  # not in models from before rates were learned
         rows.append(_row("performance", "trained_lr", facts["trained_lr"], "1", 1, "train"))
     rows.append(_row("cost", "optimiser_steps", float(facts["optimiser_steps"]), "steps", 1, "train"))
-    rows.append(_row("cost", "num_parameters", float(facts["num_parameters"]), "parameters", 1, "train"))
-    return rows
+    return [*rows, size]
 
 
 def _row(prop: str, metric: str, value: float, unit: str, n: int, split: str) -> Row:

@@ -1,0 +1,143 @@
+"""Seconds of each evaluation stage on digits: 500 test images, ConvNet3 of two blocks as in the quickstart.
+
+    python -m benchmarks.evaluations [--only accuracy,fgsm] [--threads 1] [--json]
+
+A stage runs as a worker runs it, from the folders of its inputs, with the settings a sweep has by default. What it
+builds on is made first and not timed: a network trained on all digits for two epochs, and the attacks that
+``robustness`` sums up. Left out: ``cw_l2``, which takes minutes, and what needs the extra ``strong``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks.steps import Clock
+from trainables import device, stages
+from trainables.attacks import SPECS, attack_settings, epsilons_for
+from trainables.configs import (
+    AccuracyConfig,
+    AttackConfig,
+    DatasetConfig,
+    Kind,
+    OriginConfig,
+    RecipeConfig,
+    RobustnessConfig,
+    StageConfig,
+    TrainConfig,
+)
+from trainables.data.known import KNOWN
+from trainables.networks import network_of
+
+IMAGES = 500
+CLASSES = tuple(range(10))
+ATTACKS = tuple(name for name, spec in SPECS.items() if spec.extra is None and name != "cw_l2")
+
+
+class Bench:
+    """Finished stages in a folder, made when they are asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._context = Clock()
+        self._context.data = self._context.cache = folder
+        known = KNOWN["digits"]
+        assert known.digest is not None
+        self.dataset = DatasetConfig(
+            name="digits", base="digits", digest=known.digest, num_classes=10, image_size=8, channels=1,
+            mean=known.mean, std=known.std, flip=False,
+        )  # fmt: skip
+
+    def stage(self, name: str, kind: Kind, config: StageConfig, inputs: Mapping[str, Path]) -> float:
+        """Run one and keep what it made as ``name``; seconds, saving included."""
+        started = time.perf_counter()
+        payload = stages.run(kind, config, inputs, self._context)
+        target = self._folder / name
+        target.mkdir(exist_ok=True)
+        payload.save(target)
+        return time.perf_counter() - started
+
+    def made(self, name: str, make: Callable[[], float]) -> Path:
+        """The folder of a stage's payload."""
+        if not (self._folder / name).exists():
+            make()
+        return self._folder / name
+
+    def model(self) -> Path:
+        """A network trained on all digits."""
+        recipe = RecipeConfig(
+            epochs=2, lr=0.01, momentum=0.9, weight_decay=5e-4, milestones=(0.5,), gamma=0.1, batch=64,
+            augmentation="none",
+        )  # fmt: skip
+        network = network_of("convnet3-d2", image_size=8, channels=1, num_classes=10)
+        config = TrainConfig(
+            dataset=self.dataset, origin=OriginConfig(classes=CLASSES), on_origin=True, network=network, recipe=recipe,
+            seed=0, curve_points=0,
+        )  # fmt: skip
+        return self.made("model", lambda: self.stage("model", "train", config, {}))
+
+
+def accuracy(bench: Bench) -> float:
+    inputs = {"model": bench.model()}
+    return bench.stage("accuracy", "accuracy", AccuracyConfig(num_classes=10), inputs)
+
+
+def attack(bench: Bench, name: str) -> float:
+    config = AttackConfig(
+        attack=name, dataset=bench.dataset, classes=CLASSES, images=IMAGES, epsilons=epsilons_for(name),
+        settings=attack_settings(name),
+    )  # type: ignore[arg-type]  # fmt: skip
+    inputs = {"model": bench.model()}
+    return bench.stage(name, "attack", config, inputs)
+
+
+def robustness(bench: Bench) -> float:
+    inputs = {f"attack.{name}": bench.made(name, lambda name=name: attack(bench, name)) for name in ATTACKS}  # type: ignore[misc]
+    return bench.stage("robustness", "robustness", RobustnessConfig(num_classes=10, attacks=ATTACKS), inputs)  # type: ignore[arg-type]
+
+
+EVALUATIONS: dict[str, Callable[[Bench], float]] = {
+    "accuracy": accuracy,
+    **{name: (lambda bench, name=name: attack(bench, name)) for name in ATTACKS},  # type: ignore[misc]
+    "robustness": robustness,
+}
+"""Name -> seconds of its stage. A new evaluation is one more entry."""
+
+
+def measure(names: list[str], threads: int) -> list[dict[str, Any]]:
+    """One entry per evaluation."""
+    device.prepare("cpu", threads)
+    # Imported beforehand: seconds that a worker spends once.
+    import foolbox  # noqa: F401
+    import sklearn.metrics  # noqa: F401
+
+    with tempfile.TemporaryDirectory(prefix="ddray-bench-") as folder:
+        bench = Bench(Path(folder))
+        bench.model()
+        return [{"name": name, "seconds": round(EVALUATIONS[name](bench), 3)} for name in names]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", help="names, separated by commas")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    given = parser.parse_args()
+    wanted = given.only.split(",") if given.only else list(EVALUATIONS)
+    if unknown := sorted(set(wanted) - set(EVALUATIONS)):
+        parser.error(f"--only: unknown {', '.join(unknown)}; known: {', '.join(EVALUATIONS)}")
+    results = measure(wanted, given.threads)
+    if given.json:
+        print(json.dumps({"name": "evaluations", "images": IMAGES, "threads": given.threads, "results": results}))
+        return
+    for result in results:
+        print(f"{result['name']:16} {result['seconds']} s")
+
+
+if __name__ == "__main__":
+    main()

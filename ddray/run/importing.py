@@ -1,0 +1,133 @@
+"""Bringing a file into the store: read, checked, and committed as the artifact of a finished stage."""
+
+from __future__ import annotations
+
+import socket
+import sys
+import threading
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ddray.errors import EnvironmentProblem, RequestError
+from ddray.plan.datasets import DatasetFacts
+from ddray.run.context import StageContext
+from ddray.run.stage import code_state, versions
+from ddray.settings import Places
+from ddray.store.artifacts import Store
+from ddray.store.manifest import Manifest
+from trainables.configs import DatasetConfig, ExternalConfig, OriginConfig
+from trainables.data.layout import DataMissing
+
+if TYPE_CHECKING:
+    from ddray.evaluate import Evaluation, Found
+    from ddray.plan.external import Subject
+    from trainables.payloads import DistilledSet, TrainedModel
+
+
+def bring_in(evaluation: Evaluation, facts: DatasetFacts, store: Store, places: Places) -> Found:
+    """Read an evaluation's files and put what they hold into the store, unless it is there.
+
+    Args:
+        evaluation: Checked.
+        facts: Of its data set, decoded.
+        store: Where the artifact goes.
+        places: Where the data are.
+
+    Returns:
+        What the files say that the request does not.
+
+    Raises:
+        RequestError: A file cannot be read, or does not hold what the request says.
+        EnvironmentProblem: The data set is not there.
+    """
+    from ddray.evaluate import Found, subject_of
+
+    sys.stderr.write(f"reading {evaluation.file}\n")
+    try:
+        members = _members(evaluation, facts.config, places)
+        if evaluation.kind == "set":
+            payload = _read_set(evaluation, facts.config)
+            ipc = len(payload.labels) // len(evaluation.classes)
+            found = Found(ipc=ipc, members=members)
+            return _commit(subject_of(evaluation.model_copy(update={"found": found}), facts), payload, found, store, {})
+        found = Found(ipc=None, members=members)
+        subject = subject_of(evaluation.model_copy(update={"found": found}), facts)
+        model, said = _read_model(Path(evaluation.file), subject, store, places)
+        return _commit(subject, model, found, store, said)
+    except DataMissing as error:
+        raise EnvironmentProblem(str(error)) from error
+    except ValueError as error:
+        raise RequestError(str(error)) from error
+
+
+def _read_set(evaluation: Evaluation, dataset: DatasetConfig) -> DistilledSet:
+    from trainables.external import read_set
+
+    assert evaluation.space is not None
+    labels: Any = evaluation.labels
+    if "labels" in evaluation.sha256:
+        labels = Path(labels)
+    return read_set(
+        Path(evaluation.file), dataset, evaluation.classes, space=evaluation.space, mean=evaluation.mean,
+        std=evaluation.std, factor=evaluation.factor, labels=labels, nth=evaluation.nth,
+    )  # fmt: skip
+
+
+def _read_model(file: Path, subject: Subject, store: Store, places: Places) -> tuple[TrainedModel, dict[str, Any]]:
+    """The model with what it says of its images, and where that was computed."""
+    import torch
+
+    from trainables import device as devices
+    from trainables.external import read_state, trained_model
+
+    config = subject.config
+    assert isinstance(config, ExternalConfig)
+    state = read_state(file, config.network)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    devices.prepare(device, 1)
+    try:
+        context = StageContext(
+            device=device, data=places.data, cache=places.cache, checkpoints=store.checkpoints(subject.stage().lineage),
+            budget=None, stop=threading.Event(), on_progress=lambda _: None,
+        )  # fmt: skip
+        model = trained_model(
+            state, config.network, config.dataset, config.mean, config.std,
+            config.origin if config.asked else None, subject.classes, context,
+        )  # fmt: skip
+        return model, {"device": device, "numerics": devices.numerics_class(device)}
+    finally:
+        devices.reset()
+
+
+def _members(evaluation: Evaluation, dataset: DatasetConfig, places: Places) -> OriginConfig | None:
+    if evaluation.members is None:
+        return None
+    from trainables.data.cache import open_split
+    from trainables.data.draws import origin_indices
+    from trainables.external import read_members
+
+    labels = open_split(dataset, "train", places.data, places.cache).labels
+    path = Path(evaluation.members)
+    found = read_members(path, dataset, evaluation.classes, evaluation.members_order, places.data, labels)
+    origin_indices(found, labels)  # a draw may ask for more than there is
+    return found
+
+
+def _commit(
+    subject: Subject, payload: DistilledSet | TrainedModel, found: Found, store: Store, said: dict[str, Any]
+) -> Found:
+    stage = subject.stage()
+    with store.writing() as folder:
+        payload.save(folder)
+        # No seconds and no memory: what it took to make is not known, and to read it is not that.
+        provenance = {
+            **code_state(), "versions": versions(), "host": socket.gethostname(), "imported": True,
+            "started_at": datetime.now(UTC).isoformat(timespec="milliseconds"), **said,
+        }  # fmt: skip
+        manifest = Manifest(
+            key=stage.key, kind=stage.kind, version=stage.version, label=stage.label,
+            config=stage.config.model_dump(mode="json"), inputs={}, files={}, provenance=provenance,
+        )  # fmt: skip
+        store.commit(folder, manifest)
+    return found

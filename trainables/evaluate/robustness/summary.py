@@ -1,0 +1,194 @@
+"""Robustness of one model as rows, from what its attacks did to each image.
+
+Shares are over all evaluated images: one that is misclassified as it is, is robust to nothing. ``adv_def`` says what
+counts as misled within epsilon: ``clip``, a perturbation of that size that was tried; ``norm``, a raw perturbation at
+most as large, for attacks that look for the smallest. Both are upper bounds of the true robustness, ``clip`` the
+tighter. Differences between models are in ``paired.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+
+from trainables.evaluate.accuracy import Floats, Row
+from trainables.evaluate.fairness import by_class, corrected_variance
+from trainables.evaluate.robustness.curves import Curve, order_statistics, student, wilson
+from trainables.evaluate.robustness.paired import Booleans, censored_quantile, robust_curve
+from trainables.evaluate.robustness.several import alarm_rows, beard_rows, ensemble_of, gap_rows
+from trainables.payloads import AttackResult
+
+CLASS_EPSILONS = {"l2": (0.5,), "linf": (2 / 255, 8 / 255)}
+"""Where classes are told apart, when the grid has them."""
+FEW = 20
+"""Images of a class below which its accuracy says little: ``low_resolution``."""
+
+
+def robustness_rows(results: Mapping[str, AttackResult], num_classes: int) -> list[Row]:
+    """Every number about one model.
+
+    Per attack and norm: ``adv_acc`` (Wilson's interval), ``adv_acc_norm`` (over the images that are correct at 0),
+    ``adv_auc`` and ``adv_auc_norm`` (trapezium rule from 0 to the largest epsilon, over that epsilon), distances over
+    the images that are correct at 0, class by class at ``CLASS_EPSILONS``. Of several attacks: ``ensemble_fb``,
+    ``adv_gap_strong``, ``adv_pgd_weaker_than_fgsm`` (positive: the budget was not used, the row is flagged when its
+    interval is above 0), ``rr_beard``. BEARD's CREI needs the attacks' wall-clock times and is not given.
+
+    Args:
+        results: By attack; all of the same model and images.
+        num_classes: K.
+
+    Raises:
+        ValueError: There is none, or they are about different images.
+    """
+    _same_images(results)
+    rows: list[Row] = []
+    curves: dict[str, Curve] = {}
+    for name, result in results.items():
+        curves[name] = _clipped(result)
+        rows += _curve_rows(curves[name])
+        rows += _class_rows(curves[name], num_classes)
+        rows.append(_vanished(curves[name], result))
+        if result.distance is not None:
+            by_norm = _by_norm(result)
+            rows += _curve_rows(by_norm)
+            rows += _distance_rows(by_norm, result)
+    for norm in ("linf", "l2"):
+        ensemble = ensemble_of(curves, norm)
+        if ensemble is not None:
+            rows += _curve_rows(ensemble)
+            rows += _class_rows(ensemble, num_classes)
+        rows += gap_rows(curves, norm)
+        rows += beard_rows(curves, norm)
+    if "fgsm" in results and "pgd_linf" in results:
+        rows += alarm_rows(curves["pgd_linf"], results["fgsm"])
+    return rows
+
+
+def _same_images(results: Mapping[str, AttackResult]) -> None:
+    if not results:
+        raise ValueError("robustness: got no attack; expected at least one. Name some under attacks.")
+    first, *others = results
+    for name in others:
+        one, other = results[first], results[name]
+        if not (one.ids.equal(other.ids) and one.labels.equal(other.labels)):
+            raise ValueError(
+                f"robustness: {first} and {name} were about different images; got {len(one.ids)} and "
+                f"{len(other.ids)}; expected the same. Run both with the same data and number of images."
+            )
+
+
+def _columns(result: AttackResult) -> Row:
+    facts, settings = result.facts, result.facts["settings"]
+    columns: Row = {
+        "attack": facts["attack"], "norm": facts["norm"], "attack_lib": facts["library"],
+        "attack_lib_version": facts["library_version"],
+    }  # fmt: skip
+    for column, setting in (
+        ("attack_steps", "steps"), ("rel_stepsize", "rel_stepsize"), ("overshoot", "overshoot"),
+        ("candidates", "candidates"), ("restarts", "restarts"),
+    ):  # fmt: skip
+        if settings.get(setting) is not None:
+            columns[column] = settings[setting]
+    if result.distance is not None and bool(result.correct.any()):
+        columns["converged_share"] = float(result.distance[result.correct].isfinite().double().mean())
+    return columns
+
+
+def _clipped(result: AttackResult) -> Curve:
+    robust = robust_curve(result.correct.numpy(), result.success.numpy())
+    columns = {**_columns(result), "adv_def": "clip"}
+    return Curve((0.0, *result.facts["epsilons"]), robust, result.labels.numpy(), columns)
+
+
+def _by_norm(result: AttackResult) -> Curve:
+    assert result.distance is not None
+    epsilons = (0.0, *result.facts["epsilons"])
+    # The distance is a float32: a budget of exactly that size must hold it.
+    budgets = np.asarray(epsilons, dtype=np.float32)[:, None]
+    robust = result.correct.numpy()[None] & (result.distance.numpy()[None] > budgets)
+    robust[0] = result.correct.numpy()
+    return Curve(epsilons, robust, result.labels.numpy(), {**_columns(result), "adv_def": "norm"})
+
+
+def _curve_rows(curve: Curve) -> Iterator[Row]:
+    correct, largest = curve.robust[0], curve.epsilons[-1]
+    for epsilon, robust in zip(curve.epsilons, curve.robust, strict=True):
+        yield curve.row("adv_acc", float(robust.mean()), epsilon=epsilon, **wilson(robust))
+    for epsilon, robust in zip(curve.epsilons, curve.robust, strict=True):
+        yield _of_correct(curve, "adv_acc_norm", robust[correct], epsilon)
+    area = _trapezium(curve.epsilons) @ curve.robust / largest
+    yield curve.row("adv_auc", float(area.mean()), epsilon=largest, **student(area))
+    if correct.any():
+        kept = area[correct]
+        yield {**curve.row("adv_auc_norm", float(kept.mean()), epsilon=largest, **student(kept)), "n": len(kept)}
+    else:
+        yield curve.row("adv_auc_norm", None, epsilon=largest, flag="degenerate")
+
+
+def _trapezium(epsilons: tuple[float, ...]) -> Floats:
+    """Weights (E + 1,) with which the values at the epsilons add up to the area."""
+    steps = np.diff(np.asarray(epsilons))
+    weights: Floats = (np.append(steps, 0) + np.insert(steps, 0, 0)) / 2
+    return weights
+
+
+def _of_correct(curve: Curve, metric: str, kept: Booleans, epsilon: float) -> Row:
+    if len(kept) == 0:
+        return curve.row(metric, None, epsilon=epsilon, flag="degenerate")
+    return {**curve.row(metric, float(kept.mean()), epsilon=epsilon, **wilson(kept)), "n": len(kept)}
+
+
+def _distance_rows(curve: Curve, result: AttackResult) -> Iterator[Row]:
+    """Over the images that are correct at 0. Where none was found an infinite distance is a lower bound: quantiles that
+    lie among those, and the mean if there is any, are not given."""
+    assert result.distance is not None
+    values = result.distance[result.correct].double().numpy()
+    unit, n = str(result.facts["norm"]), len(values)
+    for metric, share in (("adv_dist_median", 0.5), ("adv_dist_q10", 0.1)):
+        row = _number(curve, metric, censored_quantile(values, share), unit, n)
+        yield {**row, **order_statistics(values, share)}
+    mean = float(values.mean()) if n and np.isfinite(values).all() else None
+    row = _number(curve, "adv_dist_mean", mean, unit, n)
+    yield {**row, **student(values)} if mean is not None else row
+
+
+def _number(curve: Curve, metric: str, value: float | None, unit: str, n: int) -> Row:
+    row = {**curve.row(metric, value, unit), "n": n}
+    return row if value is not None else {**row, "flag": "not_converged" if n else "degenerate"}
+
+
+def _class_rows(curve: Curve, num_classes: int) -> Iterator[Row]:
+    counts = np.bincount(curve.labels, minlength=num_classes)
+    for epsilon in CLASS_EPSILONS[curve.columns["norm"]]:
+        robust = curve.at(epsilon)
+        if robust is None:
+            continue
+        for index in range(num_classes):
+            members = robust[curve.labels == index]
+            row = curve.row("adv_acc_class", None, epsilon=epsilon, class_id=index)
+            row["n"] = len(members)
+            if len(members):
+                row |= {"value": float(members.mean()), **wilson(members)}
+            yield {**row, **_resolution(len(members))}
+        worst = spread = corrected = None
+        if counts.min() > 0:
+            values = robust.astype(np.float64)
+            means = by_class(values, curve.labels, num_classes)
+            worst, spread = float(means.min()), float(means.var())
+            corrected = corrected_variance(values, curve.labels, num_classes)
+        few = _resolution(int(counts.min()))
+        yield curve.row("adv_acc_worst_class", worst, epsilon=epsilon, **few)
+        yield curve.row("adv_fair_var_acc", spread, "fraction^2", epsilon=epsilon, **few)
+        yield curve.row("adv_fair_var_acc_corr", corrected, "fraction^2", epsilon=epsilon, **few)
+
+
+def _resolution(images: int) -> Row:
+    return {"flag": "low_resolution"} if images < FEW else {}
+
+
+def _vanished(curve: Curve, result: AttackResult) -> Row:
+    share = result.facts["zero_gradient_share"]
+    row = {**curve.row("zero_gradient_share", share), "n": int(result.correct.sum())}
+    del row["adv_def"]  # it is about the images as they are
+    return row if share is not None else {**row, "flag": "degenerate"}
