@@ -73,6 +73,27 @@ def filter_options(command: Command) -> Command:
     return command
 
 
+def run_options(command: Command) -> Command:
+    """Where and how jobs run."""
+    options = [
+        click.option("--local", is_flag=True, help="Run the jobs in this process, without Ray."),
+        click.option(
+            "--address", metavar="HOST:PORT", help="Use the Ray cluster at this address (`auto` on one of its nodes)."
+        ),
+        click.option("--cpus", type=click.IntRange(min=1), help="CPUs to use on this machine.  [default: all]"),
+        click.option("--gpus", type=click.IntRange(min=0), help="GPUs to use on this machine.  [default: all]"),
+        click.option(
+            "--precision", type=click.Choice(["float32", "tf32", "bf16"]), default="float32", show_default=True,
+            help="Of the networks' arithmetic; what is finished stays as it is.",
+        ),
+        click.option("--mlflow/--no-mlflow", default=True, help="Mirror the results to MLflow.", show_default=True),
+        click.option("-q", "--quiet", is_flag=True, help="No progress."),
+    ]  # fmt: skip
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
 def _request(sweep: str, sets: tuple[str, ...], profiles: tuple[str, ...], **filters: Any) -> Any:
     from dataclasses import replace
 
@@ -89,7 +110,7 @@ def prepared_command(command: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(command)
     def wrapped(sweep: str, sets: tuple[str, ...], profiles: tuple[str, ...], **rest: Any) -> Any:
-        from ddray.plan.prepare import prepare
+        from ddray.evaluate import prepare
         from trainables.data.cache import build
 
         filters = {name: rest.pop(name) for name in ("only", "skip", "limit") if name in rest}
@@ -124,18 +145,7 @@ def plan(prepared: Any, as_json: bool, show_points: bool) -> None:
 @cli.command()
 @sweep_options
 @filter_options
-@click.option("--local", is_flag=True, help="Run the jobs in this process, without Ray.")
-@click.option(
-    "--address", metavar="HOST:PORT", help="Use the Ray cluster at this address (`auto` on one of its nodes)."
-)
-@click.option("--cpus", type=click.IntRange(min=1), help="CPUs to use on this machine.  [default: all]")
-@click.option("--gpus", type=click.IntRange(min=0), help="GPUs to use on this machine.  [default: all]")
-@click.option(
-    "--precision", type=click.Choice(["float32", "tf32", "bf16"]), default="float32", show_default=True,
-    help="Of the networks' arithmetic; what is finished stays as it is.",
-)  # fmt: skip
-@click.option("--mlflow/--no-mlflow", default=True, help="Mirror the results to MLflow.", show_default=True)
-@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+@run_options
 def sweep(
     sweep: str,
     sets: tuple[str, ...],
@@ -160,12 +170,75 @@ def sweep(
     return run_sweep(request, how, places())
 
 
+@cli.command(short_help="The suite, for a set or model made elsewhere.")
+@click.option("--set", "set_file", type=click.Path(path_type=Path), metavar="FILE", help="A distilled set.")
+@click.option("--model", "model_file", type=click.Path(path_type=Path), metavar="FILE", help="A trained network.")
+@click.option("--dataset", metavar="NAME", help="What the set stands for, or the network tells apart.")
+@click.option(
+    "--architecture", "architectures", multiple=True, metavar="NAME",
+    help="The model's; of a set, what is trained on it (several: once each).  [default of a set: convnet3]",
+)  # fmt: skip
+@click.option("--name", help="Of results/NAME.  [default: the file's]")
+@click.option("--classes", metavar="A,B,...", help="The data set's classes that take part, by number.  [default: all]")
+@click.option(
+    "--normalisation", metavar="NAME",
+    help="What images are normalised with: the constants of a data set, or none. Instead of --mean and --std.",
+)  # fmt: skip
+@click.option("--mean", metavar="A,B,C", help="Per channel, of images in [0, 1].")
+@click.option("--std", metavar="A,B,C", help="Per channel, of images in [0, 1].")
+@click.option("--space", type=click.Choice(["pixel01", "normalised"]), help="What the numbers of the set's images are.")
+@click.option(
+    "--factor", type=click.IntRange(1, 8), help="Each image holds FACTOR x FACTOR of them (IDC).  [default: 1]"
+)
+@click.option("--labels", metavar="FILE", help="The set's labels, or `class-major`.  [default: in the set's file]")
+@click.option("--nth", type=click.IntRange(min=0), help="Which set of a file that holds several, from 0.")
+@click.option("--protocol", metavar="NAME", help="Recipe of the trainings.  [default: paper2023]")
+@click.option("--train", multiple=True, metavar="NAME=VALUE", help="Change one value of the recipe.")
+@click.option("--seeds", metavar="A,B,...", help="Of the trainings.  [default: 0]")
+@click.option("--robustness", metavar="A,B,...", help="Attacks, or `none`.  [default: deepfool_l2,deepfool_linf]")
+@click.option("--images", type=click.IntRange(min=1), help="Test images that are attacked.  [default: 1000]")
+@click.option("--embedding", is_flag=True, help="Also where the set lies among real images (trains an encoder).")
+@click.option(
+    "--members", type=click.Path(path_type=Path), metavar="FILE",
+    help="Training images it was made of: indices, or the JSON of an origin. Privacy needs it.",
+)  # fmt: skip
+@click.option(
+    "--members-order", type=click.Choice(["files", "canonical"]),
+    help="What indices count: images in the order of the data set's files, or in ddray's own.",
+)  # fmt: skip
+@run_options
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def evaluate(
+    local: bool,
+    address: str | None,
+    cpus: int | None,
+    gpus: int | None,
+    precision: Literal["float32", "tf32", "bf16"],
+    mlflow: bool,
+    quiet: bool,
+    as_json: bool,
+    **given: Any,
+) -> int:
+    """Run the suite on what ddray did not make: train on a distilled set, or take a trained model as it is.
+
+    Files are safetensors, npz, or what torch.save writes of tensors; nothing in them is run. What a file does not say
+    is asked for, never guessed. The results are a sweep's, under the name.
+    """
+    _check_address(address, "...", local, cpus, gpus)
+    from ddray.evaluate import Options, evaluate_file
+    from ddray.run.sweep import How
+
+    how = How(local=local, address=address, cpus=cpus, gpus=gpus, precision=precision, mlflow=mlflow, quiet=quiet)
+    return evaluate_file(Options(**given), how, places(), as_json=as_json)
+
+
 @cli.command(short_help="Rebuild the tables and the report from the store.")
 @sweep_options
 @click.option("--mlflow", is_flag=True, help="Mirror to MLflow too.")
+@click.option("--samples", is_flag=True, help="Write samples/ and artifacts.parquet too: every example, every file.")
 @prepared_command
-def collect(prepared: Any, mlflow: bool) -> None:
-    """Rebuild measurements.parquet, coverage.json and report.md from the store."""
+def collect(prepared: Any, mlflow: bool, samples: bool) -> None:
+    """Rebuild measurements.parquet, coverage.json, report.md and embeddings.parquet from the store."""
     from ddray.results import results_of
     from ddray.run.sweep import mirror_to_mlflow, rebuild
     from ddray.store.artifacts import Store
@@ -175,17 +248,35 @@ def collect(prepared: Any, mlflow: bool) -> None:
     results = results_of(here, prepared.sweep.name)
     results.register(prepared.request)
     finished = rebuild(prepared, results, store)
+    _companions(prepared, results.folder, store, samples)
     if mlflow:
         mirror_to_mlflow(prepared, results, store, here)
     click.echo(f"{results.measurements}: {finished.done} of {finished.points} points done")
 
 
-@cli.command(short_help="Accuracy and fairness, beside the paper's values.")
+def _companions(prepared: Any, folder: Path, store: Any, samples: bool) -> None:
+    """The tables beside the measurements: maps always, examples and files on request."""
+    from ddray.tables.companions.files import ARTIFACTS_FILE, write_artifacts
+    from ddray.tables.companions.maps import EMBEDDINGS_FILE, write_embeddings
+    from ddray.tables.companions.samples import SAMPLES_FOLDER, write_samples
+
+    plan, sweep = prepared.plan, prepared.sweep
+    if rows := write_embeddings(plan, sweep, store, folder):
+        click.echo(f"{folder / EMBEDDINGS_FILE}: {rows} points")
+    if samples:
+        click.echo(f"{folder / SAMPLES_FOLDER}: {write_samples(plan, sweep, store, folder)} rows")
+        click.echo(f"{folder / ARTIFACTS_FILE}: {write_artifacts(plan, store, folder)} files")
+
+
+@cli.command(short_help="The numbers of a sweep, beside the paper's values.")
 @sweep_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @prepared_command
 def report(prepared: Any, as_json: bool) -> None:
-    """Accuracy as in the paper's Table 3, beside the paper's values where comparable."""
+    """Accuracy, fairness, robustness, informativeness; membership inference as in the paper's Tables 1 and 2.
+
+    The paper's values stand beside ours where they may be compared. Alarms come first.
+    """
     from ddray.errors import RequestError
     from ddray.results import results_of
     from ddray.tables.render import machine_report

@@ -27,6 +27,7 @@ from ddray.plan.pipeline import Chain, Stage
 from ddray.plan.plan import Plan
 from ddray.settings import Places
 from ddray.store.artifacts import DamagedArtifact, Store
+from ddray.tables.derived import METRICS as DERIVED
 from trainables.configs import DistillConfig, TrainConfig
 
 log = logging.getLogger(__name__)
@@ -177,12 +178,17 @@ _PARAMETERS = ("attack", "norm", "epsilon", "audit", "fpr")
 
 def _measured(plan: Plan, path: Path) -> dict[str, _Point]:
     """The table's rows by point, and the digest of everything a run is made of."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
     columns = ["point", "metric", "value", "class_id", "status", "note", "started_at", "git_commit", "dirty", "device",
                "distilled_hash", "model_hash", *_PARAMETERS]  # fmt: skip
     try:
         table = pq.read_table(path, columns=columns)
+        # What is derived from other points too changes and vanishes with them; MLflow takes no number back.
+        derived = pc.is_in(pc.cast(table["metric"], pa.string()), value_set=pa.array(sorted(DERIVED)))
+        table = table.filter(pc.invert(derived))
     except (OSError, ValueError) as error:
         raise EnvironmentProblem(
             f"{path}: cannot be read; got {error}. Run `ddray collect` to make it again."

@@ -4,15 +4,21 @@
     identity.py  the columns that follow from a point's chain and its manifests
     piece.py     points, stages, numbers -> Arrow table, by column
     gather.py    plan + store -> measurements.parquet, coverage.json
+    derived/     numbers that need several points: against the full data, random images, other networks
     paper.py     the numbers of Chen et al. 2023, and when ours may stand beside them
     cells.py     means over seeds, paired differences, and which seeds they are about
-    summary.py   measurements -> blocks, comparisons, alarms, in fractions: what --json prints
-    render.py    the same as Markdown, in percent
+    reading.py   the rows of measurements.parquet that a report shows
+    blocks.py    which points may stand in one table, and the refusal to mix the others
+    sections/    the parts of a report: accuracy, fairness, robustness, privacy, ...
+    alarms.py    what makes numbers doubtful
+    summary.py   measurements -> all of it, in fractions: what --json prints
+    render.py    the same as Markdown, in percent; markdown.py has its words and tables
+    companions/  tables beside the measurements: every example, maps, files
 
 There is a folder ``paper`` beside ``paper.py``: the transcribed tables, as data. This file imports nothing.
 """
 
 SCHEMA_VERSION = 1
 """Raised when a column of measurements.parquet changes its name, type or meaning."""
-RENDERER_VERSION = 3
+RENDERER_VERSION = 4
 """Raised when what is built from the store changes: finished sweeps are then rebuilt once."""

@@ -153,7 +153,12 @@ COLUMNS: tuple[Column, ...] = (
     *_columns(
         "quality",
         ("status", NAME, "ok, failed, blocked, pending"),
-        ("flag", NAME, "low_resolution, not_converged, degenerate, compat"),
+        (
+            "flag",
+            NAME,
+            "without a value, why: low_resolution, not_converged, degenerate, not_applicable, outside_frontier; "
+            "with one, a warning: unequal_steps, not_converged, low_resolution, compat",
+        ),
         ("note", TEXT, "cause and key of what failed or blocks"),
     ),
 )

@@ -26,8 +26,20 @@ from ddray.plan.pipeline import Chain, Stage
 from ddray.plan.plan import Plan, blocked_stages
 from ddray.store.artifacts import DamagedArtifact, Store
 from ddray.tables.columns import COLUMNS, MEASUREMENTS
-from ddray.tables.identity import PROVENANCE, Facts, cost_rows, param, point_values, provenance_values, training
+from ddray.tables.derived.notes import ATTACK_FILES, Noted, Notes, Row
+from ddray.tables.derived.rows import derive
+from ddray.tables.identity import (
+    PROVENANCE,
+    Facts,
+    cost_rows,
+    course_rows,
+    param,
+    point_values,
+    provenance_values,
+    training,
+)
 from ddray.tables.piece import Numbers, Piece, Templates
+from trainables.configs import AttackConfig
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +51,7 @@ EVALUATIONS: dict[str, tuple[str, str]] = {
     "robustness": ("robustness", "adv_acc"),
     "privacy": ("privacy", "mia_auc"),
     "embedding": ("informativeness", "embed_outlier_rate"),
+    "tsne": ("informativeness", "tsne_trustworthiness"),
 }
 """Kind -> property and first metric, which stand on the row of an evaluation without a result."""
 
@@ -114,8 +127,9 @@ class Coverage:
 def collect(plan: Plan, sweep: Sweep, store: Store, folder: Path) -> Coverage:
     """Write the tables of a sweep, each replaced atomically.
 
-    Rows come in the order of the plan, and of a point's stages. Numbers of an evaluation are read from its artifact,
-    whose files are checked against their digests; what is damaged is moved away with a warning and counts as pending.
+    Rows come in the order of the plan, and of a point's stages; after them, in the order of the plan too, what is
+    derived from several points (``derived/``). Numbers of an evaluation are read from its artifact, whose files are
+    checked against their digests; what is damaged is moved away with a warning and counts as pending.
 
     Args:
         plan: The whole sweep; ``selected`` is not looked at.
@@ -125,17 +139,27 @@ def collect(plan: Plan, sweep: Sweep, store: Store, folder: Path) -> Coverage:
     """
     folder.mkdir(parents=True, exist_ok=True)
     lookup = _Lookup(plan, store)
+    notes = Notes(lookup.memo)
     tally = _Tally()
 
     def write(temporary: Path) -> None:
         with pq.ParquetWriter(temporary, MEASUREMENTS, compression="zstd", use_dictionary=_REPEATING) as writer:
             piece = Piece(sweep.name)
-            for chain in plan.chains:
-                tally.add(chain.point.method, _add(piece, chain, lookup))
-                if len(piece) >= _PIECE_ROWS:
+
+            def flush(at: int) -> None:
+                nonlocal piece
+                if len(piece) >= at:
                     writer.write_table(piece.table())
                     piece = Piece(sweep.name)
-            writer.write_table(piece.table())
+
+            for chain in plan.chains:
+                tally.add(chain.point.method, _add(piece, chain, lookup, notes))
+                flush(_PIECE_ROWS)
+            derive(notes.points, store)
+            for noted in notes.points:
+                _add_derived(piece, noted, lookup.templates)
+                flush(_PIECE_ROWS)
+            flush(0)
 
     with _no_cycle_search():
         _replace(folder / MEASUREMENTS_FILE, write)
@@ -182,12 +206,13 @@ class _State(NamedTuple):
     """Key of the failed stage, or why it is blocked."""
 
 
-def _add(piece: Piece, chain: Chain, lookup: _Lookup) -> dict[str, _State]:
+def _add(piece: Piece, chain: Chain, lookup: _Lookup, notes: Notes) -> dict[str, _State]:
     """Append a point's rows; returns the state of its evaluations."""
     made, trained = lookup.facts(chain.stage("distill")), lookup.facts(chain.stage("train"))
     learned = lookup.facts(chain.stage("ensemble")) or trained  # what really trained the model, wherever it was copied
-    values = point_values(chain, made, trained, lookup.memo)
-    piece.begin_point(chain.point.hash, values, param(chain, lookup.memo))
+    values, said = point_values(chain, made, trained, lookup.memo), param(chain, lookup.memo)
+    piece.begin_point(chain.point.hash, values, said)
+    noted = notes.begin(chain, values, said, trained)
     states: dict[str, _State] = {}
     for stage in chain.stages:
         evaluates = stage.kind in EVALUATIONS
@@ -195,11 +220,20 @@ def _add(piece: Piece, chain: Chain, lookup: _Lookup) -> dict[str, _State]:
         facts = lookup.facts(stage)
         if facts is not None and (numbers is not None or not evaluates):
             of_training = learned if learned is not None and evaluates else facts
-            piece.begin_stage(stage.kind, stage.key, provenance_values(facts, of_training))
+            provenance = provenance_values(facts, of_training)
+            piece.begin_stage(stage.kind, stage.key, provenance)
             if numbers is not None:
                 piece.add(numbers)
+                notes.add(noted, stage, numbers, provenance)
                 states[stage.kind] = _State("done")
-            if costs := cost_rows(stage, facts):
+            elif isinstance(stage.config, AttackConfig):
+                noted.keep(f"attack.{stage.config.attack}", stage.key, facts, ATTACK_FILES)
+            costs = cost_rows(stage, facts)
+            if stage.kind == "privacy":
+                costs += lookup.beside(stage, chain)
+            if stage.kind == "distill":
+                costs += lookup.course(stage, facts)
+            if costs:
                 piece.add(lookup.templates.split(costs))
         elif evaluates:
             states[stage.kind], note = lookup.why(stage)
@@ -208,6 +242,18 @@ def _add(piece: Piece, chain: Chain, lookup: _Lookup) -> dict[str, _State]:
             piece.add(lookup.templates.split([{"property": prop, "metric": metric}]))
     lookup.leave(chain)
     return states
+
+
+def _add_derived(piece: Piece, noted: Noted, templates: Templates) -> None:
+    """Append what was derived for a point: rows of the evaluations they are derived from."""
+    if not noted.derived:
+        return
+    piece.begin_point(noted.chain.point.hash, noted.values, noted.param)
+    for kind, rows in noted.derived.items():
+        key, provenance = noted.stages[kind]
+        piece.begin_stage(kind, key, provenance)
+        piece.add(templates.split(rows, _own_labels(noted.chain)))
+    noted.derived.clear()
 
 
 class _Lookup:
@@ -245,16 +291,71 @@ class _Lookup:
         if stage.key in self.done:
             try:
                 artifact = self.store.open(stage.key)
-                # What `trainables.payloads.Metrics` reads; importing that would load torch for a JSON file.
-                rows = json.loads((artifact.folder / "metrics.json").read_text(encoding="utf-8"))
+                # What `trainables.payloads` reads; importing that would load torch for a JSON file.
+                name = "tsne.json" if stage.kind == "tsne" else "metrics.json"
+                rows = json.loads((artifact.folder / name).read_text(encoding="utf-8"))
+                if stage.kind == "tsne":
+                    rows = _of_map(rows)
                 numbers = self.templates.split(rows, _own_labels(chain))
                 self._facts[stage.key] = Facts.of(artifact.manifest)
             except (KeyError, DamagedArtifact) as error:
                 self._lost(stage, error)
             except (OSError, ValueError) as error:
-                self._lost(stage, self.store.discard(stage.key, f"metrics.json: {error}"))
+                self._lost(stage, self.store.discard(stage.key, f"{name}: {error}"))
         self._numbers[stage.key] = numbers
         return numbers
+
+    def course(self, stage: Stage, facts: Facts) -> list[Row]:
+        """How the making of a set went, where its method tells."""
+
+        def read() -> Mapping[str, Any]:
+            try:
+                path = self.store.file(stage.key, "facts.json", facts.files["facts.json"])
+                found: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            except (KeyError, DamagedArtifact) as error:
+                self._lost(stage, error)
+                return {}
+            return found
+
+        rows: list[Row] = self.memo(("course", stage.key), lambda: course_rows(stage, read))
+        return [dict(row) for row in rows]
+
+    def beside(self, stage: Stage, chain: Chain) -> list[Row]:
+        """What an audit needed beside the point's own set and model: how many distillations and trainings, and the
+        seconds of all. Points that share them each say so; ``ddray plan`` counts them once."""
+        own = {each.key for each in chain.stages}
+        found: dict[str, Stage] = {}
+        stack = [key for _, key in stage.inputs]
+        while stack:
+            key = stack.pop()
+            if key not in own and key not in found:
+                found[key] = self.stages[key]
+                stack += [needed for _, needed in found[key].inputs]
+        kinds = Counter(each.kind for each in found.values())
+        seconds = [self._seconds(each) for each in found.values()]
+        total = None if None in seconds else sum(value for value in seconds if value is not None)
+        return [
+            {"property": "cost", "metric": metric, "value": value, "unit": unit, "n": len(found), "agg": "single"}
+            for metric, value, unit in (
+                ("privacy_distillations", float(kinds["distill"]), "stages"),
+                ("privacy_trainings", float(kinds["train"]), "stages"),
+                ("privacy_beside_s", total, "s"),
+            )
+            if value is not None
+        ]  # fmt: skip
+
+    def _seconds(self, stage: Stage) -> float | None:
+        """Of a finished stage that points may share and none holds; its manifest is read once and not kept."""
+
+        def read() -> float | None:
+            facts = self.facts(stage)
+            if not self._users[stage.key]:
+                self._facts.pop(stage.key, None)
+            seconds: float | None = facts.provenance.get("seconds") if facts is not None else None
+            return seconds
+
+        found: float | None = self.memo(("seconds", stage.key), read)
+        return found
 
     def leave(self, chain: Chain) -> None:
         """Forget what no later point needs."""
@@ -292,6 +393,16 @@ class _Lookup:
         reason = "removed while the tables were made" if isinstance(error, KeyError) else str(error)
         log.warning("%s: %s", stage.label, reason)
         self.done.discard(stage.key)
+
+
+def _of_map(facts: Mapping[str, Any]) -> list[Row]:
+    """A map's numbers, from its facts."""
+    common = {"property": "informativeness", "n": sum(facts.get("points", ())), "perplexity": facts["perplexity"]}
+    return [
+        {**common, "metric": f"tsne_{name}", "value": facts.get(name), "unit": unit, "agg": "pooled",
+         "flag": "degenerate" if facts.get(name) is None else None}
+        for name, unit in (("trustworthiness", "ratio"), ("kl_divergence", "nat"))
+    ]  # fmt: skip
 
 
 def _own_labels(chain: Chain) -> tuple[int, ...] | None:

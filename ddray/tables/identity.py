@@ -10,11 +10,12 @@ from datetime import datetime
 from functools import cache
 from typing import Any
 
+from ddray.plan.external import EXTERNAL
 from ddray.plan.keys import canonical, digest
 from ddray.plan.pipeline import Chain, Stage
 from ddray.store.manifest import Manifest
 from ddray.tables.columns import COLUMNS, names
-from trainables.configs import DistillConfig, TrainConfig
+from trainables.configs import AttackConfig, DistillConfig, ExpertConfig, ExternalConfig, OriginConfig, TrainConfig
 from trainables.data.known import KNOWN
 from trainables.methods import METHODS
 from trainables.presets import choose
@@ -54,11 +55,11 @@ class Facts:
         return sum(int(entry["bytes"]) for entry in self.files.values())
 
 
-def training(chain: Chain) -> TrainConfig:
-    """The configuration of the chain's training; every chain has one."""
+def training(chain: Chain) -> TrainConfig | ExternalConfig:
+    """The configuration of the chain's training, which every chain has, or of the model that was brought instead."""
     train = chain.stage("train")
     assert train is not None, chain.point
-    assert isinstance(train.config, TrainConfig), train.label
+    assert isinstance(train.config, TrainConfig | ExternalConfig), train.label
     return train.config
 
 
@@ -78,17 +79,21 @@ def point_values(chain: Chain, made: Facts | None, trained: Facts | None, memo: 
         "grids": list(point.grids), "point": point.hash, "protocol": chain.protocol,
         "dataset": point.dataset, "num_classes": len(origin.classes),
         "class_ids": list(origin.classes) if subset else None,
-        "class_draw": (point.class_draw or 0) if subset else None,
-        "origin_per_class": origin.per_class, "origin_draw": origin.draw,
+        "class_draw": (point.class_draw or 0) if subset and point.method != EXTERNAL else None,
+        "origin_per_class": _per_class(origin), "origin_draw": origin.draw,
         "data_hash": memo(
             ("data", config.dataset.digest, id(origin)),
             lambda: digest({"data": config.dataset.digest, "origin": origin.key_material()}),
         ),
         "method": point.method, "ipc": point.ipc, "ratio": _ratio(point.ipc, config), "init": point.init,
-        "architecture": point.architecture, "norm_layer": config.network.norm, "train_aug": recipe.augmentation,
-        "train_epochs": recipe.epochs, "train_steps": recipe.steps, "optimizer": "sgd", "lr": recipe.lr,
-        "seed": point.seed, "selection": "last", "model_hash": trained.content if trained else None,
+        "architecture": point.architecture, "norm_layer": config.network.norm,
+        "model_hash": trained.content if trained else None,
     }  # fmt: skip
+    if recipe is not None:  # of a model that was brought, nothing of it is known
+        values |= {
+            "train_aug": recipe.augmentation, "train_epochs": recipe.epochs, "train_steps": recipe.steps,
+            "optimizer": "sgd", "lr": recipe.lr, "seed": point.seed, "selection": "last",
+        }  # fmt: skip
     distill = chain.stage("distill")
     if distill is not None:
         values |= memo(("distill", distill.key), lambda: _distill_values(chain, distill))
@@ -105,7 +110,9 @@ def param(chain: Chain, memo: Memo) -> str | None:
     """
     distill = chain.stage("distill")
     changes = canonical(dict(chain.protocol_changes)) if chain.protocol_changes else ""
-    key = ("param", distill.key if distill else None, chain.point.dataset, changes, training(chain).ensemble)
+    model = training(chain)
+    brought = model.file if isinstance(model, ExternalConfig) else None
+    key = ("param", distill.key if distill else brought, chain.point.dataset, changes, model.ensemble)
     found: str | None = memo(key, lambda: _param(chain, distill))
     return found
 
@@ -133,11 +140,36 @@ def cost_rows(stage: Stage, facts: Facts) -> list[dict[str, Any]]:
     ]
     if stage.kind == "distill":
         found.append(("distill_bytes", facts.bytes, "bytes"))
+    told: dict[str, Any] = {}
+    match stage.config:  # of these a point may have several
+        case AttackConfig(attack=attack):
+            told["attack"] = attack
+        case ExpertConfig(index=index):
+            told["repeat"] = index
     return [
-        {"property": "cost", "metric": metric, "value": value, "unit": unit, "n": 1, "agg": "single"}
+        {"property": "cost", "metric": metric, "value": value, "unit": unit, "n": 1, "agg": "single", **told}
         for metric, value, unit in found
         if value is not None
     ]
+
+
+def course_rows(stage: Stage, facts: Callable[[], Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """How the making of a finished set went, of methods whose sets tell it; ``facts``: reads those of the set."""
+    config = stage.config
+    if not isinstance(config, DistillConfig) or config.method not in METHODS:
+        return []
+    if not METHODS[config.method].settings.course:
+        return []
+    found = facts()
+    rows = []
+    for metric, value, unit in (
+        ("distill_loss", found.get("loss_last"), "ratio"),
+        ("distill_rate_clamped", found.get("rate_clamped"), "iterations"),
+    ):
+        if value is not None:
+            row = {"property": "performance", "metric": metric, "value": float(value), "unit": unit, "n": 1}
+            rows.append({**row, "agg": "single", "flag": "not_converged" if value >= 1 else None})
+    return rows
 
 
 def _distill_values(chain: Chain, distill: Stage) -> dict[str, Any]:
@@ -151,7 +183,8 @@ def _distill_values(chain: Chain, distill: Stage) -> dict[str, Any]:
     return {
         "budget_fraction": iterations / published if iterations and published else None,
         "distill_arch": config.network.architecture if config.network is not None else None,
-        "distill_aug": config.augmentation, "distill_iters": iterations, "distill_seed": config.distill_seed,
+        "distill_aug": config.augmentation, "distill_iters": iterations,
+        "distill_seed": config.distill_seed if config.method != EXTERNAL else None,
         "distill_cfg_hash": digest(
             {"method": config.method, "version": config.method_version, "settings": settings, "network": network}
         ),
@@ -169,10 +202,12 @@ def _param(chain: Chain, distill: Stage | None) -> str | None:
     dataset = training(chain).dataset
     if dataset.folder is not None or dataset.resize is not None:
         found["declared"] = {"like": dataset.base, "folder": dataset.folder, "resize": dataset.resize}
+    if isinstance(model := training(chain), ExternalConfig):
+        found["settings"] = {"file": model.file, "mean": list(model.mean), "std": list(model.std)}
     if distill is not None and isinstance(distill.config, DistillConfig):
         if distill.config.settings:
             found["settings"] = dict(distill.config.settings)
-        if changed := _changed_settings(chain, distill.config):
+        if chain.point.method in METHODS and (changed := _changed_settings(chain, distill.config)):
             found["changed_settings"] = changed
     if chain.unpublished:
         found["unpublished"] = {entry.setting: entry.source for entry in chain.unpublished}
@@ -190,7 +225,7 @@ def _changed_settings(chain: Chain, config: DistillConfig) -> dict[str, Any]:
 
 
 def _budget(method: str) -> str | None:
-    return METHODS[method].settings.budget
+    return METHODS[method].settings.budget if method in METHODS else None
 
 
 def _published(chain: Chain) -> dict[str, Any]:
@@ -205,11 +240,19 @@ def _chosen(method: str, dataset: str, ipc: int | None, settings: str) -> dict[s
     return found
 
 
-def _ratio(ipc: int | None, config: TrainConfig) -> float | None:
+def _per_class(origin: OriginConfig) -> int | None:
+    """Images per class that were distilled; None: all of them, or not the same number of each."""
+    if origin.indices is None:
+        return origin.per_class
+    size, left = divmod(len(origin.indices), len(origin.classes))
+    return size if not left else None
+
+
+def _ratio(ipc: int | None, config: TrainConfig | ExternalConfig) -> float | None:
     if ipc is None:
-        return 1.0
-    size = config.origin.per_class
-    if size is None and config.dataset.folder is None:
+        return 1.0 if config.recipe is not None else None
+    size = _per_class(config.origin)
+    if size is None and config.dataset.folder is None and config.origin.kind != "listed":
         size = KNOWN[config.dataset.base].train_per_class
     return ipc / size if size else None
 

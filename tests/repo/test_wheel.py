@@ -72,4 +72,4 @@ def test_works_from_elsewhere(wheel: Path, tmp_path: Path) -> None:
     )  # fmt: skip
     assert ran.returncode == 0, ran.stderr
     assert Path(ran.stdout.splitlines()[0]).is_relative_to(installed)
-    assert "quickstart: 33 points" in ran.stdout
+    assert "quickstart: 36 points" in ran.stdout

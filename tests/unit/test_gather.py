@@ -84,8 +84,9 @@ def test_rows_are_the_numbers_of_the_artifacts(tiny: Any, tmp_path: Path) -> Non
     for chain in plan.chains:
         stage = b.stage_of(chain, "accuracy")
         expected = Metrics.load(store.open(stage.key).folder).rows
+        measured = {numbers["metric"] for numbers in expected}
         found = [row for row in rows_of(tmp_path / "r", point=chain.point.hash, stage_key=stage.key)
-                 if not str(row["metric"]).startswith("accuracy_")]  # fmt: skip
+                 if row["metric"] in measured]  # fmt: skip
         assert len(found) == len(expected) > 30
         for row, numbers in zip(found, expected, strict=True):
             assert {name: row[name] for name in numbers} == numbers
@@ -236,30 +237,92 @@ def test_a_failure_before_a_finished_stage_does_not_matter(tiny: Any, tmp_path: 
     assert gather(tiny, tmp_path / "r").complete
 
 
-def test_what_this_version_cannot_compute_is_blocked(tmp_path: Path) -> None:
-    text = """
-    ddray: 1
-    grids:
-      g:
-        protocol: quick
-        axes: {method: [random], dataset: [digits], ipc: [1], architecture: [convnet3, resnet18]}
-        evaluations: {privacy: {}}
-    """
-    _, plan, store = world = b.world(tmp_path, text)
-    unavailable = {
-        stage.kind: stage.unavailable for chain in plan.chains for stage in chain.stages if stage.unavailable
-    }
-    if set(unavailable) != {"privacy"}:
-        pytest.skip("NOT RUN: this version computes more than the test knows of")
-    b.fill(store, plan)
+ROBUST = """
+ddray: 1
+grids:
+  g:
+    protocol: quick
+    axes: {method: [random, full], dataset: [digits], ipc: [1], architecture: [convnet3, resnet18]}
+    evaluations: {robustness: {attacks: [deepfool_l2, ATTACK], images: 50}}
+"""
+
+
+def test_what_this_machine_cannot_compute_is_blocked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ddray.plan.pipeline._is_there", lambda library: False)
+    _, plan, store = world = b.world(tmp_path, ROBUST.replace("ATTACK", "autoattack"))
+    b.fill(store, plan, chains=plan.chains[:0])
+    for chain in plan.chains:
+        for kind in ("distill", "train", "accuracy"):
+            if (stage := chain.stage(kind)) is not None and not store.has(stage.key):  # type: ignore[arg-type]
+                b.commit(store, stage, b.payload_of(stage, chain, 0.5))
     coverage = gather(world, tmp_path / "r")
-    assert coverage.evaluations["privacy"] == {"planned": 2, "done": 0, "failed": 0, "blocked": 2, "pending": 0}
-    assert coverage.evaluations["accuracy"]["done"] == 2
-    assert coverage.evaluations["accuracy"]["blocked"] == 0
-    assert (coverage.done, coverage.blocked) == (0, 2)
-    (row,) = rows_of(tmp_path / "r", architecture="convnet3", property="privacy")
-    assert (row["status"], row["value"], row["note"]) == ("blocked", None, unavailable["privacy"])
-    assert coverage.reasons[str(unavailable["privacy"])] == 2
+    assert coverage.evaluations["robustness"] == {"planned": 4, "done": 0, "failed": 0, "blocked": 4, "pending": 0}
+    assert coverage.evaluations["accuracy"]["done"] == 4
+    assert (coverage.done, coverage.blocked) == (0, 4)
+    (reason,) = coverage.reasons
+    assert "pip install 'ddray[strong]'" in reason
+    for row in rows_of(tmp_path / "r", property="robustness"):
+        assert (row["status"], row["value"], row["note"]) == ("blocked", None, reason)
+
+
+def test_an_evaluation_fails_with_a_stage_beside_the_main_path(tmp_path: Path) -> None:
+    """One attack of several, and a shadow of an audit."""
+    _, plan, store = world = b.world(tmp_path / "robust", ROBUST.replace("ATTACK", "fgsm"))
+    chain = plan.chains[0]
+    attack = next(stage for stage in chain.stages if stage.kind == "attack" and stage.label.endswith("fgsm"))
+    b.fail(store, attack, "StageFailure: the gradient vanished")
+    coverage = gather(world, tmp_path / "r")
+    (row,) = rows_of(tmp_path / "r", point=chain.point.hash, property="robustness")
+    assert row["status"] == "failed"
+    assert row["note"] == f"attack {attack.key[:12]}: StageFailure: the gradient vanished"
+    assert coverage.evaluations["robustness"] == {"planned": 4, "done": 0, "failed": 1, "blocked": 0, "pending": 3}
+    assert coverage.failures == [
+        {"key": attack.key, "kind": "attack", "label": attack.label, "points": 1,
+         "cause": "StageFailure: the gradient vanished"}
+    ]  # fmt: skip
+
+    _, plan, store = world = b.world(tmp_path / "private", PRIVATE)
+    (chain,) = plan.chains
+    shadow = next(stage for path in chain.branches for stage in path if stage.kind == "distill")
+    assert shadow not in chain.stages
+    b.fail(store, shadow, "StageFailure: diverged")
+    coverage = gather(world, tmp_path / "p")
+    (row,) = rows_of(tmp_path / "p", property="privacy")
+    assert row["status"] == "failed"
+    assert "diverged" in row["note"]
+    assert coverage.failed == 1
+
+
+PRIVATE = """
+ddray: 1
+grids:
+  g:
+    protocol: quick
+    axes: {method: [dm], dataset: [digits], ipc: [1], origin_per_class: [20]}
+    settings: {dm: {iterations: 200}}
+    evaluations: {privacy: {audit: [seed, pool], rows: 4, shadows: 2, start: false, population: 10, reserve: 10}}
+"""
+
+
+def test_an_audit_says_what_it_needed_beside_the_point(tmp_path: Path) -> None:
+    from trainables.payloads import Metrics
+
+    _, plan, store = world = b.world(tmp_path, PRIVATE)
+    (chain,) = plan.chains
+    for stage in plan.stages.values():
+        if stage.kind == "privacy":
+            auc = {"property": "privacy", "metric": "mia_auc", "value": 0.6, "unit": "fraction", "n": 10}
+            b.commit(store, stage, Metrics([auc]), seconds=100.0)
+        else:
+            b.commit(store, stage, b.payload_of(stage, chain, 0.5), seconds=1.5)
+    assert gather(world, tmp_path / "r").complete
+    beside = len(plan.stages) - len(chain.stages)
+    assert beside == 2 * (4 + 2), "rows and shadows, each a distillation and a training"
+    found = {row["metric"]: row for row in rows_of(tmp_path / "r", property="cost")}
+    assert found["privacy_distillations"]["value"] == found["privacy_trainings"]["value"] == 6
+    assert found["privacy_beside_s"]["value"] == pytest.approx(1.5 * beside)
+    assert found["privacy_s"]["value"] == 100.0
+    assert found["privacy_beside_s"]["stage_key"] == b.stage_of(chain, "privacy").key
 
 
 @pytest.mark.parametrize("harm", ["cut", "delete", "manifest"])

@@ -18,10 +18,10 @@ from ddray.errors import EnvironmentProblem
 from ddray.plan.grid import GridPoint
 from ddray.plan.plan import Plan
 from ddray.store.artifacts import Store
+from ddray.tables.blocks import MixedBlock
 from ddray.tables.cells import by_seed, paired, spread
 from ddray.tables.gather import COVERAGE_FILE, MEASUREMENTS_FILE, collect
 from ddray.tables.render import machine_report, report
-from ddray.tables.summary import MixedBlock
 
 FRACTION = st.floats(0, 1)
 VALUES = st.dictionaries(st.integers(0, 5), st.dictionaries(st.integers(0, 5), FRACTION, min_size=1, max_size=4),
@@ -305,9 +305,9 @@ def test_trainings_together_and_apart_are_two_columns(tmp_path: Path) -> None:
 
 def test_a_cell_never_mixes_networks(monkeypatch: pytest.MonkeyPatch, made: Any) -> None:
     """What no setting explains is refused: the control that a mixture is seen at all."""
-    from ddray.tables import summary
+    from ddray.tables import blocks
 
-    monkeypatch.setattr(summary, "_told_apart", lambda rows: {})
+    monkeypatch.setattr(blocks, "_told_apart", lambda rows: {})
     with pytest.raises(MixedBlock, match=r"dm, ipc 1: rows with different parameters.*distill_cfg_hash") as caught:
         made(SETTINGS.replace("{iterations: SECOND}", "{iterations: 100, lr_img: 2.0}"))
     assert caught.value.exit_code == 2
@@ -384,7 +384,7 @@ def test_lines_of_a_table_are_equally_long(made: Any) -> None:
         start = start if line.startswith("|") else number
         if line.startswith("|"):
             tables.setdefault(start, set()).add(len(line))
-    assert len(tables) == 3
+    assert len(tables) == 5
     assert all(len(widths) == 1 for widths in tables.values())
 
 

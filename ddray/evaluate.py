@@ -1,0 +1,515 @@
+"""`ddray evaluate`: what ddray did not make, a distilled set or a trained model in a file, through the same suite.
+
+The request is checked and written to ``results/<name>/evaluate.json``; the file's content goes into the store as a
+finished artifact (``run/importing.py``); what follows is an ordinary plan (``plan/external.py``), which ``ddray
+sweep``, ``collect`` and ``report`` find by the name as they find a sweep's. Light.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from ddray.errors import RequestError
+from ddray.plan.datasets import Build, DatasetFacts, resolve
+from ddray.plan.external import EXTERNAL, ExternalPipeline, Subject
+from ddray.plan.fields import show, suggest
+from ddray.plan.grammar import Grid, Sweep
+from ddray.plan.grid import GridPoint, select
+from ddray.plan.keys import digest, short
+from ddray.plan.pipeline import recipe_problem
+from ddray.plan.plan import make_plan
+from ddray.plan.prepare import Prepared, Request
+from ddray.plan.prepare import prepare as prepare_sweep
+from ddray.plan.schema import DEFAULT_PROTOCOL
+from ddray.results import results_of, write_json
+from ddray.settings import Places
+from trainables.configs import (
+    Attack,
+    DistillConfig,
+    ExternalConfig,
+    OriginConfig,
+)
+from trainables.data.known import KNOWN
+from trainables.networks import network_of, parse, size_problem
+from trainables.protocols import PROTOCOLS
+
+if TYPE_CHECKING:
+    from ddray.run.sweep import How
+
+FILE = "evaluate.json"
+CLASS_MAJOR = "class-major"
+
+
+class Found(BaseModel):
+    """What was learned from the files."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    ipc: int | None
+    """Of a set."""
+    members: OriginConfig | None
+
+
+class Evaluation(BaseModel):
+    """A checked request: the content of ``evaluate.json``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: Literal[1] = 1
+    name: str
+    kind: Literal["set", "model"]
+    file: str
+    """Absolute path, for messages; identity is in ``sha256``."""
+    labels: str | None = None
+    """Absolute path, or ``class-major``."""
+    members: str | None = None
+    """Absolute path."""
+    sha256: dict[str, str]
+    """Of the files, by option."""
+    nth: int | None = None
+    members_order: Literal["files", "canonical"] | None = None
+    dataset: str
+    classes: tuple[int, ...]
+    space: Literal["pixel01", "normalised"] | None = None
+    factor: int = 1
+    mean: tuple[float, ...] | None
+    std: tuple[float, ...] | None
+    architectures: tuple[str, ...]
+    seeds: tuple[int, ...]
+    protocol: str
+    train: dict[str, Any]
+    evaluations: dict[str, dict[str, Any]]
+    found: Found | None = None
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """The request alone, as JSON types; where its files lie does not matter."""
+        return self.model_dump(mode="json", exclude={"found", "file", "labels", "members"}) | {
+            "labels": self.labels if self.labels == CLASS_MAJOR else None
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What the command line said, as it was said; None: not at all."""
+
+    set_file: Path | None
+    model_file: Path | None
+    dataset: str | None
+    architectures: tuple[str, ...]
+    name: str | None
+    classes: str | None
+    normalisation: str | None
+    mean: str | None
+    std: str | None
+    space: str | None
+    factor: int | None
+    labels: str | None
+    nth: int | None
+    protocol: str | None
+    train: tuple[str, ...]
+    seeds: str | None
+    robustness: str | None
+    images: int | None
+    embedding: bool
+    members: Path | None
+    members_order: str | None
+
+
+def evaluate_file(options: Options, how: How, places: Places, *, as_json: bool = False) -> int:
+    """Import what was given and run its evaluations.
+
+    Args:
+        options: From the command line.
+        how: Where and how jobs run.
+        places: Where things are.
+        as_json: Print the machine report instead of the report.
+
+    Returns:
+        The exit code, as of ``run_sweep``.
+
+    Raises:
+        RequestError: The request is wrong or lacks a fact, or a file cannot be used.
+        EnvironmentProblem: The data set is not there.
+    """
+    from ddray.run.importing import bring_in
+    from ddray.run.sweep import run_sweep
+    from ddray.store.artifacts import Store
+    from trainables.data.cache import build
+
+    evaluation = checked(options)
+    path = results_of(places, evaluation.name).folder / FILE
+    known = _load(path) if path.is_file() else None
+    if known is not None and known.sha256.get(known.kind) != evaluation.sha256.get(evaluation.kind):
+        raise RequestError(
+            f"--name: {show(evaluation.name)} holds the evaluation of another file; got {evaluation.file}; expected "
+            f"{known.file} as it was. Give another --name, or move {path.parent} away."
+        )
+    store = Store(places.store, places.cache / "artifacts")
+    if known is not None and known.asked == evaluation.asked and known.found is not None:
+        evaluation = evaluation.model_copy(update={"found": known.found})
+    facts = _facts(evaluation, places, build, read_all=True)
+    if evaluation.found is None or not store.has(subject_of(evaluation, facts).stage().key):
+        evaluation = evaluation.model_copy(update={"found": bring_in(evaluation, facts, store, places)})
+    results_of(places, evaluation.name).register(Request(path))
+    write_json(path, evaluation.model_dump(mode="json"))
+    if not as_json:
+        return run_sweep(Request(path), how, places)
+    with contextlib.redirect_stdout(sys.stderr):
+        code = run_sweep(Request(path), how, places)
+    from ddray.tables.render import machine_report
+
+    sys.stdout.write(json.dumps(machine_report(path.parent), sort_keys=True) + "\n")
+    return code
+
+
+def prepare(request: Request, places: Places, build: Build, *, read_all: bool = False) -> Prepared:
+    """The plan of a request: of a sweep file, or of an evaluation that was asked for before.
+
+    Args:
+        request: Its path is a sweep file's, or that of an ``evaluate.json``.
+        places: Where data and caches are.
+        build: Decodes a data set.
+        read_all: As of ``ddray.plan.prepare.prepare``.
+
+    Raises:
+        RequestError: As there; or the evaluation's file is damaged.
+        EnvironmentProblem: As there.
+    """
+    if request.path.name != FILE:
+        return prepare_sweep(request, places, build, read_all=read_all)
+    if request.sets or request.profiles:
+        raise RequestError(f"{request.path}: has no values to change and no profiles. Run ddray evaluate again.")
+    evaluation = _load(request.path)
+    facts = _facts(evaluation, places, build, read_all=read_all)
+    grid = Grid(
+        name=EXTERNAL, file=str(request.path), exclude=(), exclude_inherited=False, settings={},
+        axes={"seed": evaluation.seeds, "architecture": evaluation.architectures}, protocol=evaluation.protocol,
+        train=evaluation.train, evaluations=evaluation.evaluations,
+    )  # fmt: skip
+    points = list(_points(evaluation, facts, grid))
+    pipeline = ExternalPipeline({evaluation.dataset: facts}, {}, subject_of(evaluation, facts))
+    plan = make_plan(pipeline.chains(points), pipeline.stages)
+    plan.selected = {point.hash for point in select(points, request.only, request.skip, request.limit)}
+    sweep = Sweep(
+        name=evaluation.name, stem=evaluation.name, path=request.path, files=(request.path,), grids=(grid,),
+        datasets={}, resources={}, notify=None, digest=digest(evaluation.asked),
+    )  # fmt: skip
+    unread = () if facts.read else (evaluation.dataset,)
+    return Prepared(request, sweep, {evaluation.dataset: facts}, plan, unread)
+
+
+def subject_of(evaluation: Evaluation, facts: DatasetFacts) -> Subject:
+    """What the evaluation is about, once its files have been read."""
+    found = evaluation.found
+    assert found is not None
+    label = f"{EXTERNAL} {evaluation.dataset} file={short(evaluation.sha256[evaluation.kind])}"
+    everything = OriginConfig(classes=evaluation.classes)
+    if evaluation.kind == "set":
+        assert found.ipc is not None
+        settings = {
+            "file": evaluation.sha256["set"], "labels": evaluation.sha256.get("labels") or evaluation.labels,
+            "nth": evaluation.nth, "space": evaluation.space, "factor": evaluation.factor,
+            "mean": evaluation.mean and list(evaluation.mean), "std": evaluation.std and list(evaluation.std),
+        }  # fmt: skip
+        # Whose images it is of changes nothing about the set: its members are those of the trainings.
+        made = DistillConfig(
+            method=EXTERNAL, method_version=1, dataset=facts.config, origin=everything, ipc=found.ipc, init=None,
+            augmentation=None, network=None, settings=settings, distill_seed=0,
+        )  # fmt: skip
+        return Subject(made, found.members, evaluation.classes, f"distill {label} ipc={found.ipc}")
+    assert evaluation.mean is not None
+    assert evaluation.std is not None
+    (architecture,) = evaluation.architectures
+    network = network_of(
+        architecture, image_size=facts.config.image_size, channels=facts.config.channels,
+        num_classes=len(evaluation.classes),
+    )  # fmt: skip
+    trained = ExternalConfig(
+        dataset=facts.config, origin=found.members or everything, network=network, mean=evaluation.mean,
+        std=evaluation.std, asked=found.members is not None, file=evaluation.sha256["model"],
+    )  # fmt: skip
+    return Subject(trained, found.members, evaluation.classes, f"train {label} {architecture}")
+
+
+def _points(evaluation: Evaluation, facts: DatasetFacts, grid: Grid) -> Iterator[GridPoint]:
+    found = evaluation.found
+    assert found is not None
+    subset = len(evaluation.classes) < facts.config.num_classes
+    nothing = dict.fromkeys(
+        ("init", "distill_seed", "origin_per_class", "origin_draw", "class_draw", "distill_aug", "train_aug")
+    )
+    members = {"members": digest(found.members.key_material())[:12]} if found.members is not None else {}
+    settings: dict[str, Any] = {"file": evaluation.sha256[evaluation.kind], **members}
+    if evaluation.kind == "set":
+        settings |= {"factor": evaluation.factor, "space": evaluation.space}
+    for architecture in evaluation.architectures:
+        for seed in evaluation.seeds:
+            yield GridPoint(
+                method=EXTERNAL, dataset=evaluation.dataset, ipc=found.ipc, architecture=architecture, seed=seed,
+                num_classes=len(evaluation.classes) if subset else None, settings=settings,
+                protocol=evaluation.protocol, train=evaluation.train, evaluations=evaluation.evaluations,
+                grids=(EXTERNAL,), grid=grid, **nothing,
+            )  # fmt: skip
+
+
+def _facts(evaluation: Evaluation, places: Places, build: Build, *, read_all: bool) -> DatasetFacts:
+    nothing = Sweep("", "", Path(), (), (), {}, {}, None, "")
+    name = evaluation.dataset
+    return resolve(nothing, [name], places.data, places.cache, build, read_all=read_all)[name]
+
+
+def _load(path: Path) -> Evaluation:
+    try:
+        return Evaluation.model_validate_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValidationError) as error:
+        raise RequestError(
+            f"{path}: not an evaluation; got {str(error).splitlines()[0]}; expected what ddray evaluate writes. Run it "
+            "again under another --name."
+        ) from error
+
+
+# --- the request ------------------------------------------------------------------------------------------------------
+
+
+def checked(options: Options) -> Evaluation:
+    """A request from the command line, files found and hashed but not read.
+
+    Raises:
+        RequestError: Everything that is wrong or missing, at once.
+    """
+    problems: list[str] = []
+    kind: Literal["set", "model"] = "model" if options.model_file is not None else "set"
+    file = options.model_file or options.set_file
+    if (options.set_file is None) == (options.model_file is None):
+        problems.append("ddray evaluate: what to evaluate; got both or none; expected one of --set FILE, --model FILE.")
+    if kind == "model":
+        problems += _not_of_a_model(options)
+    elif options.space is None:
+        problems.append("--space: missing; expected pixel01 (numbers of about 0 to 1) or normalised. Say which.")
+    known = KNOWN.get(options.dataset or "")
+    if known is None:
+        what = f"unknown data set {show(options.dataset)}" if options.dataset else "missing"
+        hint = suggest(options.dataset or "", KNOWN)
+        problems.append(f"--dataset: {what}; expected one of {', '.join(KNOWN)}. {hint}".rstrip())
+    channels = known.channels if known is not None else None
+    constants = _constants(options, kind, channels, problems)
+    architectures = _architectures(options, kind, known, problems)
+    protocol = options.protocol or DEFAULT_PROTOCOL
+    if protocol not in PROTOCOLS:
+        hint = suggest(protocol, PROTOCOLS)
+        problems.append(f"--protocol: unknown recipe {show(protocol)}; known: {', '.join(PROTOCOLS)}. {hint}".rstrip())
+    train = _train(options, protocol, problems)
+    evaluations = _evaluations(options, kind, problems)
+    classes = _numbers("--classes", options.classes, problems, range(known.num_classes if known is not None else 10**6))
+    if classes is not None and len(classes) < 2:
+        problems.append(f"--classes: too few; got {show(options.classes)}; expected two or more.")
+    seeds = _numbers("--seeds", options.seeds, problems, range(10**9))
+    labels = options.labels
+    files: dict[str, Path | None] = {kind: file, "members": options.members}
+    if labels is not None and labels != CLASS_MAJOR:
+        files["labels"] = Path(labels)
+    sha256 = {
+        role: found for role, path in files.items() if path is not None and (found := _hash(role, path, problems))
+    }
+    name = options.name or re.sub(r"[^A-Za-z0-9_.-]", "-", file.stem if file is not None else "x").lstrip(".-") or "x"
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name):
+        problems.append(f"--name: not a name; got {show(name)}; expected letters, digits, _, - and dots.")
+    if problems:
+        raise RequestError(problems)
+    assert known is not None
+    assert file is not None
+    model = kind == "model"
+    return Evaluation.model_validate(
+        {
+            "name": name, "kind": kind, "file": str(file.resolve()), "sha256": sha256, "nth": options.nth,
+            "labels": labels if labels in (None, CLASS_MAJOR) else str(Path(labels).resolve()),
+            "members": None if options.members is None else str(options.members.resolve()),
+            "members_order": options.members_order, "dataset": options.dataset,
+            "classes": classes or tuple(range(known.num_classes)), "space": options.space,
+            "factor": options.factor or 1, "mean": constants[0], "std": constants[1], "architectures": architectures,
+            "seeds": (0,) if model else seeds or (0,), "protocol": EXTERNAL if model else protocol,
+            "train": {} if model else train, "evaluations": evaluations,
+        }
+    )  # fmt: skip
+
+
+def _not_of_a_model(options: Options) -> Iterator[str]:
+    given = {
+        "--space": options.space, "--factor": options.factor, "--labels": options.labels, "--nth": options.nth,
+        "--protocol": options.protocol, "--train": options.train or None, "--seeds": options.seeds,
+        "--embedding": options.embedding or None,
+    }  # fmt: skip
+    for option, value in given.items():
+        if value is not None:
+            yield f"{option}: belongs to a distilled set; got --model, of which nothing is trained. Leave it out."
+
+
+def _constants(
+    options: Options, kind: str, channels: int | None, problems: list[str]
+) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
+    """Mean and deviation that images are, or are to be, normalised with; None: they are not."""
+    wanted = kind == "model" or options.space == "normalised"
+    given = [option for option in ("normalisation", "mean", "std") if getattr(options, option) is not None]
+    if not wanted:
+        if given and options.space is not None:
+            problems.append(f"--{given[0]}: not for images in pixel space; got --space pixel01. Leave it out.")
+        return None, None
+    if "normalisation" in given and len(given) > 1:
+        problems.append("--normalisation: set twice; got --mean or --std too; expected one way of saying it.")
+        return None, None
+    if options.normalisation is not None:
+        if options.normalisation == "none":
+            return (0.0,) * (channels or 1), (1.0,) * (channels or 1)
+        known = KNOWN.get(options.normalisation)
+        if known is None:
+            hint = suggest(options.normalisation, [*KNOWN, "none"])
+            problems.append(
+                f"--normalisation: unknown {show(options.normalisation)}; expected none, or the constants of one of "
+                f"{', '.join(KNOWN)}. {hint}".rstrip()
+            )
+            return None, None
+        constants = known.mean, known.std
+    elif options.mean is not None and options.std is not None:
+        constants = _floats("--mean", options.mean, problems), _floats("--std", options.std, problems)
+    else:
+        what = "the network expects its input" if kind == "model" else "the images are"
+        problems.append(
+            f"--normalisation: missing; got {', '.join(f'--{name} alone' for name in given) or 'nothing'}; expected "
+            f"how {what} normalised. Give --normalisation NAME (the constants of that data set, or none), or both "
+            "--mean and --std."
+        )
+        return None, None
+    for option, values in zip(("mean", "std"), constants, strict=True):
+        if channels is not None and values and len(values) != channels:
+            problems.append(f"--{option}: one number per channel; got {len(values)}; expected {channels}.")
+    if any(value <= 0 for value in constants[1]):
+        problems.append(f"--std: out of range; got {show(options.std)}; expected numbers above 0.")
+    return constants
+
+
+def _architectures(options: Options, kind: str, known: Any, problems: list[str]) -> tuple[str, ...]:
+    names = tuple(dict.fromkeys(options.architectures))
+    if not names and kind == "set":
+        names = ("convnet3",)
+    if kind == "model" and len(names) != 1:
+        got = f"{len(names)} of them" if names else "nothing"
+        problems.append(
+            f"--architecture: missing; got {got}; expected the network whose parameters these are, as convnet3 or "
+            "resnet18-w32."
+        )
+    for name in names:
+        try:
+            parsed = parse(name)
+        except ValueError as error:
+            problems.append(f"--architecture: {error}")
+            continue
+        reason = size_problem(parsed, known.image_size, known.channels) if known is not None else None
+        if reason is not None:
+            problems.append(
+                f"--architecture: cannot take the images of {options.dataset}; got {known.image_size} pixels; "
+                f"expected: {reason}."
+            )
+    return names
+
+
+def _train(options: Options, protocol: str, problems: list[str]) -> dict[str, Any]:
+    """Changes of the recipe, those that equal it left out."""
+    train: dict[str, Any] = {}
+    for text in options.train:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            problems.append(f"--train: not NAME=VALUE; got {show(text)}; expected for example epochs=300.")
+            continue
+        try:
+            train[name.strip()] = json.loads(value)
+        except ValueError:
+            train[name.strip()] = value
+    if train and protocol in PROTOCOLS:
+        point = _recipe_point(protocol, train)
+        problem = recipe_problem(point)
+        if problem is not None:
+            problems.append(f"--train: {problem}.")
+            return {}
+        recipe = PROTOCOLS[protocol].recipe.model_dump(mode="json")
+        train = {name: value for name, value in train.items() if value != recipe.get(name)}
+    return train
+
+
+def _recipe_point(protocol: str, train: Mapping[str, Any]) -> GridPoint:
+    """A point that says nothing but its recipe."""
+    grid = Grid(EXTERNAL, "", {}, (), False, {}, protocol, train, {})
+    nothing = dict.fromkeys(
+        ("ipc", "init", "distill_seed", "origin_per_class", "origin_draw", "num_classes", "class_draw", "distill_aug",
+         "train_aug")
+    )  # fmt: skip
+    return GridPoint(
+        method=EXTERNAL, dataset="", architecture="", seed=0, settings={}, protocol=protocol, train=train,
+        evaluations={}, grids=(), grid=grid, **nothing,
+    )  # fmt: skip
+
+
+def _evaluations(options: Options, kind: str, problems: list[str]) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = {}
+    if options.robustness != "none":
+        attacks = [name.strip() for name in options.robustness.split(",")] if options.robustness else None
+        for name in attacks or ():
+            if name not in get_args(Attack):
+                hint = suggest(name, get_args(Attack))
+                known = ", ".join(get_args(Attack))
+                problems.append(f"--robustness: unknown attack {show(name)}; known: {known}, or none. {hint}".rstrip())
+        given = {"attacks": attacks and list(dict.fromkeys(attacks)), "images": options.images}
+        found["robustness"] = {name: value for name, value in given.items() if value is not None}
+    elif options.images is not None:
+        problems.append("--images: nothing is attacked; got --robustness none. Leave one of them out.")
+    found["privacy"] = {"audit": ["seed"], "shadows": 0, "start": False}  # nothing can be distilled again
+    if options.members_order is not None and options.members is None:
+        problems.append("--members-order: of which members; got no --members. Give the file, or leave it out.")
+    if kind == "set" and options.embedding:
+        found["embedding"] = {}
+    return found
+
+
+def _numbers(option: str, text: str | None, problems: list[str], within: range) -> tuple[int, ...] | None:
+    if text is None:
+        return None
+    try:
+        found = tuple(int(word) for word in text.split(","))
+    except ValueError:
+        problems.append(f"{option}: not whole numbers; got {show(text)}; expected for example 0,1,2.")
+        return None
+    if len(set(found)) != len(found) or any(number not in within for number in found):
+        limit = "" if within.stop >= 10**6 else f" to {within.stop - 1}"
+        problems.append(f"{option}: out of range or twice; got {show(text)}; expected different numbers from 0{limit}.")
+        return None
+    return tuple(sorted(found))
+
+
+def _floats(option: str, text: str, problems: list[str]) -> tuple[float, ...]:
+    try:
+        found = tuple(float(word) for word in text.split(","))
+    except ValueError:
+        found = ()
+    if not found or not all(abs(value) < 1e6 for value in found):
+        problems.append(f"{option}: not numbers; got {show(text)}; expected one per channel, as 0.49,0.48,0.45.")
+        return ()
+    return found
+
+
+def _hash(role: str, path: Path, problems: list[str]) -> str | None:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        problems.append(f"--{role}: cannot be read; got {path}: {error.strerror}; expected a file.")
+        return None

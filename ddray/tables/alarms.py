@@ -1,0 +1,67 @@
+"""What every report says first: whatever makes its numbers doubtful. Judged here, worded in one line each."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from ddray.tables import paper
+from ddray.tables.blocks import At, block_key
+from ddray.tables.gather import Coverage
+from ddray.tables.reading import Row
+
+INFORMATION = frozenset({"not_applicable", "outside_frontier"})
+"""Flags that say why a number is missing, not that something is wrong with it."""
+TOLD = frozenset({"above_ceiling", "outside_band"})
+"""Flags with an alarm of their own."""
+
+
+def general(
+    coverage: Coverage, blocks: Sequence[Mapping[str, Any]], points: Iterable[Row], provenance: Mapping[str, Any]
+) -> list[str]:
+    """Alarms about the sweep as a whole, and about accuracy."""
+    found = []
+    if not coverage.complete:
+        share = coverage.done / coverage.planned if coverage.planned else 0.0
+        found.append(f"coverage {paper.percent(share)}: {coverage.done} of {coverage.planned} points are done")
+    for block in blocks:
+        for entry in block["rows"]:
+            found += _below_random(block["title"], entry)
+    protocols = sorted({block["protocol"] for block in blocks})
+    if len(protocols) > 1:
+        found.append(f"{len(protocols)} protocols ({', '.join(protocols)}): compare within a block, never across")
+    numerics: dict[tuple[Any, ...], set[str]] = defaultdict(set)
+    for row in points:
+        if row["numerics"] is not None:
+            numerics[block_key(row)].add(row["numerics"])
+    if mixed := sum(len(classes) > 1 for classes in numerics.values()):
+        found.append(f"{mixed} of {len(blocks)} blocks hold rows of several numerics classes (device, torch, threads)")
+    if provenance["dirty"]:
+        found.append("some numbers come from a checkout with changes that were not committed")
+    if len(provenance["commits"]) > 1:
+        found.append(f"the numbers come from {len(provenance['commits'])} commits")
+    return found
+
+
+def flagged(flags: Mapping[tuple[str, str], int]) -> list[str]:
+    """One line per flag, with how many numbers of each metric carry it."""
+    by_flag: dict[str, list[str]] = defaultdict(list)
+    for (metric, flag), count in sorted(flags.items(), key=lambda entry: (-entry[1], entry[0])):
+        if flag not in INFORMATION | TOLD:
+            by_flag[flag].append(f"{count} {metric}")
+    return [f"flagged {flag}: {', '.join(counts)}" for flag, counts in sorted(by_flag.items())]
+
+
+def _below_random(title: str, entry: Mapping[str, Any]) -> list[str]:
+    cells, found = entry["cells"], []
+    baseline = (cells.get("random") or {}).get("accuracy")
+    for method, cell in cells.items():
+        if cell["method"] in ("random", "full") or baseline is None or cell["accuracy"] is None:
+            continue
+        against = entry["against_random"].get(method)
+        difference = against["mean"] if against else cell["accuracy"]["mean"] - baseline["mean"]
+        if difference < 0:
+            at = At(*(entry[name] for name in At._fields))
+            found.append(f"{title}: {method} is {-100 * difference:.2f} points below random at {at.text}")
+    return found

@@ -1,0 +1,55 @@
+"""Single files of artifacts, checked against their digests; and tables written at once."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from ddray.store.artifacts import Store
+from ddray.store.manifest import Manifest
+
+
+def opened(store: Store, key: str, name: str, manifest: Manifest | None = None) -> Path:
+    """One file of an artifact; the others, a model's weights above all, are not read.
+
+    Raises:
+        KeyError: The stage is not done.
+        DamagedArtifact: The file is missing or differs from its digest.
+        ValueError: The artifact never had such a file.
+    """
+    manifest = manifest or store.manifest(key)
+    if name not in manifest.files:
+        raise ValueError(f"{manifest.label} has no {name}")
+    return store.file(key, name, manifest.files[name])
+
+
+def tensors(store: Store, key: str, name: str, manifest: Manifest | None = None) -> dict[str, NDArray[Any]]:
+    """The arrays of a safetensors file.
+
+    Raises:
+        KeyError, DamagedArtifact, ValueError: As for ``opened``, or it is not such a file.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    path = opened(store, key, name, manifest)
+    try:
+        found: dict[str, NDArray[Any]] = load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{name}: {error}") from error
+    return found
+
+
+def replace(target: Path, table: pa.Table) -> None:
+    """Write a table, and put it in the place of the old one at once."""
+    temporary = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        pq.write_table(table, temporary, compression="zstd")
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,114 @@
+"""One distilled set, several networks: how much of its accuracy is kept, and whether the ranking of methods is."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from functools import partial
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+
+from ddray.plan.keys import digest
+from ddray.tables.derived.compare import Floats, Integers, adjusted, kendall, permutation_p
+from ddray.tables.derived.notes import Noted, Row, grouped, no_p, unequal
+
+REFERENCE = "convnet3"
+"""The network that methods distil with; others are measured against it."""
+_FEWEST = 3
+"""Methods of which a ranking is worth the name."""
+
+
+def architectures(points: Sequence[Noted]) -> None:
+    """``xarch_retention`` of every point on another network than the reference, ``xarch_mean`` and ``xarch_worst`` of
+    every set, and Kendall's tau of the methods' ranking for every pair of networks and ipc."""
+    for family in grouped(points, _family).values():
+        names = dict.fromkeys(_network(point) for point in family)
+        if len(names) < 2:
+            continue
+        for members in grouped(family, lambda point: point.made).values():
+            _retention(members)
+    _rankings(points)
+
+
+def _family(point: Noted) -> tuple[Any, ...]:
+    """Points that may differ in the network alone."""
+    return point.block.data, point.block.protocol, point.block.recipe, point.block.augmentation
+
+
+def _network(point: Noted) -> str:
+    return point.chain.point.architecture
+
+
+def _retention(members: Sequence[Noted]) -> None:
+    """Of one set: acc(network) / acc(reference) with the same training seed; the mean and the worst over networks."""
+    by_network = {
+        name: {point.chain.point.seed: point for point in found} for name, found in grouped(members, _network).items()
+    }
+    reference = by_network.pop(REFERENCE, {})
+    kept: dict[str, float | None] = {}
+    for name, trainings in by_network.items():
+        common = sorted(trainings.keys() & reference.keys())
+        for seed in common:
+            point, base = trainings[seed], reference[seed]
+            ratio = point.accuracy / base.accuracy if base.accuracy > 0 else None
+            flag = unequal(point.steps, base.steps) if ratio is not None else {}
+            point.add("informativeness", "xarch_retention", ratio, "ratio", point.images, **flag)
+        if common:
+            base_mean = fmean(reference[seed].accuracy for seed in common)
+            mean = fmean(trainings[seed].accuracy for seed in common)
+            kept[name] = mean / base_mean if base_mean > 0 else None
+    if not kept:
+        return
+    first = reference[min(reference)]
+    values = [value for value in kept.values() if value is not None]
+    for metric, value in (
+        ("xarch_mean", fmean(values) if values else None),
+        ("xarch_worst", min(values, default=None)),
+    ):
+        first.add("informativeness", metric, value, "ratio", len(kept), agg="mean_seeds", n_agg=len(reference))
+
+
+# --- the ranking of methods -------------------------------------------------------------------------------------------
+
+
+def _rankings(points: Sequence[Noted]) -> None:
+    tested: list[tuple[Noted, Row, int, float | None, Row]] = []
+    distilled = [point for point in points if point.distilled]
+    for members in grouped(distilled, lambda point: (_family(point), point.chain.point.ipc)).values():
+        by_network = {name: _means(found) for name, found in grouped(members, _network).items()}
+        names = sorted(by_network, key=lambda name: (name != REFERENCE, name))
+        for one, other in itertools.combinations(names, 2):
+            shared = [cell for cell in by_network[one] if cell in by_network[other]]
+            if len(shared) < _FEWEST:
+                continue
+            ours, theirs = (np.array([by_network[name][cell] for cell in shared]) for name in (one, other))
+            first = next(point for point in members if _network(point) == one and point.cell in shared)
+            said: Row = {"architectures": [one, other], "agg": "pooled"}
+            tau = float(kendall(ours[None], theirs[None])[0])
+            first.add("informativeness", "xarch_kendall_tau", tau, "ratio", len(shared), **said)
+            p = None
+            if tau == tau:
+                seed = int(digest(["ranking", len(shared)])[:16], 16)
+                p = permutation_p(partial(_permuted, ours, theirs), len(shared), seed)
+            tested.append((first, said, len(shared), p, no_p(tau, p)))
+    corrected = adjusted([p for *_, p, _ in tested])
+    for (point, said, count, p, flag), q in zip(tested, corrected, strict=True):
+        for metric, value in (("xarch_kendall_p", p), ("xarch_kendall_p_adjusted", q)):
+            point.add("informativeness", metric, value, "p", count, **said, **flag)
+
+
+def _means(points: Sequence[Noted]) -> Mapping[str, float]:
+    """Method with its settings -> accuracy; each set counts once, by the mean over its trainings."""
+    return {
+        cell: fmean(
+            fmean(point.accuracy for point in trainings)
+            for trainings in grouped(members, lambda point: point.made).values()
+        )
+        for cell, members in grouped(points, lambda point: point.cell).items()
+    }
+
+
+def _permuted(ours: Floats, theirs: Floats, orders: Integers) -> Floats:
+    return kendall(np.broadcast_to(ours, orders.shape), theirs[orders])

@@ -1,0 +1,95 @@
+"""Accuracy against the full data and against random real images, and the scores of DD-Ranking.
+
+A point is compared with the mean over the full-data models of its block, and with the ``random`` point of its block
+with the same ipc, distill_seed and seed: random images of one distill_seed are those that a method with init ``real``
+starts from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+from typing import Any
+
+from ddray.tables.derived.compare import dd_score
+from ddray.tables.derived.notes import Noted, grouped, unequal
+
+_Place = tuple[int | None, int, int]
+"""ipc, distill_seed, seed."""
+
+
+def relative(points: Sequence[Noted]) -> None:
+    """``acc_over_full``, ``ior``, ``recovery``, ``dd_hlr``, ``dd_ior``, ``dd_lrs``, ``dd_ars``, all of fractions.
+
+    DD-Ranking (arXiv 2505.13300): HLR = acc(full) - acc(set), both with hard labels; IOR = acc(set) - acc(random) under
+    one recipe; LRS maps (IOR - HLR) / 2, ARS maps the mean of the differences to random with and without augmentation.
+    Differs from its released code, which puts percent into the exponential and tunes the learning rate and the epoch
+    on test images: the numbers cannot be compared with its leaderboard.
+    """
+    for members in grouped(points, lambda point: point.block).values():
+        full = [point for point in members if point.method == "full"]
+        random = _random(members)
+        for point in members:
+            if point.method != "full":
+                _one(point, full, random.get(_place(point)) if point.distilled else None)
+    _augmentations(points)
+
+
+def _place(point: Noted) -> _Place:
+    at = point.chain.point
+    return at.ipc, at.distill_seed or 0, at.seed  # a set that was brought has none, and takes the first draw
+
+
+def _random(points: Sequence[Noted]) -> Mapping[_Place, Noted]:
+    return {_place(point): point for point in points if point.method == "random"}
+
+
+def _one(point: Noted, full: Sequence[Noted], random: Noted | None) -> None:
+    ours, n = point.accuracy, point.images
+    whole = fmean(each.accuracy for each in full) if full else None
+    steps = [point.steps, *(each.steps for each in full)]
+    if whole is not None:
+        ratio = ours / whole if whole > 0 else None
+        point.add("performance", "acc_over_full", ratio, "ratio", n, n_agg=len(full), **unequal(*steps))
+    ior = None
+    if random is not None:
+        ior, flag = ours - random.accuracy, unequal(point.steps, random.steps)
+        point.add("informativeness", "ior", ior, "fraction", n, **flag)
+        point.add("informativeness", "dd_ior", ior, "fraction", n, **flag)
+        if whole is not None:
+            gap = whole - random.accuracy
+            flag = unequal(random.steps, *steps)
+            recovered = ior / gap if gap > 0 else None
+            point.add("informativeness", "recovery", recovered, "ratio", n, **_either(recovered, flag))
+    if whole is not None and point.distilled and point.label_kind == "hard":
+        hlr = whole - ours
+        point.add("informativeness", "dd_hlr", hlr, "fraction", n, n_agg=len(full), **unequal(*steps))
+        if ior is not None and random is not None:
+            flag = unequal(random.steps, *steps)
+            point.add("informativeness", "dd_lrs", dd_score((ior - hlr) / 2), "score", n, n_agg=len(full), **flag)
+
+
+def _either(value: float | None, flag: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A flag about the comparison only where there is a value: without one, its own flag says why."""
+    return flag if value is not None else {}
+
+
+def _augmentations(points: Sequence[Noted]) -> None:
+    """ARS: on the point that is trained with augmentation, where its set was also trained without."""
+    for family in grouped(points, lambda point: (point.block.data, point.block.network, point.block.recipe)).values():
+        without = [point for point in family if point.block.augmentation == "none"]
+        bare = {(point.made, point.chain.point.seed): point for point in without}
+        random_bare = _random(without)
+        for members in grouped(family, lambda point: point.block).values():
+            if not bare or members[0].block.augmentation == "none":
+                continue
+            random = _random(members)
+            for point in members:
+                at = _place(point)
+                other = bare.get((point.made, point.chain.point.seed))
+                if not point.distilled or other is None or at not in random or at not in random_bare:
+                    continue
+                four = (point, random[at], other, random_bare[at])
+                beta = ((point.accuracy - random[at].accuracy) + (other.accuracy - random_bare[at].accuracy)) / 2
+                flag = unequal(*(each.steps for each in four))
+                point.add("informativeness", "dd_ars", dd_score(beta), "score", point.images, **flag)

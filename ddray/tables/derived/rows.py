@@ -1,0 +1,30 @@
+"""All derived rows of a sweep."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ddray.store.artifacts import Store
+from ddray.tables.derived.architectures import architectures
+from ddray.tables.derived.fairness import fairness, of_mean
+from ddray.tables.derived.frontier import frontier
+from ddray.tables.derived.notes import Noted
+from ddray.tables.derived.relative import relative
+from ddray.tables.derived.robustness import robustness
+from ddray.tables.derived.seeds import seeds
+
+
+def derive(points: Sequence[Noted], store: Store) -> None:
+    """Fill ``derived`` of every point. Rows of one point come in the order of the calls here.
+
+    Args:
+        points: All of the sweep that have a finished accuracy evaluation, in the order of the plan.
+        store: Read for logits and for what attacks did to single images, and for nothing else.
+    """
+    relative(points)
+    architectures(points)
+    fairness(points)
+    of_mean(points)
+    seeds(points, store)
+    robustness(points, store)
+    frontier(points)

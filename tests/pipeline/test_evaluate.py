@@ -1,0 +1,320 @@
+"""`ddray evaluate` as a person runs it: sets and models from files get the numbers that ours get, or are refused."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from pyarrow import parquet
+from safetensors.torch import load_file, save_file
+from workspace import Ran, Workspace, places_in, stages
+
+from ddray.evaluate import FILE, prepare
+from ddray.plan.prepare import Request
+from trainables.data.cache import build
+
+OURS = """
+ddray: 1
+defaults:
+  protocol: quick
+  train: {epochs: 3}
+  axes: {dataset: [digits], architecture: [convnet3-d2-w16], seed: [0, 1]}
+grids:
+  chosen:
+    axes: {method: [random], ipc: [2]}
+  audited:
+    axes: {method: [full], origin_per_class: [12], seed: [0]}
+    train: {epochs: 40, augmentation: none, lr: 0.05}
+    evaluations: {privacy: {audit: [seed], shadows: 0, attacks: [loss, conf], start: false}}
+"""
+RECIPE = ("--protocol", "quick", "--train", "epochs=3", "--architecture", "convnet3-d2-w16")
+MODEL = ("--dataset", "digits", "--normalisation", "digits", "--architecture", "convnet3-d2-w16")
+HERE = ("--local", "--no-mlflow")
+
+
+class Exported:
+    """A sweep of ours, and its sets and models as files that could be anybody's."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self.workspace = workspace
+        path = workspace.write("ours", OURS)
+        ran = workspace.run("sweep", path, *HERE)
+        assert ran.code == 0, ran.err
+        prepared = workspace.prepare(path)
+        (made,) = stages(prepared, "distill")
+        (trained,) = stages(prepared, "train", method="full")
+        self.folder = workspace.folder / "files"
+        self.folder.mkdir()
+        self.set_key, self.model_key = made.key, trained.key
+        shutil.copy(workspace.store.open(made.key).folder / "set.safetensors", self.folder / "set.safetensors")
+        state = load_file(workspace.store.open(trained.key).folder / "model.safetensors")
+        torch.save({"state_dict": {f"module.{name}": value for name, value in state.items()}}, self.folder / "net.pt")
+        (self.folder / "members.json").write_text('{"kind": "draw", "per_class": 12, "draw": 0}')
+
+    def evaluate(self, *arguments: object) -> Ran:
+        return self.workspace.run("evaluate", *arguments, *HERE)
+
+    def rows(self, name: str) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = parquet.read_table(self.workspace.results(name).measurements).to_pylist()
+        return found
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory, digits_cache: Path) -> Any:
+    with places_in(tmp_path_factory.mktemp("evaluate"), digits_cache) as workspace:
+        yield Exported(workspace)
+
+
+@pytest.fixture(autouse=True)
+def the_exported_places(exported: Exported, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The places of the whole file instead of the test's own."""
+    for name in ("HOME", "STORE", "CACHE"):
+        monkeypatch.setenv(f"DDRAY_{name}", str(exported.workspace.folder / name.lower()))
+
+
+def numbers(rows: list[dict[str, Any]], **chosen: Any) -> dict[tuple[Any, ...], float]:
+    """What was measured, by what tells it from other numbers; without times."""
+    found = {}
+    for row in rows:
+        if row["property"] != "cost" and row["status"] == "ok" and all(row[name] == chosen[name] for name in chosen):
+            key = tuple(row[name] for name in ("metric", "class_id", "seed", "attack", "epsilon", "fpr", "member_role"))
+            found[(*key, row["nonmember_source"])] = row["value"]
+    return found
+
+
+def refused(ran: Ran) -> str:
+    assert ran.code == 2, (ran.code, ran.err)
+    assert "Traceback" not in ran.err
+    assert "nothing was started" in ran.err
+    return ran.err
+
+
+# --- sets -------------------------------------------------------------------------------------------------------------
+
+
+def test_our_own_set_from_a_file_gets_our_own_numbers(exported: Exported) -> None:
+    request = (
+        "--set", exported.folder / "set.safetensors", "--dataset", "digits", "--space", "pixel01", *RECIPE,
+        "--seeds", "0,1", "--robustness", "none", "--name", "again",
+    )  # fmt: skip
+    ran = exported.evaluate(*request)
+    assert ran.code == 0, ran.err
+    assert "2 of 2 points done" in ran.err
+    ours, theirs = numbers(exported.rows("ours"), method="random"), numbers(exported.rows("again"))
+    accuracy = {key: value for key, value in theirs.items() if not str(key[0]).startswith("mia")}
+    assert accuracy == ours
+    assert len({value for key, value in ours.items() if key[0] == "test_loss"}) == 2, "the seeds must differ"
+    row = next(row for row in exported.rows("again") if row["metric"] == "test_acc")
+    known = next(row for row in exported.rows("ours") if row["metric"] == "test_acc" and row["method"] == "random")
+    assert row["method"] == "external"
+    for column in ("data_hash", "ipc", "effective_ipc", "protocol", "lr", "model_hash", "ratio", "origin_per_class"):
+        assert row[column] == known[column], column
+    assert (row["init"], row["distill_seed"], row["distill_iters"], row["factor"]) == (None, None, None, 1)
+    assert json.loads(row["param_json"])["settings"]["space"] == "pixel01"
+
+    before = exported.workspace.manifests()
+    again = exported.evaluate(*request)
+    assert (again.code, "nothing to do; 2 of 2 points done" in again.err) == (0, True)
+    assert exported.workspace.manifests() == before
+    for command in (("report", "again"), ("collect", "again"), ("sweep", "again", *HERE), ("plan", "again")):
+        ran = exported.workspace.run(*command)
+        assert (ran.code, "Traceback" in ran.err) == (0, False), command
+    more = exported.evaluate(*request[:-5], "0,1,2", *request[-4:])
+    assert "3 of 3 points done" in more.err
+
+
+def test_normalised_images_and_further_networks(exported: Exported) -> None:
+    content = load_file(exported.folder / "set.safetensors")
+    torch.save([(content["images"] - 0.25) / 0.5, content["labels"]], exported.folder / "normalised.pt")
+    ran = exported.evaluate(
+        "--set", exported.folder / "normalised.pt", "--dataset", "digits", "--space", "normalised", "--mean", "0.25",
+        "--std", "0.5", *RECIPE, "--architecture", "convnet3-d1-w8", "--robustness", "fgsm", "--images", "20",
+    )  # fmt: skip
+    assert ran.code == 0, ran.err
+    rows = exported.rows("normalised")
+    found = numbers([row for row in rows if row["architecture"] == "convnet3-d2-w16"])
+    ours = numbers(exported.rows("ours"), method="random", seed=0)
+    losses = {key: value for key, value in ours.items() if key[0] == "test_loss_class"}
+    assert losses
+    assert {key: found[key] for key in losses} == pytest.approx(losses, abs=1e-4)
+    attacked = [row for row in rows if row["metric"] == "adv_acc"]
+    assert {row["architecture"] for row in attacked} == {"convnet3-d2-w16", "convnet3-d1-w8"}
+    assert {row["n"] for row in attacked} == {20}
+
+
+def test_a_factor_trains_on_the_decoded_images(exported: Exported) -> None:
+    ran = exported.evaluate(
+        "--set", exported.folder / "set.safetensors", "--dataset", "digits", "--space", "pixel01", *RECIPE, "--factor",
+        "2", "--robustness", "none", "--name", "decoded", "--json",
+    )  # fmt: skip
+    assert ran.code == 0, ran.err
+    assert json.loads(ran.out)["sweep"] == "decoded"
+    (row,) = [row for row in exported.rows("decoded") if row["metric"] == "train_acc"]
+    assert (row["n"], row["ipc"], row["effective_ipc"]) == (80, 2, 8)
+
+
+# --- models -----------------------------------------------------------------------------------------------------------
+
+
+def test_our_own_model_from_a_file_gets_our_own_numbers(exported: Exported) -> None:
+    ran = exported.evaluate(
+        "--model", exported.folder / "net.pt", *MODEL, "--robustness", "none", "--members",
+        exported.folder / "members.json", "--name", "model",
+    )  # fmt: skip
+    assert ran.code == 0, ran.err
+    ours = numbers(exported.rows("ours"), method="full")
+    theirs = {(*key[:2], 0, *key[3:]): value for key, value in numbers(exported.rows("model")).items()}
+    of_training = {"train_acc", "train_loss", "trained_lr", "optimism"}
+    assert {key[0] for key in ours.keys() - theirs.keys()} <= of_training
+    assert {key: theirs[key] for key in ours if key in theirs} == {key: ours[key] for key in ours if key in theirs}
+    assert {"test_acc", "test_acc_class", "test_loss", "fair_var_acc", "mia_auc"} <= {key[0] for key in theirs}
+    found = [value for key, value in ours.items() if key[0] == "mia_auc" and key[3] == "loss" and value is not None]
+    assert max(found) > 0.55, "the audit must have something to find"
+    row = next(row for row in exported.rows("model") if row["metric"] == "test_acc")
+    assert (row["method"], row["protocol"], row["norm_layer"]) == ("external", "external", "instance")
+    for column in ("lr", "optimizer", "train_epochs", "train_aug", "selection", "ipc", "seed", "budget_fraction"):
+        assert row[column] is None, column
+    assert row["origin_per_class"] == 12
+
+
+def test_members_by_index_are_the_same_members(exported: Exported) -> None:
+    signals = load_file(exported.workspace.store.open(exported.model_key).folder / "signals.safetensors")
+    (exported.folder / "members.txt").write_text("\n".join(map(str, signals["origin.ids"].tolist())))
+    ran = exported.evaluate(
+        "--model", exported.folder / "net.pt", *MODEL, "--robustness", "none", "--members",
+        exported.folder / "members.txt", "--members-order", "canonical", "--name", "listed",
+    )  # fmt: skip
+    assert ran.code == 0, ran.err
+    # Which of the test images stand against as many members is drawn for each origin; all of them is all of them.
+    chosen = {"metric": "mia_auc", "attack": "loss", "nonmember_source": "test"}
+    ours = numbers(exported.rows("ours"), method="full", **chosen)
+    theirs = {(*key[:2], 0, *key[3:]): value for key, value in numbers(exported.rows("listed")).items()}
+    assert ours
+    assert {key: theirs[key] for key in ours} == ours
+
+
+def test_without_members_privacy_is_not_applicable_and_says_why(exported: Exported) -> None:
+    ran = exported.evaluate("--model", exported.folder / "net.pt", *MODEL, "--images", "20", "--name", "unknown")
+    assert ran.code == 0, ran.err
+    rows = [row for row in exported.rows("unknown") if row["property"] == "privacy"]
+    assert rows
+    assert {(row["value"], row["flag"]) for row in rows} == {(None, "not_applicable")}
+    assert "its members are not known" in (exported.workspace.results("unknown").folder / "report.md").read_text()
+    attacked = [row for row in exported.rows("unknown") if row["metric"] == "adv_acc"]
+    assert {row["attack"] for row in attacked} == {"deepfool_l2", "deepfool_linf"}
+
+
+def test_a_name_belongs_to_one_file(exported: Exported) -> None:
+    state = load_file(exported.workspace.store.open(exported.model_key).folder / "model.safetensors")
+    request = (*MODEL, "--robustness", "none", "--name", "mine")
+    save_file(state, exported.folder / "first.safetensors")
+    assert exported.evaluate("--model", exported.folder / "first.safetensors", *request).code == 0
+    before = exported.rows("mine")
+    save_file({name: 2 * value for name, value in state.items()}, exported.folder / "second.safetensors")
+    message = refused(exported.evaluate("--model", exported.folder / "second.safetensors", *request))
+    assert "holds the evaluation of another file" in message
+    assert exported.rows("mine") == before
+    assert "run from another file" in refused(
+        exported.evaluate("--model", exported.folder / "net.pt", *MODEL, "--name", "ours")
+    )
+
+
+def test_what_is_lost_from_the_store_is_said_and_imported_again(exported: Exported) -> None:
+    request = ("--model", exported.folder / "net.pt", *MODEL, "--robustness", "none", "--name", "lost")
+    assert exported.evaluate(*request).code == 0
+    train, accuracy = _keys(exported, "lost", "train", "accuracy")
+    assert "train external digits file=" in exported.workspace.run("show", train).out
+    for key in (train, accuracy):
+        shutil.rmtree(exported.workspace.store.open(key).folder)
+    gone = exported.workspace.run("sweep", "lost", *HERE)
+    assert gone.code == 1
+    assert "import it again with ddray evaluate" in gone.err
+    assert exported.evaluate(*request).code == 0
+    assert exported.workspace.store.has(train)
+
+
+def _keys(exported: Exported, name: str, *kinds: Any) -> list[str]:
+    """Keys of the stages of an evaluation's only point."""
+    request = Request(exported.workspace.results(name).folder / FILE)
+    (chain,) = prepare(request, exported.workspace.places, build).plan.chains
+    found = [chain.stage(kind) for kind in kinds]
+    return [stage.key for stage in found if stage is not None]
+
+
+# --- refusals ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_file_with_code_is_refused_and_not_run(exported: Exported, tmp_path: Path) -> None:
+    target = tmp_path / "was-run"
+
+    class Payload:
+        def __reduce__(self) -> Any:
+            return open, (str(target), "w")
+
+    torch.save({"images": torch.rand(20, 1, 8, 8), "labels": Payload()}, tmp_path / "evil.pt")
+    request = ("--dataset", "digits", "--space", "pixel01", *RECIPE)
+    message = refused(exported.evaluate("--set", tmp_path / "evil.pt", *request))
+    assert "would need code to be run" in message
+    assert "torch.save({'images'" in message
+    refused(exported.evaluate("--model", tmp_path / "evil.pt", *MODEL))
+    assert not target.exists()
+    torch.load(tmp_path / "evil.pt", weights_only=False)  # control: a loader that trusts it runs it
+    assert target.exists()
+    assert not exported.workspace.results("evil").folder.exists()
+
+
+def test_every_missing_fact_is_named_at_once(exported: Exported) -> None:
+    of_set = refused(exported.evaluate("--set", exported.folder / "set.safetensors"))
+    assert "--space: missing" in of_set
+    assert "--dataset: missing" in of_set
+    assert "2 problems" in of_set
+    of_model = refused(exported.evaluate("--model", exported.folder / "net.pt"))
+    for option in ("--dataset", "--architecture", "--normalisation"):
+        assert f"{option}: missing" in of_model
+    alone = refused(exported.evaluate("--model", exported.folder / "net.pt", *MODEL[:2], *MODEL[4:], "--mean", "0.3"))
+    assert "--normalisation: missing; got --mean alone" in alone
+    assert "expected one of --set FILE, --model FILE" in refused(exported.evaluate("--dataset", "digits"))
+
+
+@pytest.mark.parametrize("arguments, message", [
+    (("--dataset", "digist", "--space", "pixel01"), "unknown data set 'digist'; expected one.*Did you mean 'digits'"),
+    (("--dataset", "digits", "--space", "normalised"), "--normalisation: missing"),
+    (("--dataset", "digits", "--space", "pixel01", "--std", "1"), "not for images in pixel space"),
+    (("--dataset", "digits", "--space", "normalised", "--mean", "1,2,3", "--std", "0"), "--mean: one number per cha"),
+    (("--dataset", "digits", "--space", "pixel01", "--protocol", "quik"), "unknown recipe 'quik'.*Did you mean"),
+    (("--dataset", "digits", "--space", "pixel01", "--train", "epochs=0"), "--train: epochs"),
+    (("--dataset", "digits", "--space", "pixel01", "--robustness", "fgms"), "unknown attack 'fgms'.*Did you mean"),
+    (("--dataset", "digits", "--space", "pixel01", "--architecture", "vgg16"), "cannot take the images of digits"),
+    (("--dataset", "digits", "--space", "pixel01", "--classes", "3,44"), "--classes: out of range"),
+    (("--dataset", "digits", "--space", "pixel01", "--seeds", "a"), "--seeds: not whole numbers"),
+    (("--dataset", "digits", "--space", "pixel01", "--name", "../x"), "--name: not a name"),
+    (("--dataset", "digits", "--space", "pixel01", "--labels", "nowhere.pt"), "--labels: cannot be read"),
+    (("--dataset", "mnist", "--space", "pixel01", "--classes", "0,1"), None),
+])  # fmt: skip
+def test_wrong_requests_are_refused(exported: Exported, arguments: tuple[str, ...], message: str | None) -> None:
+    ran = exported.evaluate("--set", exported.folder / "set.safetensors", *arguments)
+    if message is None:  # the request is right; this machine has no such data
+        assert ran.code == 3, ran.err
+        assert "Traceback" not in ran.err
+    else:
+        assert re.search(message, refused(ran)), ran.err
+
+
+@pytest.mark.parametrize("images, message", [
+    (torch.rand(20, 1, 8, 7), "images have another shape; got (20, 1, 8, 7); expected (N, 1, 8, 8) for digits"),
+    (torch.full((20, 1, 8, 8), torch.nan), "not finite; got 1280 of 1280"),
+])  # fmt: skip
+def test_wrong_contents_are_refused_with_the_facts(
+    exported: Exported, tmp_path: Path, images: torch.Tensor, message: str
+) -> None:
+    torch.save({"images": images, "labels": torch.arange(10).repeat(2)}, tmp_path / "wrong.pt")
+    request = ("--dataset", "digits", "--space", "pixel01", *RECIPE)
+    assert message in refused(exported.evaluate("--set", tmp_path / "wrong.pt", *request))
+    other = refused(exported.evaluate("--model", exported.folder / "net.pt", *MODEL[:-1], "convnet3"))
+    assert "parameters are not those of convnet3 for images of 8 pixels, 1 channels and 10 classes" in other
+    assert "try --architecture convnet3-d2-w16" in other

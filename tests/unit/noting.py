@@ -1,0 +1,77 @@
+"""Points with numbers as if they had been evaluated, without a store: what tests of derived rows start from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from unit import builders as b
+
+from ddray.plan.grid import GridPoint
+from ddray.tables.derived.notes import Noted, Notes
+from ddray.tables.identity import PROVENANCE
+from ddray.tables.piece import Templates
+
+Row = dict[str, Any]
+Numbers = Mapping[str, Any]
+"""``accuracy``; and, where they are wanted, ``classes`` and ``losses`` (by class), ``steps``, ``images``, other metrics
+of the accuracy evaluation by name, and ``robustness`` or ``privacy``: whole rows."""
+
+
+def noted(folder: Path, text: str, numbers: Callable[[GridPoint], Numbers | None]) -> list[Noted]:
+    """The points of a sweep, each with its numbers; those without any are left out, as if they were not finished."""
+    known: dict[object, Any] = {}
+
+    def memo(key: object, make: Callable[[], Any]) -> Any:
+        if key not in known:
+            known[key] = make()
+        return known[key]
+
+    notes, templates = Notes(memo), Templates()
+    for chain in b.plan_of(b.sweep_of(folder, text)).chains:
+        said = numbers(chain.point)
+        if said is None:
+            continue
+        point = notes.begin(chain, (), None, None)
+        for kind in ("accuracy", "robustness", "privacy"):
+            stage = chain.stage(kind)
+            rows = _accuracy(said) if kind == "accuracy" else list(said.get(kind, ()))
+            if stage is not None and rows:
+                notes.add(point, stage, templates.split([dict(row) for row in rows]), (None,) * len(PROVENANCE))
+    return notes.points
+
+
+def _accuracy(said: Numbers) -> list[Row]:
+    images = said.get("images", 1000)
+    classes = said.get("classes", [said["accuracy"]] * 2)
+    losses = said.get("losses", [1.0] * len(classes))
+    rows = [_row("performance", "test_acc", said["accuracy"], images)]
+    for index, (accuracy, loss) in enumerate(zip(classes, losses, strict=True)):
+        rows.append({**_row("performance", "test_acc_class", accuracy, images // len(classes)), "class_id": index})
+        rows.append({**_row("performance", "test_loss_class", loss, images // len(classes)), "class_id": index})
+    rows.append(_row("cost", "optimiser_steps", float(said.get("steps", 100)), 1))
+    for metric, prop in (("test_loss", "performance"), ("fair_var_acc", "fairness"), ("fair_cv_acc", "fairness")):
+        if metric in said:
+            rows.append(_row(prop, metric, said[metric], images))
+    return rows
+
+
+def _row(prop: str, metric: str, value: float | None, n: int) -> Row:
+    return {"property": prop, "metric": metric, "value": value, "unit": "fraction", "n": n, "split": "test"}
+
+
+def rows(points: Iterable[Noted], metric: str, **axes: Any) -> list[Row]:
+    """Derived rows of a metric, of the points with these values of axes."""
+    return [
+        row
+        for point in points
+        if all(getattr(point.chain.point, name) == value for name, value in axes.items())
+        for found in point.derived.values()
+        for row in found
+        if row["metric"] == metric
+    ]
+
+
+def metrics(points: Iterable[Noted]) -> set[str]:
+    return {row["metric"] for point in points for found in point.derived.values() for row in found}

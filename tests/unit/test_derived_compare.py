@@ -1,0 +1,211 @@
+"""The arithmetic of comparisons against SciPy, brute force and simulated truth."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from ddray.tables.derived.compare import (
+    ALPHA,
+    Floats,
+    Integers,
+    adjusted,
+    cv,
+    dd_score,
+    halves,
+    kendall,
+    log_slope,
+    permutation_p,
+    persistent,
+    ranks,
+    spearman,
+)
+from ddray.tables.derived.interpolate import Knot, on_frontier
+
+_VALUES = st.lists(st.lists(st.integers(0, 4).map(float), min_size=4, max_size=4), min_size=1, max_size=5).map(np.array)
+
+
+# --- ranks and permutations -------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=50, deadline=None)
+@given(_VALUES, _VALUES)
+def test_ranks_and_rank_correlations_are_scipys(first: Floats, second: Floats) -> None:
+    assert np.array_equal(ranks(first), stats.rankdata(first, axis=1))
+    count = min(len(first), len(second))
+    for ours, theirs in ((spearman, stats.spearmanr), (kendall, stats.kendalltau)):
+        for index, found in enumerate(ours(first[:count], second[:count])):
+            constant = np.ptp(first[index]) == 0 or np.ptp(second[index]) == 0
+            expected = np.nan if constant else theirs(first[index], second[index]).statistic
+            assert found == pytest.approx(expected, nan_ok=True, abs=1e-12)
+
+
+def tau_with(ours: Floats, theirs: Floats) -> float | None:
+    return permutation_p(lambda orders: kendall(np.broadcast_to(ours, orders.shape), theirs[orders]), len(ours), 1)
+
+
+def test_p_values_are_exact_where_all_orders_are_tried() -> None:
+    ours, theirs = np.array([1.0, 2, 3, 4, 5]), np.array([1.0, 3, 2, 5, 4])
+    every = [stats.kendalltau(ours, order).statistic for order in itertools.permutations(theirs)]
+    found = stats.kendalltau(ours, theirs).statistic
+    expected = 2 * np.mean([value >= found - 1e-9 for value in every])
+    assert tau_with(ours, theirs) == pytest.approx(expected)
+    assert tau_with(ours, ours) == pytest.approx(2 / 120)
+    assert tau_with(ours, ours[::-1].copy()) == pytest.approx(2 / 120), "both sides count"
+
+
+def test_there_is_no_p_where_none_could_be_small() -> None:
+    """Four methods have 24 orders: two-sided, the smallest p there is is 1 in 12."""
+    assert ALPHA < 2 / 24
+    assert tau_with(np.arange(4.0), np.arange(4.0)) is None
+    assert tau_with(np.arange(5.0), np.arange(5.0)) is not None
+    assert tau_with(np.arange(5.0), np.array([1.0, 1, 1, 1, 2])) is None, "ties have fewer orders"
+
+
+def test_random_orders_keep_the_level_and_repeat() -> None:
+    random, x = np.random.default_rng(0), np.arange(9.0)
+
+    def p_of(order: Integers) -> float | None:
+        return permutation_p(lambda orders: spearman(np.broadcast_to(x, orders.shape), x[order][orders]), 9, 3)
+
+    found = [p_of(random.permutation(9)) for _ in range(200)]
+    assert all(value is not None and value > 0 for value in found)
+    share = np.mean([value <= 0.1 for value in found if value is not None])
+    assert abs(share - 0.1) < 3 * np.sqrt(0.1 * 0.9 / 200)
+    assert p_of(np.arange(9)) == p_of(np.arange(9)) == pytest.approx(2 / 5000)
+
+
+def test_adjusted_p_values_are_those_of_benjamini_and_hochberg() -> None:
+    values = [0.01, None, 0.04, 0.03, 0.5]
+    known = sorted(value for value in values if value is not None)
+    by_hand = {p: min(q * len(known) / (known.index(q) + 1) for q in known if q >= p) for p in known}
+    assert adjusted(values) == pytest.approx([by_hand[p] if p is not None else None for p in values])
+    assert adjusted([None, None]) == [None, None]
+
+
+# --- classes ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_slope_is_the_exponent_of_a_power_law() -> None:
+    star = np.array([0.2, 0.5, 0.7, 0.9])
+    found = log_slope(star, np.array([0.5 * star**1.7, 0.3 * star, np.full(4, 0.4), [0.0, 0.1, 0.1, 0.1]]))
+    assert found[:3] == pytest.approx([1.7, 1.0, 0.0])
+    assert np.isnan(found[3])
+    assert np.isnan(log_slope(np.full(4, 0.5), star[None])).all()
+
+
+def test_the_coefficient_of_variation_has_no_scale() -> None:
+    accuracies = np.array([[0.1, 0.2, 0.6]])
+    assert cv(accuracies) == pytest.approx(cv(accuracies / 2))
+    assert np.isnan(cv(np.zeros((1, 3)))).all()
+
+
+def test_halves_split_every_class() -> None:
+    labels = np.array([1, 0, 1, 1, 0, 2, 1])
+    first = halves(labels)
+    assert first.tolist() == [True, True, False, True, False, True, False]
+
+
+def test_persistent_unfairness_is_free_of_both_noises() -> None:
+    """Simulated: 10 classes, 20 images each, three trainings whose class accuracies scatter. The plain variance holds
+    the noise of images and of trainings, which the covariance between trainings and halves does not."""
+    random, classes, images, worlds = np.random.default_rng(1), 10, 20, 3000
+    for spread in (0.0, 0.1):
+        true = 0.5 + spread * np.linspace(-1, 1, classes)
+        plain, free = [], []
+        for _ in range(worlds):
+            of_training = np.clip(true + random.normal(0, 0.05, (3, classes)), 0, 1)
+            sides = random.binomial(images // 2, np.stack([of_training, of_training]), (2, 3, classes)) / (images // 2)
+            plain.append(sides.mean(axis=0).var(axis=1).mean())
+            free.append(persistent(sides[0], sides[1]))
+        error = np.std(free) / np.sqrt(worlds)
+        assert abs(np.mean(free) - true.var()) < 3 * error
+        assert np.mean(plain) - true.var() > 20 * error, "the control: this is what is avoided"
+
+
+# --- DD-Ranking -------------------------------------------------------------------------------------------------------
+
+
+def test_dd_scores_are_in_the_unit_interval_for_fractions() -> None:
+    assert dd_score(-1) == 0
+    assert dd_score(1) == pytest.approx(1)
+    assert dd_score(0) == pytest.approx(0.269, abs=5e-4)
+    assert dd_score(-15) < 0, "what percent in the exponential gives"
+    assert dd_score(5) > 1
+
+
+# --- the frontier -----------------------------------------------------------------------------------------------------
+
+
+def knot(accuracy: float, value: float, draws: int = 3, scatter: float = 0.0, seed: int = 0) -> Knot:
+    noise = np.random.default_rng(seed).normal(0, scatter, (2, draws)) if scatter else np.zeros((2, draws))
+    noise -= noise.mean(axis=1, keepdims=True)
+    return Knot(accuracy + noise[0], value + noise[1], 100.0)
+
+
+def test_the_frontier_is_linear_between_its_knots_and_nothing_outside() -> None:
+    knots = [knot(0.4, 3.0), knot(0.1, 1.0), knot(0.2, 2.0)]  # means of three 0.1 are not 0.1
+    found = on_frontier(knots, np.array([0.1, 0.15, 0.2, 0.3, 0.4, 0.09, 0.41]))
+    assert found is not None
+    assert found.value[:5] == pytest.approx([1, 1.5, 2, 2.5, 3])
+    assert np.isnan(found.value[5:]).all()
+    assert np.isnan(found.reach[5:]).all()
+    assert found.draws.tolist() == [3, 6, 3, 6, 3, 0, 0]
+    again = on_frontier(knots[::-1], np.array([0.1, 0.15, 0.2, 0.3, 0.4, 0.09, 0.41]))
+    assert again is not None
+    assert np.array_equal(found.value, again.value, equal_nan=True)
+
+
+def test_one_accuracy_is_no_frontier() -> None:
+    assert on_frontier([knot(0.4, 3.0)], np.array([0.4])) is None
+    assert on_frontier([knot(0.4, 3.0), knot(0.4, 5.0)], np.array([0.4])) is None
+    merged = on_frontier([knot(0.4, 3.0), knot(0.4, 5.0), knot(0.5, 5.0)], np.array([0.4]))
+    assert merged is not None
+    assert merged.value == pytest.approx([4.0])
+
+
+def test_a_single_draw_gives_no_interval() -> None:
+    found = on_frontier([knot(0.1, 1.0, scatter=0.01), knot(0.4, 3.0, draws=1)], np.array([0.1, 0.2, 0.4]))
+    assert found is not None
+    assert np.isfinite(found.value).all()
+    assert np.isfinite(found.reach).tolist() == [True, False, False]
+
+
+def test_draws_that_lie_on_the_line_leave_no_doubt() -> None:
+    """What scatters along the frontier scatters in accuracy alone."""
+    low, high = np.array([0.10, 0.12, 0.14]), np.array([0.30, 0.32, 0.34])
+    found = on_frontier([Knot(low, 5 * low, 1.0), Knot(high, 5 * high, 1.0)], np.array([0.2]))
+    assert found is not None
+    assert found.value == pytest.approx([1.0])
+    assert found.reach == pytest.approx([0.0], abs=1e-12)
+
+
+def test_the_interval_of_the_frontier_covers_the_truth() -> None:
+    random, hits, worlds, draws = np.random.default_rng(2), 0, 2000, 5
+    at = np.array([0.27])
+    for _ in range(worlds):
+        knots = []
+        for centre in (0.1, 0.2, 0.4):
+            accuracy = random.normal(centre, 0.01, draws)
+            knots.append(Knot(accuracy, 2 * accuracy + random.normal(0, 0.05, draws), 1.0))
+        found = on_frontier(knots, at)
+        assert found is not None
+        hits += abs(found.value[0] - 2 * at[0]) <= found.reach[0]
+    assert 0.93 < hits / worlds < 0.975
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.floats(0.1, 10), st.floats(-5, 5))
+def test_units_of_the_property_do_not_matter(scale: float, shift: float) -> None:
+    knots = [knot(0.1, 1.0, 4, 0.02, 1), knot(0.3, 2.0, 5, 0.02, 2)]
+    moved = [Knot(each.accuracy, scale * each.value + shift, each.steps) for each in knots]
+    one, other = on_frontier(knots, np.array([0.15])), on_frontier(moved, np.array([0.15]))
+    assert one is not None
+    assert other is not None
+    assert other.value == pytest.approx(scale * one.value + shift)
+    assert other.reach == pytest.approx(scale * one.reach)

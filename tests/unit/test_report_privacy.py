@@ -1,0 +1,316 @@
+"""Membership inference in the report: tables across origins, draws as repeats, the paper only where it may stand."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from scipy import stats
+from unit import builders as b
+
+from ddray.plan.grid import GridPoint
+from ddray.plan.pipeline import Chain
+from ddray.store import files
+from ddray.store.artifacts import Store
+from ddray.tables.blocks import MixedBlock
+from ddray.tables.gather import collect
+from ddray.tables.render import machine_report, report
+from trainables.configs import PrivacyConfig
+from trainables.payloads import Metrics
+
+Row = dict[str, Any]
+Rows = Callable[[GridPoint], list[Row]]
+
+TABLE1 = """
+ddray: 1
+defaults:
+  protocol: PROTOCOL
+  axes: {dataset: [cifar10], ipc: [10], origin_per_class: [40, 80], origin_draw: [0, 1], distill_seed: [0], seed: [0]}
+  evaluations: {privacy: {audit: [seed], shadows: 0}}
+grids:
+  methods: {axes: {method: [dm], init: [noise, real]}, settings: {dm: {iterations: 20000}}}
+  baselines: {axes: {method: [BASELINES]}}
+"""
+REACH = 0.03
+
+
+@pytest.fixture(autouse=True)
+def without_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "_flush", lambda path: None)
+
+
+def table1(protocol: str = "paper2023", baselines: str = "random, full") -> str:
+    return TABLE1.replace("PROTOCOL", protocol).replace("BASELINES", baselines)
+
+
+def auc(point: GridPoint) -> float:
+    """Falls with the origin, rises with the draw; real starts leak more."""
+    base = {"random": 0.60, "full": 0.55}.get(point.method, 0.70)
+    per_class = point.origin_per_class or 0
+    return base - per_class / 1000 + 0.02 * (point.origin_draw or 0) + (0.01 if point.init == "real" else 0.0)
+
+
+def row(metric: str, value: float | None, **columns: Any) -> Row:
+    kind = columns.get("audit", "seed")
+    source = {"seed": "test_balanced", "pool": "pool", "one_run": "pool"}[kind]
+    return {
+        "property": "privacy", "metric": metric, "value": value, "unit": "fraction", "audit": kind, "attack": "shokri",
+        "threat_model": "blackbox", "nonmember_source": source, "n": 80, "n_pos": 40, "n_neg": 40, "agg": "single",
+        "ci_low": None if value is None else value - REACH, "ci_high": None if value is None else value + REACH,
+        "ci_level": 0.95, "ci_method": "delong", "ci_unit": "images", **columns,
+    }  # fmt: skip
+
+
+def audited(value: float, **columns: Any) -> list[Row]:
+    """What a report reads of one audit, in short."""
+    per_class = {"unit": "images", "value": 80 * (value - 0.5)}
+    rows = [
+        row("mia_auc", value, **columns), row("mia_auc", value - 0.05, **{**columns, "attack": "loss"}),
+        row("mia_auc", 0.5, **{**columns, "attack": "blind", "threat_model": "none"}),
+        row("mia_auc_null_low", 0.46, **columns), row("mia_auc_null_high", 0.54, **columns),
+        row("mia_tpr_at_fpr", value / 4, fpr=0.01, **columns), row("mia_rho", 0.25, **columns),
+        row("mia_auc", 0.99, member_role="member_init", **columns),
+        row("mia_auc", 0.51, member_role="member_other", **columns),
+        row("mia_target_test_acc", 0.40, **{**columns, "attack": None, "nonmember_source": None}),
+    ]  # fmt: skip
+    return [*rows, {**row("mia_k", 0, **columns), **per_class}]
+
+
+def filled(folder: Path, text: str, rows: Rows = lambda point: audited(auc(point))) -> Path:
+    """Results whose privacy stages left these rows."""
+    sweep, plan, store = b.world(folder, text)
+    for chain in plan.chains:
+        evaluate(store, chain, rows(chain.point))
+    collect(plan, sweep, store, folder / "results")
+    return folder / "results"
+
+
+def evaluate(store: Store, chain: Chain, rows: list[Row] | None) -> None:
+    """Commit what tables read of a point: accuracy, and with rows its audit. Sets and models are not needed."""
+    for stage in chain.stages:
+        if stage.kind == "accuracy":
+            b.commit(store, stage, b.payload_of(stage, chain, b.accuracy_by_seed(chain.point)))
+        elif isinstance(stage.config, PrivacyConfig) and rows is not None:
+            b.commit(store, stage, Metrics(rows))
+
+
+def cells(table: Row) -> dict[tuple[Any, Any, str], Row]:
+    """(origin, init, column) -> cell."""
+    return {
+        (entry["origin_per_class"], entry["init"], column): cell
+        for entry in table["rows"]
+        for column, cell in entry["cells"].items()
+    }
+
+
+def line_of(text: str, *parts: str) -> str:
+    return next(line for line in text.splitlines() if all(part in line for part in parts))
+
+
+def test_a_table_spans_origins_and_draws_are_repeats(tmp_path: Path) -> None:
+    facts = json.loads(json.dumps(machine_report(filled(tmp_path, table1()))))
+    assert len(facts["blocks"]) == 4, "accuracy has a block per origin and draw"
+    (table,) = facts["privacy"]
+    assert (table["audit"], table["attack"], table["row_axes"]) == ("seed", "shokri", ["origin_per_class", "init"])
+    assert [(entry["origin_per_class"], entry["init"]) for entry in table["rows"]] == [
+        (40, "noise"), (40, "real"), (80, "noise"), (80, "real"),
+    ]  # fmt: skip
+    found = cells(table)[40, "real", "dm"]["attacks"]["shokri"]
+    values = [0.67, 0.69]
+    low, high = stats.t.interval(0.95, 1, loc=0.68, scale=stats.sem(values))
+    assert (found["value"], found["level"]) == (pytest.approx(0.68), "2 origin draws")
+    assert (found["low"], found["high"]) == (pytest.approx(low), pytest.approx(high))
+    # What has no start stands in the rows of both.
+    assert cells(table)[40, "noise", "random"] == cells(table)[40, "real", "random"]
+
+
+def test_the_band_of_several_draws_is_narrower(tmp_path: Path) -> None:
+    (table,) = machine_report(filled(tmp_path, table1()))["privacy"]
+    band = table["rows"][0]["null_band"]
+    assert (band["low"], band["high"], band["draws"]) == (
+        pytest.approx(0.5 - 0.04 / 2**0.5), pytest.approx(0.5 + 0.04 / 2**0.5), 2,
+    )  # fmt: skip
+
+
+def test_a_single_draw_keeps_the_interval_it_came_with(tmp_path: Path) -> None:
+    text = table1().replace("origin_draw: [0, 1]", "origin_draw: [0]")
+    several = {"agg": "mean_targets", "n_agg": 6, "ci_unit": "targets"}
+    folder = filled(tmp_path, text, lambda point: audited(auc(point), **several))
+    (table,) = machine_report(folder)["privacy"]
+    found = cells(table)[80, "noise", "dm"]["attacks"]["shokri"]
+    assert (found["value"], found["low"], found["high"]) == (
+        pytest.approx(0.62), pytest.approx(0.59), pytest.approx(0.65),
+    )  # fmt: skip
+    assert (found["unit"], found["level"]) == ("targets", "6 targets")
+    assert "62.0 (59.0 to 65.0)" in report(folder)
+
+
+def test_the_paper_stands_below_where_it_may(tmp_path: Path) -> None:
+    text = report(filled(tmp_path, table1()))
+    lines = text.splitlines()
+    at = lines.index(line_of(text, "| 40 · real ", "68.0 ("))
+    assert lines[at + 1].split("|")[1].strip() == "paper"
+    assert "77.73" in lines[at + 1]
+    assert "75.08" in text
+    assert "paper: Tables 1 and 2 of Chen et al. 2023" in text
+    assert "The paper names neither its non-members nor the details of its attack." in text
+
+
+def test_the_paper_is_absent_where_the_recipe_differs(tmp_path: Path) -> None:
+    text = report(filled(tmp_path, table1("dc300")))
+    assert "75.08" not in text
+    assert "Not comparable with the paper's Tables 1 and 2: protocol dc300." in text
+
+
+def test_classes_are_rows_and_their_draws_repeats(tmp_path: Path) -> None:
+    text = """
+    ddray: 1
+    defaults:
+      protocol: paper2023
+      axes: {dataset: [cifar10], ipc: [10], origin_per_class: [80], origin_draw: [0], num_classes: [2, 5],
+             class_draw: [0, 1, 2]}
+      evaluations: {privacy: {audit: [seed], shadows: 0}}
+    grids:
+      methods: {axes: {method: [dm], init: [real]}, settings: {dm: {iterations: 20000}}}
+      baselines: {axes: {method: [random, full]}}
+    """
+    folder = filled(tmp_path, text, lambda point: audited(0.5 + 0.02 * (point.class_draw or 0)))
+    (table,) = machine_report(folder)["privacy"]
+    assert table["row_axes"] == ["num_classes", "origin_per_class"]
+    assert [entry["num_classes"] for entry in table["rows"]] == [2, 5]
+    found = table["rows"][0]["cells"]["dm"]["attacks"]["shokri"]
+    assert (found["value"], found["level"]) == (pytest.approx(0.52), "3 class draws")
+    assert "49.78" in report(folder)
+    assert "53.30" in report(folder)
+
+
+def test_audits_are_tables_of_their_own(tmp_path: Path) -> None:
+    text = table1().replace("audit: [seed]", "audit: [seed, pool], rows: 4")
+    folder = filled(tmp_path, text, lambda point: audited(auc(point)) + audited(0.9, audit="pool"))
+    tables = machine_report(folder)["privacy"]
+    assert [table["audit"] for table in tables] == ["seed", "pool"]
+    assert cells(tables[0])[40, "real", "dm"]["attacks"]["shokri"]["value"] == pytest.approx(0.68)
+    assert cells(tables[1])[40, "real", "dm"]["attacks"]["shokri"]["value"] == pytest.approx(0.9)
+    assert cells(tables[1])[40, "real", "dm"]["objections"] == ["audit pool"]
+    assert report(folder).count("77.73") == 1, "the paper's setting is seed"
+
+
+def test_what_stands_behind_an_auc_is_shown(tmp_path: Path) -> None:
+    def rows(point: GridPoint) -> list[Row]:
+        start = row("mia_auc", 0.93, iteration=0)
+        return [*audited(auc(point)), start] if point.method == "dm" else audited(auc(point))
+
+    folder = filled(tmp_path, table1(), rows)
+    (table,) = machine_report(folder)["privacy"]
+    cell = cells(table)[40, "real", "dm"]
+    assert cell["attacks"]["loss"]["value"] == pytest.approx(0.63)
+    assert cell["k"]["value"] == pytest.approx(80 * 0.18)
+    assert cell["strata"]["member_init"]["value"] == pytest.approx(0.99)
+    assert cell["strata"]["member_other"]["value"] == pytest.approx(0.51)
+    assert cell["iteration_0"]["value"] == pytest.approx(0.93)
+    assert cell["target_accuracy"]["value"] == pytest.approx(0.40)
+    assert cell["attacks"]["shokri"]["value"] != cell["iteration_0"]["value"], "never the same number"
+    text = report(folder)
+    assert "99.0 (25 % of members)" in text
+    assert text.count("| 40 · any   ") == 4, "a baseline has one line for all starts, in either table of details"
+
+
+def test_missing_baselines_are_said_and_alarm(tmp_path: Path) -> None:
+    folder = filled(tmp_path / "few", table1(baselines="random"))
+    text = report(folder)
+    assert "full (missing)" in text.lower() or "Full data (missing)" in text
+    assert "No numbers of full beside 4 of 4 rows" in text
+    (alarm,) = [alarm for alarm in machine_report(folder)["alarms"] if "no full" in alarm]
+    assert "beside 4 of 4 rows" in alarm
+    whole = filled(tmp_path / "all", table1())
+    assert not any("beside" in alarm for alarm in machine_report(whole)["alarms"])
+    assert "missing" not in report(whole)
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [({"n_neg": 500}, "n_neg"), ({"n_shadows": 4}, "n_shadows"), ({"threat_model": "data_release"}, "threat_model")],
+)
+def test_a_row_never_mixes_parameters_of_an_attack(tmp_path: Path, change: Row, name: str) -> None:
+    def rows(point: GridPoint) -> list[Row]:
+        return audited(auc(point), **(change if point.method == "random" else {}))
+
+    with pytest.raises(MixedBlock, match=rf"origin_per_class 40.*attack .*{name}"):
+        report(filled(tmp_path, table1(), rows))
+
+
+def test_rows_of_the_table_may_differ_in_what_follows_from_the_origin(tmp_path: Path) -> None:
+    def rows(point: GridPoint) -> list[Row]:
+        size = point.origin_per_class or 0
+        return audited(auc(point), n_pos=10 * size, n_neg=10 * size, n_shadows=4000 // size)
+
+    assert "400 to 800 members" in report(filled(tmp_path, table1(), rows))
+
+
+def test_numbers_above_the_ceiling_and_controls_outside_their_band_alarm(tmp_path: Path) -> None:
+    def rows(point: GridPoint) -> list[Row]:
+        found = audited(auc(point))
+        if point.method == "random" and point.origin_per_class == 40:
+            found.append(row("mia_auc_efficiency", 1.3, flag="above_ceiling"))
+        for each in found:
+            if each["attack"] == "blind" and point.method == "dm" and point.init == "real":
+                each["flag"] = "outside_band"
+        return found
+
+    alarms = machine_report(filled(tmp_path, table1(), rows))["alarms"]
+    assert any("2 AUCs of random are above the ceiling" in alarm for alarm in alarms)
+    assert any("outside its 95 % band in 4 of 16 cases (0.8 by chance)" in alarm for alarm in alarms)
+    quiet = machine_report(filled(tmp_path / "quiet", table1()))["alarms"]
+    assert not any("ceiling" in alarm or "band" in alarm for alarm in quiet)
+
+
+def test_what_cannot_be_audited_says_why_and_alarms_nobody(tmp_path: Path) -> None:
+    def rows(point: GridPoint) -> list[Row]:
+        if point.origin_per_class == 80:
+            empty = {"flag": "not_applicable", "reason": "too few images", "n": 0}
+            return [row("mia_auc", None, **{**empty, "attack": None})]
+        return audited(auc(point))
+
+    folder = filled(tmp_path, table1(), rows)
+    text = report(folder)
+    assert "Not applicable: too few images." in text
+    assert "not applicable" in line_of(text, "| 80 · noise ")
+    assert not any("not_applicable" in alarm for alarm in machine_report(folder)["alarms"])
+
+
+def test_points_without_a_result_are_counted(tmp_path: Path) -> None:
+    sweep, plan, store = b.world(tmp_path, table1())
+    for chain in plan.chains:
+        failed = chain.point.origin_draw == 1
+        evaluate(store, chain, None if failed else audited(auc(chain.point)))
+        if failed:
+            b.fail(store, b.stage_of(chain, "privacy"))
+    collect(plan, sweep, store, tmp_path / "results")
+    line = line_of(report(tmp_path / "results"), "| 40 · real ", "(1 of 2 points)")
+    assert "67.0 (64.0 to 70.0) (1 of 2 points)" in line
+
+
+def test_a_bound_on_epsilon_is_shown_for_every_attack(tmp_path: Path) -> None:
+    text = table1().replace("audit: [seed]", "audit: [one_run]").replace("origin_draw: [0, 1]", "origin_draw: [0]")
+
+    def rows(point: GridPoint) -> list[Row]:
+        bound = {"unit": "nat", "audit": "one_run", "ci_high": None}
+        return [row("mia_eps_lb", 1.25, **{**bound, "attack": "loss"}),
+                row("mia_eps_lb", 0.0, **{**bound, "attack": "entropy"})]  # fmt: skip
+
+    folder = filled(tmp_path, text, rows)
+    (table,) = machine_report(folder)["privacy"]
+    assert cells(table)[40, "real", "dm"]["eps_lower_bound"]["loss"]["value"] == pytest.approx(1.25)
+    assert re.search(r"\| 40 · real +\| DM +\| 0.00 +\| 1.25 +\|", report(folder))
+
+
+def test_no_text_claims_that_anything_is_private(tmp_path: Path) -> None:
+    text = table1().replace("audit: [seed]", "audit: [seed, pool], rows: 4")
+    said = report(filled(tmp_path, text, lambda point: audited(0.5) + audited(0.5, audit="pool"))).lower()
+    said = said.partition("## membership inference")[2]
+    assert said
+    assert not re.search(r"\bprivate\b|\bsafe\b|\bprotect|\bno leak|does not leak|\bsecure", said)
