@@ -248,24 +248,21 @@ def collect(prepared: Any, mlflow: bool, samples: bool) -> None:
     results = results_of(here, prepared.sweep.name)
     results.register(prepared.request)
     finished = rebuild(prepared, results, store)
-    _companions(prepared, results.folder, store, samples)
+    if samples:
+        _companions(prepared, results.folder, store)
     if mlflow:
         mirror_to_mlflow(prepared, results, store, here)
     click.echo(f"{results.measurements}: {finished.done} of {finished.points} points done")
 
 
-def _companions(prepared: Any, folder: Path, store: Any, samples: bool) -> None:
-    """The tables beside the measurements: maps always, examples and files on request."""
+def _companions(prepared: Any, folder: Path, store: Any) -> None:
+    """The tables beside the measurements that are made on request: examples and files."""
     from ddray.tables.companions.files import ARTIFACTS_FILE, write_artifacts
-    from ddray.tables.companions.maps import EMBEDDINGS_FILE, write_embeddings
     from ddray.tables.companions.samples import SAMPLES_FOLDER, write_samples
 
-    plan, sweep = prepared.plan, prepared.sweep
-    if rows := write_embeddings(plan, sweep, store, folder):
-        click.echo(f"{folder / EMBEDDINGS_FILE}: {rows} points")
-    if samples:
-        click.echo(f"{folder / SAMPLES_FOLDER}: {write_samples(plan, sweep, store, folder)} rows")
-        click.echo(f"{folder / ARTIFACTS_FILE}: {write_artifacts(plan, store, folder)} files")
+    rows = write_samples(prepared.plan, prepared.sweep, store, folder)
+    click.echo(f"{folder / SAMPLES_FOLDER}: {rows} rows")
+    click.echo(f"{folder / ARTIFACTS_FILE}: {write_artifacts(prepared.plan, store, folder)} files")
 
 
 @cli.command(short_help="The numbers of a sweep, beside the paper's values.")

@@ -159,7 +159,8 @@ def _finish(prepared: Prepared, results: Results, store: Store, how: How, places
 
 
 def rebuild(prepared: Prepared, results: Results, store: Store) -> Finished:
-    """Build measurements.parquet, coverage.json and report.md from the store."""
+    """Build measurements.parquet, coverage.json, report.md and, of t-SNE maps, embeddings.parquet from the store."""
+    from ddray.tables.companions.maps import write_embeddings
     from ddray.tables.gather import collect
     from ddray.tables.render import report
 
@@ -170,6 +171,7 @@ def rebuild(prepared: Prepared, results: Results, store: Store) -> Finished:
     except DdrayError as refused:  # the tables stand; what cannot be rendered honestly is said in its place
         text = f"# {prepared.sweep.name}\n\nNo report: {refused}\n"
     (results.folder / "report.md").write_text(text)
+    write_embeddings(prepared.plan, prepared.sweep, store, results.folder)
     return Finished(coverage.planned, coverage.done, coverage.failed, coverage.blocked)
 
 

@@ -26,6 +26,7 @@ class Study(NamedTuple):
     first: Ran
     again: Ran
     rows: list[dict[str, Any]]
+    maps: list[dict[str, Any]]
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +35,8 @@ def study(tmp_path_factory: pytest.TempPathFactory, digits_cache: Path) -> Study
         first = workspace.run("sweep", SWEEP, *SMOKE)
         assert first.code == 0, first.err
         rows = parquet.read_table(workspace.results(NAME).measurements).to_pylist()
-        return Study(first, workspace.run("sweep", SWEEP, *SMOKE), rows)
+        maps = parquet.read_table(workspace.results(NAME).folder / "embeddings.parquet").to_pylist()
+        return Study(first, workspace.run("sweep", SWEEP, *SMOKE), rows, maps)
 
 
 @pytest.fixture
@@ -85,6 +87,11 @@ def test_values_are_in_their_ranges(rows: list[dict[str, Any]]) -> None:
             assert row["ci_low"] - 1e-9 <= value <= row["ci_high"] + 1e-9, row
         if row["ci_low"] is not None:
             assert row["ci_unit"] in ("images", "trainings", "distillations", "targets"), row
+
+
+def test_sets_and_real_images_share_one_map(study: Study) -> None:
+    assert len({row["fit_id"] for row in study.maps}) == 1
+    assert {row["source"] for row in study.maps} == {"real", "random", "dsa", "dm", "mtt", "idc"}
 
 
 def test_the_report_has_a_table_for_each_question(study: Study) -> None:

@@ -391,10 +391,8 @@ def test_collect_writes_them_on_request(tmp_path: Path, capsys: pytest.CaptureFi
     b.fill(store, plan)
     (tmp_path / "results").mkdir()
     prepared = SimpleNamespace(plan=plan, sweep=sweep)
-    _companions(prepared, tmp_path / "results", store, samples=False)
-    assert [path.name for path in (tmp_path / "results").iterdir()] == [EMBEDDINGS_FILE]
-    _companions(prepared, tmp_path / "results", store, samples=True)
-    assert {path.name for path in (tmp_path / "results").iterdir()} == {EMBEDDINGS_FILE, ARTIFACTS_FILE, "samples"}
+    _companions(prepared, tmp_path / "results", store)
+    assert {path.name for path in (tmp_path / "results").iterdir()} == {ARTIFACTS_FILE, "samples"}
     rows = pq.read_table(tmp_path / "results" / "samples").num_rows
     assert f"samples: {rows} rows" in capsys.readouterr().out
 
