@@ -5,7 +5,16 @@ import pytest
 from scipy import stats
 
 from trainables.evaluate.accuracy import losses
-from trainables.evaluate.fairness import corrected_variance, fairness_rows, gini, jain, worst_tenth
+from trainables.evaluate.fairness import (
+    corrected_variance,
+    fairness_rows,
+    gini,
+    halves_of,
+    jain,
+    rescaled_losses,
+    worst_elsewhere,
+    worst_tenth,
+)
 
 
 def outcome(accuracies: list[float], each: int = 100) -> tuple[np.ndarray, np.ndarray]:
@@ -36,7 +45,7 @@ def test_estimators_against_their_formulas() -> None:
         "fair_worst10pct_acc": 0.2, "fair_gap_acc": 0.7, "fair_gini_acc": differences,
         "fair_jain": a.sum() ** 2 / (4 * (a**2).sum()),
     }  # fmt: skip
-    assert found == pytest.approx(expected)
+    assert {metric: found[metric] for metric in expected} == pytest.approx(expected)
 
 
 def test_equal_classes_are_perfectly_fair() -> None:
@@ -84,3 +93,57 @@ def test_the_correction_is_unbiased_where_the_plain_variance_is_not(spread: floa
     standard_error = np.std(corrected) / np.sqrt(repeats)
     assert abs(np.mean(corrected) - truth.var()) < 3 * standard_error
     assert np.mean(plain) - truth.var() > 10 * standard_error
+
+
+def overconfident(rng: np.random.Generator, temperature: float, each: int = 400) -> tuple[np.ndarray, np.ndarray]:
+    """Logits of a calibrated model of five classes, times the temperature."""
+    labels = np.repeat(np.arange(5), each)
+    logits = rng.normal(size=(len(labels), 5)) * 1.5
+    chances = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    labels = np.array([rng.choice(5, p=chance) for chance in chances])
+    return logits * temperature, labels
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 4.0])
+def test_temperature_scaling_finds_the_temperature(temperature: float) -> None:
+    logits, labels = overconfident(np.random.default_rng(3), temperature)
+    halves = halves_of(labels, 5)
+    found, fitted = rescaled_losses(logits, labels, halves)
+    assert fitted == pytest.approx(temperature, rel=0.15)
+    assert found is not None
+    assert found.mean() < losses(logits, labels).mean() + 5e-3
+    again, _ = rescaled_losses(logits * 7, labels, halves)
+    assert again == pytest.approx(found, rel=1e-3, abs=1e-4)  # the scale of the logits is what it takes away
+
+
+def test_each_half_is_measured_at_the_other_ones_temperature() -> None:
+    logits, labels = overconfident(np.random.default_rng(4), 1.0)
+    halves = halves_of(labels, 5)
+    assert halves is not None
+    mixed = np.where(halves[:, None], logits * 3, logits)
+    found, _ = rescaled_losses(mixed, labels, halves)
+    assert found is not None
+    # Fitted on its own images, the first half would be at its best; it gets a temperature three times too low.
+    assert found[halves].mean() > losses(logits[halves], labels[halves]).mean() + 0.1
+
+
+def test_choosing_the_worst_class_on_other_images_takes_the_bias_away() -> None:
+    """Classes that are equally good: the smallest of many accuracies is far below them, the split one is not."""
+    rng = np.random.default_rng(5)
+    labels = np.repeat(np.arange(50), 40)
+    halves = halves_of(labels, 50)
+    smallest, split = [], []
+    for _ in range(200):
+        correct = (rng.random(len(labels)) < 0.6).astype(np.float64)
+        smallest.append(correct.reshape(50, 40).mean(axis=1).min())
+        split.append(worst_elsewhere(correct, labels, halves, 50))
+    assert np.mean(smallest) < 0.48
+    assert np.mean(split) == pytest.approx(0.6, abs=3 * np.std(split) / np.sqrt(200))
+
+
+def test_halves_have_equally_many_of_each_class() -> None:
+    labels = np.array([0, 1, 0, 1, 0, 0, 1, 1, 1])
+    halves = halves_of(labels, 2)
+    assert halves is not None
+    assert np.bincount(labels[halves]).tolist() == [2, 3]
+    assert halves_of(np.array([0, 0, 1]), 2) is None

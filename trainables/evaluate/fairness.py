@@ -2,7 +2,9 @@
 
 Definition 3 of Chen et al. 2023: the fairer model has the smaller variance over classes of accuracy or of mean loss.
 The paper states neither the degrees of freedom nor the unit; we take the population variance (ddof 0) of fractions and
-nats. The further estimators are ours: variances without the sampling noise, scale-free indices, extremes.
+nats. The further estimators are ours: variances without the sampling noise, scale-free indices, extremes. Where
+something is chosen (a temperature, the worst class), it is chosen on one half of each class's test images and measured
+on the other, both ways round: the first, third, ... image of a class in canonical order against the second, fourth, ...
 a_c, l_c: accuracy and mean loss of class c; n_c its test images; K classes.
 """
 
@@ -12,6 +14,8 @@ import math
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+from scipy import optimize
 
 from trainables.evaluate.accuracy import Floats, Row, checked, hits, losses
 
@@ -36,14 +40,20 @@ def fairness_rows(logits: Any, labels: Any, num_classes: int, split: str = "test
     correct, loss = hits(logits, labels).astype(np.float64), losses(logits, labels)
     accuracies = by_class(correct, labels, num_classes)
     mean_losses = by_class(loss, labels, num_classes)
+    halves = halves_of(labels, num_classes)
+    calibrated, temperature = rescaled_losses(logits, labels, halves)
     values: list[tuple[str, float | None, str]] = [
         ("fair_var_acc", float(accuracies.var()), "fraction^2"),
         ("fair_var_loss", float(mean_losses.var()), "nat^2"),
         ("fair_var_acc_corr", corrected_variance(correct, labels, num_classes), "fraction^2"),
         ("fair_var_loss_corr", corrected_variance(loss, labels, num_classes), "nat^2"),
+        ("fair_var_loss_rescaled", None if calibrated is None else between(calibrated, labels, num_classes), "nat^2"),
+        ("fair_var_loss_rescaled_corr", corrected_variance(calibrated, labels, num_classes), "nat^2"),
+        ("temperature", temperature, "1"),
         ("fair_std_acc", float(accuracies.std()), "fraction"),
         ("fair_cv_acc", coefficient_of_variation(accuracies), "ratio"),
         ("fair_worst_acc", float(accuracies.min()), "fraction"),
+        ("fair_worst_acc_split", worst_elsewhere(correct, labels, halves, num_classes), "fraction"),
         ("fair_worst10pct_acc", worst_tenth(accuracies), "fraction"),
         ("fair_gap_acc", float(accuracies.max() - accuracies.min()), "fraction"),
         ("fair_gini_acc", gini(accuracies), "ratio"),
@@ -54,7 +64,7 @@ def fairness_rows(logits: Any, labels: Any, num_classes: int, split: str = "test
         row: Row = {"property": "fairness", "metric": metric, "value": value, "unit": unit, "n": len(labels)}
         row["split"] = split
         if value is None:
-            row["flag"] = "low_resolution" if metric.endswith("_corr") else "degenerate"
+            row["flag"] = "degenerate" if metric in ("fair_cv_acc", "fair_gini_acc", "fair_jain") else "low_resolution"
         rows.append(row)
     return rows
 
@@ -66,15 +76,76 @@ def by_class(values: Floats, labels: Any, num_classes: int) -> Floats:
     return means
 
 
-def corrected_variance(values: Floats, labels: Any, num_classes: int) -> float | None:
+def between(values: Floats, labels: Any, num_classes: int) -> float:
+    """Population variance over classes of the class means."""
+    return float(by_class(values, labels, num_classes).var())
+
+
+def halves_of(labels: Any, num_classes: int) -> NDArray[np.bool_] | None:
+    """Which images (n,) are in the first half: every other one of each class. None when a class has a single image."""
+    if np.bincount(labels, minlength=num_classes).min() < 2:
+        return None
+    first = np.zeros(len(labels), dtype=np.bool_)
+    for index in range(num_classes):
+        first[np.flatnonzero(labels == index)[::2]] = True
+    return first
+
+
+def rescaled_losses(
+    logits: Floats, labels: Any, halves: NDArray[np.bool_] | None
+) -> tuple[Floats | None, float | None]:
+    """Losses (n,) in nats after temperature scaling (Guo et al., ICML 2017), and the temperature.
+
+    Mean losses of overconfident networks are made by a few images; the temperature, which changes no prediction, takes
+    that away. Each half's is the one that is best for the other half; what is returned is their geometric mean.
+
+    Args:
+        logits: (n, K).
+        labels: (n,).
+        halves: Of ``halves_of``; None gives (None, None).
+    """
+    if halves is None:
+        return None, None
+    found = np.empty(len(labels))
+    logs = []
+    for fitted, measured in ((halves, ~halves), (~halves, halves)):
+        logs.append(_best_log_temperature(logits[fitted], labels[fitted]))
+        found[measured] = losses(logits[measured] / math.exp(logs[-1]), labels[measured])
+    return found, math.exp(sum(logs) / 2)
+
+
+def _best_log_temperature(logits: Floats, labels: Any) -> float:
+    def loss(log: float) -> float:
+        return float(losses(logits / math.exp(log), labels).mean())
+
+    # Convex in 1/T, hence with one minimum in log T; between 1/150 and 150.
+    found: float = optimize.minimize_scalar(loss, bounds=(-5.0, 5.0), method="bounded").x
+    return found
+
+
+def worst_elsewhere(correct: Floats, labels: Any, halves: NDArray[np.bool_] | None, num_classes: int) -> float | None:
+    """Accuracy of the worst class, which unlike the smallest accuracy noise does not lower: the class is the worst of
+    one half, its accuracy that of the other, both ways round. None without halves."""
+    if halves is None:
+        return None
+    found = []
+    for chosen, measured in ((halves, ~halves), (~halves, halves)):
+        worst = int(by_class(correct[chosen], labels[chosen], num_classes).argmin())
+        found.append(by_class(correct[measured], labels[measured], num_classes)[worst])
+    return float(np.mean(found))
+
+
+def corrected_variance(values: Floats | None, labels: Any, num_classes: int) -> float | None:
     """Variance over classes of the class means, less what the sampling of test images adds on average.
 
     var_c(m_c) - ((K - 1) / K) mean_c(s_c^2 / n_c), with s_c^2 the unbiased variance within class c. For accuracies
     s_c^2 / n_c = a_c (1 - a_c) / (n_c - 1). Unbiased, hence negative now and then; only tables floor it at 0.
 
     Returns:
-        None when a class has fewer than two images.
+        None when a class has fewer than two images, or there are no values.
     """
+    if values is None:
+        return None
     members = [values[labels == index] for index in range(num_classes)]
     if min(map(len, members)) < 2:
         return None
