@@ -11,8 +11,13 @@ from ddray.tables.blocks import At, block_key
 from ddray.tables.gather import Coverage
 from ddray.tables.reading import Row
 
-INFORMATION = frozenset({"not_applicable", "outside_frontier"})
-"""Flags that say why a number is missing, not that something is wrong with it."""
+INFORMATION = frozenset({"not_applicable", "outside_frontier", "degenerate", "low_resolution"})
+"""Flags that say why a number is missing or how far it carries, not that something is wrong with it."""
+WORDS = {
+    "distill_loss": "the loss ended at 1 or more, so that nothing was learned",
+    "distill_rate_clamped": "the learned rate had to be kept above 0",
+}
+"""Metric -> what its flagged numbers mean, where that can be said better than by flag and metric."""
 TOLD = frozenset({"above_ceiling", "outside_band"})
 """Flags with an alarm of their own."""
 
@@ -45,12 +50,23 @@ def general(
 
 
 def flagged(flags: Mapping[tuple[str, str], int]) -> list[str]:
-    """One line per flag, with how many numbers of each metric carry it."""
-    by_flag: dict[str, list[str]] = defaultdict(list)
+    """Alarms about flagged numbers: one line per flag, with how many of each metric carry it."""
+    found = [f"{WORDS[metric]}, at {count} points" for (metric, _), count in sorted(flags.items()) if metric in WORDS]
+    wrong = {at: count for at, count in flags.items() if at[1] not in INFORMATION | TOLD and at[0] not in WORDS}
+    return found + [f"flagged {flag}: {counts}" for flag, counts in _by_flag(wrong)]
+
+
+def careful(flags: Mapping[tuple[str, str], int]) -> list[str]:
+    """The same of flags that are no alarm."""
+    plain = {at: count for at, count in flags.items() if at[1] in INFORMATION}
+    return [f"{flag}: {counts}" for flag, counts in _by_flag(plain)]
+
+
+def _by_flag(flags: Mapping[tuple[str, str], int]) -> list[tuple[str, str]]:
+    counts: dict[str, list[str]] = defaultdict(list)
     for (metric, flag), count in sorted(flags.items(), key=lambda entry: (-entry[1], entry[0])):
-        if flag not in INFORMATION | TOLD:
-            by_flag[flag].append(f"{count} {metric}")
-    return [f"flagged {flag}: {', '.join(counts)}" for flag, counts in sorted(by_flag.items())]
+        counts[flag].append(f"{count} {metric}")
+    return [(flag, ", ".join(entries)) for flag, entries in sorted(counts.items())]
 
 
 def _below_random(title: str, entry: Mapping[str, Any]) -> list[str]:

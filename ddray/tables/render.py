@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,7 @@ def report(folder: Path) -> str:
     lines += privacy_text.text(facts["privacy"])
     lines += generalisation.ranks_text(facts["rankings"])
     lines += _borrowed(facts["blocks"])
+    lines += _flagged(facts["flagged"])
     lines += _failures(facts["coverage"])
     return "\n".join(lines).rstrip() + "\n"
 
@@ -132,6 +133,13 @@ def _borrowed(blocks: Iterable[Facts]) -> list[str]:
                     found.setdefault((method, source), {})[setting] = None
     lines = [f"- {title_of(method)} {', '.join(names)}: {source}" for (method, source), names in found.items()]
     return ["", "## Settings without a published value", "", *lines] if lines else []
+
+
+def _flagged(entries: Sequence[str]) -> list[str]:
+    if not entries:
+        return []
+    return ["", "## Numbers that are missing or to be read with care, by flag (docs/metrics.md)", "",
+            *(f"- {entry}" for entry in entries)]  # fmt: skip
 
 
 def _failures(coverage: Facts) -> list[str]:

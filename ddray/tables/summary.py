@@ -66,6 +66,7 @@ def summarise(folder: Path) -> dict[str, Any]:
         },
         "provenance": provenance,
         "alarms": found + alarms.flagged(numbers.flags),
+        "flagged": alarms.careful(numbers.flags),
         "blocks": blocks,
         "privacy": tables,
         "rankings": generalisation.ranks(arranged, numbers),

@@ -13,7 +13,7 @@ from unit import evaluated as e
 
 from ddray.plan.grid import GridPoint
 from ddray.store import files
-from ddray.tables.alarms import flagged
+from ddray.tables.alarms import careful, flagged
 from ddray.tables.blocks import MixedBlock
 from ddray.tables.render import machine_report, report
 from ddray.tables.sections.robustness import budget, chosen
@@ -350,12 +350,13 @@ def test_several_sets_scatter(tmp_path: Path) -> None:
 # --- flags ------------------------------------------------------------------------------------------------------------
 
 
-def test_flags_are_one_line_each_and_information_is_none() -> None:
+def test_flags_are_one_line_each_and_information_is_no_alarm() -> None:
     counts = {
         ("mia_pauc", "low_resolution"): 3, ("mia_tpr_at_fpr", "low_resolution"): 40, ("adv_acc", "not_converged"): 2,
-        ("mia_auc", "not_applicable"): 500, ("excess_mia_auc", "outside_frontier"): 9,
+        ("mia_auc", "not_applicable"): 500, ("distill_loss", "not_converged"): 4,
     }  # fmt: skip
     assert flagged(counts) == [
-        "flagged low_resolution: 40 mia_tpr_at_fpr, 3 mia_pauc", "flagged not_converged: 2 adv_acc",
+        "the loss ended at 1 or more, so that nothing was learned, at 4 points", "flagged not_converged: 2 adv_acc",
     ]  # fmt: skip
+    assert careful(counts) == ["low_resolution: 40 mia_tpr_at_fpr, 3 mia_pauc", "not_applicable: 500 mia_auc"]
     assert flagged({}) == []
