@@ -32,10 +32,10 @@ from trainables.configs import DistillConfig, TrainConfig
 
 log = logging.getLogger(__name__)
 
-VERSION = 1
+VERSION = 2
 """Raised when runs are written differently; they are then updated once."""
 POINT, DIGEST, PLANNED = "ddray.point", "ddray.digest", "ddray.planned"
-MAX_PARAMS, MAX_PARAM, MAX_METRICS, MAX_CURVE, MAX_TAG = 100, 6000, 40, 20, 5000
+MAX_PARAMS, MAX_PARAM, MAX_METRICS, MAX_CURVE, MAX_TAG = 100, 6000, 80, 20, 5000
 """Of one run: numbers of names, characters of a value, steps of a series. Beyond, MLflow refuses or its page crawls."""
 LOCK_SECONDS = 60.0
 _BATCH = 900
@@ -176,6 +176,45 @@ _PARAMETERS = ("attack", "norm", "epsilon", "audit", "fpr")
 """Columns that tell apart numbers of one metric."""
 
 
+_TELLING = ("property", "epsilon", "norm", "adv_def", "member_role", "repeat", "agg", "nonmember_source",
+            "variance_mode", "param_json")  # fmt: skip
+_ONLY: dict[str, tuple[str, ...]] = {
+    "robustness": ("adv_acc", "adv_auc", "adv_dist_median", "adv_gap_strong", "zero_gradient_share"),
+    "privacy": ("mia_auc", "mia_k", "mia_tpr_at_fpr", "mia_target_test_acc", "mia_eps_lb"),
+    "cost": ("experts_s", "distill_s", "distill_peak_mib", "distill_bytes", "ensemble_s", "train_s", "train_peak_mib",
+             "optimiser_steps", "num_parameters"),
+}  # fmt: skip
+"""Property -> metrics that are mirrored; of the others, all are."""
+_BUDGETS = (0.0, 0.5, 1.0, 2 / 255, 8 / 255)
+"""Epsilons whose accuracies are mirrored."""
+
+
+def _headlines(table: Any) -> Any:
+    """Which rows MLflow gets: of each evaluation the numbers one compares runs by. All are in the table itself."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    def one_of(name: str, values: Sequence[Any]) -> Any:
+        column = table[name]
+        plain = pc.cast(column, pa.string()) if pa.types.is_dictionary(column.type) else column
+        return pc.is_in(plain, value_set=pa.array([*values], plain.type))
+
+    def usual(name: str, *values: str) -> Any:
+        return pc.or_(pc.is_null(table[name]), one_of(name, values)) if values else pc.is_null(table[name])
+
+    keep = usual("member_role")
+    for mask in (
+        usual("repeat"), usual("adv_def", "clip"), usual("nonmember_source", "pool", "test_balanced"),
+        usual("variance_mode", "shrunk"), pc.invert(one_of("agg", ["pooled"])),
+        pc.or_(pc.is_null(table["epsilon"]), one_of("epsilon", _BUDGETS)),
+        pc.invert(pc.fill_null(pc.match_substring(table["param_json"], '"iteration":0'), False)),
+    ):  # fmt: skip
+        keep = pc.and_(keep, mask)
+    for prop, metrics in _ONLY.items():
+        keep = pc.and_(keep, pc.or_(pc.invert(one_of("property", [prop])), one_of("metric", metrics)))
+    return pc.or_(keep, pc.invert(one_of("status", ["ok"])))
+
+
 def _measured(plan: Plan, path: Path) -> dict[str, _Point]:
     """The table's rows by point, and the digest of everything a run is made of."""
     import pyarrow as pa
@@ -185,10 +224,10 @@ def _measured(plan: Plan, path: Path) -> dict[str, _Point]:
     columns = ["point", "metric", "value", "class_id", "status", "note", "started_at", "git_commit", "dirty", "device",
                "distilled_hash", "model_hash", *_PARAMETERS]  # fmt: skip
     try:
-        table = pq.read_table(path, columns=columns)
+        table = pq.read_table(path, columns=list(dict.fromkeys((*columns, *_TELLING))))
         # What is derived from other points too changes and vanishes with them; MLflow takes no number back.
         derived = pc.is_in(pc.cast(table["metric"], pa.string()), value_set=pa.array(sorted(DERIVED)))
-        table = table.filter(pc.invert(derived))
+        table = table.filter(pc.and_(pc.invert(derived), _headlines(table)))
     except (OSError, ValueError) as error:
         raise EnvironmentProblem(
             f"{path}: cannot be read; got {error}. Run `ddray collect` to make it again."
@@ -330,8 +369,13 @@ class _Writer:
 
     def _metrics(self, chain: Chain, point: _Point) -> Iterator[tuple[str, float, int, int]]:
         """(name, value, milliseconds, step)."""
-        named = [(_metric_name(row), row) for row in point.rows if row.value is not None and row.class_id is None]
-        for name, row in named[: MAX_METRICS - 1]:
+        named: dict[str, _Row] = {}
+        for row in point.rows:
+            if row.value is not None and row.class_id is None:
+                named.setdefault(
+                    _metric_name(row), row
+                )  # of variants of an attack, the first is the one it is named for
+        for name, row in list(named.items())[: MAX_METRICS - 1]:
             assert row.value is not None
             yield name, row.value, row.at, 0
         at = max((row.at for row in point.rows), default=0)

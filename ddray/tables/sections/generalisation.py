@@ -26,6 +26,15 @@ _COMPARED = {
     "excess_mia_auc": ("AUC", 100, 1),
 }
 """Metric -> heading, scale and decimals, in the order of the table."""
+_IOR = "IOR points"
+_LEGEND = {
+    "recovery %": "recovery: the share of the way from random images to the full data.",
+    "HLR points": "HLR: what is lost to the full data.",
+    _IOR: "IOR: what is gained on random images.",
+    "of convnet3 %": "of convnet3: accuracy over that of ConvNet3 on the same set.",
+    "LRS": "LRS and ARS: DD-Ranking's scores, of fractions; its leaderboard uses other protocols.",
+}
+"""Heading -> what it says, where it does not say it by itself."""
 
 
 def facts(block: Block, numbers: Numbers) -> list[dict[str, Any]]:
@@ -93,7 +102,7 @@ def _pair(row: Row) -> tuple[str, ...]:
 def text(block: Facts) -> list[str]:
     """What the sets keep of the full data and gain on random images; then what is left at equal accuracy."""
     lines: list[str] = []
-    header = [axes_header(block["row_axes"]), "method", "of full data %", "recovery %", "HLR points", "IOR points",
+    header = [axes_header(block["row_axes"]), "method", "of full data %", "recovery %", "HLR points", _IOR,
               "of convnet3 %", "mean of others %", "worst other %", "LRS", "ARS"]  # fmt: skip
     rows = []
     for entry in block["generalisation"]:
@@ -107,14 +116,11 @@ def text(block: Facts) -> list[str]:
                 *(plus_minus(found.get(f"xarch_{name}"), digits=1) for name in ("retention", "mean", "worst")),
                 plus_minus(found.get("dd_lrs"), 1, 3), plus_minus(found.get("dd_ars"), 1, 3),
             ])  # fmt: skip
-    if rows:
+    # What is gained on random images stands in a table of its own already.
+    if any(cell != NOTHING for row in rows for index, cell in enumerate(row) if index > 1 and header[index] != _IOR):
         lines += ["", "### Informativeness: mean ± sd over the same seeds", "", *narrowed(header, rows, always=2), ""]
-        lines.append(
-            "recovery: the share of the way from random images to the full data. HLR: what is lost to the full data; "
-            "IOR: what is gained on random images."
-        )
-        if any(cell != NOTHING for row in rows for cell in row[9:]):
-            lines.append("LRS and ARS: DD-Ranking's scores, of fractions; its leaderboard uses other protocols.")
+        shown = {name for index, name in enumerate(header) if any(row[index] != NOTHING for row in rows)}
+        lines.append(" ".join(text for name, text in _LEGEND.items() if name in shown))
     return lines + _excess_text(block)
 
 
