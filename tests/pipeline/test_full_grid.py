@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from pages import blocks
 from pyarrow import parquet
 from workspace import Ran, places_in
 
@@ -98,6 +99,19 @@ def test_the_report_has_a_table_for_each_question(study: Study) -> None:
     for words in ("Test accuracy", "Fairness between classes", "Robustness", "Membership inference", "Embedding",
                   "at equal accuracy", "Against random images"):  # fmt: skip
         assert words in study.first.out, words
+
+
+def test_the_quoted_tables_have_the_form_of_the_real_ones(study: Study) -> None:
+    _, quoted = blocks("text", ROOT / "README.md")
+    shown = {form(line) for line in quoted.text.splitlines() if line.startswith(("###", "| origin"))}
+    assert len(shown) == 3
+    assert shown <= {form(line) for line in study.first.out.splitlines()}
+
+
+def form(line: str) -> str:
+    """A heading without its numbers, a table's header without its paddings and the methods it has."""
+    line = re.sub(r"\d+", "N", " ".join(line.split()))
+    return re.sub(r"\| (Random|DM|Full data( \(missing\))?) ", "", line)
 
 
 def test_nothing_is_left_to_do(study: Study) -> None:

@@ -132,7 +132,7 @@ def test_python_block_runs(block: Block, finished_home: Path, tmp_path: Path) ->
 
 
 def test_the_quoted_report_has_the_form_of_the_real_one(finished_home: Path) -> None:
-    (quoted,) = blocks("text", README)
+    quoted, _ = blocks("text", README)  # the other is held against a sweep that has its evaluations: test_full_grid.py
     shown = [shape(line) for line in quoted.text.splitlines() if line.startswith(("#", "| ipc", "Recipe:"))]
     assert len(shown) == 4
     real = [shape(line) for line in run("report", "quickstart", home=finished_home).stdout.splitlines()]
