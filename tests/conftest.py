@@ -26,10 +26,12 @@ def private_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(autouse=True)
-def one_thread() -> None:
-    """What an earlier test left set is not this one's: on busy cores a second thread makes tiny tensors wait for it."""
+def alone() -> None:
+    """What an earlier test left is not this one's: threads (on busy cores a second one makes tiny tensors wait for it),
+    and how far the global generator has come, on which a test's made-up images would depend."""
     if torch := sys.modules.get("torch"):
         torch.set_num_threads(1)
+        torch.manual_seed(0)
 
 
 @pytest.fixture(scope="session")

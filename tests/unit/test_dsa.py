@@ -84,7 +84,7 @@ def test_the_gradient_is_that_of_the_distance(distance: str) -> None:
 
     _, gradient = value(synthetic)
     direction = torch.randn_like(synthetic)
-    step = 1e-5
+    step = 1e-7  # small: the gradients that are compared jump where an activation changes its sign
     difference = (value(synthetic + step * direction)[0] - value(synthetic - step * direction)[0]) / (2 * step)
     assert float((gradient * direction).sum()) == pytest.approx(difference, rel=1e-4)
 
