@@ -181,7 +181,7 @@ _TELLING = ("property", "epsilon", "norm", "adv_def", "member_role", "repeat", "
 _ONLY: dict[str, tuple[str, ...]] = {
     "robustness": ("adv_acc", "adv_auc", "adv_dist_median", "adv_gap_strong", "zero_gradient_share"),
     "privacy": ("mia_auc", "mia_k", "mia_tpr_at_fpr", "mia_target_test_acc", "mia_eps_lb"),
-    "cost": ("experts_s", "distill_s", "distill_peak_mib", "distill_bytes", "ensemble_s", "train_s", "train_peak_mib",
+    "cost": ("distill_s", "distill_peak_mib", "distill_bytes", "ensemble_s", "train_s", "train_peak_mib",
              "optimiser_steps", "num_parameters"),
 }  # fmt: skip
 """Property -> metrics that are mirrored; of the others, all are."""
@@ -202,8 +202,10 @@ def _headlines(table: Any) -> Any:
     def usual(name: str, *values: str) -> Any:
         return pc.or_(pc.is_null(table[name]), one_of(name, values)) if values else pc.is_null(table[name])
 
-    keep = usual("member_role")
+    # What is derived from other points too changes and vanishes with them; MLflow takes no number back.
+    keep = pc.invert(one_of("metric", sorted(DERIVED)))
     for mask in (
+        usual("member_role"),
         usual("repeat"), usual("adv_def", "clip"), usual("nonmember_source", "pool", "test_balanced"),
         usual("variance_mode", "shrunk"), pc.invert(one_of("agg", ["pooled"])),
         pc.or_(pc.is_null(table["epsilon"]), one_of("epsilon", _BUDGETS)),
@@ -217,17 +219,13 @@ def _headlines(table: Any) -> Any:
 
 def _measured(plan: Plan, path: Path) -> dict[str, _Point]:
     """The table's rows by point, and the digest of everything a run is made of."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
     columns = ["point", "metric", "value", "class_id", "status", "note", "started_at", "git_commit", "dirty", "device",
                "distilled_hash", "model_hash", *_PARAMETERS]  # fmt: skip
     try:
         table = pq.read_table(path, columns=list(dict.fromkeys((*columns, *_TELLING))))
-        # What is derived from other points too changes and vanishes with them; MLflow takes no number back.
-        derived = pc.is_in(pc.cast(table["metric"], pa.string()), value_set=pa.array(sorted(DERIVED)))
-        table = table.filter(pc.and_(pc.invert(derived), _headlines(table)))
+        table = table.filter(_headlines(table))
     except (OSError, ValueError) as error:
         raise EnvironmentProblem(
             f"{path}: cannot be read; got {error}. Run `ddray collect` to make it again."
@@ -372,9 +370,8 @@ class _Writer:
         named: dict[str, _Row] = {}
         for row in point.rows:
             if row.value is not None and row.class_id is None:
-                named.setdefault(
-                    _metric_name(row), row
-                )  # of variants of an attack, the first is the one it is named for
+                # Of variants of an attack, the first is the one it is named for.
+                named.setdefault(_metric_name(row), row)
         for name, row in list(named.items())[: MAX_METRICS - 1]:
             assert row.value is not None
             yield name, row.value, row.at, 0

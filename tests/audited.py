@@ -10,13 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from support import tiny_network
+from support import digits_config, signal_sets, tiny_network
 
 from trainables.configs import MEMBERSHIP_ATTACKS, DatasetConfig, OriginConfig, PrivacyConfig, SignalsConfig
 from trainables.data.cache import open_split
 from trainables.data.draws import origin_indices, signal_indices
-from trainables.data.known import KNOWN
-from trainables.data.origins import signal_sets
 from trainables.evaluate.privacy.signals import row_origin
 from trainables.payloads import DistilledSet, Signals, TrainedModel
 from trainables.seeds import derive
@@ -28,11 +26,7 @@ Says = Callable[[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_], NDArra
 
 
 def digits(num_classes: int = 10) -> DatasetConfig:
-    known = KNOWN["digits"]
-    return DatasetConfig(
-        name="digits", base="digits", digest=known.digest or "", num_classes=num_classes, image_size=8, channels=1,
-        mean=known.mean, std=known.std, flip=False,
-    )  # fmt: skip
+    return digits_config(num_classes)
 
 
 def noise(ids: Any, labels: Any, member: Any, start: Any, rng: Rng, num_classes: int = 10) -> Logits:

@@ -19,10 +19,12 @@ from trainables.configs import (
     NetworkConfig,
     OriginConfig,
     RecipeConfig,
+    SignalsConfig,
     TrainConfig,
 )
 from trainables.context import Interrupted
-from trainables.data.origins import Origin, TestSet
+from trainables.data.known import KNOWN
+from trainables.data.origins import AskedImages, Origin, TestSet
 from trainables.distill.context import DistillContext
 from trainables.methods import METHODS
 from trainables.payloads import DistilledSet
@@ -77,6 +79,15 @@ def dataset_config(num_classes: int = 3, size: int = 8, channels: int = 1, **oth
     )  # fmt: skip
 
 
+def digits_config(num_classes: int = 10) -> DatasetConfig:
+    """The digits that come with scikit-learn."""
+    known = KNOWN["digits"]
+    return DatasetConfig(
+        name="digits", base="digits", digest=known.digest or "", num_classes=num_classes, image_size=8, channels=1,
+        mean=known.mean, std=known.std, flip=False,
+    )  # fmt: skip
+
+
 def tiny_origin(num_classes: int = 3, each: int = 12, size: int = 8, channels: int = 1, seed: int = 0) -> Origin:
     """Random images around a class mean, class after class, with canonical indices from 100 on."""
     generator = torch.Generator().manual_seed(seed)
@@ -85,6 +96,16 @@ def tiny_origin(num_classes: int = 3, each: int = 12, size: int = 8, channels: i
     images = centres[labels] + 0.5 * torch.randn(len(labels), channels, size, size, generator=generator)
     by_class = tuple((labels == index).nonzero().squeeze(1) for index in range(num_classes))
     return Origin(images, labels, torch.arange(len(labels)) + 100, by_class)
+
+
+def signal_sets(
+    dataset: DatasetConfig, origin: OriginConfig, signals: SignalsConfig, data: Path, cache: Path, device: str
+) -> dict[str, TestSet]:
+    """All images of ``AskedImages``, by split."""
+    pieces: dict[str, list[TestSet]] = {}
+    for split, piece in AskedImages(dataset, origin, signals, data, cache, device):
+        pieces.setdefault(split, []).append(piece)
+    return {split: TestSet(*map(torch.cat, zip(*parts, strict=True))) for split, parts in pieces.items()}
 
 
 def tiny_test(origin: Origin, seed: int = 1) -> TestSet:

@@ -21,6 +21,11 @@ EPSILONS_LINF = tuple(step / 255 for step in (0.25, 0.5, 1, 1.5, 2, 3, 4, 6, 8, 
 FEW_L2 = (0.25, 0.5)
 FEW_LINF = (2 / 255, 4 / 255, 8 / 255)
 """For attacks that have to run anew for each budget."""
+SETTING_COLUMNS = {
+    "attack_steps": "steps", "rel_stepsize": "rel_stepsize", "overshoot": "overshoot", "candidates": "candidates",
+    "restarts": "restarts",
+}  # fmt: skip
+"""Column of the table of measurements -> setting of the attack that it shows."""
 
 
 @dataclass(frozen=True)

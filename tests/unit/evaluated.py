@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 from audited import exposing
-from support import FakeContext
+from support import FakeContext, digits_config, signal_sets
 from unit import builders as b
 
 from ddray.plan.datasets import DatasetFacts
@@ -21,11 +21,10 @@ from ddray.plan.plan import Plan, make_plan
 from ddray.store.artifacts import Store
 from ddray.tables.gather import MEASUREMENTS_FILE, collect
 from trainables.attacks import SPECS
-from trainables.configs import AttackConfig, DatasetConfig, DistillConfig, PrivacyConfig, RobustnessConfig, TrainConfig
+from trainables.configs import AttackConfig, DistillConfig, PrivacyConfig, RobustnessConfig, TrainConfig
 from trainables.data.cache import open_split
 from trainables.data.draws import origin_indices
 from trainables.data.known import KNOWN
-from trainables.data.origins import signal_sets
 from trainables.payloads import AttackResult, DistilledSet, Metrics, Payload, Signals, TrainedModel, TsneMap
 from trainables.seeds import derive
 
@@ -41,11 +40,7 @@ def by_method(point: GridPoint) -> tuple[float, float]:
 
 def digits_facts() -> DatasetFacts:
     """The real digits: audits read them."""
-    known = KNOWN["digits"]
-    config = DatasetConfig(
-        name="digits", base="digits", digest=known.digest or "", num_classes=10, image_size=8, channels=1,
-        mean=known.mean, std=known.std, flip=False,
-    )  # fmt: skip
+    known, config = KNOWN["digits"], digits_config()
     return DatasetFacts(config, known.train_per_class, known.test_per_class, read=True, decoded=True)
 
 

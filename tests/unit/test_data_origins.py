@@ -8,22 +8,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from support import digits_config, signal_sets
 
 from trainables.configs import DatasetConfig, OriginConfig, SignalsConfig
 from trainables.data.cache import open_split
-from trainables.data.known import KNOWN, class_subset
-from trainables.data.origins import (
-    AskedImages,
-    canary_labels,
-    denormalise,
-    load_origin,
-    load_test,
-    normalise,
-    origin_indices,
-    pool_indices,
-    signal_indices,
-    signal_sets,
-)
+from trainables.data.draws import canary_labels, origin_indices, pool_indices, signal_indices
+from trainables.data.known import class_subset
+from trainables.data.origins import AskedImages, denormalise, load_origin, load_test, normalise
 
 LABELS = np.repeat(np.arange(5), [30, 40, 31, 32, 33])
 ALL = (0, 1, 2, 3, 4)
@@ -36,11 +27,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def digits() -> DatasetConfig:
-    known = KNOWN["digits"]
-    return DatasetConfig(
-        name="digits", base="digits", digest=known.digest or "", num_classes=10, image_size=8, channels=1,
-        mean=known.mean, std=known.std, flip=False,
-    )  # fmt: skip
+    return digits_config()
 
 
 def draw(per_class: int, number: int, classes: tuple[int, ...] = ALL) -> np.ndarray:

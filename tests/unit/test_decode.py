@@ -6,13 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from support import FakeContext, conformance_folder, recipe, tiny_network, train_config, vectors
+from support import FakeContext, conformance_folder, digits_config, recipe, tiny_network, train_config, vectors
 from torch import Tensor
 
 from trainables import stages
-from trainables.configs import DatasetConfig, OriginConfig
+from trainables.configs import OriginConfig
 from trainables.data.decode import decode, decode_labels
-from trainables.data.known import KNOWN
 from trainables.data.origins import normalise
 from trainables.models.build import build
 from trainables.payloads import DistilledSet, TrainedModel
@@ -83,11 +82,7 @@ def test_every_stored_pixel_gets_the_gradient() -> None:
 
 @pytest.mark.parametrize("factor", [1, 2])
 def test_training_decodes_a_set_before_it_is_normalised(tmp_path: Path, digits_cache: Path, factor: int) -> None:
-    known = KNOWN["digits"]
-    dataset = DatasetConfig(
-        name="digits", base="digits", digest=known.digest or "", num_classes=10, image_size=8, channels=1,
-        mean=known.mean, std=known.std, flip=False,
-    )  # fmt: skip
+    dataset = digits_config()
     images, labels = stored(6, channels=1), torch.tensor([0, 0, 1, 1, 2, 2])
     facts = {"space": "pixel01", "factor": factor}
     (tmp_path / "set").mkdir()

@@ -17,7 +17,6 @@ from ddray.tables.derived.compare import (
     adjusted,
     cv,
     dd_score,
-    halves,
     kendall,
     log_slope,
     permutation_p,
@@ -26,6 +25,7 @@ from ddray.tables.derived.compare import (
     spearman,
 )
 from ddray.tables.derived.interpolate import Knot, on_frontier
+from trainables.evaluate.halves import halves
 
 _VALUES = st.lists(st.lists(st.integers(0, 4).map(float), min_size=4, max_size=4), min_size=1, max_size=5).map(np.array)
 

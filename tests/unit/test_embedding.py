@@ -10,13 +10,12 @@ import pytest
 import torch
 from sklearn.manifold import trustworthiness
 from sklearn.neighbors import NearestNeighbors
-from support import FakeContext
+from support import FakeContext, digits_config
 from torch import Tensor
 
 from trainables import seeds
-from trainables.configs import DatasetConfig, EmbeddingConfig, NetworkConfig, OriginConfig, TsneConfig
+from trainables.configs import EmbeddingConfig, NetworkConfig, OriginConfig, TsneConfig
 from trainables.data.decode import decode
-from trainables.data.known import KNOWN
 from trainables.data.origins import denormalise, load_origin, normalise
 from trainables.data.whiten import fit
 from trainables.evaluate import embedding
@@ -33,11 +32,7 @@ class Digits:
     """Images of four digits, and an encoder that has never been trained: its features tell digits apart well enough."""
 
     def __init__(self, folder: Path, cache: Path) -> None:
-        known = KNOWN["digits"]
-        self.dataset = DatasetConfig(
-            name="digits", base="digits", digest=known.digest or "", num_classes=10, image_size=8, channels=1,
-            mean=known.mean, std=known.std, flip=False,
-        )  # fmt: skip
+        self.dataset = digits_config()
         self.context = FakeContext(folder)
         self.context.cache = cache
         network = NetworkConfig(
@@ -49,7 +44,7 @@ class Digits:
         origin = load_origin(
             self.dataset, OriginConfig(kind="draw", per_class=120, draw=0, classes=CLASSES), folder, cache, "cpu"
         )
-        self.pixels = denormalise(origin.images, known.mean, known.std)
+        self.pixels = denormalise(origin.images, self.dataset.mean, self.dataset.std)
         self.labels, self.indices = origin.labels, origin.indices
 
     def config(self, **other: Any) -> EmbeddingConfig:

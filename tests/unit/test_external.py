@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
-from support import conformance_folder, dataset_config, vectors, with_prefix
+from support import conformance_folder, dataset_config, digits_config, vectors, with_prefix
 from support import network_of as recorded_network
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, ResNet
@@ -21,7 +21,6 @@ from trainables.configs import DatasetConfig, OriginConfig
 from trainables.data import sources
 from trainables.data.cache import open_split
 from trainables.data.index import canonical_order
-from trainables.data.known import KNOWN
 from trainables.data.layout import find_source
 from trainables.data.origins import normalise
 from trainables.external import file_order, read, read_members, read_set, read_state
@@ -292,11 +291,7 @@ def test_networks_that_do_not_fit_are_refused(tmp_path: Path) -> None:
 
 @pytest.fixture
 def digits() -> DatasetConfig:
-    known = KNOWN["digits"]
-    return DatasetConfig(
-        name="digits", base="digits", digest=known.digest or "", num_classes=10, image_size=8, channels=1,
-        mean=known.mean, std=known.std, flip=False,
-    )  # fmt: skip
+    return digits_config()
 
 
 def test_indices_in_the_files_order_name_the_same_images(

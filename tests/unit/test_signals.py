@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 from audited import Audited, digits, exposing, noise
-from support import FakeContext, folder_bytes, recipe, tiny_network, train_config
+from support import FakeContext, folder_bytes, recipe, signal_sets, tiny_network, train_config
 
 from trainables import stages
 from trainables.configs import EnsembleConfig, OriginConfig, SignalsConfig, TrainConfig
 from trainables.data.cache import open_split
 from trainables.data.draws import origin_indices
-from trainables.data.origins import load_origin, signal_sets
+from trainables.data.origins import load_origin
 from trainables.data.whiten import fit
 from trainables.evaluate.privacy.signals import (
     learning_rows,

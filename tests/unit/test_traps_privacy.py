@@ -11,13 +11,13 @@ import pytest
 import torch
 from audited import Audited, digits, noise
 from numpy.typing import NDArray
-from support import FakeContext, distil, distill_config, recipe, tiny_network, train_config
+from support import FakeContext, distil, distill_config, recipe, signal_sets, tiny_network, train_config
 
 from trainables import stages
 from trainables.configs import MembershipAttack, OriginConfig, PrivacyConfig, SignalsConfig
 from trainables.data.cache import open_split
 from trainables.data.draws import origin_indices, signal_indices
-from trainables.data.origins import load_origin, signal_sets
+from trainables.data.origins import load_origin
 from trainables.evaluate.privacy.attacks import NEEDS, ShadowRows, Shadows, Target, score
 from trainables.evaluate.privacy.audit import evaluate_privacy
 from trainables.evaluate.privacy.roc import auc, null_reach

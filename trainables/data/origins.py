@@ -18,12 +18,7 @@ from torch import Tensor
 
 from trainables.configs import DatasetConfig, OriginConfig, SignalsConfig
 from trainables.data.cache import Split, open_split
-from trainables.data.draws import canary_labels, origin_indices, pool_indices, signal_indices
-
-__all__ = [
-    "AskedImages", "Origin", "TestSet", "canary_labels", "denormalise", "load_origin", "load_test", "normalise",
-    "origin_indices", "pool_indices", "signal_indices", "signal_sets",
-]  # fmt: skip
+from trainables.data.draws import canary_labels, origin_indices, signal_indices
 
 _CHUNK = 2048
 
@@ -137,16 +132,6 @@ class AskedImages:
                     split,
                     TestSet(images, labels[start : start + _CHUNK].to(self._device), torch.from_numpy(part.copy())),
                 )
-
-
-def signal_sets(
-    dataset: DatasetConfig, origin: OriginConfig, signals: SignalsConfig, data: Path, cache: Path, device: str
-) -> dict[str, TestSet]:
-    """All images of ``AskedImages``, by split."""
-    pieces: dict[str, list[TestSet]] = {}
-    for split, piece in AskedImages(dataset, origin, signals, data, cache, device):
-        pieces.setdefault(split, []).append(piece)
-    return {split: TestSet(*map(torch.cat, zip(*parts, strict=True))) for split, parts in pieces.items()}
 
 
 def normalise(images01: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:

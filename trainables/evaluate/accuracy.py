@@ -106,21 +106,30 @@ def _row(prop: str, metric: str, value: float, unit: str, n: int, split: str) ->
     return {"property": prop, "metric": metric, "value": value, "unit": unit, "n": n, "split": split}
 
 
-def _interval(row: Row, low: float, high: float, method: str) -> Row:
-    return {**row, "ci_low": low, "ci_high": high, "ci_level": CI_LEVEL, "ci_method": method, "ci_unit": "images"}
+def interval(low: float, high: float, method: str) -> Row:
+    """The columns of an interval about the images."""
+    return {"ci_low": low, "ci_high": high, "ci_level": CI_LEVEL, "ci_method": method, "ci_unit": "images"}
+
+
+def wilson(hits: NDArray[np.bool_]) -> Row:
+    """Wilson's interval of a share (n,), n >= 1."""
+    found = stats.binomtest(int(hits.sum()), len(hits)).proportion_ci(CI_LEVEL, method="wilson")
+    return interval(float(found.low), float(found.high), "wilson")
+
+
+def student(values: Floats) -> Row:
+    """Student's interval of a mean (n,); absent with fewer than two values."""
+    n = len(values)
+    if n < 2:
+        return {}
+    mean = float(values.mean())
+    reach = float(stats.t.ppf((1 + CI_LEVEL) / 2, n - 1)) * float(values.std(ddof=1)) / math.sqrt(n)
+    return interval(mean - reach, mean + reach, "t")
 
 
 def _proportion(metric: str, correct: NDArray[np.bool_], split: str) -> Row:
-    n = len(correct)
-    found = stats.binomtest(int(correct.sum()), n).proportion_ci(CI_LEVEL, method="wilson")
-    row = _row("performance", metric, float(correct.mean()), "fraction", n, split)
-    return _interval(row, float(found.low), float(found.high), "wilson")
+    return {**_row("performance", metric, float(correct.mean()), "fraction", len(correct), split), **wilson(correct)}
 
 
 def _mean(metric: str, values: Floats, split: str) -> Row:
-    n = len(values)
-    row = _row("performance", metric, float(values.mean()), "nat", n, split)
-    if n < 2:
-        return row
-    reach = float(stats.t.ppf((1 + CI_LEVEL) / 2, n - 1)) * float(values.std(ddof=1)) / math.sqrt(n)
-    return _interval(row, row["value"] - reach, row["value"] + reach, "t")
+    return {**_row("performance", metric, float(values.mean()), "nat", len(values), split), **student(values)}

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from scipy import stats
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE, trustworthiness
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
@@ -23,7 +22,7 @@ from trainables.context import Context
 from trainables.data.cache import open_split
 from trainables.data.decode import decode, decode_labels
 from trainables.data.origins import denormalise, load_origin, normalise
-from trainables.evaluate.accuracy import CI_LEVEL, Row
+from trainables.evaluate.accuracy import Row, wilson
 from trainables.models.build import build
 from trainables.payloads import DistilledSet, Embedding, TrainedModel, TsneMap
 
@@ -317,9 +316,7 @@ class _Rows:
 
     def _rate(self, metric: str, holds: Tensor, **other: Any) -> None:
         n, count = len(holds), int(holds.sum())
-        interval = stats.binomtest(count, n).proportion_ci(CI_LEVEL, method="wilson")
-        other |= {"ci_low": float(interval.low), "ci_high": float(interval.high), "ci_level": CI_LEVEL}
-        self.add(metric, count / n, "fraction", n, ci_method="wilson", ci_unit="images", **other)
+        self.add(metric, count / n, "fraction", n, **wilson(holds.numpy()), **other)
 
     def means(self, metric: str, by_class: list[Any], unit: str, labels: Tensor) -> None:
         """The mean over classes, and the classes' own values."""

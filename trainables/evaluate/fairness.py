@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from scipy import optimize
 
 from trainables.evaluate.accuracy import Floats, Row, checked, hits, losses
+from trainables.evaluate.halves import halves
 
 
 def fairness_rows(logits: Any, labels: Any, num_classes: int, split: str = "test") -> list[Row]:
@@ -40,8 +41,8 @@ def fairness_rows(logits: Any, labels: Any, num_classes: int, split: str = "test
     correct, loss = hits(logits, labels).astype(np.float64), losses(logits, labels)
     accuracies = by_class(correct, labels, num_classes)
     mean_losses = by_class(loss, labels, num_classes)
-    halves = halves_of(labels, num_classes)
-    calibrated, temperature = rescaled_losses(logits, labels, halves)
+    first = halves_of(labels, num_classes)
+    calibrated, temperature = rescaled_losses(logits, labels, first)
     values: list[tuple[str, float | None, str]] = [
         ("fair_var_acc", float(accuracies.var()), "fraction^2"),
         ("fair_var_loss", float(mean_losses.var()), "nat^2"),
@@ -53,7 +54,7 @@ def fairness_rows(logits: Any, labels: Any, num_classes: int, split: str = "test
         ("fair_std_acc", float(accuracies.std()), "fraction"),
         ("fair_cv_acc", coefficient_of_variation(accuracies), "ratio"),
         ("fair_worst_acc", float(accuracies.min()), "fraction"),
-        ("fair_worst_acc_split", worst_elsewhere(correct, labels, halves, num_classes), "fraction"),
+        ("fair_worst_acc_split", worst_elsewhere(correct, labels, first, num_classes), "fraction"),
         ("fair_worst10pct_acc", worst_tenth(accuracies), "fraction"),
         ("fair_gap_acc", float(accuracies.max() - accuracies.min()), "fraction"),
         ("fair_gini_acc", gini(accuracies), "ratio"),
@@ -83,17 +84,10 @@ def between(values: Floats, labels: Any, num_classes: int) -> float:
 
 def halves_of(labels: Any, num_classes: int) -> NDArray[np.bool_] | None:
     """Which images (n,) are in the first half: every other one of each class. None when a class has a single image."""
-    if np.bincount(labels, minlength=num_classes).min() < 2:
-        return None
-    first = np.zeros(len(labels), dtype=np.bool_)
-    for index in range(num_classes):
-        first[np.flatnonzero(labels == index)[::2]] = True
-    return first
+    return halves(labels) if np.bincount(labels, minlength=num_classes).min() >= 2 else None
 
 
-def rescaled_losses(
-    logits: Floats, labels: Any, halves: NDArray[np.bool_] | None
-) -> tuple[Floats | None, float | None]:
+def rescaled_losses(logits: Floats, labels: Any, first: NDArray[np.bool_] | None) -> tuple[Floats | None, float | None]:
     """Losses (n,) in nats after temperature scaling (Guo et al., ICML 2017), and the temperature.
 
     Mean losses of overconfident networks are made by a few images; the temperature, which changes no prediction, takes
@@ -102,13 +96,13 @@ def rescaled_losses(
     Args:
         logits: (n, K).
         labels: (n,).
-        halves: Of ``halves_of``; None gives (None, None).
+        first: Of ``halves_of``; None gives (None, None).
     """
-    if halves is None:
+    if first is None:
         return None, None
     found = np.empty(len(labels))
     logs = []
-    for fitted, measured in ((halves, ~halves), (~halves, halves)):
+    for fitted, measured in ((first, ~first), (~first, first)):
         logs.append(_best_log_temperature(logits[fitted], labels[fitted]))
         found[measured] = losses(logits[measured] / math.exp(logs[-1]), labels[measured])
     return found, math.exp(sum(logs) / 2)
@@ -123,13 +117,13 @@ def _best_log_temperature(logits: Floats, labels: Any) -> float:
     return found
 
 
-def worst_elsewhere(correct: Floats, labels: Any, halves: NDArray[np.bool_] | None, num_classes: int) -> float | None:
+def worst_elsewhere(correct: Floats, labels: Any, first: NDArray[np.bool_] | None, num_classes: int) -> float | None:
     """Accuracy of the worst class, which unlike the smallest accuracy noise does not lower: the class is the worst of
     one half, its accuracy that of the other, both ways round. None without halves."""
-    if halves is None:
+    if first is None:
         return None
     found = []
-    for chosen, measured in ((halves, ~halves), (~halves, halves)):
+    for chosen, measured in ((first, ~first), (~first, first)):
         worst = int(by_class(correct[chosen], labels[chosen], num_classes).argmin())
         found.append(by_class(correct[measured], labels[measured], num_classes)[worst])
     return float(np.mean(found))

@@ -135,16 +135,6 @@ def log_slope(reference: Floats, accuracies: Floats) -> Floats:
     return np.asarray(np.where(np.isfinite(slopes), slopes, np.nan))
 
 
-def halves(labels: Integers) -> NDArray[np.bool_]:
-    """Whether an image is in the first half of the test split (n,): every other image of its class, in the given
-    order."""
-    order = np.argsort(labels, kind="stable")
-    starts = np.searchsorted(labels[order], labels[order])
-    first = np.empty(len(labels), dtype=bool)
-    first[order] = (np.arange(len(labels)) - starts) % 2 == 0
-    return first
-
-
 def persistent(first: Floats, second: Floats) -> float:
     """Variance over classes that several trainings share: free of the noise of trainings and of test images.
 

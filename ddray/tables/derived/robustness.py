@@ -14,15 +14,10 @@ from numpy.typing import NDArray
 from ddray.store.artifacts import DamagedArtifact, Store
 from ddray.tables.derived.interpolate import LEVEL
 from ddray.tables.derived.notes import ATTACK_FILES, Noted, Row, grouped, unequal
+from trainables.attacks import SETTING_COLUMNS
 from trainables.evaluate.robustness.paired import adv_delta, common_distances, crossover, robust_curve, shared
 
 log = logging.getLogger(__name__)
-
-_PARAMETERS = {
-    "attack_steps": "steps", "rel_stepsize": "rel_stepsize", "overshoot": "overshoot", "candidates": "candidates",
-    "restarts": "restarts",
-}  # fmt: skip
-"""Column -> setting of the attack."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +118,7 @@ def _robust(result: _Attacked, ids: NDArray[np.int64]) -> NDArray[np.bool_]:
 
 def _columns(result: _Attacked) -> Row:
     facts = result.facts
-    settings = {column: facts["settings"].get(name) for column, name in _PARAMETERS.items()}
+    settings = {column: facts["settings"].get(name) for column, name in SETTING_COLUMNS.items()}
     return {
         "property": "robustness", "attack": facts["attack"], "norm": facts["norm"], "adv_def": "clip",
         "attack_lib": facts.get("library"), "attack_lib_version": facts.get("library_version"),

@@ -15,8 +15,9 @@ import numpy as np
 
 from ddray.plan.keys import short
 from ddray.store.artifacts import DamagedArtifact, Store
-from ddray.tables.derived.compare import Floats, halves, persistent
+from ddray.tables.derived.compare import Floats, persistent
 from ddray.tables.derived.notes import SIGNALS, Noted, Row, grouped, unequal
+from trainables.evaluate.halves import halves
 
 log = logging.getLogger(__name__)
 

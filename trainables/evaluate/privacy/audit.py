@@ -18,7 +18,7 @@ from trainables.data.draws import origin_indices
 from trainables.evaluate.privacy.attacks import NEEDS, Target, score
 from trainables.evaluate.privacy.audit_pool import audit_pool
 from trainables.evaluate.privacy.audit_seed import audit_seed
-from trainables.evaluate.privacy.findings import Findings, accuracy_rows, unfit_rows
+from trainables.evaluate.privacy.findings import Findings, accuracy_rows, parts_of, unfit_rows
 from trainables.evaluate.privacy.one_run import one_run_rows
 from trainables.evaluate.privacy.release import nearness
 from trainables.evaluate.privacy.signals import asked, row_origin
@@ -71,7 +71,7 @@ def _audit_one_run(
     target = Target(pool.logits.astype(np.float64), pool.labels)
     released = DistilledSet.load(inputs["coin.set"]) if "coin.set" in inputs else None
     base = {"audit": "one_run", "split": "pool", "nonmember_source": "pool", "prior": 0.5}
-    parts = ("one_run", *_draw(config))
+    parts = parts_of(config, "one_run")
     found.rows += accuracy_rows([said["test"]], {"audit": "one_run"})
     for name, column in (("example_id", pool.ids), ("label", pool.labels), ("is_member", coin)):
         found.keep(f"one_run.{name}", column)
@@ -91,8 +91,3 @@ def _audit_one_run(
             continue
         found.keep(f"one_run.scores.{attack}", values)
         found.rows += one_run_rows(values, coin, seed_parts=parts, base=columns)
-
-
-def _draw(config: PrivacyConfig) -> tuple[int | str, ...]:
-    """What random numbers of a point depend on: the draw, not the method, so that methods can be compared in pairs."""
-    return (config.origin.per_class or 0, config.origin.draw or 0, len(config.origin.classes))

@@ -7,7 +7,7 @@ in how many shadows an image is a member would tell the target's members without
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,12 +28,13 @@ from trainables.evaluate.privacy.attacks import (
     score,
     threshold_of,
 )
-from trainables.evaluate.privacy.blind import Blind, blind_scores
 from trainables.evaluate.privacy.findings import (
     Attacked,
     Findings,
+    Images,
     accuracy_rows,
-    blind_rows,
+    control_rows,
+    parts_of,
     rows_of,
     shadow_columns,
     shared_settings,
@@ -104,7 +105,7 @@ def _audit(
         [asked(inputs[f"row.{row}.{what}"])["test"] for row in targets],
         {"audit": "pool", **({"iteration": 0} if what == "start" else {})}, targets,
     )  # fmt: skip
-    parts = ("pool", config.origin.per_class or 0, config.origin.draw or 0, len(config.origin.classes))
+    parts = parts_of(config, "pool")
     for attack in config.attacks:
         threat = "data_release" if NEEDS[attack] == "images" else "blackbox"
         columns = {**base, "attack": attack, "threat_model": threat}
@@ -122,7 +123,8 @@ def _audit(
                 _keep_scores(found, name, attack + variant, said, len(pool.ids))
     if what == "model" and "blind" in config.attacks:
         context.poll()
-        _control(found, split, candidates, {**base, "attack": "blind", "threat_model": "none"}, parts)
+        asked_about = _candidates_without_reserve(split, candidates, parts)
+        found.rows += control_rows("pool", asked_about, {**base, "attack": "blind", "threat_model": "none"})
 
 
 def _candidates(pool: Pool, row: int, released: DistilledSet | None) -> _Candidates:
@@ -202,24 +204,13 @@ def _compare(
         results.setdefault(("data_release", variant), []).append(Attacked(scored))
 
 
-def _control(
-    found: Findings, split: Split, candidates: list[_Candidates], base: Row, parts: tuple[int | str, ...]
-) -> None:
-    scores: list[Audited] = []
-    bands: list[Blind] = []
+def _candidates_without_reserve(
+    split: Split, candidates: list[_Candidates], parts: tuple[int | str, ...]
+) -> Iterator[tuple[Audited, Images, tuple[int | str, ...]]]:
+    """What the control is asked about: neither canaries nor the reserve."""
     for each in candidates:
-        plain = each.role <= NON_MEMBER
-        ids, labels, member = each.ids[plain], each.labels[plain], each.member[plain]
-        try:
-            band = blind_scores(split.images[ids], labels, member, seed_parts=(*parts, each.row))
-        except NotApplicable as reason:
-            found.rows += unfit_rows("pool", str(reason), base)
-            return
-        bands.append(band)
-        scores.append(
-            Audited(band.scores, member, ids, each.role[plain], labels, pair=each.row // 2, target_row=each.row)
-        )
-    found.rows += blind_rows(scores, bands, base)
+        truth = each.audited(Attacked(Scored(np.zeros(len(each.ids)), {})), None).main
+        yield truth, split.images[truth.example_id], (*parts, each.row)
 
 
 def _keep_truth(found: Findings, pool: Pool, candidates: list[_Candidates]) -> None:

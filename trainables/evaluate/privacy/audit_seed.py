@@ -17,12 +17,12 @@ from trainables.context import Context
 from trainables.data.cache import Split
 from trainables.evaluate.accuracy import Integers, Row
 from trainables.evaluate.privacy.attacks import NEEDS, NotApplicable, Scored, ShadowRows, Target, score, threshold_of
-from trainables.evaluate.privacy.blind import blind_scores
 from trainables.evaluate.privacy.findings import (
     Attacked,
     Findings,
     accuracy_rows,
-    blind_rows,
+    control_rows,
+    parts_of,
     rows_of,
     shadow_columns,
     unfit_rows,
@@ -66,7 +66,7 @@ def _audit(
     labels = np.concatenate([inside.labels, outside.labels])
     # Test images have numbers of their own, which do not meet those of the train split.
     ids = np.concatenate([inside.ids, outside.ids + len(split.labels)])
-    parts = ("seed", config.origin.per_class or 0, config.origin.draw or 0, len(config.origin.classes))
+    parts = parts_of(config, "seed")
     sources = {"test_balanced": member | _balanced(outside.labels, count, config, member), "test": np.ones_like(member)}
     name = "seed" if what == "model" else "seed.start"
     base: Row = {"audit": "seed"} if what == "model" else {"audit": "seed", "iteration": 0}
@@ -102,7 +102,8 @@ def _audit(
                 columns["threat_model"] = "none"
                 for source, chosen in sources.items():
                     whole = Audited(np.zeros(len(ids)), member, ids, role, labels).take(chosen)
-                    _control(found, whole, images[chosen], {**columns, "nonmember_source": source}, parts)
+                    told = {**columns, "nonmember_source": source}
+                    found.rows += control_rows("seed", [(whole, images[chosen], parts)], told)
                 continue
             columns["threat_model"] = "data_release"
             if released is None:
@@ -128,13 +129,3 @@ def _balanced(labels: Integers, count: int, config: PrivacyConfig, member: Boole
     chosen = np.zeros(len(member), dtype=np.bool_)
     chosen[count + spread(labels, count, config.origin.per_class or 0, config.origin.draw or 0)] = True
     return chosen
-
-
-def _control(found: Findings, truth: Audited, images: np.ndarray, base: Row, parts: tuple[int | str, ...]) -> None:
-    try:
-        blind = blind_scores(images, truth.labels, truth.member, seed_parts=parts)
-    except NotApplicable as reason:
-        found.rows += unfit_rows("seed", str(reason), base)
-        return
-    scores = Audited(blind.scores, truth.member, truth.example_id, truth.role, truth.labels)
-    found.rows += blind_rows([scores], [blind], base)

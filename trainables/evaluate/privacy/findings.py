@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import torch
-from scipy import stats
+from numpy.typing import NDArray
 from torch import Tensor
 
-from trainables.configs import MembershipAttack, PrivacyConfig
-from trainables.evaluate.accuracy import CI_LEVEL, Row, hits
-from trainables.evaluate.privacy.attacks import NEEDS, Scored
-from trainables.evaluate.privacy.blind import Blind
+from trainables.configs import Audit, MembershipAttack, PrivacyConfig
+from trainables.evaluate.accuracy import CI_LEVEL, Row, hits, wilson
+from trainables.evaluate.privacy.attacks import NEEDS, NotApplicable, Scored
+from trainables.evaluate.privacy.blind import Blind, blind_scores
 from trainables.evaluate.privacy.metrics import Audited, membership_rows, not_applicable_rows
 from trainables.evaluate.privacy.signals import Asked
+
+Images = NDArray[np.uint8]
+Parts = tuple[int | str, ...]
 
 _OF_RESULTS = ("rmia_a",)
 """Settings that were found by looking at scores: they are numbers of their own, and no part of a row's identity."""
@@ -111,16 +114,38 @@ def blind_rows(scores: list[Audited], bands: list[Blind], base: Row) -> list[Row
     return rows
 
 
+def control_rows(audit: Audit, asked: Iterable[tuple[Audited, Images, Parts]], base: Row) -> list[Row]:
+    """The attack without a model, on each target's candidates.
+
+    Args:
+        audit: Which.
+        asked: Candidates whose scores do not matter, their images, and what the random numbers are for; one per target.
+        base: Columns that all rows share.
+    """
+    scores, bands = [], []
+    for truth, images, parts in asked:
+        try:
+            blind = blind_scores(images, truth.labels, truth.member, seed_parts=parts)
+        except NotApplicable as reason:
+            return unfit_rows(audit, str(reason), base)
+        bands.append(blind)
+        scores.append(replace(truth, values=blind.scores))
+    return blind_rows(scores, bands, base)
+
+
+def parts_of(config: PrivacyConfig, audit: Audit) -> Parts:
+    """What random numbers of an audit depend on: the draw, not the method, so that methods can be compared in pairs."""
+    return (audit, config.origin.per_class or 0, config.origin.draw or 0, len(config.origin.classes))
+
+
 def accuracy_rows(tests: list[Asked], base: Row, target_rows: list[int] | None = None) -> list[Row]:
     """``mia_target_test_acc``: what the attacked models are worth, to be read beside what they leak."""
     rows: list[Row] = []
     for index, test in enumerate(tests):
         correct = hits(test.logits.astype(np.float64), test.labels)
-        found = stats.binomtest(int(correct.sum()), len(correct)).proportion_ci(CI_LEVEL, method="wilson")
         row: Row = {
             **base, "property": "privacy", "metric": "mia_target_test_acc", "value": float(correct.mean()),
-            "unit": "fraction", "n": len(correct), "split": "test", "agg": "single", "ci_low": float(found.low),
-            "ci_high": float(found.high), "ci_level": CI_LEVEL, "ci_method": "wilson", "ci_unit": "images",
+            "unit": "fraction", "n": len(correct), "split": "test", "agg": "single", **wilson(correct),
         }  # fmt: skip
         rows.append(row if target_rows is None else {**row, "repeat": index, "target_row": target_rows[index]})
     if target_rows is not None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from scipy import stats
 
-from trainables.evaluate.accuracy import CI_LEVEL, Floats, Integers, Row
+from trainables.evaluate.accuracy import CI_LEVEL, Floats, Integers, Row, interval
 from trainables.evaluate.robustness.paired import Booleans
 
 
@@ -34,25 +34,6 @@ class Curve:
     def row(self, metric: str, value: float | None, unit: str = "fraction", **other: Any) -> Row:
         head = {"property": "robustness", "metric": metric, "value": value, "unit": unit, "n": len(self.labels)}
         return {**head, "split": "test", **self.columns, **other}
-
-
-def interval(low: float, high: float, method: str) -> Row:
-    """The columns of an interval about the images."""
-    return {"ci_low": low, "ci_high": high, "ci_level": CI_LEVEL, "ci_method": method, "ci_unit": "images"}
-
-
-def wilson(hits: Booleans) -> Row:
-    """Wilson's interval of a share (n,)."""
-    found = stats.binomtest(int(hits.sum()), len(hits)).proportion_ci(CI_LEVEL, method="wilson")
-    return interval(float(found.low), float(found.high), "wilson")
-
-
-def student(values: Floats) -> Row:
-    """Student's interval of a mean (n,); absent with one value."""
-    if len(values) < 2:
-        return {}
-    reach = float(stats.t.ppf((1 + CI_LEVEL) / 2, len(values) - 1) * values.std(ddof=1)) / math.sqrt(len(values))
-    return interval(float(values.mean()) - reach, float(values.mean()) + reach, "t")
 
 
 def order_statistics(values: Floats, share: float) -> Row:

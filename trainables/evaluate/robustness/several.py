@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from trainables.evaluate.accuracy import CI_LEVEL, Row
-from trainables.evaluate.robustness.curves import Curve, interval
+from trainables.evaluate.accuracy import CI_LEVEL, Row, interval
+from trainables.evaluate.robustness.curves import Curve
 from trainables.evaluate.robustness.paired import Booleans, paired_difference
 from trainables.payloads import AttackResult
 

@@ -12,9 +12,10 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from trainables.evaluate.accuracy import Floats, Row
+from trainables.attacks import SETTING_COLUMNS
+from trainables.evaluate.accuracy import Floats, Row, student, wilson
 from trainables.evaluate.fairness import by_class, corrected_variance
-from trainables.evaluate.robustness.curves import Curve, order_statistics, student, wilson
+from trainables.evaluate.robustness.curves import Curve, order_statistics
 from trainables.evaluate.robustness.paired import Booleans, censored_quantile, robust_curve
 from trainables.evaluate.robustness.several import alarm_rows, beard_rows, ensemble_of, gap_rows
 from trainables.payloads import AttackResult
@@ -84,10 +85,7 @@ def _columns(result: AttackResult) -> Row:
         "attack": facts["attack"], "norm": facts["norm"], "attack_lib": facts["library"],
         "attack_lib_version": facts["library_version"],
     }  # fmt: skip
-    for column, setting in (
-        ("attack_steps", "steps"), ("rel_stepsize", "rel_stepsize"), ("overshoot", "overshoot"),
-        ("candidates", "candidates"), ("restarts", "restarts"),
-    ):  # fmt: skip
+    for column, setting in SETTING_COLUMNS.items():
         if settings.get(setting) is not None:
             columns[column] = settings[setting]
     if result.distance is not None and bool(result.correct.any()):
