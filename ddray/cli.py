@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import click
 
@@ -15,6 +15,8 @@ from ddray.errors import DdrayError
 from ddray.settings import places, set_environment
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+HOW = ("local", "address", "cpus", "gpus", "precision", "mlflow", "quiet")
+"""What ``run_options`` adds: the fields of ``ddray.run.sweep.How``."""
 
 
 def main() -> None:
@@ -73,8 +75,17 @@ def filter_options(command: Command) -> Command:
     return command
 
 
-def run_options(command: Command) -> Command:
-    """Where and how jobs run."""
+def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Where and how jobs run; the command gets it as ``how``."""
+
+    @wraps(command)
+    def wrapped(**given: Any) -> Any:
+        said = {name: given.pop(name) for name in HOW}
+        _check_address(given.get("sweep", "..."), **{name: said[name] for name in ("address", "local", "cpus", "gpus")})
+        from ddray.run.sweep import How
+
+        return command(how=How(**said), **given)
+
     options = [
         click.option("--local", is_flag=True, help="Run the jobs in this process, without Ray."),
         click.option(
@@ -89,9 +100,10 @@ def run_options(command: Command) -> Command:
         click.option("--mlflow/--no-mlflow", default=True, help="Mirror the results to MLflow.", show_default=True),
         click.option("-q", "--quiet", is_flag=True, help="No progress."),
     ]  # fmt: skip
+    found: Callable[..., Any] = wrapped
     for option in reversed(options):
-        command = option(command)
-    return command
+        found = option(found)
+    return found
 
 
 def _request(sweep: str, sets: tuple[str, ...], profiles: tuple[str, ...], **filters: Any) -> Any:
@@ -110,7 +122,7 @@ def prepared_command(command: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(command)
     def wrapped(sweep: str, sets: tuple[str, ...], profiles: tuple[str, ...], **rest: Any) -> Any:
-        from ddray.evaluate import prepare
+        from ddray.evaluate.prepare import prepare
         from trainables.data.cache import build
 
         filters = {name: rest.pop(name) for name in ("only", "skip", "limit") if name in rest}
@@ -153,21 +165,12 @@ def sweep(
     only: tuple[str, ...],
     skip: tuple[str, ...],
     limit: int | None,
-    local: bool,
-    address: str | None,
-    cpus: int | None,
-    gpus: int | None,
-    precision: Literal["float32", "tf32", "bf16"],
-    mlflow: bool,
-    quiet: bool,
+    how: Any,
 ) -> int:
     """Compute what is missing of a sweep, then its tables. Running it again continues."""
-    _check_address(address, sweep, local, cpus, gpus)
-    request = _request(sweep, sets, profiles, only=only, skip=skip, limit=limit)
-    from ddray.run.sweep import How, run_sweep
+    from ddray.run.sweep import run_sweep
 
-    how = How(local=local, address=address, cpus=cpus, gpus=gpus, precision=precision, mlflow=mlflow, quiet=quiet)
-    return run_sweep(request, how, places())
+    return run_sweep(_request(sweep, sets, profiles, only=only, skip=skip, limit=limit), how, places())
 
 
 @cli.command(short_help="The suite, for a set or model made elsewhere.")
@@ -208,27 +211,15 @@ def sweep(
 )  # fmt: skip
 @run_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def evaluate(
-    local: bool,
-    address: str | None,
-    cpus: int | None,
-    gpus: int | None,
-    precision: Literal["float32", "tf32", "bf16"],
-    mlflow: bool,
-    quiet: bool,
-    as_json: bool,
-    **given: Any,
-) -> int:
+def evaluate(how: Any, as_json: bool, **given: Any) -> int:
     """Run the suite on what ddray did not make: train on a distilled set, or take a trained model as it is.
 
     Files are safetensors, npz, or what torch.save writes of tensors; nothing in them is run. What a file does not say
     is asked for, never guessed. The results are a sweep's, under the name.
     """
-    _check_address(address, "...", local, cpus, gpus)
-    from ddray.evaluate import Options, evaluate_file
-    from ddray.run.sweep import How
+    from ddray.evaluate.command import evaluate_file
+    from ddray.evaluate.request import Options
 
-    how = How(local=local, address=address, cpus=cpus, gpus=gpus, precision=precision, mlflow=mlflow, quiet=quiet)
     return evaluate_file(Options(**given), how, places(), as_json=as_json)
 
 
@@ -388,7 +379,7 @@ def ui(host: str, port: int) -> int:
     return serve(places(), host, port)
 
 
-def _check_address(address: str | None, sweep: str, local: bool, cpus: int | None, gpus: int | None) -> None:
+def _check_address(sweep: str, *, address: str | None, local: bool, cpus: int | None, gpus: int | None) -> None:
     """Refuse what cannot work before anything else is looked at."""
     if address is None:
         return

@@ -18,7 +18,7 @@ Map, in the order of the flow:
     train.py      train one network on one set
     ensemble.py   train several at once that differ in the seed
     evaluate/     accuracy, fairness and membership from stored logits; robustness/ from models, embedding.py from sets
-    external.py   sets and models from elsewhere, read without running code
+    external/     sets and models from elsewhere, read without running code
     stages.py     stage kind -> function
 
 A stage is not Ray Tune's ``Trainable``; the class that Tune sees lives in ``ddray/run/tune.py``.

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ddray.errors import DdrayError, EnvironmentProblem
-from ddray.evaluate import prepare
+from ddray.evaluate.prepare import prepare
 from ddray.plan.datasets import resolve
 from ddray.plan.keys import short
 from ddray.plan.plan import Schedule, blocked_stages, runnable_jobs

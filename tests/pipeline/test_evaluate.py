@@ -14,7 +14,8 @@ from pyarrow import parquet
 from safetensors.torch import load_file, save_file
 from workspace import Ran, Workspace, places_in, stages
 
-from ddray.evaluate import FILE, prepare
+from ddray.evaluate.prepare import prepare
+from ddray.evaluate.request import FILE
 from ddray.plan.prepare import Request
 from trainables.data.cache import build
 

@@ -23,7 +23,10 @@ from trainables.data.cache import open_split
 from trainables.data.index import canonical_order
 from trainables.data.layout import find_source
 from trainables.data.origins import normalise
-from trainables.external import file_order, read, read_members, read_set, read_state
+from trainables.external.files import read
+from trainables.external.members import file_order, read_members
+from trainables.external.networks import read_state
+from trainables.external.sets import read_set
 from trainables.models.build import build
 from trainables.networks import network_of
 

@@ -18,7 +18,7 @@ from ddray.plan.keys import stage_key
 from ddray.tables.cells import paired, spread
 from trainables.configs import OriginConfig
 from trainables.data.cache import open_split
-from trainables.external import read_members
+from trainables.external.members import read_members
 
 # --- 18: keys ---------------------------------------------------------------------------------------------------------
 

@@ -104,7 +104,7 @@ def cluster_centres(points: Points, count: int, starts: Sequence[int], poll: Cal
         poll: Called before each start, which takes seconds on thousands of images.
     """
     from sklearn.cluster import KMeans
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # scikit-learn needs it too
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     single = points.astype(np.float32)  # what decides is the distance to the centre, below, in double precision
     best, centres = np.inf, np.empty((0, points.shape[1]))

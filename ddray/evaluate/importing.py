@@ -10,7 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ddray.errors import EnvironmentProblem, RequestError
+from ddray.evaluate.prepare import subject_of
+from ddray.evaluate.request import Evaluation, Found
 from ddray.plan.datasets import DatasetFacts
+from ddray.plan.external import Subject
 from ddray.run.context import StageContext
 from ddray.run.stage import code_state, versions
 from ddray.settings import Places
@@ -20,8 +23,6 @@ from trainables.configs import DatasetConfig, ExternalConfig, OriginConfig
 from trainables.data.layout import DataMissing
 
 if TYPE_CHECKING:
-    from ddray.evaluate import Evaluation, Found
-    from ddray.plan.external import Subject
     from trainables.payloads import DistilledSet, TrainedModel
 
 
@@ -41,8 +42,6 @@ def bring_in(evaluation: Evaluation, facts: DatasetFacts, store: Store, places: 
         RequestError: A file cannot be read, or does not hold what the request says.
         EnvironmentProblem: The data set is not there.
     """
-    from ddray.evaluate import Found, subject_of
-
     sys.stderr.write(f"reading {evaluation.file}\n")
     try:
         members = _members(evaluation, facts.config, places)
@@ -62,7 +61,7 @@ def bring_in(evaluation: Evaluation, facts: DatasetFacts, store: Store, places: 
 
 
 def _read_set(evaluation: Evaluation, dataset: DatasetConfig) -> DistilledSet:
-    from trainables.external import read_set
+    from trainables.external.sets import read_set
 
     assert evaluation.space is not None
     labels: Any = evaluation.labels
@@ -79,7 +78,7 @@ def _read_model(file: Path, subject: Subject, store: Store, places: Places) -> t
     import torch
 
     from trainables import device as devices
-    from trainables.external import read_state, trained_model
+    from trainables.external.networks import read_state, trained_model
 
     config = subject.config
     assert isinstance(config, ExternalConfig)
@@ -105,7 +104,7 @@ def _members(evaluation: Evaluation, dataset: DatasetConfig, places: Places) -> 
         return None
     from trainables.data.cache import open_split
     from trainables.data.draws import origin_indices
-    from trainables.external import read_members
+    from trainables.external.members import read_members
 
     labels = open_split(dataset, "train", places.data, places.cache).labels
     path = Path(evaluation.members)

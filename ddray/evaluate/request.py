@@ -1,50 +1,28 @@
-"""`ddray evaluate`: what ddray did not make, a distilled set or a trained model in a file, through the same suite.
-
-The request is checked and written to ``results/<name>/evaluate.json``; the file's content goes into the store as a
-finished artifact (``run/importing.py``); what follows is an ordinary plan (``plan/external.py``), which ``ddray
-sweep``, ``collect`` and ``report`` find by the name as they find a sweep's. Light.
-"""
+"""What was asked: from the command line, checked, to ``evaluate.json``. Light."""
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import re
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ddray.errors import RequestError
-from ddray.plan.datasets import Build, DatasetFacts, resolve
-from ddray.plan.external import EXTERNAL, ExternalPipeline, Subject
+from ddray.plan.external import EXTERNAL
 from ddray.plan.fields import show, suggest
-from ddray.plan.grammar import Grid, Sweep
-from ddray.plan.grid import GridPoint, select
-from ddray.plan.keys import digest, short
+from ddray.plan.grammar import Grid
+from ddray.plan.grid import GridPoint
 from ddray.plan.pipeline import recipe_problem
-from ddray.plan.plan import make_plan
-from ddray.plan.prepare import Prepared, Request
-from ddray.plan.prepare import prepare as prepare_sweep
 from ddray.plan.schema import DEFAULT_PROTOCOL
-from ddray.results import results_of, write_json
-from ddray.settings import Places
-from trainables.configs import (
-    Attack,
-    DistillConfig,
-    ExternalConfig,
-    OriginConfig,
-)
+from trainables.configs import Attack, OriginConfig
 from trainables.data.known import KNOWN
-from trainables.networks import network_of, parse, size_problem
+from trainables.networks import parse, size_problem
 from trainables.protocols import PROTOCOLS
-
-if TYPE_CHECKING:
-    from ddray.run.sweep import How
 
 FILE = "evaluate.json"
 CLASS_MAJOR = "class-major"
@@ -126,150 +104,7 @@ class Options:
     members_order: str | None
 
 
-def evaluate_file(options: Options, how: How, places: Places, *, as_json: bool = False) -> int:
-    """Import what was given and run its evaluations.
-
-    Args:
-        options: From the command line.
-        how: Where and how jobs run.
-        places: Where things are.
-        as_json: Print the machine report instead of the report.
-
-    Returns:
-        The exit code, as of ``run_sweep``.
-
-    Raises:
-        RequestError: The request is wrong or lacks a fact, or a file cannot be used.
-        EnvironmentProblem: The data set is not there.
-    """
-    from ddray.run.importing import bring_in
-    from ddray.run.sweep import run_sweep
-    from ddray.store.artifacts import Store
-    from trainables.data.cache import build
-
-    evaluation = checked(options)
-    path = results_of(places, evaluation.name).folder / FILE
-    known = _load(path) if path.is_file() else None
-    if known is not None and known.sha256.get(known.kind) != evaluation.sha256.get(evaluation.kind):
-        raise RequestError(
-            f"--name: {show(evaluation.name)} holds the evaluation of another file; got {evaluation.file}; expected "
-            f"{known.file} as it was. Give another --name, or move {path.parent} away."
-        )
-    store = Store(places.store, places.cache / "artifacts")
-    if known is not None and known.asked == evaluation.asked and known.found is not None:
-        evaluation = evaluation.model_copy(update={"found": known.found})
-    facts = _facts(evaluation, places, build, read_all=True)
-    if evaluation.found is None or not store.has(subject_of(evaluation, facts).stage().key):
-        evaluation = evaluation.model_copy(update={"found": bring_in(evaluation, facts, store, places)})
-    results_of(places, evaluation.name).register(Request(path))
-    write_json(path, evaluation.model_dump(mode="json"))
-    if not as_json:
-        return run_sweep(Request(path), how, places)
-    with contextlib.redirect_stdout(sys.stderr):
-        code = run_sweep(Request(path), how, places)
-    from ddray.tables.render import machine_report
-
-    sys.stdout.write(json.dumps(machine_report(path.parent), sort_keys=True) + "\n")
-    return code
-
-
-def prepare(request: Request, places: Places, build: Build, *, read_all: bool = False) -> Prepared:
-    """The plan of a request: of a sweep file, or of an evaluation that was asked for before.
-
-    Args:
-        request: Its path is a sweep file's, or that of an ``evaluate.json``.
-        places: Where data and caches are.
-        build: Decodes a data set.
-        read_all: As of ``ddray.plan.prepare.prepare``.
-
-    Raises:
-        RequestError: As there; or the evaluation's file is damaged.
-        EnvironmentProblem: As there.
-    """
-    if request.path.name != FILE:
-        return prepare_sweep(request, places, build, read_all=read_all)
-    if request.sets or request.profiles:
-        raise RequestError(f"{request.path}: has no values to change and no profiles. Run ddray evaluate again.")
-    evaluation = _load(request.path)
-    facts = _facts(evaluation, places, build, read_all=read_all)
-    grid = Grid(
-        name=EXTERNAL, file=str(request.path), exclude=(), exclude_inherited=False, settings={},
-        axes={"seed": evaluation.seeds, "architecture": evaluation.architectures}, protocol=evaluation.protocol,
-        train=evaluation.train, evaluations=evaluation.evaluations,
-    )  # fmt: skip
-    points = list(_points(evaluation, facts, grid))
-    pipeline = ExternalPipeline({evaluation.dataset: facts}, {}, subject_of(evaluation, facts))
-    plan = make_plan(pipeline.chains(points), pipeline.stages)
-    plan.selected = {point.hash for point in select(points, request.only, request.skip, request.limit)}
-    sweep = Sweep(
-        name=evaluation.name, stem=evaluation.name, path=request.path, files=(request.path,), grids=(grid,),
-        datasets={}, resources={}, notify=None, digest=digest(evaluation.asked),
-    )  # fmt: skip
-    unread = () if facts.read else (evaluation.dataset,)
-    return Prepared(request, sweep, {evaluation.dataset: facts}, plan, unread)
-
-
-def subject_of(evaluation: Evaluation, facts: DatasetFacts) -> Subject:
-    """What the evaluation is about, once its files have been read."""
-    found = evaluation.found
-    assert found is not None
-    label = f"{EXTERNAL} {evaluation.dataset} file={short(evaluation.sha256[evaluation.kind])}"
-    everything = OriginConfig(classes=evaluation.classes)
-    if evaluation.kind == "set":
-        assert found.ipc is not None
-        settings = {
-            "file": evaluation.sha256["set"], "labels": evaluation.sha256.get("labels") or evaluation.labels,
-            "nth": evaluation.nth, "space": evaluation.space, "factor": evaluation.factor,
-            "mean": evaluation.mean and list(evaluation.mean), "std": evaluation.std and list(evaluation.std),
-        }  # fmt: skip
-        # Whose images it is of changes nothing about the set: its members are those of the trainings.
-        made = DistillConfig(
-            method=EXTERNAL, method_version=1, dataset=facts.config, origin=everything, ipc=found.ipc, init=None,
-            augmentation=None, network=None, settings=settings, distill_seed=0,
-        )  # fmt: skip
-        return Subject(made, found.members, evaluation.classes, f"distill {label} ipc={found.ipc}")
-    assert evaluation.mean is not None
-    assert evaluation.std is not None
-    (architecture,) = evaluation.architectures
-    network = network_of(
-        architecture, image_size=facts.config.image_size, channels=facts.config.channels,
-        num_classes=len(evaluation.classes),
-    )  # fmt: skip
-    trained = ExternalConfig(
-        dataset=facts.config, origin=found.members or everything, network=network, mean=evaluation.mean,
-        std=evaluation.std, asked=found.members is not None, file=evaluation.sha256["model"],
-    )  # fmt: skip
-    return Subject(trained, found.members, evaluation.classes, f"train {label} {architecture}")
-
-
-def _points(evaluation: Evaluation, facts: DatasetFacts, grid: Grid) -> Iterator[GridPoint]:
-    found = evaluation.found
-    assert found is not None
-    subset = len(evaluation.classes) < facts.config.num_classes
-    nothing = dict.fromkeys(
-        ("init", "distill_seed", "origin_per_class", "origin_draw", "class_draw", "distill_aug", "train_aug")
-    )
-    members = {"members": digest(found.members.key_material())[:12]} if found.members is not None else {}
-    settings: dict[str, Any] = {"file": evaluation.sha256[evaluation.kind], **members}
-    if evaluation.kind == "set":
-        settings |= {"factor": evaluation.factor, "space": evaluation.space}
-    for architecture in evaluation.architectures:
-        for seed in evaluation.seeds:
-            yield GridPoint(
-                method=EXTERNAL, dataset=evaluation.dataset, ipc=found.ipc, architecture=architecture, seed=seed,
-                num_classes=len(evaluation.classes) if subset else None, settings=settings,
-                protocol=evaluation.protocol, train=evaluation.train, evaluations=evaluation.evaluations,
-                grids=(EXTERNAL,), grid=grid, **nothing,
-            )  # fmt: skip
-
-
-def _facts(evaluation: Evaluation, places: Places, build: Build, *, read_all: bool) -> DatasetFacts:
-    nothing = Sweep("", "", Path(), (), (), {}, {}, None, "")
-    name = evaluation.dataset
-    return resolve(nothing, [name], places.data, places.cache, build, read_all=read_all)[name]
-
-
-def _load(path: Path) -> Evaluation:
+def load(path: Path) -> Evaluation:
     try:
         return Evaluation.model_validate_json(path.read_text(encoding="utf-8"))
     except (OSError, ValidationError) as error:
@@ -277,9 +112,6 @@ def _load(path: Path) -> Evaluation:
             f"{path}: not an evaluation; got {str(error).splitlines()[0]}; expected what ddray evaluate writes. Run it "
             "again under another --name."
         ) from error
-
-
-# --- the request ------------------------------------------------------------------------------------------------------
 
 
 def checked(options: Options) -> Evaluation:

@@ -1,0 +1,60 @@
+"""The command: import what was given, then run its evaluations."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+
+from ddray.errors import RequestError
+from ddray.evaluate.importing import bring_in
+from ddray.evaluate.prepare import facts_of, subject_of
+from ddray.evaluate.request import FILE, Options, checked, load
+from ddray.plan.fields import show
+from ddray.plan.prepare import Request
+from ddray.results import results_of, write_json
+from ddray.run.sweep import How, run_sweep
+from ddray.settings import Places
+from ddray.store.artifacts import Store
+from ddray.tables.render import machine_report
+from trainables.data.cache import build
+
+
+def evaluate_file(options: Options, how: How, places: Places, *, as_json: bool = False) -> int:
+    """Import what was given and run its evaluations.
+
+    Args:
+        options: From the command line.
+        how: Where and how jobs run.
+        places: Where things are.
+        as_json: Print the machine report instead of the report.
+
+    Returns:
+        The exit code, as of ``run_sweep``.
+
+    Raises:
+        RequestError: The request is wrong or lacks a fact, or a file cannot be used.
+        EnvironmentProblem: The data set is not there.
+    """
+    evaluation = checked(options)
+    path = results_of(places, evaluation.name).folder / FILE
+    known = load(path) if path.is_file() else None
+    if known is not None and known.sha256.get(known.kind) != evaluation.sha256.get(evaluation.kind):
+        raise RequestError(
+            f"--name: {show(evaluation.name)} holds the evaluation of another file; got {evaluation.file}; expected "
+            f"{known.file} as it was. Give another --name, or move {path.parent} away."
+        )
+    store = Store(places.store, places.cache / "artifacts")
+    if known is not None and known.asked == evaluation.asked and known.found is not None:
+        evaluation = evaluation.model_copy(update={"found": known.found})
+    facts = facts_of(evaluation, places, build, read_all=True)
+    if evaluation.found is None or not store.has(subject_of(evaluation, facts).stage().key):
+        evaluation = evaluation.model_copy(update={"found": bring_in(evaluation, facts, store, places)})
+    results_of(places, evaluation.name).register(Request(path))
+    write_json(path, evaluation.model_dump(mode="json"))
+    if not as_json:
+        return run_sweep(Request(path), how, places)
+    with contextlib.redirect_stdout(sys.stderr):
+        code = run_sweep(Request(path), how, places)
+    sys.stdout.write(json.dumps(machine_report(path.parent), sort_keys=True) + "\n")
+    return code

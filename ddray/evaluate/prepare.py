@@ -1,0 +1,117 @@
+"""The plan of an evaluation: the stage that was imported, and what is computed from it. Light."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ddray.errors import RequestError
+from ddray.evaluate.request import FILE, Evaluation, load
+from ddray.plan.datasets import Build, DatasetFacts, resolve
+from ddray.plan.external import EXTERNAL, ExternalPipeline, Subject
+from ddray.plan.grammar import Grid, Sweep
+from ddray.plan.grid import GridPoint, select
+from ddray.plan.keys import digest, short
+from ddray.plan.plan import make_plan
+from ddray.plan.prepare import Prepared, Request
+from ddray.plan.prepare import prepare as prepare_sweep
+from ddray.settings import Places
+from trainables.configs import DistillConfig, ExternalConfig, OriginConfig
+from trainables.networks import network_of
+
+
+def prepare(request: Request, places: Places, build: Build, *, read_all: bool = False) -> Prepared:
+    """The plan of a request: of a sweep file, or of an evaluation that was asked for before.
+
+    Args:
+        request: Its path is a sweep file's, or that of an ``evaluate.json``.
+        places: Where data and caches are.
+        build: Decodes a data set.
+        read_all: As of ``ddray.plan.prepare.prepare``.
+
+    Raises:
+        RequestError: As there; or the evaluation's file is damaged.
+        EnvironmentProblem: As there.
+    """
+    if request.path.name != FILE:
+        return prepare_sweep(request, places, build, read_all=read_all)
+    if request.sets or request.profiles:
+        raise RequestError(f"{request.path}: has no values to change and no profiles. Run ddray evaluate again.")
+    evaluation = load(request.path)
+    facts = facts_of(evaluation, places, build, read_all=read_all)
+    grid = Grid(
+        name=EXTERNAL, file=str(request.path), exclude=(), exclude_inherited=False, settings={},
+        axes={"seed": evaluation.seeds, "architecture": evaluation.architectures}, protocol=evaluation.protocol,
+        train=evaluation.train, evaluations=evaluation.evaluations,
+    )  # fmt: skip
+    points = list(_points(evaluation, facts, grid))
+    pipeline = ExternalPipeline({evaluation.dataset: facts}, {}, subject_of(evaluation, facts))
+    plan = make_plan(pipeline.chains(points), pipeline.stages)
+    plan.selected = {point.hash for point in select(points, request.only, request.skip, request.limit)}
+    sweep = Sweep(
+        name=evaluation.name, stem=evaluation.name, path=request.path, files=(request.path,), grids=(grid,),
+        datasets={}, resources={}, notify=None, digest=digest(evaluation.asked),
+    )  # fmt: skip
+    unread = () if facts.read else (evaluation.dataset,)
+    return Prepared(request, sweep, {evaluation.dataset: facts}, plan, unread)
+
+
+def subject_of(evaluation: Evaluation, facts: DatasetFacts) -> Subject:
+    """What the evaluation is about, once its files have been read."""
+    found = evaluation.found
+    assert found is not None
+    label = f"{EXTERNAL} {evaluation.dataset} file={short(evaluation.sha256[evaluation.kind])}"
+    everything = OriginConfig(classes=evaluation.classes)
+    if evaluation.kind == "set":
+        assert found.ipc is not None
+        settings = {
+            "file": evaluation.sha256["set"], "labels": evaluation.sha256.get("labels") or evaluation.labels,
+            "nth": evaluation.nth, "space": evaluation.space, "factor": evaluation.factor,
+            "mean": evaluation.mean and list(evaluation.mean), "std": evaluation.std and list(evaluation.std),
+        }  # fmt: skip
+        # Whose images it is of changes nothing about the set: its members are those of the trainings.
+        made = DistillConfig(
+            method=EXTERNAL, method_version=1, dataset=facts.config, origin=everything, ipc=found.ipc, init=None,
+            augmentation=None, network=None, settings=settings, distill_seed=0,
+        )  # fmt: skip
+        return Subject(made, found.members, evaluation.classes, f"distill {label} ipc={found.ipc}")
+    assert evaluation.mean is not None
+    assert evaluation.std is not None
+    (architecture,) = evaluation.architectures
+    network = network_of(
+        architecture, image_size=facts.config.image_size, channels=facts.config.channels,
+        num_classes=len(evaluation.classes),
+    )  # fmt: skip
+    trained = ExternalConfig(
+        dataset=facts.config, origin=found.members or everything, network=network, mean=evaluation.mean,
+        std=evaluation.std, asked=found.members is not None, file=evaluation.sha256["model"],
+    )  # fmt: skip
+    return Subject(trained, found.members, evaluation.classes, f"train {label} {architecture}")
+
+
+def _points(evaluation: Evaluation, facts: DatasetFacts, grid: Grid) -> Iterator[GridPoint]:
+    found = evaluation.found
+    assert found is not None
+    subset = len(evaluation.classes) < facts.config.num_classes
+    nothing = dict.fromkeys(
+        ("init", "distill_seed", "origin_per_class", "origin_draw", "class_draw", "distill_aug", "train_aug")
+    )
+    members = {"members": digest(found.members.key_material())[:12]} if found.members is not None else {}
+    settings: dict[str, Any] = {"file": evaluation.sha256[evaluation.kind], **members}
+    if evaluation.kind == "set":
+        settings |= {"factor": evaluation.factor, "space": evaluation.space}
+    for architecture in evaluation.architectures:
+        for seed in evaluation.seeds:
+            yield GridPoint(
+                method=EXTERNAL, dataset=evaluation.dataset, ipc=found.ipc, architecture=architecture, seed=seed,
+                num_classes=len(evaluation.classes) if subset else None, settings=settings,
+                protocol=evaluation.protocol, train=evaluation.train, evaluations=evaluation.evaluations,
+                grids=(EXTERNAL,), grid=grid, **nothing,
+            )  # fmt: skip
+
+
+def facts_of(evaluation: Evaluation, places: Places, build: Build, *, read_all: bool) -> DatasetFacts:
+    nothing = Sweep("", "", Path(), (), (), {}, {}, None, "")
+    name = evaluation.dataset
+    return resolve(nothing, [name], places.data, places.cache, build, read_all=read_all)[name]

@@ -1,0 +1,152 @@
+"""Networks that were trained elsewhere."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trainables.configs import DatasetConfig, NetworkConfig, OriginConfig, SignalsConfig
+from trainables.context import Context
+from trainables.data.origins import AskedImages, load_test
+from trainables.external.files import SHOWN, check_finite, read, shape_of
+from trainables.models.build import build
+from trainables.models.network import num_parameters
+from trainables.networks import parsed
+from trainables.payloads import Signals, TrainedModel
+from trainables.train import predict
+
+STATES = ("state_dict", "model_state_dict", "model", "net", "network")
+"""Names under which others keep the parameters of a network."""
+_RENAMED = {
+    "resnet18": (
+        (r"^conv1\.", "stem.0."),
+        (r"^bn1\.", "stem.1."),
+        (r"^layer([1-4])\.", lambda found: f"stages.{int(found[1]) - 1}."),
+        (r"\.shortcut\.", ".downsample."),
+        (r"^(fc|linear)\.", "classifier."),
+    ),
+}
+"""Published names that are not ours: torchvision's and the DC family's. Their ConvNet and VGG have ours."""
+
+
+def read_state(path: Path, network: NetworkConfig) -> dict[str, Tensor]:
+    """A network's parameters under our names, of our shapes.
+
+    The published ConvNet's names (``features.N.*``, ``classifier.*``; DC networks.py) are ours. Of ResNet18,
+    torchvision's and the DC family's are translated. A prefix ``module.`` and an outer dictionary are taken off.
+
+    Args:
+        path: The file.
+        network: What it is said to be.
+
+    Raises:
+        ValueError: The file cannot be read, or holds another network.
+    """
+    where = str(path)
+    content = read(path)
+    if isinstance(content, Mapping) and not any(isinstance(value, Tensor) for value in content.values()):
+        inner = [content[name] for name in STATES if isinstance(content.get(name), Mapping)]
+        content = inner[0] if len(inner) == 1 else content
+    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise ValueError(
+            f"{where}: not a state dict; got {shape_of(content)}; expected parameters by name. Write it with "
+            "torch.save(model.state_dict(), ...)."
+        )
+    given = {_our_name(str(name), network.architecture): value.detach() for name, value in content.items()}
+    wanted = build(network, "external").state_dict()
+    for name in wanted:  # of batch norm; counts batches, which nothing reads, and old files lack it
+        if name.endswith("num_batches_tracked"):
+            given.setdefault(name, wanted[name])
+    _check_names(given, wanted, network, where)
+    check_finite(given, where)
+    return {name: given[name].to(wanted[name].dtype).contiguous() for name in wanted}
+
+
+def _our_name(name: str, architecture: str) -> str:
+    name = name.removeprefix("module.")
+    for pattern, ours in _RENAMED.get(architecture, ()):
+        name = re.sub(pattern, ours, name)
+    return name
+
+
+def _check_names(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor], network: NetworkConfig, where: str) -> None:
+    lacking = [name for name in wanted if name not in given]
+    strange = [name for name in given if name not in wanted]
+    other = [
+        f"{name} {tuple(given[name].shape)} instead of {tuple(wanted[name].shape)}"
+        for name in wanted
+        if name in given and given[name].shape != wanted[name].shape
+    ]
+    found = [
+        f"{what} {', '.join(names[:SHOWN])}{' ...' if len(names) > SHOWN else ''}"
+        for what, names in (("no", lacking), ("unknown", strange), ("shapes", other))
+        if names
+    ]
+    if found:
+        name = parsed(network).name
+        raise ValueError(
+            f"{where}: parameters are not those of {name} for images of {network.image_size} pixels, "
+            f"{network.channels} channels and {network.num_classes} classes; got {'; '.join(found)}; expected "
+            f"{len(wanted)} tensors from {next(iter(wanted))} to {list(wanted)[-1]}.{_guess(given, network)}"
+        )
+
+
+def _guess(given: Mapping[str, Tensor], network: NetworkConfig) -> str:
+    """Which ConvNet a file seems to hold, in words; what is evaluated is what the user says."""
+    kernels = [value for name, value in given.items() if name.startswith("features.") and value.ndim == 4]
+    if network.architecture != "convnet3" or not kernels:
+        return " Check --architecture and --dataset."
+    return (
+        f" The file has {len(kernels)} convolutions with {len(kernels[0])} filters: try --architecture "
+        f"convnet3-d{len(kernels)}-w{len(kernels[0])}, without what is the default."
+    )
+
+
+def trained_model(
+    state: dict[str, Tensor],
+    network: NetworkConfig,
+    dataset: DatasetConfig,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    members: OriginConfig | None,
+    classes: tuple[int, ...],
+    context: Context,
+) -> TrainedModel:
+    """The payload of a network trained elsewhere: what it says of all test images, and of its members if they are
+    known (split ``origin``).
+
+    Args:
+        state: From ``read_state``.
+        network: Its description.
+        dataset: What it tells apart.
+        mean: Per channel, of images in [0, 1]: what it expects its input to be normalised with.
+        std: Likewise.
+        members: Training images that it was trained on.
+        classes: The data set's own label numbers, ascending: its outputs.
+        context: Device, places.
+    """
+    built = build(network, "external", device=context.device)
+    built.load_state_dict(state)
+    built.eval()
+    asked = dataset.model_copy(update={"mean": mean, "std": std})
+    test = load_test(asked, classes, context.data, context.cache, context.device)
+    signals = {"test": Signals(predict(built, test.images).cpu(), test.labels.cpu(), test.ids.cpu())}
+    if members is not None:
+        images = AskedImages(asked, members, SignalsConfig(), context.data, context.cache, context.device)
+        signals["origin"] = _asked(built, images, context)
+    facts = {"num_parameters": num_parameters(built)}
+    return TrainedModel(state, network, mean, std, signals, facts)
+
+
+def _asked(network: Any, images: AskedImages, context: Context) -> Signals:
+    parts = []
+    for split, part in images:
+        assert split == "origin", split
+        context.poll()
+        parts.append((predict(network, part.images).cpu(), part.labels.cpu(), part.ids.cpu()))
+    return Signals(*(torch.cat(each) for each in zip(*parts, strict=True)))

@@ -1,0 +1,204 @@
+"""Distilled sets from elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from trainables.configs import DatasetConfig
+from trainables.data.origins import denormalise
+from trainables.external.files import LABELS, SHOWN, check_finite, read, shape_of
+from trainables.payloads import DistilledSet
+
+Space = Literal["pixel01", "normalised"]
+IMAGES = ("images", "data", "image_syn", "x")
+"""Names under which others keep images."""
+LARGEST_PIXEL = 20.0
+"""Learned images leave [0, 1], and by how much no method bounds; bytes up to 255 are another matter."""
+
+
+def read_set(
+    path: Path,
+    dataset: DatasetConfig,
+    classes: tuple[int, ...],
+    *,
+    space: Space,
+    mean: Sequence[float] | None,
+    std: Sequence[float] | None,
+    factor: int,
+    labels: Path | Literal["class-major"] | None = None,
+    nth: int | None = None,
+) -> DistilledSet:
+    """A distilled set.
+
+    Args:
+        path: Of the images: a tensor; or with their labels, by a usual name or as a pair; or a list of such sets.
+        dataset: What the set stands for.
+        classes: Its own label numbers, ascending.
+        space: What its numbers are.
+        mean: Per channel, with which images were normalised; None in pixel space.
+        std: Likewise.
+        factor: Each image holds factor^2 training images (IDC); 1: it is one.
+        labels: File of the labels, or ``class-major``: equally many images of each class, class after class.
+        nth: Which set, counted from 0, where the file holds several (DC's files hold one for each experiment).
+
+    Raises:
+        ValueError: The file cannot be read or does not hold such a set.
+    """
+    where = str(path)
+    images, found = _pick(read(path), nth, where)
+    if isinstance(labels, Path):
+        found = _labels_file(labels)
+    elif labels == "class-major":
+        found = _class_major(images, classes, where)
+    if found is None:
+        raise ValueError(
+            f"{where}: no labels; got images alone; expected labels beside them. Give --labels FILE, or --labels "
+            "class-major when the images of a class follow each other, class after class."
+        )
+    images = _checked_images(images, dataset, where)
+    if space == "normalised":
+        assert mean is not None
+        assert std is not None
+        images = denormalise(images, mean, std)
+    elif float(images.abs().max()) > LARGEST_PIXEL:
+        raise ValueError(
+            f"{where}: images are not in pixel space; got values from {float(images.min()):.3g} to "
+            f"{float(images.max()):.3g}; expected about 0 to 1 for space pixel01. Divide bytes by 255, or give --space "
+            "normalised with the normalisation."
+        )
+    positions = _positions(found, len(images), classes, where)
+    counts = torch.bincount(positions, minlength=len(classes))
+    if int(counts.min()) != int(counts.max()):
+        raise ValueError(
+            f"{where}: classes hold different numbers of images; got {int(counts.min())} to {int(counts.max())}; "
+            "expected equally many of each class. Evaluate a balanced set."
+        )
+    order = torch.sort(positions, stable=True).indices
+    facts: dict[str, Any] = {
+        "space": "pixel01", "mean": list(dataset.mean), "std": list(dataset.std), "zca": False, "factor": factor,
+        "label_kind": "hard", "iterations": None, "init": None,
+    }  # fmt: skip
+    return DistilledSet(images[order].contiguous(), positions[order], torch.full_like(positions, -1), facts)
+
+
+def _pick(content: Any, nth: int | None, where: str) -> tuple[Tensor, Tensor | None]:
+    """Images and labels in whatever a file holds."""
+    if isinstance(content, Mapping):
+        several = content.get("data")
+        if isinstance(several, list | tuple) and several and not _is_pair(several):
+            content = several
+        else:
+            images = next((content[name] for name in IMAGES if isinstance(content.get(name), Tensor)), None)
+            found = next((content[name] for name in LABELS if isinstance(content.get(name), Tensor)), None)
+            if images is None and isinstance(several, list | tuple) and _is_pair(several):
+                images, found = several
+            if images is None:
+                names = ", ".join(map(str, list(content)[:SHOWN])) or "nothing"
+                raise ValueError(
+                    f"{where}: no images; got {names}; expected a tensor called one of {', '.join(IMAGES)}. Rename it."
+                )
+            return images, found
+    if isinstance(content, Tensor):
+        return content, None
+    if isinstance(content, list | tuple):
+        if _is_pair(content):
+            return content[0], content[1]
+        if content and all(isinstance(each, list | tuple) and _is_pair(each) for each in content):
+            if nth is None and len(content) > 1:
+                raise ValueError(
+                    f"{where}: holds several sets; got {len(content)}; expected to know which. Give --nth 0 to "
+                    f"{len(content) - 1}."
+                )
+            if (nth or 0) >= len(content):
+                raise ValueError(
+                    f"{where}: has no set number {nth}; got {len(content)} sets. Give --nth below {len(content)}."
+                )
+            return content[nth or 0][0], content[nth or 0][1]
+    raise ValueError(
+        f"{where}: not a distilled set; got {shape_of(content)}; expected images (N, C, H, W) with labels (N,), as a "
+        "dictionary, a pair, or a list of pairs. Write it as {'images': ..., 'labels': ...}."
+    )
+
+
+def _is_pair(content: Sequence[Any]) -> bool:
+    return len(content) == 2 and all(isinstance(each, Tensor) for each in content)
+
+
+def _labels_file(path: Path) -> Tensor:
+    content = read(path)
+    if isinstance(content, Mapping):
+        tensors = [value for name, value in content.items() if name in LABELS or len(content) == 1]
+        content = tensors[0] if len(tensors) == 1 else content
+    if not isinstance(content, Tensor):
+        raise ValueError(
+            f"{path}: no labels; got {shape_of(content)}; expected a tensor, alone or called one of "
+            f"{', '.join(LABELS)}."
+        )
+    return content
+
+
+def _class_major(images: Tensor, classes: tuple[int, ...], where: str) -> Tensor:
+    if len(images) % len(classes):
+        raise ValueError(
+            f"{where}: cannot be class after class; got {len(images)} images of {len(classes)} classes; expected a "
+            "multiple. Give --labels FILE."
+        )
+    return torch.tensor(classes).repeat_interleave(len(images) // len(classes))
+
+
+def _checked_images(images: Tensor, dataset: DatasetConfig, where: str) -> Tensor:
+    wanted = (dataset.channels, dataset.image_size, dataset.image_size)
+    if images.ndim != 4 or tuple(images.shape[1:]) != wanted or not len(images):
+        last = images.ndim == 4 and tuple(images.shape[1:]) == (*wanted[1:], wanted[0])
+        advice = "Permute them to channels first." if last else f"Check that the set was made for {dataset.name}."
+        raise ValueError(
+            f"{where}: images have another shape; got {tuple(images.shape)}; expected (N, {wanted[0]}, {wanted[1]}, "
+            f"{wanted[2]}) for {dataset.name}. {advice}"
+        )
+    if not images.is_floating_point():
+        raise ValueError(
+            f"{where}: images are not floating point; got {images.dtype}; expected numbers of about 0 to 1, or "
+            "normalised ones. Divide bytes by 255."
+        )
+    check_finite({"images": images}, where)
+    return images.detach().float()
+
+
+def _positions(labels: Tensor, count: int, classes: tuple[int, ...], where: str) -> Tensor:
+    """Hard labels as positions in ``classes``; rows that are one-hot count as hard."""
+    if labels.ndim == 2 and labels.shape == (count, len(classes)):
+        hot = ((labels == 1).sum(1) == 1) & ((labels != 0).sum(1) == 1)
+        if not bool(hot.all()):
+            raise ValueError(
+                f"{where}: labels are soft; got {int((~hot).sum())} of {count} rows that are not one-hot; expected one "
+                "class for each image. Only hard labels can be trained on."
+            )
+        return labels.argmax(1)
+    whole = not labels.is_floating_point() or bool((labels == labels.round()).all())
+    if labels.shape != (count,) or not whole:
+        raise ValueError(
+            f"{where}: labels do not fit the images; got {labels.dtype} {tuple(labels.shape)}; expected ({count},) "
+            "whole numbers. Give the file that belongs to them with --labels."
+        )
+    numbers = labels.to(torch.int64)
+    strange = sorted(set(numbers.tolist()) - set(classes))
+    absent = sorted(set(classes) - set(numbers.tolist()))
+    if strange or absent:
+        raise ValueError(
+            f"{where}: classes of the set are not those that are evaluated; got "
+            f"{_listed('unknown', strange)}{' and ' if strange and absent else ''}{_listed('none of', absent)}; "
+            f"expected every class of {list(classes)[:SHOWN]}{' ...' if len(classes) > SHOWN else ''}, by the data "
+            "set's own numbers. Give --classes."
+        )
+    return torch.searchsorted(torch.tensor(classes), numbers)
+
+
+def _listed(what: str, numbers: list[int]) -> str:
+    if not numbers:
+        return ""
+    return f"{what} {', '.join(map(str, numbers[:SHOWN]))}{' ...' if len(numbers) > SHOWN else ''}"
