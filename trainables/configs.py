@@ -459,8 +459,8 @@ class PrivacySettings(Config):
     """Which membership scores; those that need more shadows than there are give rows that say so."""
     canaries: int = Field(default=0, ge=0)
     """Images of the pool with a wrong label, reported on their own."""
-    population: int = Field(default=200, ge=1)
-    """Images per class for calibration, disjoint from everything else."""
+    population: int | None = Field(default=None, ge=1)
+    """Images per class for calibration, disjoint from everything else; None: 200, or as many as make 2,000."""
     reserve: int = Field(default=1000, ge=0)
     """Images per class that are never members, for low false positive rates; fewer where the data have fewer."""
     start: bool = True
@@ -472,6 +472,10 @@ class PrivacySettings(Config):
     def num_rows(self) -> int:
         """``rows`` as a number."""
         return TIERS[self.rows] if isinstance(self.rows, str) else self.rows
+
+    def population_of(self, num_classes: int) -> int:
+        """``population`` as a number, for so many classes: RMIA wants 2,000 points to compare with in all."""
+        return self.population if self.population is not None else max(200, -(-2000 // num_classes))
 
 
 class PrivacyConfig(Config):

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from trainables.configs import MethodSettings, canonical_json
 from trainables.methods import METHODS
-from trainables.published import PRESETS, Preset
+from trainables.published import PRESETS, PROGRAMS, Preset
 
 __all__ = ["PRESETS", "Chosen", "Preset", "candidates", "choose"]
 
@@ -120,11 +120,16 @@ def _said(
 ) -> tuple[Literal["published", "nearest", "ours"], str]:
     if row.source is None:
         return "ours", f"no published value; ours: {row.note}"
-    of_this = not row.datasets or dataset in row.datasets
+    given_for = row.datasets or PROGRAMS.get(row.method, (dataset,))
+    of_this = dataset in given_for
     if of_this and hit:
         return "published", row.source
-    whose = dataset if of_this else STAND_IN if STAND_IN in row.datasets else row.datasets[0]
-    lent = " ".join(part for part in (whose if row.datasets else "", f"ipc {at}" if row.ipcs else "") if part)
+    repository, _, _ = row.source.partition(" ")
+    if not row.datasets and not row.ipcs and "/" in repository:  # without the file, so that many settings are one line
+        return "nearest", f"nearest: {repository}, for {STAND_IN}; it does not read {dataset}, none published for it"
+    whose = dataset if of_this else STAND_IN if STAND_IN in given_for else given_for[0]
+    named = bool(row.datasets) or not of_this
+    lent = " ".join(part for part in (whose if named else "", f"ipc {at}" if row.ipcs else "") if part)
     wanted = [dataset, *([f"ipc {ipc}"] if ipc is not None and row.ipcs else [])]
     wanted += [f"{name} {str(value).lower()}" for name, value in row.when if name != "architecture"]
     return "nearest", f"nearest: {row.source}, for {lent}; none published for {' '.join(wanted)}"

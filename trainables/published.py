@@ -32,7 +32,7 @@ class Preset:
     source: str | None
     """Paper, repository file or issue; None: nobody published these values, they are ours and ``note`` says why."""
     datasets: tuple[str, ...] = ()
-    """Empty: any data set."""
+    """Empty: any that the method's program reads."""
     ipcs: tuple[int, ...] = ()
     """Empty: any number of images per class."""
     when: tuple[tuple[str, Any], ...] = ()
@@ -43,6 +43,14 @@ class Preset:
 
 PRESETS: list[Preset] = []
 """All rows."""
+_IDC_SETS = ("cifar10", "cifar100", "svhn", "mnist", "fashion_mnist")
+PROGRAMS: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("dc", "dsa", "dm"), ("mnist", "fashion_mnist", "svhn", "cifar10", "cifar100", "tiny_imagenet")),
+    "mtt": ("cifar10", "cifar100", "tiny_imagenet"),
+    "idc": _IDC_SETS,
+}
+"""Data sets that the authors' program of a method reads (methods.md 1.1); a row for any data set is published for them.
+A method that is not here has no such limit."""
 
 
 def publish(*rows: Preset) -> None:
@@ -222,7 +230,6 @@ publish(
 
 # --- IDC (methods.md 6.4, 6.5) ----------------------------------------------------------------------------------------
 
-_IDC_SETS = ("cifar10", "cifar100", "svhn", "mnist", "fashion_mnist")
 _AUGMENTED = {"match_aug": "color_crop_cutout", "net_aug": "color_crop", "cutmix": 0.5}
 
 publish(

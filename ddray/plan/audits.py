@@ -37,7 +37,7 @@ class Audits:
     """In the order of ``MEMBERSHIP_ATTACKS``: how a sweep lists them makes no difference."""
 
 
-def audits(asked: PrivacySettings, per_class: int, class_size: int, real_images: int) -> Audits:
+def audits(asked: PrivacySettings, per_class: int, class_size: int, real_images: int, num_classes: int = 10) -> Audits:
     """Cut a request to the data.
 
     Args:
@@ -45,6 +45,7 @@ def audits(asked: PrivacySettings, per_class: int, class_size: int, real_images:
         per_class: n, at least 1.
         class_size: Training images in the smallest class, at least n.
         real_images: Of each class that the method needs to start from or to choose among; 0 for noise.
+        num_classes: Of the origin.
     """
     assert 1 <= per_class <= class_size, (per_class, class_size)
     unfit: dict[str, str] = {}
@@ -54,7 +55,7 @@ def audits(asked: PrivacySettings, per_class: int, class_size: int, real_images:
             unfit[audit] = reason
     fit = tuple(audit for audit in AUDITS if audit in asked.audit and audit not in unfit)
     left = max(0, class_size - 2 * per_class) if "pool" in fit or "one_run" in fit else 0
-    population = min(asked.population, left)
+    population = min(asked.population_of(num_classes), left)
     rows = asked.num_rows if "pool" in fit else 0
     return Audits(
         audit=fit,

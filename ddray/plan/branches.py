@@ -69,7 +69,9 @@ def audit(
     assert point.origin_per_class is not None, "feasible.py refuses the rest"
     settings = pipeline.completed(point).settings
     class_size = pipeline.facts[point.dataset].train_per_class
-    found = audits(asked, point.origin_per_class, class_size, needed_images(point, settings))
+    found = audits(
+        asked, point.origin_per_class, class_size, needed_images(point, settings), len(pipeline.origin(point).classes)
+    )
     start = asked.start and bool(making.stages) and start_of(settings) is not None
     paths: list[tuple[Stage, ...]] = []
     inputs: list[tuple[str, str]] = []

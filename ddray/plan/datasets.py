@@ -69,6 +69,7 @@ def _resolve(sweep: Sweep, name: str, data: Path, cache: Path, build: Build, rea
     folder = declared.folder if declared is not None else None
     resize = declared.resize if declared is not None else None
     known = KNOWN[base]
+    constants = KNOWN[declared.constants] if declared is not None and declared.constants is not None else known
     pinned = known.digest if folder is None else None
     if pinned is not None and resize is not None:
         pinned = resized_digest(pinned, resize)
@@ -83,8 +84,8 @@ def _resolve(sweep: Sweep, name: str, data: Path, cache: Path, build: Build, rea
     digest = index.digest if index is not None else pinned or f"unread:{name}"
     config = DatasetConfig(
         name=name, base=base, folder=folder, resize=resize, digest=digest, num_classes=known.num_classes,
-        image_size=resize or known.image_size, channels=1 if known.channels == 1 else 3, mean=known.mean,
-        std=known.std, flip=known.flip,
+        image_size=resize or known.image_size, channels=1 if known.channels == 1 else 3, mean=constants.mean,
+        std=constants.std, flip=known.flip,
     )  # fmt: skip
     return DatasetFacts(
         config=config,

@@ -20,7 +20,7 @@ from trainables.configs import (
     PrivacySettings,
     RobustnessSettings,
 )
-from trainables.data.known import KNOWN
+from trainables.data.known import KNOWN, class_subset
 from trainables.methods import METHODS
 from trainables.networks import PUBLISHED, Parsed, option_problem, parse, size_problem
 from trainables.presets import completed
@@ -123,6 +123,7 @@ def impossible(
                     f"more classes than {dataset} has; got {wanted}; expected 2 to {total}. Exclude the pair.",
                 )
             )
+    problems += _same_classes(grids, facts, points)
     for name, dataset, origin in dict.fromkeys((p.grid.name, p.dataset, p.origin_per_class) for p in points):
         size = sizes[dataset]
         if origin is not None and size is not None and origin > size:
@@ -163,6 +164,28 @@ def impossible(
             problem += f", or set settings.{method}.layout: whole." if whole else "."
         problems.append(grid.say(_place(grid, "ipc", ipc), problem))
     return problems + _unmeasurable(grids, facts, points, network_problem)
+
+
+def _same_classes(grids: Mapping[str, Grid], facts: Mapping[str, Facts], points: Sequence[GridPoint]) -> list[str]:
+    """Draws of classes that are the same classes: a table would count one network as two independent ones."""
+    problems = []
+    first: dict[tuple[str, str, tuple[int, ...]], int] = {}
+    for name, dataset, count, draw in dict.fromkeys(
+        (p.grid.name, p.dataset, p.num_classes, p.class_draw) for p in points
+    ):
+        if count is None or draw is None or not 2 <= count <= facts[dataset].num_classes:
+            continue
+        classes = class_subset(facts[dataset].num_classes, count, draw)
+        other = first.setdefault((name, dataset, classes), draw)
+        if other != draw:
+            problems.append(
+                grids[name].say(
+                    _place(grids[name], "class_draw", draw),
+                    f"the same classes twice; got draws {other} and {draw}, both of which are {list(classes)} of "
+                    f"{dataset}; expected draws that differ. Replace one by another number.",
+                )
+            )
+    return problems
 
 
 def _unmeasurable(

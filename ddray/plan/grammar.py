@@ -45,6 +45,8 @@ class DatasetDecl:
     """Known data set whose constants, presets and label column apply."""
     resize: int | None
     """Height and width in pixels; None: as stored."""
+    constants: str | None = None
+    """Known data set whose mean and deviation normalise the images; None: those of ``like``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -356,7 +358,14 @@ def _datasets(node: Node | None, layers: Sequence[Node], problems: list[str]) ->
                 problems.append(
                     f"{place}: {path}.folder: outside DDRAY_DATA; got {show(folder)}; expected a path below it."
                 )
-            found[name] = DatasetDecl(name, folder, declared.like, declared.resize)
+            like, constants = KNOWN[declared.like], KNOWN[declared.constants or declared.like]
+            if constants.channels != like.channels:
+                place = fields.where(node, (name, "constants"))
+                problems.append(
+                    f"{place}: {path}.constants: other channels; got {show(declared.constants)} with "
+                    f"{constants.channels}; expected {like.channels} as {declared.like} has."
+                )
+            found[name] = DatasetDecl(name, folder, declared.like, declared.resize, declared.constants)
     return found
 
 
@@ -438,7 +447,10 @@ def _digest(
             }
             for grid in grids
         ],
-        "datasets": {name: [entry.folder, entry.like, entry.resize] for name, entry in datasets.items()},
+        "datasets": {
+            name: [entry.folder, entry.like, entry.resize, *([entry.constants] if entry.constants else [])]
+            for name, entry in datasets.items()
+        },
         "resources": {name: [entry.cpus, entry.gpu] for name, entry in resources.items()},
         "notify": notify.command if notify is not None else None,
     }  # fmt: skip

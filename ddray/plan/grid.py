@@ -129,7 +129,11 @@ def _expand(sweep: Sweep, class_size: ClassSize, network_problem: NetworkProblem
 
 
 def _identities(sweep: Sweep, grid: Grid, problems: list[str]) -> Iterable[tuple[Any, ...]]:
-    """Each point of one grid once: the axes' values, then method settings, protocol and train as canonical JSON."""
+    """Each point of one grid once: the axes' values, then method settings, protocol and train as canonical JSON.
+
+    What says the same has one form, or two points would be one network, counted twice in every mean: all classes of the
+    data set and the protocol's own augmentation are null.
+    """
     methods = grid.axes.get("method", ())
     ready = _complete(grid, methods, problems)
     if not methods or not grid.axes.get("dataset"):
@@ -141,6 +145,7 @@ def _identities(sweep: Sweep, grid: Grid, problems: list[str]) -> Iterable[tuple
     nulled = {method: _nulled(method) for method in methods}
     classes = {name: facts_of(sweep, name).num_classes for name in grid.axes["dataset"]}
     found: dict[tuple[Any, ...], None] = {}
+    recipes_own = PROTOCOLS[grid.protocol].recipe.augmentation
     left = 0
     for values in _product(grid):
         if keep is not None and not keep(values):
@@ -154,8 +159,12 @@ def _identities(sweep: Sweep, grid: Grid, problems: list[str]) -> Iterable[tuple
             row[place] = None
         if row[_ORIGIN] is None:
             row[_ORIGIN_DRAW] = None
-        if row[_CLASSES] is None or row[_CLASSES] >= classes[values[_DATASET]]:
+        if row[_CLASSES] == classes[values[_DATASET]]:
+            row[_CLASSES] = None
+        if row[_CLASSES] is None or row[_CLASSES] > classes[values[_DATASET]]:
             row[_CLASS_DRAW] = None
+        if row[_TRAIN_AUG] == recipes_own:
+            row[_TRAIN_AUG] = None
         at = method, row[_IPC]
         if at not in settings:
             settings[at] = _canonical(at_ipc(grid.settings.get(method, {}), row[_IPC]))
@@ -168,6 +177,7 @@ def _identities(sweep: Sweep, grid: Grid, problems: list[str]) -> Iterable[tuple
 _METHOD, _DATASET, _IPC, _INIT = (AXES.index(axis) for axis in ("method", "dataset", "ipc", "init"))
 _ORIGIN, _ORIGIN_DRAW = AXES.index("origin_per_class"), AXES.index("origin_draw")
 _CLASSES, _CLASS_DRAW = AXES.index("num_classes"), AXES.index("class_draw")
+_TRAIN_AUG = AXES.index("train_aug")
 
 
 def _complete(grid: Grid, methods: Sequence[str], problems: list[str]) -> set[str]:

@@ -414,16 +414,22 @@ class DatasetPatch(Model):
     )
     folder: Left[Annotated[str, Field(min_length=1)]] = Field(None, description="Folder below DDRAY_DATA.")
     resize: Left[Annotated[int, Field(ge=4, le=256)]] = Field(None, description="Height and width in pixels.")
+    constants: Left[Annotated[str, OneOf(tuple(KNOWN))]] = Field(
+        None, description="Known data set whose mean and deviation normalise the images. Left out: like."
+    )
 
 
 class DatasetBlock(Model):
-    """A folder that is not a known data set, or a known one at another size."""
+    """A folder that is not a known data set, or a known one at another size or with other constants."""
 
     like: Annotated[str, OneOf(tuple(KNOWN))] = Field(
         description="Known data set whose constants, presets and label column apply."
     )
     folder: Left[Annotated[str, Field(min_length=1)]] = Field(None, description="Folder below DDRAY_DATA.")
     resize: Left[Annotated[int, Field(ge=4, le=256)]] = Field(None, description="Height and width in pixels.")
+    constants: Left[Annotated[str, OneOf(tuple(KNOWN))]] = Field(
+        None, description="Known data set whose mean and deviation normalise the images. Left out: like."
+    )
 
 
 class Resource(Model):

@@ -97,6 +97,7 @@ def _reduced(chain: Chain, config: PrivacyConfig) -> Iterable[str]:
         yield f"seed: {config.shadows} of {asked.shadows} shadows fit, origin_per_class {per_class}"
     if "pool" in config.audit or "one_run" in config.audit:
         for name in ("population", "reserve"):
-            got, wanted = getattr(config.signals, name), getattr(asked, name)
+            got = getattr(config.signals, name)
+            wanted = asked.reserve if name == "reserve" else asked.population_of(len(config.origin.classes))
             if got < wanted:
                 yield f"{name}: {got} of {wanted} images per class are left beside the pool"

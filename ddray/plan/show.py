@@ -55,10 +55,13 @@ def plan_text(prepared: Prepared, facts: dict[str, Any], show_points: bool) -> s
         lines += ["", f"not read on this machine yet: {', '.join(facts['unread_datasets'])}"]
     if facts["unpublished_settings"]:
         lines += ["", "settings without a published value:"]
+        alike: dict[tuple[str, ...], list[str]] = {}
         for entry in facts["unpublished_settings"]:
             values = ", ".join(f"{name} = {json.dumps(value)}" for name, value in entry["settings"].items())
-            lines.append(f"  {entry['method']} {entry['dataset']} ipc={entry['ipc']}: {values}")
-            lines.append(f"      {entry['source']}")
+            said = (f"{entry['method']} {entry['dataset']}", values, entry["source"])
+            alike.setdefault(said, []).append(str(entry["ipc"]))
+        for (what, values, source), ipcs in alike.items():
+            lines += [f"  {what} ipc={','.join(ipcs)}: {values}", f"      {source}"]
     if show_points:
         lines += ["", "points:"]
         lines += [

@@ -25,8 +25,8 @@ ByPoint = Mapping[str, float]
 """Point -> value."""
 
 _NUMBER = (
-    "point", "metric", "value", "unit", "ci_low", "ci_high", "ci_method", "ci_unit", "n", "n_pos", "n_neg", "repeat",
-    "agg", "n_agg", "class_id", "split", "flag", "status", "note", *names("parameters"),
+    "point", "stage_key", "metric", "value", "unit", "ci_low", "ci_high", "ci_method", "ci_unit", "n", "n_pos",
+    "n_neg", "repeat", "agg", "n_agg", "class_id", "split", "flag", "status", "note", *names("parameters"),
 )  # fmt: skip
 
 

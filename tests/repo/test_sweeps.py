@@ -37,6 +37,12 @@ class TestShippedSweep:
         assert plan.chains
         assert sum(len(job.stages) for job in plan.jobs) == len(plan.stages)
 
+    def test_no_network_is_counted_twice(self, path: Path) -> None:
+        """Two points with one training would be two trainings to every mean."""
+        chains = prepared(path).plan.chains
+        trained = [stage.key for chain in chains if (stage := chain.stage("train")) is not None]
+        assert len(trained) == len(set(trained))
+
     def test_plans_with_each_profile(self, path: Path) -> None:
         for profile in re.findall(r"^  (\w+):", path.read_text().partition("\nprofiles:")[2], re.MULTILINE):
             assert prepared(path, profiles=(profile,)).plan.chains

@@ -85,6 +85,15 @@ def test_an_origin_of_4000_has_no_pool_on_cifar10() -> None:
     assert "pool" not in cifar10(2501).audit
 
 
+@pytest.mark.parametrize(("classes", "each"), [(2, 1000), (5, 400), (10, 200), (100, 200)])
+def test_the_population_is_2000_images_in_all_at_least(classes: int, each: int) -> None:
+    found = audits(PrivacySettings(audit=("pool",)), 40, 5000, 0, classes)
+    assert found.signals.population == each
+    assert found.signals.population * classes >= 2000
+    assert found.signals.reserve == 1000
+    assert audits(PrivacySettings(audit=("pool",), population=5), 40, 5000, 0, classes).signals.population == 5
+
+
 def test_tiers_and_settings_of_the_paper() -> None:
     found = cifar10(400, rows="standard")
     assert (found.rows, found.targets, found.shadows) == (16, 3, 4)

@@ -17,6 +17,7 @@ from ddray.tables.derived.fairness import fairness, hardness, of_mean
 from ddray.tables.derived.frontier import frontier
 from ddray.tables.derived.notes import PRIMARY_ADVERSARY, Noted
 from ddray.tables.derived.relative import relative
+from ddray.tables.derived.rows import once
 from trainables.configs import PRIMARY_ATTACK
 
 SWEEP = """
@@ -331,6 +332,17 @@ def test_an_excess_is_over_real_images_of_the_same_accuracy(tmp_path: Path) -> N
     assert metrics(point for point in points if point.method == "random") == set()
 
 
+def test_where_others_have_a_frontier_its_lack_is_said(tmp_path: Path) -> None:
+    points = noted(tmp_path, sweep("[random, dm]", "[1, 10, 50]"), on_curve)
+    lone = noted(tmp_path, sweep("[random, dm]", "[1, 10]", ", origin_per_class: [50]"), on_curve)
+    lone = [point for point in lone if (point.method, point.chain.point.ipc) != ("random", 10)]
+    frontier([*points, *lone])
+    found = rows(lone, "excess_fair_var_acc", method="dm")
+    assert found
+    assert {(row["value"], row["flag"], row["n"]) for row in found} == {(None, "not_applicable", 0)}
+    assert all(row["value"] is not None for row in rows(points, "excess_fair_var_acc", method="dm", ipc=1))
+
+
 def test_one_ipc_is_no_frontier(tmp_path: Path) -> None:
     points = noted(tmp_path, sweep("[random, dm]", "[1]"), on_curve)
     frontier(points)
@@ -394,3 +406,18 @@ def test_derived_numbers_belong_to_finished_evaluations(tmp_path: Path) -> None:
         derive(points)
     for point in points:
         assert point.derived.keys() <= point.stages.keys()
+
+
+def test_a_network_behind_two_points_is_compared_once(tmp_path: Path) -> None:
+    """A setting said in one grid and left to its preset in another: two points, one training."""
+    said = """
+    ddray: 1
+    defaults: {protocol: quick, axes: {dataset: [digits], ipc: [1], seed: [0, 1, 2], distill_seed: [0]}}
+    grids:
+      left_out: {axes: {method: [dm]}}
+      said: {axes: {method: [dm]}, settings: {dm: {lr_img: 1.0}}}
+    """
+    points = noted(tmp_path, said, lambda point: {"accuracy": told(point)})
+    assert (len(points), len({point.model for point in points})) == (6, 3)
+    assert [point.chain.point.seed for point in once(points)] == [0, 1, 2]
+    assert once(points)[0] is points[0]

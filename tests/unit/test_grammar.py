@@ -976,3 +976,29 @@ def test_a_damaged_example_is_a_sweep_or_a_request_error(
     tmp_path_factory: pytest.TempPathFactory, at: int, cut: int, put: str
 ) -> None:
     expanded(write(tmp_path_factory.getbasetemp(), EXAMPLE[:at] + put + EXAMPLE[at + cut :]))
+
+
+def test_constants_of_another_data_set(tmp_path: Path) -> None:
+    """MTT and IDC normalise CIFAR-100 as CIFAR-10: another network input, hence another key; the same data."""
+    from ddray.plan.datasets import resolve
+    from trainables.data.cache import build
+    from trainables.data.known import KNOWN
+
+    text = """
+    ddray: 1
+    datasets:
+      plain: {like: digits, resize: 8}
+      other: {like: digits, resize: 8, constants: mnist}
+    grids: {g: {axes: {method: [random], dataset: [plain, other], ipc: [1]}}}
+    """
+    sweep = load(write(tmp_path, text))
+    facts = resolve(sweep, ["plain", "other"], tmp_path, tmp_path / "cache", build, read_all=False)
+    plain, other = facts["plain"].config, facts["other"].config
+    assert (plain.mean, plain.std) == (KNOWN["digits"].mean, KNOWN["digits"].std)
+    assert (other.mean, other.std) == (KNOWN["mnist"].mean, KNOWN["mnist"].std)
+    assert plain.key_material() != other.key_material()
+    assert plain.model_copy(update={"mean": other.mean, "std": other.std}).key_material() == other.key_material()
+    with pytest.raises(
+        RequestError, match=r"datasets.other.constants: other channels; got .*cifar10.* with 3; expected 1"
+    ):
+        load(write(tmp_path, text.replace("constants: mnist", "constants: cifar10")))

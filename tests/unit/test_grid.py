@@ -106,7 +106,7 @@ def test_draws_are_null_where_nothing_is_drawn(tmp_path: Path) -> None:
     origins = {(p.origin_per_class, p.origin_draw) for p in points}
     classes = {(p.num_classes, p.class_draw) for p in points}
     assert origins == {(None, None), (5, 0), (5, 1)}
-    assert classes == {(None, None), (3, 0), (3, 4), (10, None)}
+    assert classes == {(None, None), (3, 0), (3, 4)}, "all ten classes are no other point than null"
     assert len(points) == len(origins) * len(classes)
 
 
@@ -207,6 +207,26 @@ def test_what_is_not_said_counts_as_the_default_when_points_unite(tmp_path: Path
         unite("{privacy: {}}", "{privacy: {targets: 4}}")
 
 
+def test_one_network_is_one_point_however_it_is_asked_for(tmp_path: Path) -> None:
+    said = axes("method: full, dataset: digits, num_classes: [null, 10]")
+    augmented = said.replace("num_classes", "train_aug: [dsa, none], num_classes")
+    (point,) = points_of(tmp_path, f"t: {{{said}}}")
+    assert (point.train_aug, point.num_classes) == (None, None)
+    assert [found.train_aug for found in points_of(tmp_path, f"t: {{{augmented}}}")] == [None, "none"]
+    other = points_of(tmp_path, f"t: {{{augmented}, protocol: dc300}}")
+    assert [found.train_aug for found in other] == ["dsa", None], "the recipe's own is none"
+
+
+def test_draws_that_are_the_same_classes_are_refused(tmp_path: Path) -> None:
+    from trainables.data.known import class_subset
+
+    assert class_subset(10, 2, 0) == class_subset(10, 2, 3) != class_subset(10, 2, 1)
+    said = "method: full, dataset: cifar10, num_classes: 2, class_draw: "
+    points_of(tmp_path, f"t: {{{axes(said + '[0, 1, 2]')}}}")
+    with pytest.raises(RequestError, match=r"class_draw.*the same classes twice; got draws 0 and 3, both of which are"):
+        points_of(tmp_path, f"t: {{{axes(said + '[0, 1, 3]')}}}")
+
+
 def test_settings_of_audits_that_a_grid_does_not_ask_for_cannot_disagree(tmp_path: Path) -> None:
     """The paper's audit in one grid, ours in another: each says how its own is done."""
 
@@ -224,7 +244,7 @@ def test_settings_of_audits_that_a_grid_does_not_ask_for_cannot_disagree(tmp_pat
         assert "shokri" in found["attacks"], "seed asks for all of them"
     third = "{privacy: {audit: [one_run], population: 5}}"
     assert unite(third, seed)["population"] == 5
-    with pytest.raises(RequestError, match=r"g1.evaluations.privacy.population: .*got 5 here and 200"):
+    with pytest.raises(RequestError, match=r"g1.evaluations.privacy.population: .*got 5 here and null"):
         unite(pool, third)
     with pytest.raises(RequestError, match=r"g2.evaluations.privacy.rows: .*got 8 here and 6"):
         unite(seed, pool, pool.replace("rows: 6", "rows: 8"))

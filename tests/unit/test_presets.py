@@ -24,7 +24,7 @@ from trainables import presets
 from trainables.data.known import KNOWN
 from trainables.methods import METHODS
 from trainables.presets import PRESETS, Chosen, Preset, choose
-from trainables.published import publish
+from trainables.published import PROGRAMS, publish
 
 LEARNING = ("dm", "dsa", "dc", "mtt", "idc")
 IRRELEVANT = {"tesla_cosine"}
@@ -265,20 +265,30 @@ grids:
     axes: {method: [random, dm, idc], dataset: [digits], ipc: [2], seed: [0]}
     settings: {dm: {iterations: 200}, idc: {factor: 1, iterations: 100}}
 """
-LENT = {"lr_base", "net_images", "metric", "match_aug", "net_aug", "cutmix"}
+SET = {"dm": {"iterations": 200}, "idc": {"factor": 1, "iterations": 100}}
+LENT = {
+    method: {entry.setting for entry in choose(method, "digits", 2, given)} - given.keys()
+    for method, given in SET.items()
+}
+"""No program of theirs reads digits: everything is borrowed."""
 
 
 def test_the_plan_says_what_is_borrowed(workspace: Workspace) -> None:
     path = workspace.write("small", BORROWING)
     found = json.loads(workspace.run("plan", path, "--json").out)["unpublished_settings"]
-    assert [(entry["method"], set(entry["settings"])) for entry in found] == [("dm", {"lr_img"}), ("idc", LENT)]
+    lent: dict[str, set[str]] = {"dm": set(), "idc": set()}
+    for entry in found:
+        lent[entry["method"]] |= entry["settings"].keys()
+    assert lent == LENT
+    assert {"lr_img", "batch_real", "architecture"} <= lent["dm"]
     assert all((entry["dataset"], entry["ipc"]) == ("digits", 2) for entry in found)
-    assert found[0]["settings"] == {"lr_img": 1.0}
-    assert "for cifar10 ipc 1; none published for digits ipc 2" in found[0]["source"]
+    (rate,) = (entry for entry in found if "lr_img" in entry["settings"])
+    assert rate["settings"] == {"lr_img": 1.0}
+    assert "for cifar10 ipc 1; none published for digits ipc 2" in rate["source"]
     text = workspace.run("plan", path).out
     assert "settings without a published value:" in text
     assert "dm digits ipc=2: lr_img = 1.0" in text
-    assert "factor" not in text, "the sweep sets it"
+    assert "factor =" not in text, "the sweep sets it"
     assert all(entry["source"] in text for entry in found)
 
 
@@ -291,14 +301,15 @@ def test_rows_and_report_say_what_is_borrowed(tmp_path: Path) -> None:
     collect(plan, sweep, store, folder)
     for row in pq.read_table(folder / MEASUREMENTS_FILE).to_pylist():
         said = json.loads(row["param_json"] or "{}").get("unpublished", {})
-        assert said.keys() == {"random": set(), "dm": {"lr_img"}, "idc": LENT}[row["method"]]
-        assert all("none published for digits" in source for source in said.values())
+        assert said.keys() == LENT.get(row["method"], set())
+        assert all("none published for" in source and "digits" in source for source in said.values())
     text = report(folder)
     section = text[text.index("## Settings without a published value") :]
     assert "- DM lr_img: nearest: " in section
     assert "- IDC cutmix, lr_base, match_aug, metric, net_aug, net_images: nearest: " in section
+    assert "- IDC architecture, batch_real, " in section
     cells = machine_report(folder)["blocks"][0]["rows"][0]["cells"]
-    assert cells["idc"]["unpublished"].keys() == LENT
+    assert cells["idc"]["unpublished"].keys() == LENT["idc"]
 
 
 def test_nothing_is_said_where_everything_is_published(workspace: Workspace) -> None:
@@ -346,13 +357,22 @@ def test_the_command_prints_what_a_sweep_gets(workspace: Workspace) -> None:
 def test_the_command_tells_borrowed_and_own_values_from_published_ones() -> None:
     facts = preset_facts("idc", "tiny_imagenet", 10)
     kinds = {entry["setting"]: entry["kind"] for entry in facts["settings"]}
-    assert (kinds["lr_base"], kinds["depth"], kinds["iterations"]) == ("nearest", "ours", "published")
+    assert (kinds["lr_base"], kinds["depth"], kinds["iterations"]) == ("nearest", "ours", "nearest")
     text = preset_text(facts)
     (verdict,) = (line for line in text.splitlines() if line.startswith("not published for tiny_imagenet, ipc 10:"))
     assert {name for name, kind in kinds.items() if kind != "published"} == set(
         verdict.partition(": ")[2].partition(";")[0].split(", ")
     )
     assert "tesla_cosine = 0" in preset_text(preset_facts("mtt", "cifar10", 1))
+
+
+@pytest.mark.parametrize("method", list(PROGRAMS))
+@pytest.mark.parametrize("dataset", list(KNOWN))
+def test_nothing_is_published_for_data_that_the_authors_program_does_not_read(method: str, dataset: str) -> None:
+    kinds = {entry.kind for entry in choose(method, dataset, 10)}
+    assert ("published" in kinds) == (dataset in PROGRAMS[method]), kinds
+    borrowed = [entry for entry in choose(method, dataset, 10) if entry.kind == "nearest"]
+    assert all("none published for" in entry.source and dataset in entry.source for entry in borrowed)
 
 
 def test_what_is_set_moves_what_depends_on_it() -> None:

@@ -19,6 +19,7 @@ from ddray.store.artifacts import Store
 from ddray.tables.blocks import MixedBlock
 from ddray.tables.gather import collect
 from ddray.tables.render import machine_report, report
+from ddray.tables.sections.privacy import combined
 from trainables.configs import PrivacyConfig
 from trainables.payloads import Metrics
 
@@ -147,6 +148,21 @@ def test_a_single_draw_keeps_the_interval_it_came_with(tmp_path: Path) -> None:
     )  # fmt: skip
     assert (found["unit"], found["level"]) == ("targets", "6 targets")
     assert "62.0 (59.0 to 65.0)" in report(folder)
+
+
+def test_one_audit_behind_two_points_is_one_draw(tmp_path: Path) -> None:
+    """Or its interval would have no width: two draws that agree to the last digit."""
+    member = {"class_draw": None, "distill_seed": 0}
+    members = [{**member, "point": str(draw), "origin_draw": draw} for draw in range(2)]
+    audit = {**row("mia_auc", 0.7), "flag": None, "n_agg": None, "stage_key": "a"}
+    other = {**audit, "value": 0.6, "stage_key": "b"}
+    (one, two) = ({**audit, "point": "0"}, {**audit, "point": "1"})
+    same = combined(members, [one, two])
+    assert same is not None
+    assert (same["count"], same["low"], same["high"]) == (1, pytest.approx(0.7 - REACH), pytest.approx(0.7 + REACH))
+    differ = combined(members, [one, {**other, "point": "1"}])
+    assert differ is not None
+    assert (differ["count"], differ["unit"]) == (2, "origin draws")
 
 
 def test_the_paper_stands_below_where_it_may(tmp_path: Path) -> None:

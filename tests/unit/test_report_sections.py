@@ -104,15 +104,38 @@ def test_gaps_and_crossings_come_from_the_rows(tmp_path: Path) -> None:
     ]
     known = [value for value in crossings if value is not None]
     assert entry["eps_cross"] == {"compared": 2, "crossed": len(known), "mean": pytest.approx(sum(known) / len(known))}
-    assert entry["strong_attack"] == ["ensemble_fb"]
+    assert entry["strong_attack"] == ["ensemble_fb of fgsm+pgd_linf+deepfool_linf"]
     rows = e.rows_of(folder, metric="adv_gap_strong", attack="deepfool_linf", method="dm", ipc=2)
     for gap in entry["gap_strong"]:
         values = [row["value"] for row in rows if row["epsilon"] == gap["epsilon"]]
         assert gap["mean"] == pytest.approx(sum(values) / 2)
     text = report(folder)
     assert "crosses full at" in text
-    assert "points by which ensemble_fb is below this attack" in text
+    assert "points by which ensemble_fb of fgsm+pgd_linf+deepfool_linf is below this attack" in text
     assert entry_of(attack_of(machine_report(folder), "deepfool_linf"), "full")["eps_cross"]["compared"] == 0
+
+
+TWO_ENSEMBLES = """
+ddray: 1
+defaults: {protocol: quick, axes: {dataset: [digits], ipc: [1], seed: [0], distill_seed: [0]}}
+grids:
+  few: {axes: {method: [random]}, evaluations: {robustness: {attacks: [deepfool_linf, fgsm], images: 100}}}
+  many: {axes: {method: [dm]}, evaluations: {robustness: {attacks: [deepfool_linf, fgsm, pgd_linf], images: 100}}}
+"""
+
+
+def test_ensembles_of_other_attacks_are_other_attacks(tmp_path: Path) -> None:
+    folder = robust(tmp_path, TWO_ENSEMBLES)
+    attacks = machine_report(folder)["blocks"][0]["robustness"]
+    found = {
+        attack["of_attacks"]: {entry["method"] for entry in attack["rows"]}
+        for attack in attacks
+        if attack["attack"] == "ensemble_fb"
+    }
+    assert found == {"fgsm+deepfool_linf": {"random"}, "fgsm+pgd_linf+deepfool_linf": {"dm"}}
+    text = report(folder)
+    assert "gap to strongest: not shown, because it is to different attacks" in text
+    assert "points by which" not in text
 
 
 TWO_SIZES = """

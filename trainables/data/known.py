@@ -50,7 +50,7 @@ KNOWN: dict[str, KnownDataset] = {
     "cifar100": KnownDataset(
         num_classes=100, image_size=32, channels=3, mean=(0.5071, 0.4866, 0.4409), std=(0.2673, 0.2564, 0.2762),
         train_per_class=500, test_per_class=100, label_column="fine_label",
-        source="Krizhevsky 2009; constants as in the DC code (MTT and IDC use CIFAR-10's)",
+        source="Krizhevsky 2009; constants as in the DC code (MTT and IDC use CIFAR-10's: `constants: cifar10`)",
     ),
     "mnist": KnownDataset(
         num_classes=10, image_size=28, channels=1, mean=(0.1307,), std=(0.3081,), train_per_class=5421,

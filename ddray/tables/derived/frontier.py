@@ -23,14 +23,17 @@ def frontier(points: Sequence[Noted]) -> None:
     primary attack at each epsilon, and ``mia_auc`` of the primary attack.
 
     The interval is about the draws of real images (see ``on_frontier``); the point's own value is taken as measured.
-    Flagged ``unequal_steps`` where a neighbouring knot was trained for another number of steps than the point, and
-    ``outside_frontier``, without a value, where no random images are as good, or as bad.
+    Flagged ``unequal_steps`` where a neighbouring knot was trained for another number of steps than the point; without
+    a value, ``outside_frontier`` where no random images are as good, or as bad, and ``not_applicable`` where a block
+    has no frontier of a property though another block of the sweep has one.
     """
-    for members in grouped(points, lambda point: point.block).values():
-        random = [point for point in members if point.method == "random"]
-        distilled = [point for point in members if point.distilled]
-        if len({point.chain.point.ipc for point in random}) < 2:
-            continue
+    blocks = [
+        ([point for point in members if point.method == "random"], [point for point in members if point.distilled])
+        for members in grouped(points, lambda point: point.block).values()
+    ]
+    if not any(len({point.chain.point.ipc for point in random}) > 1 for random, _ in blocks):
+        return  # the sweep asks for no frontier
+    for random, distilled in blocks:
         for identity in dict.fromkeys(name for point in distilled for name in point.properties):
             _excess([point for point in distilled if identity in point.properties], random, identity)
 
@@ -39,11 +42,13 @@ def _excess(points: Sequence[Noted], random: Sequence[Noted], identity: str) -> 
     known = [point for point in random if identity in point.properties]
     knots = [_knot(draws, identity) for draws in grouped(known, lambda point: point.chain.point.ipc).values()]
     found = on_frontier(knots, np.array([point.accuracy for point in points]))
-    if found is None:
-        return
     row = parsed(identity)
     row["metric"] = f"excess_{row['metric']}"
     kind = _KINDS.get(row["property"], "accuracy")
+    if found is None:
+        for point in points:
+            point.derived[kind].append({**row, "value": None, "n": 0, "agg": "single", "flag": "not_applicable"})
+        return
     columns = (found.value.tolist(), found.reach.tolist(), found.draws.tolist(), found.steps.tolist())
     for point, value, reach, draws, steps in zip(points, *columns, strict=True):
         derived = {**row, "n": draws, "agg": "single"}

@@ -52,6 +52,8 @@ class Noted:
     made: str
     """Key of the distilled set; ``full`` for the origin itself; of a model that was brought, its own. Within a block's
     data it says what was trained on."""
+    model: str
+    """Key of the training."""
     cell: str
     """The method with its settings, equal for points that differ in seeds, network and training."""
     label_kind: str
@@ -119,7 +121,7 @@ class Notes:
         assert train is not None, chain.point
         made = distill.key if distill is not None else "full" if chain.point.method == "full" else train.key
         cell, label_kind = self._memo(("cell", made), lambda: _cell(chain, distill))
-        noted = Noted(chain, values, param, self._block(chain), made, cell, label_kind)
+        noted = Noted(chain, values, param, self._block(chain), made, train.key, cell, label_kind)
         if trained is not None:
             noted.keep("model", train.key, trained, (SIGNALS,))
         return noted

@@ -8,7 +8,7 @@ from ddray.store.artifacts import Store
 from ddray.tables.derived.architectures import architectures
 from ddray.tables.derived.fairness import fairness, of_mean
 from ddray.tables.derived.frontier import frontier
-from ddray.tables.derived.notes import Noted
+from ddray.tables.derived.notes import Noted, grouped
 from ddray.tables.derived.relative import relative
 from ddray.tables.derived.robustness import robustness
 from ddray.tables.derived.seeds import seeds
@@ -17,10 +17,13 @@ from ddray.tables.derived.seeds import seeds
 def derive(points: Sequence[Noted], store: Store) -> None:
     """Fill ``derived`` of every point. Rows of one point come in the order of the calls here.
 
+    A model that is behind several points (their settings say the same in other words) is compared once, as the first.
+
     Args:
         points: All of the sweep that have a finished accuracy evaluation, in the order of the plan.
         store: Read for logits and for what attacks did to single images, and for nothing else.
     """
+    points = once(points)
     relative(points)
     architectures(points)
     fairness(points)
@@ -28,3 +31,8 @@ def derive(points: Sequence[Noted], store: Store) -> None:
     seeds(points, store)
     robustness(points, store)
     frontier(points)
+
+
+def once(points: Sequence[Noted]) -> list[Noted]:
+    """The first of the points that a model is behind: counted twice, it would narrow every interval."""
+    return [first for first, *_ in grouped(points, lambda point: (point.block, point.model)).values()]

@@ -268,7 +268,9 @@ def combined(members: Sequence[Row], rows: Iterable[Row]) -> dict[str, Any] | No
         ``value``, ``low``, ``high``, ``sd``, ``unit``, ``count``, ``level`` (how to print unit and count), ``flags``;
         None without a value.
     """
-    known = {row["point"]: row for row in rows if row["value"] is not None}
+    # An audit that is behind several points counts once: it would look like so many draws that agree.
+    known = {row["stage_key"]: row for row in rows if row["value"] is not None}
+    known = {row["point"]: row for row in known.values()}
     by_draw: dict[Any, dict[Any, list[float]]] = defaultdict(lambda: defaultdict(list))
     for member in members:
         if (row := known.get(member["point"])) is not None:

@@ -20,8 +20,8 @@ PRIMARY = ("deepfool_l2", "deepfool_linf")
 SHOWN = {"l2": (0.1, 0.25, 0.5, 1.0), "linf": (1 / 255, 2 / 255, 4 / 255, 8 / 255)}
 """Epsilons of the tables, where they were evaluated."""
 _COLUMNS = 4
-_ONE_VALUE = ("n", "norm", "attack_steps", "rel_stepsize", "overshoot", "candidates", "restarts", "attack_lib",
-              "ensemble_of")  # fmt: skip
+_SETTINGS = ("attack_steps", "rel_stepsize", "overshoot", "candidates", "restarts", "attack_lib")
+_ONE_VALUE = ("n", "norm", *_SETTINGS)
 """Parameters of an attack that all numbers of a block must agree on."""
 NOT_CONVERGED = 0.1
 VANISHED = 0.5
@@ -30,38 +30,63 @@ VANISHED = 0.5
 def facts(block: Block, numbers: Numbers, where: str) -> list[dict[str, Any]]:
     """One entry per attack: its settings, ``images``, ``epsilons``, and ``rows``, one per cell.
 
+    Ensembles of different attacks are different attacks: ``of_attacks`` says which.
+
     Raises:
         MixedBlock: Numbers of one attack were made with different settings or numbers of images.
     """
     points = [row["point"] for row in block.rows]
-    by_attack: dict[str, dict[str, dict[str, list[Row]]]] = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
+    by_attack: dict[_Name, dict[str, dict[str, list[Row]]]] = defaultdict(
+        lambda: defaultdict(lambda: defaultdict(list))
+    )
+    ensembles: dict[tuple[str, str], str] = {}
     for metric in METRICS:
         for row in numbers.of(metric, points):
             curve = metric == "adv_acc" and row["adv_def"] not in (None, "clip")  # that of raw perturbations
             if not curve and row["attack"] is not None and row["status"] == "ok":
-                by_attack[row["attack"]][metric][row["point"]].append(row)
-    order = [*SPECS, *sorted(by_attack.keys() - SPECS.keys())]
+                members = row["param"].get("of_attacks")
+                by_attack[row["attack"], members][metric][row["point"]].append(row)
+                if members is not None:
+                    ensembles[row["point"], row["norm"]] = f"{row['attack']} of {members}"
+    order = list(SPECS)
     return [
-        _attack(name, block, by_attack[name], f"{where}: {block.title}: {name}")
-        for name in sorted(by_attack, key=order.index)
+        _attack(name, block, by_attack[name], ensembles, f"{where}: {block.title}: {name[0]}")
+        for name in sorted(
+            by_attack,
+            key=lambda name: (order.index(name[0]) if name[0] in order else len(order), name[0], name[1] or ""),
+        )
         if by_attack[name]["adv_acc"]
     ]
 
 
-def _attack(name: str, block: Block, found: Mapping[str, Mapping[str, list[Row]]], where: str) -> dict[str, Any]:
+_Name = tuple[str, str | None]
+"""An attack, and its members if it is an ensemble."""
+
+
+def _attack(
+    attack: _Name,
+    block: Block,
+    found: Mapping[str, Mapping[str, list[Row]]],
+    ensembles: Mapping[tuple[str, str], str],
+    where: str,
+) -> dict[str, Any]:
+    name, members = attack
     curves = [row for rows in found["adv_acc"].values() for row in rows]
     refuse_mixed(curves, _ONE_VALUE, where)
     first, spec = curves[0], SPECS.get(name)
+    title = spec.title if spec else name if members is None else f"{name} of {members}"
     return {
-        "attack": name, "title": spec.title if spec else name, "norm": first["norm"] or (spec.norm if spec else "l2"),
-        "adv_def": "clip", "images": first["n"],
-        "settings": {name: first[name] for name in _ONE_VALUE[2:-1] if first[name] is not None},
+        "attack": name, "of_attacks": members, "title": title,
+        "norm": first["norm"] or (spec.norm if spec else "l2"), "adv_def": "clip", "images": first["n"],
+        "settings": {name: first[name] for name in _SETTINGS if first[name] is not None},
         "epsilons": sorted({row["epsilon"] for row in curves} - {0.0, None}),
-        "rows": [entry for group in block.own_groups if (entry := _entry(group, found)) is not None],
+        "rows": [entry for group in block.own_groups if (entry := _entry(group, found, ensembles)) is not None],
     }  # fmt: skip
 
 
-def _entry(group: Group, found: Mapping[str, Mapping[str, list[Row]]]) -> dict[str, Any] | None:
+def _entry(
+    group: Group, found: Mapping[str, Mapping[str, list[Row]]], ensembles: Mapping[tuple[str, str], str]
+) -> dict[str, Any] | None:
     points = [row["point"] for row in group.members]
     curves = [row for point in points for row in found["adv_acc"].get(point, ())]
     if not curves:
@@ -83,7 +108,7 @@ def _entry(group: Group, found: Mapping[str, Mapping[str, list[Row]]]) -> dict[s
             for epsilon in sorted({row["epsilon"] for row in gaps})
             if (mean := group.mean(_values(gaps, epsilon))) is not None
         ],
-        "strong_attack": sorted({str(row["param"].get("strong_attack")) for row in gaps}),
+        "strong_attack": sorted({_strong(row, ensembles) for row in gaps}),
         "eps_cross": {
             "compared": len(crossings), "crossed": sum(value is not None for value in crossings),
             "mean": fmean(known) if (known := [value for value in crossings if value is not None]) else None,
@@ -94,6 +119,13 @@ def _entry(group: Group, found: Mapping[str, Mapping[str, list[Row]]]) -> dict[s
         ),
         "pgd_weaker_than_fgsm": sum((row["ci_low"] or 0) > 0 for row in weaker),
     }  # fmt: skip
+
+
+def _strong(row: Row, ensembles: Mapping[tuple[str, str], str]) -> str:
+    """The strongest attack of a gap: of an ensemble, with its members."""
+    name = str(row["param"].get("strong_attack"))
+    ensemble = ensembles.get((row["point"], row["norm"]), "")
+    return ensemble if ensemble.startswith(f"{name} of") else name
 
 
 def _values(rows: Iterable[Row], epsilon: float | None = None) -> dict[str, float]:
@@ -164,13 +196,14 @@ def _primary(block: Facts, attack: Facts) -> list[str]:
     header = [axes_header(block["row_axes"]), "method", "clean", *(budget(value, norm) for value in shown), "n",
               "median distance", "crosses full at", "gap to strongest", "ended %"]  # fmt: skip
     rows = []
+    strongest = sorted({name for entry in attack["rows"] for name in entry["strong_attack"]})
     for entry in attack["rows"]:
         clean = entry["clean"]
         rows.append([
             place(block["row_axes"], entry), title_of(entry["method"]), plus_minus(clean, digits=1),
             *(plus_minus(_at(entry["adv_acc"], epsilon), digits=1) for epsilon in shown),
             clean["short"] if clean else "", _distance(entry, norm), _crossing(entry["eps_cross"], norm),
-            _gap(entry["gap_strong"], shown, norm),
+            _gap(entry["gap_strong"], shown, norm) if len(strongest) == 1 else NOTHING,
             NOTHING if entry["converged_share"] is None else f"{100 * entry['converged_share']:.0f}",
         ])  # fmt: skip
     settings = ", ".join(f"{name.removeprefix('attack_')} {value}" for name, value in attack["settings"].items())
@@ -184,9 +217,13 @@ def _primary(block: Facts, attack: Facts) -> list[str]:
             "crosses full at: the smallest budget from which a model is more accurate than the full-data model, with "
             "an interval above 0 and both at 2 % or more."
         )
-    strongest = sorted({name for entry in attack["rows"] for name in entry["strong_attack"]})
-    if strongest:
-        lines.append(f"gap to strongest: points by which {', '.join(strongest)} is below this attack.")
+    if len(strongest) == 1:
+        lines.append(f"gap to strongest: points by which {strongest[0]} is below this attack.")
+    elif strongest:
+        lines.append(
+            f"gap to strongest: not shown, because it is to different attacks: {'; '.join(strongest)}. It is on the "
+            "rows."
+        )
     return lines
 
 
