@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from support import conformance_folder, vectors
 from torch import Tensor
+from torch.nn import functional as F
 
 from trainables.data import augment
 
@@ -175,6 +177,30 @@ def test_cutmix_keeps_the_stated_share_of_each_image(seed: int) -> None:
         expected = 1.0 if partners[index] == index else kept
         assert own == pytest.approx(expected)
         assert partners[index] == index or other == pytest.approx(1 - kept)
+
+
+@pytest.mark.parametrize("name", ["scale", "rotate"])
+def test_aligning_corners_would_change_nothing(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """MTT's program aligns them, DC's did under the PyTorch it pins: a map that leaves the centre of a square image
+    where it is samples at the same places either way, so there is nothing to choose."""
+    x = torch.rand(3, 2, 9, 9, generator=generator(), dtype=torch.float64)
+    u = torch.rand(3, 2, generator=generator(1)) if name == "scale" else torch.rand(3, generator=generator(1))
+    ours = getattr(augment, name)(x, u)
+    for function in ("affine_grid", "grid_sample"):
+        plain = getattr(F, function)
+
+        def aligned(*given: Any, plain: Any = plain, **named: Any) -> Tensor:
+            return plain(*given, **{**named, "align_corners": True})  # type: ignore[no-any-return]
+
+        monkeypatch.setattr(F, function, aligned)
+    torch.testing.assert_close(getattr(augment, name)(x, u), ours, rtol=0, atol=1e-12)
+    monkeypatch.undo()
+    monkeypatch.setattr(F, "affine_grid", aligned_grid(F.affine_grid))
+    assert not torch.allclose(getattr(augment, name)(x, u), ours, atol=1e-3), "aligning one of the two alone would"
+
+
+def aligned_grid(plain: Any) -> Any:
+    return lambda *given, **named: plain(*given, **{**named, "align_corners": True})
 
 
 @pytest.mark.conformance

@@ -147,8 +147,9 @@ def _active(strategy: Strategy, rows: int, generator: torch.Generator) -> Tensor
 def apply(images: Tensor, params: Params) -> Tensor:
     """The augmented images (N, C, H, W): differentiable, and without a loop over images.
 
-    Differs from the authors' code: draws come from an explicit generator instead of a clock; grids do not align
-    corners (MTT's do); images are never edited in place.
+    Differs from the authors' code: draws come from an explicit generator instead of a clock; images are never
+    edited in place. Grids do not align corners and MTT's do, which comes to the same: the maps keep the centre of a
+    square image where it is.
 
     Args:
         images: Normalised images (N, C, H, W) on any device.

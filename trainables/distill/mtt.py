@@ -54,7 +54,7 @@ def distill(origin: Origin, settings: MTTSettings, context: DistillContext) -> D
 
     Differs from the authors' code: ``iterations`` updates instead of one more; the exact gradient is computed with the
     memory of one student step (``mtt_gradient: recompute``); the learned rate is saved with the set and kept above
-    1e-6; starts as above; grids of the augmentation do not align corners; no choice among sets by test accuracy; all
+    1e-6; starts as above; no choice among sets by test accuracy; all
     random numbers are derived from (seed, purpose, place).
 
     Args:
