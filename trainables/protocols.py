@@ -32,7 +32,10 @@ PROTOCOLS: dict[str, Protocol] = {
         _sgd(2000, "dsa"),
         "Chen et al. 2023 give 2000 epochs and 3 repeats and nothing else; the rest is the DC family's recipe",
     ),
-    "dc300": Protocol(_sgd(300, "none"), "DC (Zhao et al., ICLR 2021): 300 epochs, no augmentation"),
+    "dc300": Protocol(
+        _sgd(300, "none"),
+        "DC (Zhao et al., ICLR 2021): 300 epochs, no augmentation (its program: 1000 with one, as for MNIST)",
+    ),
     "dsa1000": Protocol(_sgd(1000, "dsa"), "DSA (ICML 2021) and DM (WACV 2023): 1000 epochs, DSA augmentation"),
     "idc": Protocol(
         _sgd(1000, "idc", batch=64, milestones=(2 / 3, 5 / 6), gamma=0.2, cutmix=0.5),
