@@ -10,7 +10,8 @@ every class gives a whole batch). Each configuration runs in a process of its ow
                           counts them: too many for the grouped convolutions of an ensemble)
     peak_share            gflops over the rate of a matrix product of 2048 x 2048, measured in the same process
     dispatches            operators handed to the device by one update of the images as it is done on a GPU: all classes
-                          together (training of a network within a step, which has no classes, is not counted)
+                          together (training of a network within a step, which has no classes, is not counted);
+                          of trainings, by one step of all three
     dispatches_per_class  the same update, one class after the other; null where a step has no classes
     peak_bytes            what the process grew by, beyond images and libraries
 
@@ -28,7 +29,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -39,6 +41,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from trainables import device as devices
+from trainables import optimise
 from trainables.configs import DatasetConfig, DistillConfig, NetworkConfig, OriginConfig, RecipeConfig, TrainConfig
 from trainables.context import Save
 from trainables.data.origins import Origin, TestSet
@@ -82,14 +85,21 @@ TRAININGS = {"train_100img_3seeds": False, "train_100img_3seeds_ensemble": True}
 
 
 class Clock:
-    """A context that takes the time of every step and keeps nothing."""
+    """A context that takes the time of every step and keeps nothing.
+
+    Args:
+        limit: Steps to run; None: all.
+        watch: Entered around each step's body, and nothing else.
+    """
 
     device = "cpu"
     data = cache = Path()
 
-    def __init__(self, limit: int | None = None) -> None:
+    def __init__(
+        self, limit: int | None = None, watch: Callable[[], AbstractContextManager[Any]] = nullcontext
+    ) -> None:
         self.seconds: list[float] = []
-        self._limit = limit
+        self._limit, self._watch = limit, watch
 
     def restore(self) -> None:
         return None
@@ -97,7 +107,8 @@ class Clock:
     def iterations(self, total: int, *, start: int = 0, save: Save | None = None, unit: str = "it") -> Iterator[int]:
         for iteration in range(start, total if self._limit is None else min(total, self._limit)):
             started = time.perf_counter()
-            yield iteration
+            with self._watch():
+                yield iteration
             self.seconds.append(time.perf_counter() - started)
 
     def poll(self) -> None:
@@ -172,10 +183,20 @@ class Distillation:
         return clock
 
 
-def trainings(ensemble: bool, images: Tensor, labels: Tensor, width: int = 128) -> float:
-    """Seconds of one step of three trainings."""
+TRAINING_STEPS = 3
+
+
+def trainings(ensemble: bool, images: Tensor, labels: Tensor, width: int = 128, watch: Any = nullcontext) -> float:
+    """Seconds of one step of three trainings; ``watch`` as of ``Clock``."""
     recipe = RecipeConfig(
-        epochs=3, lr=0.01, momentum=0.9, weight_decay=5e-4, milestones=(0.5,), gamma=0.1, batch=256, augmentation="dsa"
+        steps=TRAINING_STEPS,
+        lr=0.01,
+        momentum=0.9,
+        weight_decay=5e-4,
+        milestones=(0.5,),
+        gamma=0.1,
+        batch=256,
+        augmentation="dsa",
     )
     base = TrainConfig(
         dataset=dataset(), origin=OriginConfig(classes=tuple(range(CLASSES))), on_origin=False,
@@ -186,10 +207,10 @@ def trainings(ensemble: bool, images: Tensor, labels: Tensor, width: int = 128) 
         from trainables.configs import EnsembleConfig
         from trainables.ensemble import train_ensemble
 
-        clock = Clock()
+        clock = Clock(watch=watch)
         train_ensemble(EnsembleConfig(base=base, seeds=(0, 1, 2)), images, labels, test, clock)
         return statistics.median(clock.seconds[1:])
-    clocks = [Clock() for _ in range(3)]
+    clocks = [Clock(watch=watch) for _ in range(3)]
     for seed, clock in enumerate(clocks):
         train(base.model_copy(update={"seed": seed}), images, labels, test, clock)
     return sum(statistics.median(clock.seconds[1:]) for clock in clocks)
@@ -203,11 +224,20 @@ def measure(name: str, threads: int, repeats: int) -> dict[str, Any]:
         images, labels = torch.randn(100, 3, 32, 32), torch.arange(CLASSES).repeat_interleave(10)
         before = resident()
         seconds = statistics.median(trainings(TRAININGS[name], images, labels) for _ in range(repeats))
-        with FlopCounterMode(display=False) as flops:
-            trainings(TRAININGS[name], images, labels)
-        with Counter() as calls:
-            trainings(TRAININGS[name], images, labels, width=8)
-        return figures(name, seconds, flops.get_total_flops() / 3, rate, calls.count // 3, None, before)
+        flops, calls = FlopCounterMode(display=False), Counter()
+        found: list[int] = []
+
+        @contextmanager
+        def arithmetic() -> Iterator[None]:
+            with flops:  # entering it again forgets
+                yield
+            found.append(flops.get_total_flops())
+
+        trainings(TRAININGS[name], images, labels, watch=arithmetic)
+        optimise.CHUNK["cpu"] = optimise.CHUNK["cuda"]  # a batch is not cut on a GPU
+        trainings(TRAININGS[name], images, labels, width=8, watch=lambda: calls)
+        each = calls.count // TRAINING_STEPS
+        return figures(name, seconds, sum(found) / TRAINING_STEPS, rate, each, None, before)
     with tempfile.TemporaryDirectory() as folder:
         step = STEPS[name]
         distillation = Distillation(step, Path(folder))
