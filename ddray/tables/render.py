@@ -10,7 +10,7 @@ from ddray.plan.keys import short
 from ddray.tables import paper
 from ddray.tables.blocks import title_of
 from ddray.tables.markdown import Facts, bullets
-from ddray.tables.sections import accuracy, embedding, fairness, generalisation, privacy_text, robustness
+from ddray.tables.sections import accuracy, contrasts, embedding, fairness, generalisation, privacy_text, robustness
 from ddray.tables.summary import summarise
 from trainables.protocols import PROTOCOLS
 
@@ -45,6 +45,7 @@ def report(folder: Path) -> str:
     for block in facts["blocks"]:
         lines += ["", *_block(block)]
     lines += privacy_text.text(facts["privacy"])
+    lines += contrasts.text(facts["contrasts"])
     lines += generalisation.ranks_text(facts["rankings"])
     lines += _borrowed(facts["blocks"])
     lines += _flagged(facts["flagged"])

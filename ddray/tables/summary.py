@@ -16,7 +16,7 @@ from ddray.tables import alarms
 from ddray.tables.blocks import BLOCK_AXES, IN_BLOCK, IN_CELL, Block, block_key, make_block
 from ddray.tables.gather import MEASUREMENTS_FILE, Coverage
 from ddray.tables.reading import Numbers, Row, read_numbers, read_points, read_provenance
-from ddray.tables.sections import accuracy, embedding, fairness, generalisation, privacy, robustness
+from ddray.tables.sections import accuracy, contrasts, embedding, fairness, generalisation, privacy, robustness
 
 _OF_POINT = (
     "schema_version", "point", "method", "ipc", "distill_seed", "seed", *BLOCK_AXES, *IN_CELL, *IN_BLOCK,
@@ -69,6 +69,7 @@ def summarise(folder: Path) -> dict[str, Any]:
         "flagged": alarms.careful(numbers.flags),
         "blocks": blocks,
         "privacy": tables,
+        "contrasts": contrasts.facts(blocks, tables),
         "rankings": generalisation.ranks(arranged, numbers),
     }
 

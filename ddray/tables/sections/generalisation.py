@@ -71,6 +71,7 @@ def _excess(group: Group, numbers: Numbers) -> list[dict[str, Any]]:
             "nonmember_source": source, "unit": rows[0]["unit"],
             "value": fmean(row["value"] for row in known) if known else None, **ends,
             "points": len(known), "outside": sum(row["flag"] == "outside_frontier" for row in rows),
+            "missing": all(row["flag"] == "not_applicable" for row in rows),
             "unequal_steps": sum(row["flag"] == "unequal_steps" for row in rows),
         })  # fmt: skip
     return found
@@ -129,6 +130,12 @@ def _excess_text(block: Facts) -> list[str]:
     columns = _columns([each for entry in entries for each in entry["excess"]])
     if not columns:
         return []
+    if all(each["missing"] for entry in entries for each in entry["excess"]):
+        return [
+            "",
+            "Over real images at equal accuracy: nothing to compare with, for this block has random images of fewer than "
+            "two numbers per class.",
+        ]
     if all(each["value"] is None for entry in entries for each in entry["excess"]):
         return [
             "",

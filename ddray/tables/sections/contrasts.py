@@ -1,0 +1,166 @@
+"""Do the methods differ over all cells of the sweep? One test for each property, corrected for their number.
+
+A *cell* is one data set, origin, network and number of images per class; within it every method has one value, the mean
+over its seeds. What is tested is whether the methods' ranks within cells could come from exchanging the methods within
+each: Friedman's statistic, with its distribution under permutation instead of chi-square's, which needs many cells.
+``random`` and ``full`` take no part: that a method is better than random images is another question.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ddray.tables.blocks import title_of
+from ddray.tables.derived.compare import ALPHA, Floats, adjusted, ranks
+from ddray.tables.markdown import NOTHING, Facts, table
+from ddray.tables.sections.robustness import PRIMARY, budget, chosen
+
+RESAMPLES = 9999
+"""Permutations drawn where there are more; below that number all are tried."""
+_APART = {"random", "full"}
+_CELL = ("dataset", "num_classes", "class_draw", "architecture", "origin_per_class", "origin_draw")
+_PLACE = ("ipc", "init", "distill_aug", "distill_iters")
+
+
+def facts(blocks: Sequence[Facts], tables: Sequence[Facts]) -> list[dict[str, Any]]:
+    """One entry for each property and protocol that several methods have in several cells.
+
+    Args:
+        blocks: Of the report.
+        tables: Of membership inference.
+
+    Returns:
+        ``property``, ``protocol``, ``cells``, ``mean_ranks`` (method -> rank, 1 is the lowest value), ``statistic``,
+        ``p`` and ``p_adjusted`` (Benjamini-Hochberg over all entries); p is None where no order of so few cells could
+        have given 0.05 or less.
+    """
+    values: dict[tuple[str, str], dict[tuple[Any, ...], dict[str, float]]] = defaultdict(lambda: defaultdict(dict))
+    for name, protocol, cell, method, value in (*_of_blocks(blocks), *_of_privacy(tables)):
+        if value is not None and method.split()[0] not in _APART:
+            values[name, protocol][cell][method] = value
+    found = [
+        entry
+        for (name, protocol), cells in values.items()
+        if (entry := _tested(name, protocol, list(cells.values()))) is not None
+    ]
+    for entry, p in zip(found, adjusted([entry["p"] for entry in found]), strict=True):
+        entry["p_adjusted"] = p
+    return found
+
+
+_Value = tuple[str, str, tuple[Any, ...], str, float | None]
+"""Property, protocol, cell, method, value."""
+
+
+def _of_blocks(blocks: Sequence[Facts]) -> Iterator[_Value]:
+    for block in blocks:
+        where = tuple(block[name] for name in _CELL)
+        protocol = block["protocol"]
+        for entry in block["rows"]:
+            cell = (*where, *(entry.get(name) for name in _PLACE))
+            for method, found in entry["cells"].items():
+                yield "accuracy", protocol, cell, method, _mean(found["accuracy"])
+                variance = found["fairness"]["fair_var_acc_corr"]
+                yield "variance of class accuracies, corrected", protocol, cell, method, _mean(variance)
+        for attack in block["robustness"]:
+            if attack["attack"] != PRIMARY[0] or not attack["epsilons"]:
+                continue
+            shown = chosen(attack["epsilons"], attack["norm"])
+            epsilon = shown[len(shown) // 2]
+            name = f"accuracy under {attack['title']} at {budget(epsilon, attack['norm'])}"
+            for entry in attack["rows"]:
+                at = next((each for each in entry["adv_acc"] if each["epsilon"] == epsilon), None)
+                cell = (*where, *(entry.get(axis) for axis in _PLACE))
+                yield name, protocol, cell, entry["method"], _mean(at)
+
+
+def _of_privacy(tables: Sequence[Facts]) -> Iterator[_Value]:
+    for found in tables:
+        name = f"AUC of {found['attack']}, audit {found['audit']}"
+        where = tuple(found.get(axis) for axis in (*_CELL, *_PLACE))
+        for entry in found["rows"]:
+            cell = (*where, *sorted((axis, str(value)) for axis, value in entry.items() if axis in (*_CELL, *_PLACE)))
+            for method, of_method in entry["cells"].items():
+                value = of_method["attacks"].get(found["attack"])
+                yield name, found["protocol"], cell, method, None if value is None else value["value"]
+
+
+def _mean(found: Mapping[str, Any] | None) -> float | None:
+    return None if found is None else found["mean"]
+
+
+def _tested(name: str, protocol: str, cells: Sequence[Mapping[str, float]]) -> dict[str, Any] | None:
+    """Over the cells that hold all methods of which there is more than one cell."""
+    seen = [method for cell in cells for method in cell]
+    methods = [method for method in dict.fromkeys(seen) if seen.count(method) > 1]
+    whole = [cell for cell in cells if all(method in cell for method in methods)]
+    if len(methods) < 2 or len(whole) < 2:
+        return None
+    values = np.array([[cell[method] for method in methods] for cell in whole])
+    statistic, p = friedman(values)
+    mean_ranks = dict(zip(methods, ranks(values).mean(axis=0).tolist(), strict=True))
+    return {
+        "property": name, "protocol": protocol, "cells": len(whole), "cells_left_out": len(cells) - len(whole),
+        "mean_ranks": mean_ranks, "statistic": statistic, "p": p,
+    }  # fmt: skip
+
+
+def friedman(values: Floats) -> tuple[float, float | None]:
+    """Friedman's test with ties (Conover 1999), by permutation of the methods within each cell.
+
+    Args:
+        values: (N, K): N cells, K methods.
+
+    Returns:
+        The statistic, 0 where all cells are ties; and p, None where the smallest that N cells of K methods can give is
+        above ``ALPHA``: one over K! to the power of N - 1, for an order that all cells share is as good as any other.
+    """
+    count, methods = values.shape
+    within = ranks(values)
+    scale = float((within**2).sum()) - count * methods * (methods + 1) ** 2 / 4  # the same in every permutation
+
+    def statistic(*columns: Floats, axis: int = -1) -> Floats:
+        sums = np.stack([np.asarray(column).sum(axis=axis) for column in columns])
+        spread = ((sums - count * (methods + 1) / 2) ** 2).sum(axis=0)
+        return np.asarray((methods - 1) * spread / scale if scale > 0 else np.zeros_like(spread))
+
+    observed = float(statistic(*within.T))
+    if scale <= 0 or math.factorial(methods) ** (count - 1) < 1 / ALPHA:
+        return observed, None
+    from scipy.stats import permutation_test  # a second and more, and most sweeps have too few cells
+
+    test = permutation_test(
+        tuple(within.T), statistic, permutation_type="samples", vectorized=True, n_resamples=RESAMPLES,
+        alternative="greater", rng=np.random.default_rng(0),
+    )  # fmt: skip
+    return observed, float(test.pvalue)
+
+
+def text(found: Sequence[Facts]) -> list[str]:
+    """One line per property."""
+    if not found:
+        return []
+    rows = []
+    for entry in found:
+        order = sorted(entry["mean_ranks"].items(), key=lambda item: -item[1])
+        rows.append([
+            entry["property"], entry["protocol"], str(entry["cells"]),
+            ", ".join(f"{title_of(method)} {rank:.1f}" for method, rank in order), f"{entry['statistic']:.1f}",
+            NOTHING if entry["p_adjusted"] is None else f"{entry['p_adjusted']:.4f}",
+        ])  # fmt: skip
+    header = ["property", "protocol", "cells", "mean ranks, highest value first", "Friedman's statistic", "p, adjusted"]
+    lines = [
+        "", "## Do the methods differ over all cells?", "", *table(header, rows), "",
+        "A cell is one data set, origin, network and ipc, with the mean over seeds of each method; those of several "
+        "networks share their sets and are not quite independent. p: of no difference, by permutation of the methods "
+        "within cells, adjusted for the number of tests; absent where so few cells could not have given a small one.",
+    ]  # fmt: skip
+    left_out = sum(entry["cells_left_out"] for entry in found)
+    if left_out:
+        lines.append(f"{left_out} cells that lack one of the methods are left out.")
+    return lines
