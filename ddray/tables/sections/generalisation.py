@@ -133,8 +133,8 @@ def _excess_text(block: Facts) -> list[str]:
     if all(each["missing"] for entry in entries for each in entry["excess"]):
         return [
             "",
-            "Over real images at equal accuracy: nothing to compare with, for this block has random images of fewer than "
-            "two numbers per class.",
+            "Over real images at equal accuracy: nothing to compare with, as there are random images of fewer than two "
+            "ipc in this block.",
         ]
     if all(each["value"] is None for entry in entries for each in entry["excess"]):
         return [
