@@ -25,13 +25,12 @@ from trainables.data.whiten import Whitening
 from trainables.models.build import build
 from trainables.models.network import Network, uses_batch_statistics
 from trainables.models.packed import member_states, pack
-from trainables.optimise import CHUNK, mixed
+from trainables.optimise import CHUNK, batches_per_epoch, mixed
 from trainables.payloads import TrainedEnsemble
 from trainables.train import (
     CHECK_EVERY,
     accuracy,
     augmentation,
-    batches_per_epoch,
     curve_steps,
     cutmix,
     diverged,

@@ -19,9 +19,9 @@ from trainables.data import augment, whiten
 from trainables.data.origins import Origin
 from trainables.models.build import build
 from trainables.models.network import Network, num_parameters, uses_batch_statistics
-from trainables.optimise import batch_gradient
+from trainables.optimise import batch_gradient, batches_per_epoch
 from trainables.payloads import Expert, load_tensors, save_tensors
-from trainables.train import CHECK_EVERY, batches_per_epoch, predict, restore_progress, save_progress
+from trainables.train import CHECK_EVERY, predict, restore_progress, save_progress
 
 ACCURACY_IMAGES = 2000
 """Images on which train accuracy is taken at each snapshot, the first ones of each class in canonical order, without

@@ -23,7 +23,7 @@ from trainables.data.origins import AskedImages, TestSet
 from trainables.data.whiten import Whitening
 from trainables.models.build import build
 from trainables.models.network import Network, num_parameters, uses_batch_statistics
-from trainables.optimise import batch_gradient
+from trainables.optimise import batch_gradient, batches_per_epoch
 from trainables.payloads import Signals, TrainedModel, load_json, load_tensors, save_json, save_tensors
 
 EVAL_BATCH = {"cpu": 32, "cuda": 1024}
@@ -202,26 +202,6 @@ def rate_learned_for(config: TrainConfig, facts: Mapping[str, Any]) -> float | N
     if rate is None or wanted == "never" or (wanted == "own_network" and not own):
         return None
     return float(rate)
-
-
-def batches_per_epoch(images: int, batch: int, *, batch_statistics: bool) -> int:
-    """How many batches a permutation of the images is cut into; the last takes what is left.
-
-    Args:
-        images: Images of the set.
-        batch: Images per batch.
-        batch_statistics: A single image cannot be a batch: left over, it joins the batch before.
-
-    Raises:
-        ValueError: Batch statistics are asked of one image.
-    """
-    if batch_statistics and min(images, batch) == 1:
-        raise ValueError(
-            f"train: batch norm has no statistics of one image; got {images} images in batches of {batch}; expected 2 "
-            "or more of both. Raise the recipe's batch, or train a network with instance norm."
-        )
-    whole, left = divmod(images, batch)
-    return whole + (left > (1 if batch_statistics and whole else 0))
 
 
 def learning_rate(recipe: RecipeConfig, step: int, per_epoch: int) -> float:

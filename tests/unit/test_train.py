@@ -20,10 +20,10 @@ from support import (
 from trainables.configs import OriginConfig, RecipeConfig, TrainConfig
 from trainables.context import Interrupted, StageFailure
 from trainables.networks import network_of
-from trainables.optimise import CHUNK
+from trainables.optimise import CHUNK, batches_per_epoch
 from trainables.payloads import TrainedModel
 from trainables.protocols import PROTOCOLS
-from trainables.train import batches_per_epoch, learning_rate, predict, train
+from trainables.train import learning_rate, predict, train
 
 
 def trained(config: TrainConfig, context: FakeContext, each: int = 7) -> TrainedModel:

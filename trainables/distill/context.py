@@ -7,7 +7,7 @@ same for every method; a method's file holds what is its own.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -56,6 +56,11 @@ class DistillContext:
     @property
     def num_classes(self) -> int:
         return len(self.config.origin.classes)
+
+    @property
+    def batch_statistics(self) -> bool:
+        """Whether the matched network's output for one image depends on the others in its batch."""
+        return self.config.network is not None and self.config.network.norm == "batch"
 
     # --- randomness, derived from (method, purpose, seed, numbers) ---
 
@@ -145,6 +150,34 @@ class DistillContext:
         if not math.isfinite(loss):
             self.diverged(f"the loss is {loss}", iteration, setting)
         self.measure(loss=loss)
+
+    def check_images(self, images: Tensor, iteration: int, setting: str = "lr_img") -> None:
+        """End the stage when an update left images that are not finite: the next loss would say so, but the last update
+        has none.
+
+        Args:
+            images: After the update.
+            iteration: Counted from 0.
+            setting: The setting to lower.
+
+        Raises:
+            StageFailure: Naming the iteration and what to do.
+        """
+        if not images.isfinite().all():
+            self.diverged("an image is not finite", iteration, setting)
+
+    def check_training(self, losses: Sequence[Tensor], iteration: int) -> None:
+        """End the stage when the network that is matched on diverged, before its gradients make the images look guilty.
+
+        Args:
+            losses: Of its training on this turn; read once, so that a GPU is not waited for after every batch.
+            iteration: Counted from 0.
+
+        Raises:
+            StageFailure: Naming the iteration and what to do.
+        """
+        if losses and not torch.stack(list(losses)).isfinite().all():
+            self.diverged("a loss of the network's training is not finite", iteration, "lr_net")
 
     def diverged(self, what: str, iteration: int, setting: str = "lr_img") -> NoReturn:
         """End the stage: ``what`` happened at an iteration; lowering ``setting`` helps.

@@ -66,6 +66,7 @@ def distill(origin: Origin, settings: DMSettings, context: DistillContext) -> Di
         context.check_loss(loss, iteration)
         momentum.mul_(settings.momentum_img).add_(gradient)
         images.sub_(momentum, alpha=settings.lr_img)
+        context.check_images(images, iteration)
 
     return context.finish(images, indices, iterations=settings.iterations)
 

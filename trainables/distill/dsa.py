@@ -27,7 +27,7 @@ from trainables.distill.gradients import Distance, match_gradients
 from trainables.distill.initial import class_major_labels
 from trainables.methods import DSASettings
 from trainables.models.network import Network, uses_batch_statistics
-from trainables.optimise import batch_gradient
+from trainables.optimise import batch_gradient, in_batches
 from trainables.payloads import DistilledSet, load_tensors, save_tensors
 
 STATISTICS_IMAGES = 16
@@ -83,6 +83,7 @@ def distill(origin: Origin, settings: DSASettings, context: DistillContext) -> D
         context.check_loss(float(distances.sum()), iteration)
         momentum.mul_(settings.momentum_img).add_(gradient)
         images.sub_(momentum, alpha=settings.lr_img)
+        context.check_images(images, iteration)
         if turn + 1 < outer:
             for epoch in range(inner):
                 _train_epoch(network, images, labels, settings, context, (iteration, turn, epoch))
@@ -168,15 +169,18 @@ def _train_epoch(
     """Plain gradient descent through the distilled set once, each image under its own augmentation."""
     network.train()
     order = torch.randperm(len(images), generator=context.generator("order", *place)).to(images.device)
-    for step, rows in enumerate(torch.split(order, settings.batch_train)):
+    statistics, setting = uses_batch_statistics(network), f"settings.{context.config.method}.batch_train"
+    losses = []
+    for step, rows in enumerate(in_batches(order, settings.batch_train, batch_statistics=statistics, setting=setting)):
         context.poll()
         params = None
         if context.strategy is not None:
             generator = context.generator("train", *place, step)
             params = augment.sample(context.strategy, len(rows), shared=False, generator=generator)
-        batch_gradient(network, images[rows], labels[rows], params=params)
+        losses.append(batch_gradient(network, images[rows], labels[rows], params=params))
         with torch.no_grad():
             for weight in network.parameters():
                 assert weight.grad is not None
                 weight.sub_(weight.grad, alpha=settings.lr_net)
                 weight.grad = None
+    context.check_training(losses, place[0])

@@ -29,7 +29,7 @@ from trainables.distill.gradients import Decode, Distance, match_gradients
 from trainables.distill.initial import tiled_images
 from trainables.methods import IDCSettings
 from trainables.models.network import Network, uses_batch_statistics
-from trainables.optimise import batch_gradient
+from trainables.optimise import batch_gradient, in_batches
 from trainables.payloads import DistilledSet, load_tensors, save_tensors
 
 GradientAt = Callable[[Tensor], tuple[Tensor, Tensor]]
@@ -85,6 +85,7 @@ def distill(origin: Origin, settings: IDCSettings, context: DistillContext) -> D
             images, momentum, gradient_at, num_classes=context.num_classes, lr=lr_img, decay=settings.momentum_img
         )
         context.check_loss(float(distances.sum()), step, "lr_base")
+        context.check_images(images, step, "lr_base")
         if turn + 1 < settings.inner_loop:
             _train(learner, origin, settings, context, (iteration, turn))
         else:
@@ -249,17 +250,20 @@ def _train(
     strategy = augment.idc_strategy(settings.net_aug, context.config.dataset.flip)
     wanted = -(-settings.net_images // settings.batch_real) * settings.batch_real
     order = torch.randperm(len(origin.labels), generator=context.generator("order", *place))[:wanted].to(device)
+    batches = in_batches(
+        order, settings.batch_real, batch_statistics=uses_batch_statistics(network), setting="settings.idc.batch_real"
+    ) if wanted else []  # fmt: skip
+    losses = []
     network.train()
-    for number, rows in enumerate(torch.split(order, settings.batch_real) if wanted else ()):
-        if len(rows) == 1 and number > 0 and uses_batch_statistics(network):
-            break  # a last image alone has no statistics
+    for number, rows in enumerate(batches):
         context.poll()
         params = None
         if context.strategy is not None:
             generator = context.generator("train", *place, number)
             params = augment.sample(strategy, len(rows), shared=False, generator=generator)
         cutmix = settings.cutmix, context.generator("cutmix", *place, number)
-        batch_gradient(network, origin.images[rows], origin.labels[rows], params=params, cutmix=cutmix)
+        losses.append(batch_gradient(network, origin.images[rows], origin.labels[rows], params=params, cutmix=cutmix))
         learner.optimiser.step()
         learner.optimiser.zero_grad(set_to_none=True)
+    context.check_training(losses, place[0] * settings.inner_loop + place[1])
     network.eval()

@@ -35,6 +35,7 @@ from trainables.distill.context import DistillContext
 from trainables.distill.initial import class_major_labels
 from trainables.distill.unroll import GRADIENTS, Batch, MetaGradient, recompute, tesla
 from trainables.methods import MTTSettings
+from trainables.optimise import in_batches
 from trainables.payloads import DistilledSet, StoredExpert, load_json, load_tensors, save_json, save_tensors
 
 LEARNED = 0.99
@@ -97,8 +98,7 @@ def distill(origin: Origin, settings: MTTSettings, context: DistillContext) -> D
             state.cosines.append([iteration, _cosine(found.images, other.images)])
             context.measure(tesla_cosine=state.cosines[-1][1])
         state.update(found, settings)
-        if not state.images.isfinite().all():
-            context.diverged("an image is not finite", iteration)
+        context.check_images(state.images, iteration)
         if not state.rate.isfinite():
             context.diverged(f"the learned rate is {float(state.rate)}", iteration, "lr_lr")
         context.measure(learned_lr=float(state.rate), rate_clamped=state.clamped)
@@ -180,8 +180,11 @@ def student_batches(settings: MTTSettings, context: DistillContext, iteration: i
     for turn in itertools.count():
         if len(parts) >= settings.syn_steps:
             break
-        order = torch.randperm(len(labels), generator=context.generator("order", iteration, turn))
-        parts += torch.split(order.to(labels.device), settings.batch_syn or len(labels))
+        order = torch.randperm(len(labels), generator=context.generator("order", iteration, turn)).to(labels.device)
+        parts += in_batches(
+            order, settings.batch_syn or len(labels), batch_statistics=context.batch_statistics,
+            setting="settings.mtt.batch_syn",
+        )  # fmt: skip
     batches = []
     for step, rows in enumerate(parts[: settings.syn_steps]):
         params = None

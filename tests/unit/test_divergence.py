@@ -1,0 +1,109 @@
+"""How distillations end that cannot go on: with cause, iteration and what to lower, and never as a finished set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from support import FakeContext, distil, distill_config, tiny_experts, tiny_network
+from torch import Tensor, nn
+
+from trainables.context import StageFailure
+from trainables.distill import dm
+from trainables.distill.context import DistillContext
+from trainables.optimise import in_batches
+
+RATE = {"dsa": "lr_img", "dc": "lr_img", "dm": "lr_img", "idc": "lr_base"}
+
+
+@pytest.mark.parametrize("method", list(RATE))
+def test_the_last_update_is_looked_at_too(tmp_path: Path, method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No loss comes after it that would not be finite."""
+    more: dict[str, Any] = {"loops": (1, 1)} if method in ("dsa", "dc") else {}
+    plain = dm.match_distributions
+
+    def steep(*given: Any, **named: Any) -> tuple[float, Tensor]:
+        loss, gradient = plain(*given, **named)
+        return loss, 1e38 * gradient
+
+    monkeypatch.setattr(dm, "match_distributions", steep)
+    for iterations in range(1, 6):
+        config = distill_config(method, iterations=iterations, **more, **{RATE[method]: 1e38})
+        with monkeypatch.context() as patch:
+            patch.setattr(DistillContext, "check_images", lambda *args: None)
+            unseen = distil(config, FakeContext(tmp_path)).images
+        if not unseen.isfinite().all():
+            break  # the loss of the last iteration was finite, and what would be handed on is not
+        distil(config, FakeContext(tmp_path))
+    said = rf"{method}: an image is not finite at iteration {iterations - 1}; .* settings\.{method}\.{RATE[method]}\."
+    with pytest.raises(StageFailure, match=said):
+        distil(config, FakeContext(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("method", "more"),
+    [("dsa", {"loops": (2, 4)}), ("dc", {"loops": (2, 4)}), ("idc", {"net_images": 32, "inner_loop": 4})],
+)
+def test_a_network_that_diverges_is_not_blamed_on_the_images(
+    tmp_path: Path, method: str, more: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = distill_config(method, iterations=4, lr_net=1e30, network=tiny_network(norm="none"), **more)
+    with pytest.raises(StageFailure, match=rf"{method}: a loss of the network's training is not finite at iteration 0.*"
+                                           rf"Lower settings\.{method}\.lr_net\."):  # fmt: skip
+        distil(config, FakeContext(tmp_path))
+    monkeypatch.setattr(DistillContext, "check_training", lambda *args: None)
+    with pytest.raises(StageFailure, match=r"Lower settings\.\w+\.lr_(img|base)\."):
+        distil(config, FakeContext(tmp_path))
+
+
+# --- batch norm and one image -----------------------------------------------------------------------------------------
+
+
+def resnet() -> Any:
+    """On 8 pixels its last maps are single numbers, of which one image has no statistics."""
+    return tiny_network(architecture="resnet18", width=4, depth=18, norm="batch")
+
+
+LEFT_OVER = {
+    "dsa": {"loops": (2, 1), "batch_train": 5},  # of 6 images
+    "mtt": {"batch_syn": 5},
+    "idc": {"batch_real": 7, "net_images": 64, "inner_loop": 4},  # of 36 real ones
+}
+ALONE: dict[str, dict[str, Any]] = {
+    "dsa": {"batch_train": 1}, "mtt": {"batch_syn": 1}, "idc": {"batch_real": 1}
+}  # fmt: skip
+
+
+def test_one_image_has_no_batch_statistics() -> None:
+    with pytest.raises(ValueError, match="more than 1 value per channel"):
+        nn.BatchNorm2d(4)(torch.randn(1, 4, 1, 1))
+
+
+@pytest.mark.parametrize("method", list(LEFT_OVER))
+def test_a_single_image_left_over_joins_the_batch_before(tmp_path: Path, method: str) -> None:
+    config = distill_config(method, iterations=2, network=resnet(), **LEFT_OVER[method])
+    assert distil(config, FakeContext(tmp_path), inputs=tiny_experts(config, tmp_path / "e")).images.isfinite().all()
+
+
+@pytest.mark.parametrize("method", list(ALONE))
+def test_batches_of_one_image_are_refused(tmp_path: Path, method: str) -> None:
+    config = distill_config(method, iterations=2, network=resnet(), **{**LEFT_OVER[method], **ALONE[method]})
+    (setting,) = ALONE[method]
+    with pytest.raises(
+        ValueError, match=rf"batch norm has no statistics of one image; .* settings\.{method}\.{setting}"
+    ):
+        distil(config, FakeContext(tmp_path), inputs=tiny_experts(config, tmp_path / "e"))
+
+
+def test_batches_are_those_of_a_split_but_for_a_single_image_left_over() -> None:
+    order = torch.randperm(13, generator=torch.Generator().manual_seed(0))
+    for batch in range(2, 16):
+        for statistics in (False, True):
+            found = in_batches(order, batch, batch_statistics=statistics, setting="it")
+            plain = list(torch.split(order, batch))
+            if statistics and len(plain) > 1 and len(plain[-1]) == 1:
+                plain[-2:] = [torch.cat(plain[-2:])]
+            assert len(found) == len(plain)
+            assert all(torch.equal(ours, theirs) for ours, theirs in zip(found, plain, strict=True))
