@@ -99,6 +99,7 @@ def distill(origin: Origin, settings: ${camel}Settings, context: DistillContext)
         context.check_loss(float((means - targets).square().sum()) / 2, iteration)
         momentum.mul_(settings.momentum_img).add_((means - targets).repeat_interleave(context.ipc, dim=0))
         images.sub_(momentum, alpha=settings.lr_img)
+        context.check_images(images, iteration)
 
     return context.finish(images, indices, iterations=settings.iterations)
 '''

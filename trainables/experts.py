@@ -55,7 +55,10 @@ def train_expert(config: ExpertConfig, origin: Origin, context: Context) -> Expe
     optimiser = torch.optim.SGD(
         network.parameters(), lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay
     )
-    per_epoch = batches_per_epoch(len(images), config.batch, batch_statistics=uses_batch_statistics(network))
+    per_epoch = batches_per_epoch(
+        len(images), config.batch, batch_statistics=uses_batch_statistics(network), who=f"expert {config.index}",
+        setting="settings.mtt.batch_expert",
+    )  # fmt: skip
     every = config.steps_between(per_epoch)
     looked_at = torch.cat([members[: max(1, ACCURACY_IMAGES // len(origin.by_class))] for members in origin.by_class])
     looked_at = looked_at.to(device)

@@ -54,7 +54,9 @@ def batch_gradient(
     return total
 
 
-def batches_per_epoch(images: int, batch: int, *, batch_statistics: bool, setting: str = "the recipe's batch") -> int:
+def batches_per_epoch(
+    images: int, batch: int, *, batch_statistics: bool, setting: str = "the recipe's batch", who: str = "train"
+) -> int:
     """How many batches a permutation of the images is cut into; the last takes what is left.
 
     Args:
@@ -62,20 +64,21 @@ def batches_per_epoch(images: int, batch: int, *, batch_statistics: bool, settin
         batch: Images per batch.
         batch_statistics: A single image cannot be a batch: left over, it joins the batch before.
         setting: What to raise, for the message.
+        who: Whose batches they are, for the message.
 
     Raises:
         ValueError: Batch statistics are asked of one image.
     """
     if batch_statistics and min(images, batch) == 1:
         raise ValueError(
-            f"train: batch norm has no statistics of one image; got {images} images in batches of {batch}; expected 2 "
+            f"{who}: batch norm has no statistics of one image; got {images} images in batches of {batch}; expected 2 "
             f"or more of both. Raise {setting}, or take a network with instance norm."
         )
     whole, left = divmod(images, batch)
     return whole + (left > (1 if batch_statistics and whole else 0))
 
 
-def in_batches(order: Tensor, batch: int, *, batch_statistics: bool, setting: str) -> list[Tensor]:
+def in_batches(order: Tensor, batch: int, *, batch_statistics: bool, setting: str, who: str) -> list[Tensor]:
     """A permutation cut into batches.
 
     Args:
@@ -85,7 +88,7 @@ def in_batches(order: Tensor, batch: int, *, batch_statistics: bool, setting: st
     Raises:
         ValueError: Batch statistics are asked of one image.
     """
-    count = batches_per_epoch(len(order), batch, batch_statistics=batch_statistics, setting=setting)
+    count = batches_per_epoch(len(order), batch, batch_statistics=batch_statistics, setting=setting, who=who)
     return [order[part * batch : None if part + 1 == count else (part + 1) * batch] for part in range(count)]
 
 

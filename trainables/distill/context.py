@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -23,6 +24,9 @@ from trainables.distill.initial import distilled_set, initial_images
 from trainables.models.build import build
 from trainables.models.network import Network
 from trainables.payloads import DistilledSet
+
+FAR = 100.0
+"""Images with larger values have diverged themselves: normalised or in [0, 1], values are of the order of 1."""
 
 
 class DistillContext:
@@ -57,10 +61,21 @@ class DistillContext:
     def num_classes(self) -> int:
         return len(self.config.origin.classes)
 
-    @property
-    def batch_statistics(self) -> bool:
-        """Whether the matched network's output for one image depends on the others in its batch."""
-        return self.config.network is not None and self.config.network.norm == "batch"
+    @cached_property
+    def needs_two_images(self) -> bool:
+        """Whether the matched network cannot be trained on one image: batch norm of maps of one pixel.
+
+        Where maps are larger batch norm takes one image, and a batch of one stays one.
+        """
+        config = self.config.network
+        if config is None or config.norm != "batch":
+            return False
+        network = build(config, "one image")
+        try:
+            network.train()(torch.zeros(1, config.channels, config.image_size, config.image_size))
+        except ValueError:
+            return True
+        return False
 
     # --- randomness, derived from (method, purpose, seed, numbers) ---
 
@@ -166,18 +181,35 @@ class DistillContext:
         if not images.isfinite().all():
             self.diverged("an image is not finite", iteration, setting)
 
-    def check_training(self, losses: Sequence[Tensor], iteration: int) -> None:
+    def check_training(self, losses: Sequence[Tensor], iteration: int, setting: str = "lr_net") -> None:
         """End the stage when the network that is matched on diverged, before its gradients make the images look guilty.
 
         Args:
             losses: Of its training on this turn; read once, so that a GPU is not waited for after every batch.
             iteration: Counted from 0.
+            setting: The setting to lower.
 
         Raises:
             StageFailure: Naming the iteration and what to do.
         """
         if losses and not torch.stack(list(losses)).isfinite().all():
-            self.diverged("a loss of the network's training is not finite", iteration, "lr_net")
+            self.diverged("a loss of the network's training is not finite", iteration, setting)
+
+    def to_lower(self, images: Tensor, setting: str = "lr_img", *, trained: bool) -> str:
+        """The setting to blame when what a network makes of the images is not finite.
+
+        Its training may have spoilt a network without an infinite loss: the last step has no loss after it, and a
+        finite loss may have infinite gradients.
+
+        Args:
+            images: As the network sees them, or stored.
+            setting: The rate that the images are learned at.
+            trained: Whether the network was trained, at ``lr_net``.
+
+        Returns:
+            ``lr_net`` if it was, unless the images are far from what images are.
+        """
+        return "lr_net" if trained and float(images.abs().max()) <= FAR else setting
 
     def diverged(self, what: str, iteration: int, setting: str = "lr_img") -> NoReturn:
         """End the stage: ``what`` happened at an iteration; lowering ``setting`` helps.

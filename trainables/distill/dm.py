@@ -44,7 +44,7 @@ def distill(origin: Origin, settings: DMSettings, context: DistillContext) -> Di
         context: Seeds, networks, progress and checkpoints.
 
     Raises:
-        StageFailure: The loss is not finite.
+        StageFailure: The loss or an image is not finite.
         ValueError: A class has fewer than ``ipc`` images to start from.
     """
     images, indices = context.initial_images(origin)

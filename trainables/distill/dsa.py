@@ -49,8 +49,8 @@ def distill(origin: Origin, settings: DSASettings, context: DistillContext) -> D
         context: Seeds, networks, progress and checkpoints.
 
     Raises:
-        StageFailure: The loss is not finite.
-        ValueError: A class has fewer than ``ipc`` images to start from.
+        StageFailure: The loss, an image or the network's training is not finite.
+        ValueError: A class has fewer than ``ipc`` images to start from, or batch norm would be trained on one image.
     """
     outer, inner = settings.loops
     distance = DISTANCES[settings.distance]
@@ -80,13 +80,16 @@ def distill(origin: Origin, settings: DSASettings, context: DistillContext) -> D
         omegas = context.omegas(iteration, turn)
         weights = matched_weights(network, settings.distance)
         distances, gradient = match_gradients(network, weights, distance, origin.images, batches, images, omegas)
-        context.check_loss(float(distances.sum()), iteration)
+        blamed = context.to_lower(images, trained=turn > 0)
+        context.check_loss(float(distances.sum()), iteration, blamed)
         momentum.mul_(settings.momentum_img).add_(gradient)
         images.sub_(momentum, alpha=settings.lr_img)
-        context.check_images(images, iteration)
+        context.check_images(images, iteration, blamed)
         if turn + 1 < outer:
+            losses: list[Tensor] = []
             for epoch in range(inner):
-                _train_epoch(network, images, labels, settings, context, (iteration, turn, epoch))
+                _train_epoch(network, images, labels, settings, context, losses, (iteration, turn, epoch))
+            context.check_training(losses, iteration, context.to_lower(images, trained=True))
 
     return context.finish(images, indices, iterations=settings.iterations, loops=list(settings.loops))
 
@@ -164,14 +167,19 @@ def _train_epoch(
     labels: Tensor,
     settings: DSASettings,
     context: DistillContext,
+    losses: list[Tensor],
     place: tuple[int, int, int],
 ) -> None:
-    """Plain gradient descent through the distilled set once, each image under its own augmentation."""
+    """Plain gradient descent through the distilled set once, each image under its own augmentation; ``losses`` gets one
+    more for each step."""
     network.train()
     order = torch.randperm(len(images), generator=context.generator("order", *place)).to(images.device)
-    statistics, setting = uses_batch_statistics(network), f"settings.{context.config.method}.batch_train"
-    losses = []
-    for step, rows in enumerate(in_batches(order, settings.batch_train, batch_statistics=statistics, setting=setting)):
+    method = context.config.method
+    batches = in_batches(
+        order, settings.batch_train, batch_statistics=context.needs_two_images, who=method,
+        setting=f"settings.{method}.batch_train",
+    )  # fmt: skip
+    for step, rows in enumerate(batches):
         context.poll()
         params = None
         if context.strategy is not None:
@@ -183,4 +191,3 @@ def _train_epoch(
                 assert weight.grad is not None
                 weight.sub_(weight.grad, alpha=settings.lr_net)
                 weight.grad = None
-    context.check_training(losses, place[0])

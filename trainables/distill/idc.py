@@ -55,8 +55,8 @@ def distill(origin: Origin, settings: IDCSettings, context: DistillContext) -> D
         context: Seeds, networks, progress and checkpoints.
 
     Raises:
-        StageFailure: The loss is not finite.
-        ValueError: A class has fewer images than the start takes.
+        StageFailure: The loss, an image or the network's training is not finite.
+        ValueError: A class has fewer images than the start takes, or batch norm would be trained on one image.
     """
     images, indices = _start(origin, settings, context)
     momentum = torch.zeros_like(images)
@@ -81,11 +81,12 @@ def distill(origin: Origin, settings: IDCSettings, context: DistillContext) -> D
             learner = Learner.fresh(settings, context, iteration)
             images.clamp_(0, 1)
         gradient_at = _matching(origin, learner.network, settings, context, (iteration, turn))
+        blamed = context.to_lower(images, "lr_base", trained=turn > 0)
         distances = step_in_turns(
             images, momentum, gradient_at, num_classes=context.num_classes, lr=lr_img, decay=settings.momentum_img
         )
-        context.check_loss(float(distances.sum()), step, "lr_base")
-        context.check_images(images, step, "lr_base")
+        context.check_loss(float(distances.sum()), step, blamed)
+        context.check_images(images, step, blamed)
         if turn + 1 < settings.inner_loop:
             _train(learner, origin, settings, context, (iteration, turn))
         else:
@@ -245,14 +246,18 @@ class Learner:
 def _train(
     learner: Learner, origin: Origin, settings: IDCSettings, context: DistillContext, place: tuple[int, int]
 ) -> None:
-    """Train on real images: consecutive batches of a new permutation until ``net_images`` are reached."""
+    """Train on real images: consecutive batches of a new permutation until ``net_images`` are reached. With batch norm
+    a last image alone is left out."""
     network, device = learner.network, origin.images.device
     strategy = augment.idc_strategy(settings.net_aug, context.config.dataset.flip)
     wanted = -(-settings.net_images // settings.batch_real) * settings.batch_real
     order = torch.randperm(len(origin.labels), generator=context.generator("order", *place))[:wanted].to(device)
+    statistics = uses_batch_statistics(network)
+    if statistics and len(order) > 1 and len(order) % settings.batch_real == 1:
+        order = order[:-1]
     batches = in_batches(
-        order, settings.batch_real, batch_statistics=uses_batch_statistics(network), setting="settings.idc.batch_real"
-    ) if wanted else []  # fmt: skip
+        order, settings.batch_real, batch_statistics=statistics, who="idc", setting="settings.idc.batch_real"
+    )
     losses = []
     network.train()
     for number, rows in enumerate(batches):

@@ -65,7 +65,7 @@ def distill(origin: Origin, settings: MTTSettings, context: DistillContext) -> D
 
     Raises:
         StageFailure: The loss, a gradient or the learned rate is not finite; or no expert has a segment to match.
-        ValueError: A class has fewer than ``ipc`` images to start from.
+        ValueError: A class has fewer than ``ipc`` images to start from, or batch norm would be trained on one image.
     """
     trajectories = open_experts(settings, context) if settings.iterations else []  # the start takes none
     experts = [found for found in trajectories if found.starts]
@@ -182,7 +182,7 @@ def student_batches(settings: MTTSettings, context: DistillContext, iteration: i
             break
         order = torch.randperm(len(labels), generator=context.generator("order", iteration, turn)).to(labels.device)
         parts += in_batches(
-            order, settings.batch_syn or len(labels), batch_statistics=context.batch_statistics,
+            order, settings.batch_syn or len(labels), batch_statistics=context.needs_two_images, who="mtt",
             setting="settings.mtt.batch_syn",
         )  # fmt: skip
     batches = []
