@@ -103,14 +103,11 @@ def _members(evaluation: Evaluation, dataset: DatasetConfig, places: Places) -> 
     if evaluation.members is None:
         return None
     from trainables.data.cache import open_split
-    from trainables.data.draws import origin_indices
     from trainables.external.members import read_members
 
     labels = open_split(dataset, "train", places.data, places.cache).labels
     path = Path(evaluation.members)
-    found = read_members(path, dataset, evaluation.classes, evaluation.members_order, places.data, labels)
-    origin_indices(found, labels)  # a draw may ask for more than there is
-    return found
+    return read_members(path, dataset, evaluation.classes, evaluation.members_order, places.data, labels)
 
 
 def _commit(

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from ddray.tables import RENDERER_VERSION, SCHEMA_VERSION
 
-__all__ = ["COLUMNS", "MEASUREMENTS", "RENDERER_VERSION", "SCHEMA_VERSION", "Column", "comparable", "names"]
+__all__ = ["COLUMNS", "MEASUREMENTS", "RENDERER_VERSION", "SCHEMA_VERSION", "VALUES", "Column", "comparable", "names"]
 
 Group = Literal["identity", "measurement", "parameters", "provenance", "quality"]
 
@@ -37,8 +37,33 @@ class Column:
     meaning: str
 
 
+VALUES: dict[str, tuple[str, ...]] = {
+    "property": ("performance", "fairness", "robustness", "privacy", "informativeness", "cost"),
+    "ci_unit": ("images", "trainings", "distillations", "targets"),
+    "agg": ("single", "mean_seeds", "mean_targets", "pooled"),
+    "split": ("test", "train", "pool"),
+    "threat_model": ("blackbox", "data_release", "none"),
+    "audit": ("seed", "pool", "one_run"),
+    "shadow_kind": ("distilled", "direct"),
+    "shadow_fidelity": ("full", "unequal"),
+    "variance_mode": ("shrunk", "per_example"),
+    "member_role": ("member_init", "member_other", "canary", "top_decile"),
+    "nonmember_source": ("pool", "reserve", "test", "test_balanced"),
+    "norm": ("l2", "linf"),
+    "adv_def": ("clip", "norm"),
+    "status": ("ok", "failed", "blocked", "pending"),
+    "flag": ("degenerate", "low_resolution", "not_converged", "not_applicable", "outside_frontier", "unequal_steps",
+             "above_ceiling", "outside_band"),
+}  # fmt: skip
+"""All that columns of a fixed vocabulary hold, null apart."""
+
+
 def _columns(group: Group, *entries: tuple[str, pa.DataType, str]) -> tuple[Column, ...]:
-    return tuple(Column(name, kind, group, meaning) for name, kind, meaning in entries)
+    """Meanings end with the column's values where those are fixed."""
+    return tuple(
+        Column(name, kind, group, f"{meaning}: {', '.join(VALUES[name])}" if name in VALUES else meaning)
+        for name, kind, meaning in entries
+    )
 
 
 COLUMNS: tuple[Column, ...] = (
@@ -86,7 +111,7 @@ COLUMNS: tuple[Column, ...] = (
     ),
     *_columns(
         "measurement",
-        ("property", NAME, "performance, fairness, robustness, privacy, informativeness, cost"),
+        ("property", NAME, "what the metric is about"),
         ("metric", NAME, "what was measured; of a row without a result, the evaluation's first metric"),
         ("value", NUMBER, "null without a result, or with a flag that says why"),
         ("unit", NAME, "fraction, nat, s, MiB, bytes, ..."),
@@ -94,35 +119,35 @@ COLUMNS: tuple[Column, ...] = (
         ("ci_high", NUMBER, "interval"),
         ("ci_level", NUMBER, "its level"),
         ("ci_method", NAME, "how it was made"),
-        ("ci_unit", NAME, "what it generalises over: images, trainings, distillations, targets"),
+        ("ci_unit", NAME, "what it generalises over"),
         ("n", COUNT, "samples behind the value"),
         ("n_pos", COUNT, "positives among them"),
         ("n_neg", COUNT, "negatives among them"),
         ("repeat", COUNT, "index where one row is one of several"),
-        ("agg", NAME, "single, mean_seeds, pooled"),
+        ("agg", NAME, "of one model, a mean over models, or made of several at once"),
         ("std", NUMBER, "of aggregated rows"),
         ("n_agg", COUNT, "of aggregated rows"),
         ("class_id", COUNT, "the data set's own label; null: all classes"),
         ("class_rank", COUNT, "place of the class by the full-data model's accuracy"),
-        ("split", NAME, "test, train, val, pool, population"),
+        ("split", NAME, "images behind the value"),
     ),
     *_columns(
         "parameters",
         ("attack", NAME, "attack on membership or robustness"),
         ("threat_model", NAME, "what the attacker sees"),
-        ("audit", NAME, "seed or pool"),
-        ("shadow_kind", NAME, "how shadows were made"),
+        ("audit", NAME, "setting of the attack on membership"),
+        ("shadow_kind", NAME, "what shadows were trained on"),
         ("shadow_fidelity", NAME, "whether shadows repeat the target's budget"),
         ("n_shadows", COUNT, "shadows behind one score"),
         ("target_row", COUNT, "row of the membership matrix that is attacked"),
         ("variance_mode", NAME, "variance estimate of the attack"),
         ("fpr", NUMBER, "false positive rate of the operating point"),
-        ("member_role", NAME, "which members"),
+        ("member_role", NAME, "where the row is of some members or candidates alone, which"),
         ("nonmember_source", NAME, "where non-members come from"),
         ("prior", NUMBER, "share of members assumed"),
-        ("norm", NAME, "l2 or linf"),
+        ("norm", NAME, "of the perturbation"),
         ("epsilon", NUMBER, "budget of the perturbation"),
-        ("adv_def", NAME, "clip or norm"),
+        ("adv_def", NAME, "how a budget was applied to it"),
         ("attack_steps", COUNT, "steps of the attack"),
         ("rel_stepsize", NUMBER, "step size over epsilon"),
         ("overshoot", NUMBER, "DeepFool's overshoot"),
@@ -152,13 +177,8 @@ COLUMNS: tuple[Column, ...] = (
     ),
     *_columns(
         "quality",
-        ("status", NAME, "ok, failed, blocked, pending"),
-        (
-            "flag",
-            NAME,
-            "without a value, why: low_resolution, not_converged, degenerate, not_applicable, outside_frontier; "
-            "with one, a warning: unequal_steps, not_converged, low_resolution, compat",
-        ),
+        ("status", NAME, "of the evaluation"),
+        ("flag", NAME, "without a value, why; with one, a warning (docs/metrics.md)"),
         ("note", TEXT, "cause and key of what failed or blocks"),
     ),
 )

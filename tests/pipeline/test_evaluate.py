@@ -199,6 +199,37 @@ def test_members_by_index_are_the_same_members(exported: Exported) -> None:
     assert {key: theirs[key] for key in ours} == ours
 
 
+@pytest.mark.parametrize("origin", [
+    {"kind": "pool", "per_class": 20, "draw": 0, "row": 0}, {"kind": "coin", "per_class": 20, "draw": 0, "row": 1},
+    {"kind": "draw", "per_class": 12, "draw": 0, "block": 1},
+])  # fmt: skip
+def test_members_of_every_kind_of_origin_are_audited(exported: Exported, origin: dict[str, Any]) -> None:
+    name = origin["kind"]
+    (exported.folder / f"{name}.json").write_text(json.dumps(origin))
+    request = ("--robustness", "none", "--members", exported.folder / f"{name}.json", "--name", f"of-{name}")
+    ran = exported.evaluate("--model", exported.folder / "net.pt", *MODEL, *request)
+    assert ran.code == 0, ran.err
+    rows = [row for row in exported.rows(f"of-{name}") if row["metric"] == "mia_auc" and row["attack"] == "loss"]
+    (row,) = [row for row in rows if row["nonmember_source"] == "test_balanced" and row["member_role"] is None]
+    assert row["n_pos"] == row["n_neg"] > 100
+    assert abs(row["value"] - 0.5) < 0.15  # the model was not made of these
+
+
+def test_members_of_some_classes_are_audited_class_by_class(exported: Exported) -> None:
+    (exported.folder / "uneven.json").write_text(json.dumps(list(range(104)) + list(range(128, 134))))
+    request = (
+        "--robustness", "none", "--members", exported.folder / "uneven.json", "--members-order", "canonical",
+        "--name", "uneven",
+    )  # fmt: skip
+    ran = exported.evaluate("--model", exported.folder / "net.pt", *MODEL, *request)
+    assert ran.code == 0, ran.err
+    rows = [row for row in exported.rows("uneven") if row["metric"] == "mia_auc" and row["attack"] == "loss"]
+    found = {row["nonmember_source"]: row for row in rows if row["member_role"] is None}
+    assert (found["test_balanced"]["n_pos"], found["test_balanced"]["n_neg"]) == (56, 56)
+    assert (found["test"]["value"], found["test"]["flag"]) == (None, "not_applicable")
+    assert "the class alone gives an AUC of 0.9" in found["test"]["param_json"]
+
+
 def test_without_members_privacy_is_not_applicable_and_says_why(exported: Exported) -> None:
     ran = exported.evaluate("--model", exported.folder / "net.pt", *MODEL, "--images", "20", "--name", "unknown")
     assert ran.code == 0, ran.err
@@ -304,6 +335,44 @@ def test_wrong_requests_are_refused(exported: Exported, arguments: tuple[str, ..
         assert "Traceback" not in ran.err
     else:
         assert re.search(message, refused(ran)), ran.err
+
+
+@pytest.mark.parametrize("text, order, message", [
+    ("[1000000000000000000000000000000]", "canonical", "not indices of training images; got 10000000"),
+    ('{"kind": "listed", "indices": [-5, 3, 999999]}', None, "not indices of training images; got -5"),
+    ('{"kind": "pool", "per_class": 9, "draw": 0, "row": 0, "canaries": 999}', None, "canaries are not audited"),
+    ('{"kind": "draw", "per_class": 12, "draw": 0}', "files", "an origin needs no order; got --members-order files"),
+])  # fmt: skip
+def test_wrong_members_are_refused(
+    exported: Exported, tmp_path: Path, text: str, order: str | None, message: str
+) -> None:
+    (tmp_path / "members.json").write_text(text)
+    request = ("--members", tmp_path / "members.json", *(("--members-order", order) if order else ()))
+    of_model = refused(exported.evaluate("--model", exported.folder / "net.pt", *MODEL, *request, "--name", "wrong"))
+    of_set = ("--set", exported.folder / "set.safetensors", "--dataset", "digits", "--space", "pixel01", *RECIPE)
+    assert message in of_model
+    assert message in refused(exported.evaluate(*of_set, *request, "--name", "wrong"))
+    assert not exported.workspace.results("wrong").folder.exists()
+
+
+def test_broken_and_odd_files_are_refused(exported: Exported, tmp_path: Path) -> None:
+    state = load_file(exported.workspace.store.open(exported.model_key).folder / "model.safetensors")
+    torch.save({name: value.to_sparse() for name, value in state.items()}, tmp_path / "sparse")
+    torch.save({name: value.to("meta") for name, value in state.items()}, tmp_path / "meta")
+    (tmp_path / "pops").write_bytes(b"\x80\x04.")
+    (tmp_path / "cut").write_bytes((exported.folder / "net.pt").read_bytes()[:-50])
+    (tmp_path / "empty").touch()
+    (tmp_path / "folder").mkdir()
+    messages = {
+        "sparse": "got a sparse one", "meta": "got one without numbers", "pops": "cannot be read",
+        "cut": "cannot be read", "empty": "not a kind of file", "folder": "cannot be read",
+    }  # fmt: skip
+    of_set = ("--dataset", "digits", "--space", "pixel01", *RECIPE)
+    for name, message in messages.items():
+        assert message in refused(exported.evaluate("--model", tmp_path / name, *MODEL))
+        assert message in refused(exported.evaluate("--set", tmp_path / name, *of_set))
+    one = exported.evaluate("--set", exported.folder / "set.safetensors", *of_set, "--nth", "7", "--name", "nth")
+    assert "holds one set; got --nth 7; expected 0" in refused(one)
 
 
 @pytest.mark.parametrize("images, message", [

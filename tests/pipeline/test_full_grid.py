@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from pages import blocks
+from pages import blocks, table
 from pyarrow import parquet
 from workspace import Ran, places_in
 
+from ddray.tables.columns import VALUES
 from trainables.configs import MEMBERSHIP_ATTACKS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -67,15 +68,27 @@ def test_every_metric_stands_on_the_page(rows: list[dict[str, Any]]) -> None:
     assert not missing, f"docs/metrics.md says nothing of {sorted(missing)}"
 
 
+def test_the_page_says_which_metrics_have_intervals(rows: list[dict[str, Any]]) -> None:
+    cells = [names for names, *_ in table(ROOT / "docs" / "metrics.md", "metrics")]
+    listed = {name for names in cells for name in re.findall(r"\w+", names)}
+    unlisted = {row["metric"] for row in rows if row["ci_low"] is not None} - listed
+    assert not unlisted, f"docs/metrics.md, Intervals, says nothing of {sorted(unlisted)}"
+
+
 def test_every_flag_stands_on_the_page(rows: list[dict[str, Any]]) -> None:
     page = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
     missing = {row["flag"] for row in rows} - {None} - set(re.findall(r"^\| `([a-z_]+)` \|", page, re.MULTILINE))
     assert not missing, f"docs/metrics.md says nothing of {sorted(missing)}"
 
 
+def test_every_value_of_a_fixed_vocabulary_is_described(rows: list[dict[str, Any]]) -> None:
+    unknown = {(name, row[name]) for name, values in VALUES.items() for row in rows if row[name] not in (None, *values)}
+    assert not unknown, f"ddray.tables.columns.VALUES lacks {sorted(unknown)}"
+
+
 def test_values_are_in_their_ranges(rows: list[dict[str, Any]]) -> None:
     """Fractions are fractions, intervals hold their values, and what has no value says why."""
-    signed = re.compile("excess_|adv_delta|adv_gap|adv_pgd|ior|dd_|optimism|mia_adv_max|fair_confusion")
+    signed = re.compile("excess_|adv_delta|adv_gap|adv_pgd|ior|dd_|optimism|mia_adv|fair_confusion")
     for row in rows:
         value = row["value"]
         if value is None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -11,7 +13,7 @@ import pytest
 
 from ddray import tables
 from ddray.plan.schema import AXES
-from ddray.tables.columns import COLUMNS, MEASUREMENTS, RENDERER_VERSION, SCHEMA_VERSION, comparable, names
+from ddray.tables.columns import COLUMNS, MEASUREMENTS, RENDERER_VERSION, SCHEMA_VERSION, VALUES, comparable, names
 
 SPECIFIED = """
 schema_version row_id sweep grids point stage_key protocol budget_fraction dataset num_classes class_ids
@@ -23,6 +25,10 @@ variance_mode fpr member_role nonmember_source prior norm epsilon adv_def attack
 candidates restarts converged_share attack_lib attack_lib_version perplexity embed_dim param_json git_commit
 code_version torch_version numpy_version sklearn_version device dtype deterministic wall_s started_at status flag note
 """
+
+
+ROOT = Path(tables.__file__).parents[2]
+WRITERS = sorted(path for folder in ("trainables/evaluate", "ddray/tables") for path in (ROOT / folder).rglob("*.py"))
 
 
 def row(**values: object) -> dict[str, object]:
@@ -55,6 +61,48 @@ def test_types_are_the_specified_ones() -> None:
     assert MEASUREMENTS.field("class_ids").type == pa.list_(pa.int32())
     assert MEASUREMENTS.field("dirty").type == pa.bool_()
     assert MEASUREMENTS.field("point").type == pa.string()
+
+
+def written(source: str) -> set[tuple[str, str]]:
+    """Names with a text that a program gives them: in dictionaries, keyword arguments and assignments to an item."""
+    found: list[tuple[ast.expr | None, ast.expr]] = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Dict):
+            found += zip(node.keys, node.values, strict=True)
+        elif isinstance(node, ast.Call):
+            found += [(ast.Constant(word.arg), word.value) for word in node.keywords]
+        elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Subscript):
+            found.append((node.targets[0].slice, node.value))
+    plain = [(key, branch) for key, value in found for branch in branches(value)]
+    return {
+        (str(key.value), str(value.value))
+        for key, value in plain
+        if isinstance(key, ast.Constant) and isinstance(value, ast.Constant) and isinstance(value.value, str)
+    }
+
+
+def branches(value: ast.expr) -> list[ast.expr]:
+    return [value.body, value.orelse] if isinstance(value, ast.IfExp) else [value]
+
+
+def test_every_value_that_is_written_is_described() -> None:
+    assert written('row = {"flag": "a" if x else "b"}; row["agg"] = "c"; f(audit="d", n=1)') == {
+        ("flag", "a"), ("flag", "b"), ("agg", "c"), ("audit", "d"),
+    }  # fmt: skip
+    found = {pair for path in WRITERS for pair in written(path.read_text(encoding="utf-8"))}
+    other_uses = {"norm", "split", "status"}  # names of other dictionaries' keys, too
+    found = {(name, value) for name, value in found if name in VALUES.keys() - other_uses}
+    # Enough of them for the search to have worked; what comes from variables is seen by the full grid's test.
+    assert {("flag", "above_ceiling"), ("flag", "outside_band"), ("agg", "mean_targets"), ("audit", "one_run")} <= found
+    assert not [(name, value) for name, value in found if value not in VALUES[name]]
+    meanings = {column.name: column.meaning for column in COLUMNS}
+    for name, values in VALUES.items():
+        assert meanings[name].endswith(": " + ", ".join(values))
+
+
+def test_flags_are_those_of_the_page() -> None:
+    page = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"^\| `([a-z_]+)` \|[^|]*\|[^|]*\|$", page, re.MULTILINE)) == set(VALUES["flag"])
 
 
 def test_versions_are_those_that_need_no_pyarrow() -> None:

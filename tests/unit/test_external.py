@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,10 @@ from support import network_of as recorded_network
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, ResNet
 
-from trainables.configs import DatasetConfig, OriginConfig
+from trainables.configs import DatasetConfig, OriginConfig, SignalsConfig
 from trainables.data import sources
 from trainables.data.cache import open_split
+from trainables.data.draws import origin_indices, signal_indices
 from trainables.data.index import canonical_order
 from trainables.data.layout import find_source
 from trainables.data.origins import normalise
@@ -130,8 +132,121 @@ def test_what_is_no_such_file_says_so(tmp_path: Path) -> None:
         read(tmp_path / "cut")
     torch.save(images(), tmp_path / "torn")
     (tmp_path / "torn").write_bytes((tmp_path / "torn").read_bytes()[:900])
-    with pytest.raises(ValueError, match=r"torn: "):
+    with pytest.raises(ValueError, match=r"torn: cannot be read; got an archive without its end"):
         read(tmp_path / "torn")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(ValueError, match=r"folder: a folder; expected safetensors"):
+        read(tmp_path / "folder")
+
+
+def broken_files(folder: Path) -> dict[str, bytes]:
+    """By what is wrong with them: what parsers trip over."""
+    content = {"images": images(), "labels": LABELS}
+    torch.save(content, folder / "legacy", _use_new_zipfile_serialization=False)
+    np.savez_compressed(folder / "packed.npz", images=images().numpy())
+    np.save(folder / "array.npy", images().numpy())
+    save_file(content, folder / "tensors")
+    legacy, packed, array, tensors = ((folder / name).read_bytes()
+                                      for name in ("legacy", "packed.npz", "array.npy", "tensors"))  # fmt: skip
+    return {
+        "pops": b"\x80\x04.", "ends": b"\x80", "empty": b"", "legacy": legacy[:-700],
+        "packed": packed[:200] + b"\xff" * 60 + packed[260:], "cut": array[:150],
+        "vast": array.replace(b"(6, 1, 8, 8), }            ", b"(6000000000000, 1, 8, 8), }"),
+        "header": tensors[:40], "tail": tensors[:-20],
+    }  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+def test_broken_files_are_refused_whatever_their_parsers_raise(tmp_path: Path) -> None:
+    files = broken_files(tmp_path)
+    for content, surprise in ((files["pops"], IndexError), (files["ends"], IndexError)):
+        (tmp_path / "file").write_bytes(content)
+        with pytest.raises(surprise):  # not what the parser is documented to raise
+            torch.load(tmp_path / "file", weights_only=True)
+    (tmp_path / "file").write_bytes(files["packed"])
+    with pytest.raises(zlib.error):
+        np.load(tmp_path / "file")["images"]
+    (tmp_path / "file").write_bytes(files["vast"])
+    with pytest.raises(MemoryError):
+        np.load(tmp_path / "file")
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(ValueError, match=rf"{name}: (cannot be read|not a kind of file).*(again|Convert it)\."):
+            read(tmp_path / name)
+
+
+def test_spoilt_files_are_read_or_refused_and_nothing_else(tmp_path: Path) -> None:
+    rng, network = np.random.default_rng(0), network_of("convnet3-w16", image_size=8, channels=1, num_classes=3)
+    refused = 0
+    broken_files(tmp_path)
+    for name in ("legacy", "packed.npz", "array.npy", "tensors"):
+        whole = np.frombuffer((tmp_path / name).read_bytes(), dtype=np.uint8)
+        for _ in range(25):
+            spoilt = whole.copy()
+            spoilt[rng.integers(0, min(len(whole), 600), 4)] = rng.integers(0, 256, 4)
+            (tmp_path / "spoilt").write_bytes(spoilt.tobytes()[: rng.integers(len(whole) // 2, 2 * len(whole))])
+            for use in (set_of, lambda path: read_state(path, network)):
+                try:
+                    use(tmp_path / "spoilt")
+                except ValueError:
+                    refused += 1
+    assert refused > 100
+
+
+def test_a_header_that_begins_as_a_pickle_does_is_a_header(tmp_path: Path) -> None:
+    content = {"images": images(), "labels": LABELS}
+    for length in range(100):
+        save_file(content, tmp_path / "set", metadata={"note": "x" * length})
+        if (tmp_path / "set").read_bytes().startswith(b"\x80"):
+            break
+    with pytest.raises((pickle.UnpicklingError, IndexError)):
+        torch.load(tmp_path / "set", weights_only=True)
+    assert torch.equal(set_of(tmp_path / "set").images, images())
+
+
+def test_arrays_of_another_byte_order_are_the_same_numbers(tmp_path: Path) -> None:
+    np.savez(tmp_path / "set.npz", images=images().numpy().astype(">f8"), labels=LABELS.numpy().astype(">i2"))
+    assert torch.equal(set_of(tmp_path / "set.npz").images, images())
+    np.savez(tmp_path / "text.npz", images=np.array(["a", "b"]))
+    with pytest.raises(ValueError, match="got an array of <U1 where numbers belong"):
+        read(tmp_path / "text.npz")
+
+
+ODD: list[tuple[Callable[[Tensor], Tensor], str]] = [
+    (Tensor.to_sparse, r"got a sparse one.*Write tensor\.to_dense"),
+    (lambda value: torch.quantize_per_tensor(value.float(), 0.1, 0, torch.qint8), r"a quantised one.*dequantize"),
+    (lambda value: value.to(torch.complex64), "a complex one"),
+    (lambda value: value.to("meta"), "one without numbers .device meta.*from where its numbers are"),
+    (lambda value: value.to(torch.float8_e4m3fn), r"got torch\.float8_e4m3fn.*with its scale"),
+]
+
+
+@pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor")
+@pytest.mark.parametrize("odd, message", ODD, ids=["sparse", "quantised", "complex", "meta", "float8"])
+def test_tensors_that_are_not_plain_numbers_are_refused(
+    tmp_path: Path, odd: Callable[[Tensor], Tensor], message: str
+) -> None:
+    with pytest.raises((NotImplementedError, RuntimeError, TypeError)):  # why: not all can be done with them
+        bool(torch.isfinite(odd(images())).all()) and odd(images()).round().bool().numpy()
+    network = network_of("convnet3-w16", image_size=8, channels=1, num_classes=3)
+    state = {name: odd(value) for name, value in build(network, "a test").state_dict().items()}
+    torch.save({"images": odd(images()), "labels": LABELS}, tmp_path / "images.pt")
+    torch.save([[images(), LABELS], [images(), odd(LABELS)]], tmp_path / "labels.pt")
+    torch.save({"net": state}, tmp_path / "net.pt")
+    with pytest.raises(ValueError, match=rf"images\.pt: images is a tensor.*{message}"):
+        set_of(tmp_path / "images.pt")
+    with pytest.raises(ValueError, match=rf"labels\.pt: 1\.1 is a tensor.*{message}"):
+        set_of(tmp_path / "labels.pt", nth=1)
+    with pytest.raises(ValueError, match=rf"net\.pt: net\.classifier\.bias is a tensor.*{message}"):
+        read_state(tmp_path / "net.pt", network)
+
+
+def test_a_list_that_holds_itself_is_no_set(tmp_path: Path) -> None:
+    endless: list[Any] = []
+    endless.append(endless)
+    torch.save(endless, tmp_path / "set.pt")
+    with pytest.raises(ValueError, match="not a distilled set; got a list of 1"):
+        set_of(tmp_path / "set.pt")
 
 
 # --- sets -------------------------------------------------------------------------------------------------------------
@@ -156,6 +271,39 @@ def test_images_are_put_class_after_class_with_their_labels(tmp_path: Path) -> N
     assert torch.equal(set_of(tmp_path / "hot.pt").images, found.images)
 
 
+@pytest.mark.parametrize("labels", [
+    LABELS.to(torch.uint8), LABELS.to(torch.int8), LABELS.to(torch.uint16), LABELS.half(), LABELS.double(),
+    nn.functional.one_hot(LABELS).bool(), nn.functional.one_hot(LABELS).half(),
+    nn.functional.one_hot(LABELS).to(torch.uint16), LABELS.float().requires_grad_(),
+], ids=lambda labels: f"{labels.dtype}-{labels.ndim}")  # fmt: skip
+def test_labels_of_every_kind_of_number(tmp_path: Path, labels: Tensor) -> None:
+    torch.save({"images": images(), "labels": labels}, tmp_path / "set.pt")
+    assert torch.equal(set_of(tmp_path / "set.pt").labels, LABELS)
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float64])
+def test_images_of_other_precisions_are_taken(tmp_path: Path, kind: torch.dtype) -> None:
+    torch.save({"images": images().to(kind), "labels": LABELS}, tmp_path / "set.pt")
+    found = set_of(tmp_path / "set.pt").images
+    assert found.dtype == torch.float32
+    assert torch.equal(found, images().to(kind).float())
+
+
+def test_a_file_of_one_set_has_no_second(tmp_path: Path) -> None:
+    contents = {"images": images(), "labels": LABELS}, [images(), LABELS], {"data": [images(), LABELS]}
+    for content in contents:
+        torch.save(content, tmp_path / "set.pt")
+        assert torch.equal(set_of(tmp_path / "set.pt", nth=0).images, images())
+        with pytest.raises(ValueError, match="holds one set; got --nth 1; expected 0"):
+            set_of(tmp_path / "set.pt", nth=1)
+    torch.save(images(), tmp_path / "set.pt")
+    with pytest.raises(ValueError, match="holds one set; got --nth 3"):
+        set_of(tmp_path / "set.pt", nth=3, labels="class-major")
+    torch.save([[images(), LABELS]], tmp_path / "set.pt")
+    with pytest.raises(ValueError, match="has no set number 1; got 1 sets"):
+        set_of(tmp_path / "set.pt", nth=1)
+
+
 def test_labels_are_the_data_sets_own_numbers(tmp_path: Path) -> None:
     torch.save({"images": images(), "labels": torch.tensor([2, 2, 5, 5, 9, 9])}, tmp_path / "set.pt")
     wide = dataset_config(num_classes=10)
@@ -172,7 +320,13 @@ def test_labels_are_the_data_sets_own_numbers(tmp_path: Path) -> None:
     ({"images": images().where(images() > 0.1, torch.nan), "labels": LABELS}, r"not finite; got \d+ of 384"),
     ({"images": images().where(images() > 0.1, torch.inf), "labels": LABELS}, "not finite"),
     ({"images": images(), "labels": LABELS[:5]}, r"labels do not fit.*expected \(6,\) whole numbers"),
-    ({"images": images(), "labels": LABELS + 0.5}, "whole numbers"),
+    ({"images": images(), "labels": LABELS + 0.5}, "with 0.5; expected .6,. whole numbers"),
+    ({"images": images(), "labels": LABELS.where(LABELS > 0, torch.nan)}, "with nan; expected .6,. whole numbers"),
+    ({"images": images(), "labels": LABELS.where(LABELS > 0, torch.inf)}, "with inf; expected"),
+    ({"images": images(), "labels": 1e30 * LABELS}, r"with 1e\+30; expected"),
+    ({"images": images(), "labels": torch.tensor(1.0)}, r"labels do not fit the images; got torch.float32 \(\)"),
+    ({"images": torch.tensor(1.0), "labels": LABELS}, r"another shape; got \(\)"),
+    ({"images": 1e300 * images().double(), "labels": LABELS}, "not finite.*expected what 32 bits can hold"),
     ({"images": images(), "labels": torch.full((6, 3), 1 / 3)}, "labels are soft; got 6 of 6 rows"),
     ({"images": images(), "labels": torch.tensor([0, 0, 0, 1, 1, 2])}, "different numbers of images; got 1 to 3"),
     ({"images": images(), "labels": torch.tensor([0, 0, 1, 1, 1, 1])}, "none of 2"),
@@ -227,12 +381,24 @@ def test_the_published_convnet_under_its_own_names(tmp_path: Path) -> None:
         lambda state: {f"module.{name}": value for name, value in state.items()},
         lambda state: {"state_dict": state, "epoch": 7},
         lambda state: {name: value.double() for name, value in state.items()},
+        lambda state: {name: nn.Parameter(value) for name, value in state.items()},
     ):
         torch.save(wrap(theirs.state_dict()), tmp_path / "net.pt")
         ours = build(network, "a test").eval()
         ours.load_state_dict(read_state(tmp_path / "net.pt", network))
         with torch.no_grad():
             torch.testing.assert_close(ours(pixels), theirs(pixels), atol=2e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
+def test_parameters_of_half_precision_are_themselves_in_32_bits(tmp_path: Path, kind: torch.dtype) -> None:
+    network = network_of("convnet3-w16", image_size=8, channels=1, num_classes=3)
+    state = build(network, "a test").to(kind).state_dict()
+    torch.save(state, tmp_path / "net.pt")
+    found = read_state(tmp_path / "net.pt", network)
+    assert all(
+        value.dtype == torch.float32 and torch.equal(value, state[name].float()) for name, value in found.items()
+    )
 
 
 @pytest.mark.conformance
@@ -285,6 +451,12 @@ def test_networks_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     assert "unknown extra.weight" in refusal({**state, "extra.weight": torch.zeros(2)}, narrow)
     spoilt = {**state, "features.0.bias": torch.full((16,), torch.nan)}
     assert "features.0.bias holds numbers that are not finite; got 16 of 16" in refusal(spoilt, narrow)
+    vast = {**state, "features.0.bias": torch.full((16,), 1e300, dtype=torch.float64)}
+    assert "features.0.bias holds numbers that are not finite; got 16 of 16" in refusal(vast, narrow)
+    whole = {**state, "features.0.bias": torch.ones(16, dtype=torch.int64)}
+    assert "parameters are not floating point; got features.0.bias of torch.int64" in refusal(whole, narrow)
+    double = {**state, "module.features.0.bias": torch.ones(16)}
+    assert "parameters have two names; got 15 tensors for 14 parameters" in refusal(double, narrow)
     assert "not a state dict" in refusal(torch.zeros(3), narrow)
     assert "not a state dict" in refusal({"a": {"b": torch.zeros(3)}, "c": 1}, narrow)
 
@@ -330,6 +502,36 @@ def test_members_in_every_kind_of_file(tmp_path: Path, digits: DatasetConfig, di
     assert read_members(tmp_path / "e.json", digits, every, None, tmp_path, labels) == draw
 
 
+@pytest.mark.parametrize("origin", [
+    {"kind": "pool", "per_class": 20, "draw": 0, "row": 0}, {"kind": "pool", "per_class": 20, "draw": 1, "row": 3},
+    {"kind": "coin", "per_class": 20, "draw": 0, "row": 5}, {"kind": "draw", "per_class": 12, "draw": 0, "block": 1},
+])  # fmt: skip
+def test_origins_that_belong_to_audits_become_lists_of_their_images(
+    tmp_path: Path, digits: DatasetConfig, digits_cache: Path, origin: dict[str, Any]
+) -> None:
+    """A model that comes from such an origin is asked about others than its members alone."""
+    labels = open_split(digits, "train", tmp_path, digits_cache).labels
+    meant = OriginConfig.model_validate({**origin, "classes": (0, 4, 7)})
+    assert set(signal_indices(meant, SignalsConfig(), labels)) != {"origin"}
+    (tmp_path / "members.json").write_text(json.dumps({**origin, "classes": [0, 4, 7]}))
+    found = read_members(tmp_path / "members.json", digits, (0, 4, 7), None, tmp_path, labels)
+    assert (found.kind, found.classes) == ("listed", (0, 4, 7))
+    assert found.indices == tuple(origin_indices(meant, labels).tolist())
+    assert set(signal_indices(found, SignalsConfig(), labels)) == {"origin"}
+
+
+def test_a_list_that_is_an_origin_counts_as_ddray_does(
+    tmp_path: Path, digits: DatasetConfig, digits_cache: Path
+) -> None:
+    labels = open_split(digits, "train", tmp_path, digits_cache).labels
+    (tmp_path / "members.json").write_text('{"kind": "listed", "indices": [400, 3, 5]}')
+    found = read_members(tmp_path / "members.json", digits, tuple(range(10)), None, tmp_path, labels)
+    assert found == OriginConfig(kind="listed", indices=(3, 5, 400), classes=tuple(range(10)))
+    (tmp_path / "full.json").write_text('{"kind": "full"}')
+    full = read_members(tmp_path / "full.json", digits, (0, 1), None, tmp_path, labels)
+    assert full == OriginConfig(classes=(0, 1))
+
+
 @pytest.mark.parametrize("text, order, message", [
     ("[1, 2]", None, "indices of what order; got 2.*--members-order files"),
     ("[1, 1]", "canonical", "got 1 of 2 twice"),
@@ -337,7 +539,34 @@ def test_members_in_every_kind_of_file(tmp_path: Path, digits: DatasetConfig, di
     ("[1, -1]", "files", "got -1"),
     ("[]", "canonical", "not indices"),
     ("[0.5]", "canonical", "no indices"),
-    ('{"kind": "draw"}', None, "not an origin"),
+    ('{"kind": "draw"}', None, "not an origin.*takes"),
+    ("{}", None, "not an origin.*kind is missing"),
+    ('{"indices": [1, 2]}', None, "not an origin.*kind is missing"),
+    ('{"kind": "dawr", "per_class": 4, "draw": 0}', None, "not an origin.*kind: Input should be 'full', 'draw'"),
+    ('{"kind": "draw", "per_class": 4.5, "draw": 0}', None, "not an origin.*per_class: "),
+    ('{"kind": "draw", "per_class": 4, "draw": 1000000000000000000000}', None, "numbers are below 1000000000"),
+    ('{"kind": "draw", "per_class": 5000, "draw": 0}', None, "members.json: origin draw: a class holds too few"),
+    ('{"kind": "draw", "per_class": 60, "draw": 0, "block": 7}', None, "members.json: origin draw: a class holds too"),
+    ('{"kind": "pool", "per_class": 90, "draw": 0, "row": 0}', None, "members.json: origin pool: a class holds too"),
+    ('{"kind": "pool", "per_class": 9, "draw": 0, "row": 0, "canaries": 3}', None, "canaries are not audited"),
+    ('{"kind": "pool", "per_class": 9, "draw": 0, "row": 0, "canaries": -3}', None, "canaries: Input should be"),
+    ('{"kind": "draw", "per_class": 4, "draw": 0, "canaries": "x"}', None, "canaries: Input should be"),
+    ('{"kind": "draw", "per_class": 4, "draw": 1e30}', None, "not an origin.*: draw: "),
+    ('{"kind": "draw", "per_class": 4, "draw": 0, "classes": [0, 1, 2]}', None, r"classes are \[0, 1\] here"),
+    ('{"kind": "draw", "per_class": 4, "draw": 0}', "canonical", "needs no order; got --members-order canonical"),
+    ('{"kind": "listed", "indices": [1, 2]}', "files", "needs no order; got --members-order files"),
+    ('{"kind": "listed", "indices": [-5, 3, 999999]}', None, "got -5; expected different numbers from 0 to 1296"),
+    ('{"kind": "listed", "indices": [-5]}', None, "got -5; expected different numbers"),
+    ('{"kind": "listed", "indices": [4, 4]}', None, "got 1 of 2 twice"),
+    ('{"kind": "listed", "indices": [1200]}', None, "got class 9"),
+    ('{"kind": "listed", "indices": []}', None, "not an origin.*indices: Tuple should have"),
+    ('{"kind": "listed", "indices": ["4"], "draw": 1}', None, "not an origin"),
+    ('{"kind": "listed"}', None, "not an origin.*a list of images has indices"),
+    ("[1000000000000000000000000000000]", "canonical", "got 1000000000000000000000000000000; expected different"),
+    ("[1, -1000000000000000000000000000000]", "files", "got -1000000000000000000000000000000; expected different"),
+    ("[true]", "canonical", "no indices"),
+    ("[" * 100_000, "canonical", "cannot be read"),
+    ("\ud800", "canonical", "cannot be read"),
     ("[1200]", "canonical", r"classes that are not evaluated; got class 9; expected \[0, 1\]"),
     ("nonsense", "canonical", "cannot be read"),
 ])  # fmt: skip
@@ -345,6 +574,24 @@ def test_members_that_do_not_fit_are_refused(
     tmp_path: Path, digits: DatasetConfig, digits_cache: Path, text: str, order: Any, message: str
 ) -> None:
     labels = open_split(digits, "train", tmp_path, digits_cache).labels
-    (tmp_path / "members.json").write_text(text)
-    with pytest.raises(ValueError, match=message):
+    (tmp_path / "members.json").write_bytes(text.encode(errors="surrogatepass"))
+    with pytest.raises(ValueError, match=message) as refused:
         read_members(tmp_path / "members.json", digits, (0, 1), order, tmp_path, labels)
+    assert str(refused.value).startswith(f"{tmp_path / 'members.json'}: ")
+
+
+@pytest.mark.parametrize("content", [
+    torch.tensor([0.5]), torch.tensor([1 + 2j]), torch.tensor([True]), torch.tensor([1]).to_sparse(),
+    torch.tensor([2**63], dtype=torch.uint64), [10**30], [1, "2"], (1, 2), None, {1: 2, 3: 4}, {(1,): 2, (2,): 3},
+    {"a": torch.tensor([1]), "b": torch.tensor([2])}, {"kind": torch.tensor(1), "draw": 0},
+    {"kind": "draw", "canaries": torch.ones(2)}, {"kind": "listed", "indices": torch.tensor([1, 2])},
+    {"kind": "listed", "indices": ["1", "2"]}, {"kind": "listed", "indices": (1, 2)},
+], ids=str)  # fmt: skip
+def test_arrays_that_are_no_indices_are_refused(
+    tmp_path: Path, digits: DatasetConfig, digits_cache: Path, content: Any
+) -> None:
+    labels = open_split(digits, "train", tmp_path, digits_cache).labels
+    torch.save(content, tmp_path / "members.pt")
+    order: Any = None if isinstance(content, dict) and len(content) > 1 else "canonical"
+    with pytest.raises(ValueError, match=r"members\.pt: "):
+        read_members(tmp_path / "members.pt", digits, (0, 1), order, tmp_path, labels)

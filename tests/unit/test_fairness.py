@@ -58,9 +58,9 @@ def test_equal_classes_are_perfectly_fair() -> None:
 
 def test_indices_do_not_depend_on_the_scale_and_reach_their_bounds() -> None:
     a = np.array([0.1, 0.4, 0.2, 0.3])
-    assert (gini(a), jain(a)) == pytest.approx((gini(a / 3), jain(a / 3)))
-    alone = np.array([0.0, 0.0, 0.0, 0.8])
-    assert (gini(alone), jain(alone)) == pytest.approx((0.75, 0.25))
+    both = np.stack([a, a / 3, [0.0, 0.0, 0.0, 0.8]])
+    assert gini(both) == pytest.approx(np.array([gini(a), gini(a), 0.75]))
+    assert jain(both) == pytest.approx(np.array([jain(a), jain(a), 0.25]))
     assert worst_tenth(np.arange(100) / 100) == pytest.approx(0.045)
     assert worst_tenth(np.arange(11) / 10) == pytest.approx(0.05)
 

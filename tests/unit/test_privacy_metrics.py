@@ -227,6 +227,11 @@ def test_rows_of_one_target() -> None:
     guessed = each.values >= 0.5
     expected = (guessed[each.member].mean() + (~guessed)[~each.member].mean()) / 2
     assert pick(rows, "mia_bacc")["value"] == pytest.approx(expected)
+    balanced, advantage = pick(rows, "mia_bacc"), pick(rows, "mia_adv")
+    assert advantage["value"] == pytest.approx(guessed[each.member].mean() - guessed[~each.member].mean())
+    for end in ("value", "ci_low", "ci_high"):
+        assert advantage[end] == pytest.approx(2 * balanced[end] - 1)
+    assert advantage["value"] < pick(rows, "mia_adv_max")["value"]
     assert pick(rows, "mia_adv_max")["value"] >= 2 * expected - 1
     classes = [roc.auc(each.values[each.labels == c], each.member[each.labels == c]) for c in range(4)]
     assert pick(rows, "mia_auc_class_mean")["value"] == pytest.approx(np.mean(classes))
@@ -293,7 +298,26 @@ def test_resolution_of_low_false_positive_rates(outside: int, flags: list[str | 
     found = [pick(rows, "mia_tpr_at_fpr", fpr=fpr) for fpr in (0.01, 0.001)]
     assert [row.get("flag") for row in found] == flags
     assert [row["value"] is None for row in found] == [outside < 100, outside < 1000]
-    assert pick(rows, "mia_bacc")["flag"] == "not_applicable"
+    for metric in ("mia_bacc", "mia_adv"):
+        assert (pick(rows, metric)["value"], pick(rows, metric)["flag"]) == (None, "not_applicable")
+
+
+@pytest.mark.parametrize(
+    ("base", "words"),
+    [
+        ({"attack": "loss", "threat_model": "blackbox"}, "no shadows"),
+        ({"attack": "data_release", "threat_model": "data_release"}, "released sets of shadows are not attacked"),
+        ({"attack": "lira_online", "n_shadows": 14, "variance_mode": "per_example"}, "first variant alone"),
+        ({"attack": "rmia", "n_shadows": 14, "rmia_mode": "offline"}, "first variant alone"),
+        ({"attack": "calib", "n_shadows": 2}, "too few shadows"),
+    ],
+)
+def test_a_missing_threshold_says_why(base: Row, words: str) -> None:
+    rows = rows_of([replace(audited(8), threshold=None)], base=base, resamples=100)
+    for metric in ("mia_bacc", "mia_adv"):
+        row = pick(rows, metric)
+        assert (row["value"], row["flag"]) == (None, "not_applicable")
+        assert words in row["reason"]
 
 
 def test_copies_of_the_data_change_nothing() -> None:

@@ -155,7 +155,10 @@ def test_the_seed_audit_finds_the_same_against_test_images(leaking: tuple[Audite
 def test_rows_of_the_start_stand_beside_the_others(leaking: tuple[Audited, Metrics]) -> None:
     metrics = leaking[1]
     start = [row for row in metrics.rows if row.get("iteration") == 0]
-    assert {row["attack"] for row in start if "attack" in row} == set(ON_LOGITS)
+    assert {row["attack"] for row in start if "attack" in row} == {*ON_LOGITS, "data_release"}
+    (near,) = [row for row in start if row.get("attack") == "data_release"]
+    assert (near["value"], near["flag"], near["threat_model"]) == (None, "not_applicable", "data_release")
+    assert "the model, not the images" in near["reason"]
     (auc,) = [
         row for row in start if row["metric"] == "mia_auc" and row["attack"] == "loss" and "repeat" not in row
         and "member_role" not in row and row["nonmember_source"] == "pool"
@@ -243,6 +246,33 @@ def test_noise_lies_inside_the_band_for_every_attack(silent: tuple[Audited, Metr
         seen.add(row["attack"])
     expected = {*ON_LOGITS, "blind"}
     assert seen == (expected if audit == "pool" else expected - {"lira_online", "lira_offline", "rmia", "calib"})
+
+
+def test_the_band_is_wider_for_attacks_that_shadows_teach(silent: tuple[Audited, Metrics]) -> None:
+    """Eight rows, three targets."""
+    widths = {}
+    for attack in ON_LOGITS:
+        low, high = (
+            headline(silent[1], attack, f"mia_auc_null_{end}", audit="pool", rmia_mode=rmia)["value"]
+            for end in ("low", "high")
+            for rmia in (["online"] if attack == "rmia" else [None])
+        )
+        widths[attack] = high - low
+    narrow = widths.pop("loss")
+    for attack, width in widths.items():
+        factor = (1 + 2 / 3) ** 0.5 if attack in ("lira_online", "shokri") else 1
+        assert width == pytest.approx(factor * narrow), attack
+
+
+def test_no_threshold_has_the_reason_of_its_own(silent: tuple[Audited, Metrics], small: Audited) -> None:
+    missing = rows_where(silent[1], metric="mia_bacc", value=None, audit="pool", nonmember_source="pool")
+    assert {(row["attack"], row.get("rmia_mode")) for row in missing} == {("rmia", "offline")}
+    assert "first variant alone" in missing[0]["reason"]
+    metrics = evaluate(small, attacks=("data_release",), resamples=100)
+    missing = rows_where(metrics, metric="mia_adv")
+    assert missing
+    for row in missing:
+        assert "shadows are not attacked" in row["reason"]
 
 
 def test_no_score_depends_on_what_target_and_twin_say_as_shadows(small: Audited, tmp_path: Path) -> None:

@@ -11,14 +11,25 @@ a_c, l_c: accuracy and mean loss of class c; n_c its test images; K classes.
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize
 
 from trainables.evaluate.accuracy import Floats, Row, checked, hits, losses
+from trainables.evaluate.class_bootstrap import LEAST, drawn_means, drawn_shares, recentred
 from trainables.evaluate.halves import halves
+
+UNITS: dict[str, str] = {
+    "fair_var_acc": "fraction^2", "fair_var_loss": "nat^2", "fair_var_acc_corr": "fraction^2",
+    "fair_var_loss_corr": "nat^2", "fair_var_loss_rescaled": "nat^2", "fair_var_loss_rescaled_corr": "nat^2",
+    "temperature": "1", "fair_std_acc": "fraction", "fair_cv_acc": "ratio", "fair_worst_acc": "fraction",
+    "fair_worst_acc_split": "fraction", "fair_worst10pct_acc": "fraction", "fair_gap_acc": "fraction",
+    "fair_gini_acc": "ratio", "fair_jain": "ratio",
+}  # fmt: skip
+_OF_ZEROS = ("fair_cv_acc", "fair_gini_acc", "fair_jain")
+"""Undefined when every accuracy is 0."""
 
 
 def fairness_rows(logits: Any, labels: Any, num_classes: int, split: str = "test") -> list[Row]:
@@ -27,6 +38,11 @@ def fairness_rows(logits: Any, labels: Any, num_classes: int, split: str = "test
     Values that the data cannot give are None with ``flag``: ``low_resolution`` when a class has a single image,
     ``degenerate`` when every accuracy is 0. Small accuracies alone make most of them look fair: compare models at
     equal accuracy.
+
+    Intervals are about the images of the split within their classes, for this one model (``class_bootstrap.py``): of
+    the ``_corr`` metrics about the value itself, of the others about their expectation on as many images, which noise
+    moves. ``temperature`` has none, and the rescaled losses take it as given. With fewer than 20 images in a class, or
+    where draws do not vary, there is none.
 
     Args:
         logits: (n, K).
@@ -38,36 +54,108 @@ def fairness_rows(logits: Any, labels: Any, num_classes: int, split: str = "test
         ValueError: As for ``accuracy_rows``.
     """
     logits, labels = checked(logits, labels, num_classes)
-    correct, loss = hits(logits, labels).astype(np.float64), losses(logits, labels)
-    accuracies = by_class(correct, labels, num_classes)
-    mean_losses = by_class(loss, labels, num_classes)
     first = halves_of(labels, num_classes)
     calibrated, temperature = rescaled_losses(logits, labels, first)
-    values: list[tuple[str, float | None, str]] = [
-        ("fair_var_acc", float(accuracies.var()), "fraction^2"),
-        ("fair_var_loss", float(mean_losses.var()), "nat^2"),
-        ("fair_var_acc_corr", corrected_variance(correct, labels, num_classes), "fraction^2"),
-        ("fair_var_loss_corr", corrected_variance(loss, labels, num_classes), "nat^2"),
-        ("fair_var_loss_rescaled", None if calibrated is None else between(calibrated, labels, num_classes), "nat^2"),
-        ("fair_var_loss_rescaled_corr", corrected_variance(calibrated, labels, num_classes), "nat^2"),
-        ("temperature", temperature, "1"),
-        ("fair_std_acc", float(accuracies.std()), "fraction"),
-        ("fair_cv_acc", coefficient_of_variation(accuracies), "ratio"),
-        ("fair_worst_acc", float(accuracies.min()), "fraction"),
-        ("fair_worst_acc_split", worst_elsewhere(correct, labels, first, num_classes), "fraction"),
-        ("fair_worst10pct_acc", worst_tenth(accuracies), "fraction"),
-        ("fair_gap_acc", float(accuracies.max() - accuracies.min()), "fraction"),
-        ("fair_gini_acc", gini(accuracies), "ratio"),
-        ("fair_jain", jain(accuracies), "ratio"),
-    ]
+    kinds = [losses(logits, labels)] + ([] if calibrated is None else [calibrated])
+    of_class = [labels == index for index in range(num_classes)]
+    correct = hits(logits, labels).astype(np.float64)
+    groups = [np.column_stack([each[members] for each in kinds]) for members in of_class]
+    counts = np.bincount(labels, minlength=num_classes)
+    found = estimates(observed_means(correct, groups, labels, first, counts))
+    draws = estimates(drawn_from(correct, groups, labels, first, counts)) if counts.min() >= LEAST else {}
     rows: list[Row] = []
-    for metric, value, unit in values:
+    for metric, unit in UNITS.items():
+        value = temperature if metric == "temperature" else _number(found.get(metric))
         row: Row = {"property": "fairness", "metric": metric, "value": value, "unit": unit, "n": len(labels)}
         row["split"] = split
         if value is None:
-            row["flag"] = "degenerate" if metric in ("fair_cv_acc", "fair_gini_acc", "fair_jain") else "low_resolution"
+            row["flag"] = "degenerate" if metric in _OF_ZEROS else "low_resolution"
+        elif metric in draws:
+            row |= recentred(value, draws[metric], *_bounds(metric))
         rows.append(row)
     return rows
+
+
+def _bounds(metric: str) -> tuple[float, float]:
+    share = UNITS[metric] == "fraction" or metric in ("fair_gini_acc", "fair_jain")
+    return -math.inf if metric.endswith("_corr") else 0.0, 1.0 if share else math.inf
+
+
+def _number(value: Floats | None) -> float | None:
+    return None if value is None or math.isnan(value) else float(value)
+
+
+class Means(NamedTuple):
+    """What the estimators start from, of the images or of draws of them: leading axes as there are, K last."""
+
+    accuracies: Floats
+    accuracy_noise: Floats
+    """Sampling variance of each accuracy: a (1 - a) / (n_c - 1)."""
+    losses: Floats
+    """(..., K, 1 or 2): as they are and, where there are halves, rescaled."""
+    loss_noise: Floats
+    halves: tuple[Floats, Floats] | None
+    """Accuracies of either half."""
+
+
+def observed_means(correct: Floats, groups: list[Floats], labels: Any, first: Any, counts: Any) -> Means:
+    """Of the images as they are.
+
+    Args:
+        correct: (n,) 0 or 1.
+        groups: By class, losses (n_c, 1 or 2).
+        labels: (n,).
+        first: Of ``halves_of``.
+        counts: (K,) n_c.
+    """
+    accuracies = by_class(correct, labels, len(counts))
+    sides = None
+    if first is not None:
+        one, other = (by_class(correct[side], labels[side], len(counts)) for side in (first, ~first))
+        sides = (one, other)
+    with np.errstate(divide="ignore", invalid="ignore"):  # of a single image the noise cannot be known
+        return Means(
+            accuracies, accuracies * (1 - accuracies) / (counts - 1),
+            np.stack([group.mean(axis=0) for group in groups]),
+            np.stack([group.var(axis=0) / (len(group) - 1) for group in groups]), sides,
+        )  # fmt: skip
+
+
+def drawn_from(correct: Floats, groups: list[Floats], labels: Any, first: Any, counts: Any) -> Means:
+    """Of draws of the images, the same for every model; arguments as for ``observed_means``, with halves."""
+    accuracies = drawn_shares(by_class(correct, labels, len(counts)), counts, "accuracies")
+    sides = []
+    for name, side in (("first", first), ("second", ~first)):
+        shares = by_class(correct[side], labels[side], len(counts))
+        sides.append(drawn_shares(shares, np.bincount(labels[side]), name))
+    means, noises = drawn_means(groups, "losses")
+    noise = accuracies * (1 - accuracies) / (counts - 1)
+    return Means(accuracies, noise, means, noises, (sides[0], sides[1]))
+
+
+def estimates(means: Means) -> dict[str, Floats]:
+    """Every estimator by name (...,); NaN where it is undefined. Those that need halves are absent without."""
+    accuracies = means.accuracies
+    spread, mean = accuracies.std(axis=-1), accuracies.mean(axis=-1)
+    found = {
+        "fair_var_acc": accuracies.var(axis=-1), "fair_std_acc": spread,
+        "fair_var_acc_corr": _less_noise(accuracies, means.accuracy_noise),
+        "fair_cv_acc": np.divide(spread, mean, out=np.full_like(mean, np.nan), where=mean > 0),
+        "fair_worst_acc": accuracies.min(axis=-1), "fair_worst10pct_acc": worst_tenth(accuracies),
+        "fair_gap_acc": accuracies.max(axis=-1) - accuracies.min(axis=-1),
+        "fair_gini_acc": gini(accuracies), "fair_jain": jain(accuracies),
+    }  # fmt: skip
+    for index, name in enumerate(("fair_var_loss", "fair_var_loss_rescaled")[: means.losses.shape[-1]]):
+        found[name] = means.losses[..., index].var(axis=-1)
+        found[f"{name}_corr"] = _less_noise(means.losses[..., index], means.loss_noise[..., index])
+    if means.halves is not None:
+        found["fair_worst_acc_split"] = _worst_elsewhere(*means.halves)
+    return found
+
+
+def _less_noise(means: Floats, noise: Floats) -> Floats:
+    count = means.shape[-1]
+    return np.asarray(means.var(axis=-1) - (count - 1) / count * noise.mean(axis=-1), dtype=np.float64)
 
 
 def by_class(values: Floats, labels: Any, num_classes: int) -> Floats:
@@ -75,11 +163,6 @@ def by_class(values: Floats, labels: Any, num_classes: int) -> Floats:
     sums = np.bincount(labels, weights=values, minlength=num_classes)
     means: Floats = sums / np.bincount(labels, minlength=num_classes)
     return means
-
-
-def between(values: Floats, labels: Any, num_classes: int) -> float:
-    """Population variance over classes of the class means."""
-    return float(by_class(values, labels, num_classes).var())
 
 
 def halves_of(labels: Any, num_classes: int) -> NDArray[np.bool_] | None:
@@ -122,11 +205,16 @@ def worst_elsewhere(correct: Floats, labels: Any, first: NDArray[np.bool_] | Non
     one half, its accuracy that of the other, both ways round. None without halves."""
     if first is None:
         return None
-    found = []
-    for chosen, measured in ((first, ~first), (~first, first)):
-        worst = int(by_class(correct[chosen], labels[chosen], num_classes).argmin())
-        found.append(by_class(correct[measured], labels[measured], num_classes)[worst])
-    return float(np.mean(found))
+    one, other = (by_class(correct[half], labels[half], num_classes) for half in (first, ~first))
+    return float(_worst_elsewhere(one, other))
+
+
+def _worst_elsewhere(one: Floats, other: Floats) -> Floats:
+    ways = [
+        np.take_along_axis(measured, chosen.argmin(axis=-1)[..., None], axis=-1)[..., 0]
+        for chosen, measured in ((one, other), (other, one))
+    ]
+    return np.asarray((ways[0] + ways[1]) / 2, dtype=np.float64)
 
 
 def corrected_variance(values: Floats | None, labels: Any, num_classes: int) -> float | None:
@@ -148,29 +236,25 @@ def corrected_variance(values: Floats | None, labels: Any, num_classes: int) -> 
     return observed - (num_classes - 1) / num_classes * noise
 
 
-def coefficient_of_variation(accuracies: Floats) -> float | None:
-    """Standard deviation over mean; None when the mean is 0."""
-    mean = float(accuracies.mean())
-    return float(accuracies.std()) / mean if mean > 0 else None
+def worst_tenth(accuracies: Floats) -> Floats:
+    """Mean of the lowest tenth of the accuracies (..., K), rounded up to whole classes."""
+    count = math.ceil(accuracies.shape[-1] / 10)
+    return np.asarray(np.sort(accuracies, axis=-1)[..., :count].mean(axis=-1), dtype=np.float64)
 
 
-def worst_tenth(accuracies: Floats) -> float:
-    """Mean of the lowest tenth of the accuracies, rounded up to whole classes."""
-    count = math.ceil(len(accuracies) / 10)
-    return float(np.sort(accuracies)[:count].mean())
+def gini(accuracies: Floats) -> Floats:
+    """Gini index in [0, 1) of (..., K): half the mean absolute difference over the mean; NaN when all are 0."""
+    ascending, count = np.sort(accuracies, axis=-1), accuracies.shape[-1]
+    total = np.asarray(ascending.sum(axis=-1))
+    weighted = (ascending * (2 * np.arange(1, count + 1) - count - 1)).sum(axis=-1)
+    found: Floats = np.divide(weighted, count * total, out=np.full_like(total, np.nan), where=total > 0)
+    return found
 
 
-def gini(accuracies: Floats) -> float | None:
-    """Gini index in [0, 1): half the mean absolute difference over the mean; None when all are 0."""
-    ascending, count = np.sort(accuracies), len(accuracies)
-    total = float(ascending.sum())
-    if total == 0:
-        return None
-    weights = 2 * np.arange(1, count + 1) - count - 1
-    return float((weights * ascending).sum()) / (count * total)
-
-
-def jain(accuracies: Floats) -> float | None:
-    """Jain's index in [1/K, 1]: (sum a)^2 / (K sum a^2), 1 when all are equal; None when all are 0."""
-    squares = float((accuracies**2).sum())
-    return float(accuracies.sum()) ** 2 / (len(accuracies) * squares) if squares > 0 else None
+def jain(accuracies: Floats) -> Floats:
+    """Jain's index in [1/K, 1] of (..., K): (sum a)^2 / (K sum a^2), 1 when all are equal; NaN when all are 0."""
+    squares = np.asarray((accuracies**2).sum(axis=-1))
+    total = accuracies.sum(axis=-1) ** 2
+    count = accuracies.shape[-1]
+    found: Floats = np.divide(total, count * squares, out=np.full_like(squares, np.nan), where=squares > 0)
+    return found

@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from pydantic import ValidationError
 from torch import Tensor
 
 from trainables.configs import DatasetConfig, OriginConfig
+from trainables.data.draws import Integers, origin_indices
 from trainables.data.index import canonical_order
 from trainables.data.layout import find_source, missing
 from trainables.external.files import first_line, read, shape_of
 
 Order = Literal["files", "canonical"]
+LIMIT = 10**9
+"""Of the numbers of an origin, as of --seeds: they go into columns of 32 bits."""
 
 
 def read_members(
-    path: Path, dataset: DatasetConfig, classes: tuple[int, ...], order: Order | None, data: Path, labels: Any
+    path: Path, dataset: DatasetConfig, classes: tuple[int, ...], order: Order | None, data: Path, labels: Integers
 ) -> OriginConfig:
     """Which training images a set or model was made of.
 
@@ -32,46 +35,116 @@ def read_members(
         dataset: Whose training images.
         classes: That take part, ascending.
         order: What indices count: ``files``, images as the data set's files have them, or ``canonical``, as ddray does.
+            None with an origin, which counts as ddray does.
         data: DDRAY_DATA, for ``files``.
         labels: (N,) of the whole train split in canonical order.
 
+    Returns:
+        An origin of kind ``full`` or ``draw`` without a block; what else was given, as the list of its images.
+
     Raises:
-        ValueError: The file cannot be read, the order is not said, or an index is not of such an image.
+        ValueError: The file cannot be read, the order is not said or of no use, there is no such origin, or an index is
+            not of such an image.
     """
     content = _members_file(path)
     if isinstance(content, Mapping):
-        try:
-            return OriginConfig.model_validate({**content, "classes": classes})
-        except ValueError as error:
+        if order is not None:
             raise ValueError(
-                f"{path}: not an origin; got {json.dumps(dict(content))[:200]}; expected for example "
-                f'{{"kind": "draw", "per_class": 40, "draw": 0}}: {first_line(error)}.'
-            ) from error
-    indices = np.asarray(content, dtype=np.int64)
+                f"{path}: an origin needs no order; got --members-order {order}; expected it with a list of indices "
+                "alone. Leave it out: an origin counts images as ddray does."
+            )
+        origin = _origin(path, content, classes)
+        if origin.kind == "listed":
+            return _listed(path, content["indices"], dataset, classes, labels)
+        try:
+            indices = origin_indices(origin, labels).tolist()
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+        whole = origin.kind == "full" or (origin.kind == "draw" and origin.block is None)
+        return origin if whole else _listed(path, indices, dataset, classes, labels)
     if order is None:
         raise ValueError(
-            f"{path}: indices of what order; got {len(indices)} of them; expected to know what they count. Give "
+            f"{path}: indices of what order; got {len(content)} of them; expected to know what they count. Give "
             "--members-order files (as torchvision has the images) or canonical (as ddray counts them)."
         )
-    wrong = indices[(indices < 0) | (indices >= len(labels))]
-    if len(wrong) or len(np.unique(indices)) != len(indices) or not len(indices):
-        what = f"{wrong[0]}" if len(wrong) else f"{len(indices) - len(np.unique(indices))} of {len(indices)} twice"
+    return _listed(path, content, dataset, classes, labels, file_order(dataset, data) if order == "files" else None)
+
+
+def _origin(path: Path, content: Mapping[Any, Any], classes: tuple[int, ...]) -> OriginConfig:
+    """An origin as it is written; a list may be in any order and is not checked yet."""
+    try:
+        written = json.dumps(content)
+    except (TypeError, ValueError, RecursionError):
+        raise _no_origin(path, shape_of(content), "an origin is numbers, text and lists") from None
+    given = dict(content)
+    stated = given.pop("classes", None)
+    if "kind" not in given:
+        raise _no_origin(path, written, "kind is missing")
+    if stated is not None and stated != list(classes):
+        raise _no_origin(path, written, f"classes are {list(classes)} here (--classes)")
+    if given["kind"] == "listed" and given.get("indices") is not None:
+        if not _are_whole(given["indices"]):
+            raise _no_origin(path, written, "indices are a list of whole numbers")
+        given["indices"] = sorted(set(given["indices"]))
+    try:
+        origin = OriginConfig.model_validate({**given, "classes": classes})
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = "".join(f"{part}: " for part in first["loc"])
+        raise _no_origin(path, written, f"{where}{first['msg']}") from error
+    if max(number or 0 for number in (origin.per_class, origin.draw, origin.row, origin.block)) >= LIMIT:
+        raise _no_origin(path, written, f"numbers are below {LIMIT}")
+    if origin.canaries:
+        what = "canaries are not audited by the labels they were trained with; list the other members"
+        raise _no_origin(path, written, what)
+    return origin
+
+
+def _no_origin(path: Path, written: str, why: str) -> ValueError:
+    return ValueError(
+        f"{path}: not an origin that members can be of; got {written[:200]}; expected for example "
+        f'{{"kind": "draw", "per_class": 40, "draw": 0}}: {why}. Correct it, or list indices.'
+    )
+
+
+def _listed(
+    path: Path,
+    indices: Sequence[int],
+    dataset: DatasetConfig,
+    classes: tuple[int, ...],
+    labels: Integers,
+    places: Integers | None = None,
+) -> OriginConfig:
+    """An origin of these images, each checked.
+
+    Args:
+        path: For messages.
+        indices: Canonical, or of ``places``; of any size.
+        dataset: Whose training images.
+        classes: That take part.
+        labels: (N,) of the whole train split.
+        places: (N,) canonical index of what an index counts.
+    """
+    wrong = [index for index in indices if not 0 <= index < len(labels)]
+    twice = len(indices) - len(set(indices))
+    if wrong or twice or not indices:
+        what = str(wrong[0]) if wrong else f"{twice} of {len(indices)} twice" if twice else "none"
         raise ValueError(
             f"{path}: not indices of training images; got {what}; expected different numbers from 0 to "
-            f"{len(labels) - 1}. Check that they belong to {dataset.name}."
+            f"{len(labels) - 1}, one or more. Check that they belong to {dataset.name}."
         )
-    if order == "files":
-        indices = file_order(dataset, data)[indices]
-    strangers = np.setdiff1d(np.unique(labels[indices]), classes)
+    found = np.array(indices, dtype=np.int64)
+    found = np.sort(found if places is None else places[found])
+    strangers = np.setdiff1d(np.unique(labels[found]), classes)
     if len(strangers):
         raise ValueError(
             f"{path}: images of classes that are not evaluated; got class {strangers[0]}; expected {list(classes)}. "
             "Give --classes, or leave the images out."
         )
-    return OriginConfig(kind="listed", indices=tuple(sorted(indices.tolist())), classes=classes)
+    return OriginConfig(kind="listed", indices=tuple(found.tolist()), classes=classes)
 
 
-def file_order(dataset: DatasetConfig, data: Path) -> NDArray[np.int64]:
+def file_order(dataset: DatasetConfig, data: Path) -> Integers:
     """(N,) canonical train index of each image in the order of the data set's files."""
     from trainables.data import sources
 
@@ -85,24 +158,25 @@ def file_order(dataset: DatasetConfig, data: Path) -> NDArray[np.int64]:
     return places
 
 
-def _members_file(path: Path) -> Any:
-    """A mapping, or a list or array of whole numbers."""
+def _members_file(path: Path) -> Mapping[Any, Any] | list[int]:
+    """A mapping, or whole numbers."""
     if path.is_file() and path.suffix in (".json", ".txt", ".csv"):
-        text = path.read_text(encoding="utf-8")
         try:
-            found = (
-                json.loads(text)
-                if path.suffix == ".json"
-                else [int(word) for word in re.split(r"[\s,]+", text.strip())]
-            )
-        except ValueError as error:
+            text = path.read_text(encoding="utf-8")
+            words = re.split(r"[\s,]+", text.strip().strip(","))
+            found = json.loads(text) if path.suffix == ".json" else [int(word) for word in words]
+        except (ValueError, RecursionError, OSError) as error:
             raise ValueError(f"{path}: cannot be read; got {first_line(error)}; expected whole numbers.") from error
     else:
         found = read(path)
         if isinstance(found, Mapping) and len(found) == 1:
             found = next(iter(found.values()))
-        if isinstance(found, Tensor):
-            found = found.flatten().tolist() if not found.is_floating_point() and found.dtype != torch.bool else None
-    if isinstance(found, Mapping) or (isinstance(found, list) and all(type(each) is int for each in found)):
+        if isinstance(found, Tensor) and not found.is_floating_point() and found.dtype != torch.bool:
+            found = found.flatten().tolist()
+    if isinstance(found, Mapping) or _are_whole(found):
         return found
     raise ValueError(f"{path}: no indices; got {shape_of(found)}; expected whole numbers, or a mapping of an origin.")
+
+
+def _are_whole(found: Any) -> bool:
+    return isinstance(found, list) and all(type(each) is int for each in found)

@@ -58,13 +58,19 @@ def read_state(path: Path, network: NetworkConfig) -> dict[str, Tensor]:
             "torch.save(model.state_dict(), ...)."
         )
     given = {_our_name(str(name), network.architecture): value.detach() for name, value in content.items()}
+    if len(given) < len(content):
+        raise ValueError(
+            f"{where}: parameters have two names; got {len(content)} tensors for {len(given)} parameters; expected "
+            "each once. Write the state dict of one network."
+        )
     wanted = build(network, "external").state_dict()
     for name in wanted:  # of batch norm; counts batches, which nothing reads, and old files lack it
         if name.endswith("num_batches_tracked"):
             given.setdefault(name, wanted[name])
     _check_names(given, wanted, network, where)
-    check_finite(given, where)
-    return {name: given[name].to(wanted[name].dtype).contiguous() for name in wanted}
+    found = {name: given[name].to(wanted[name].dtype).contiguous() for name in wanted}
+    check_finite(found, where)
+    return found
 
 
 def _our_name(name: str, architecture: str) -> str:
@@ -93,6 +99,12 @@ def _check_names(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor], netw
             f"{where}: parameters are not those of {name} for images of {network.image_size} pixels, "
             f"{network.channels} channels and {network.num_classes} classes; got {'; '.join(found)}; expected "
             f"{len(wanted)} tensors from {next(iter(wanted))} to {list(wanted)[-1]}.{_guess(given, network)}"
+        )
+    whole = [name for name in wanted if wanted[name].is_floating_point() and not given[name].is_floating_point()]
+    if whole:
+        raise ValueError(
+            f"{where}: parameters are not floating point; got {whole[0]} of {given[whole[0]].dtype}; expected 16, 32 "
+            "or 64 bits. Write the parameters that the network computes with."
         )
 
 

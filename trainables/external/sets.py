@@ -51,6 +51,7 @@ def read_set(
     """
     where = str(path)
     images, found = _pick(read(path), nth, where)
+    images = _checked_images(images, dataset, where)
     if isinstance(labels, Path):
         found = _labels_file(labels)
     elif labels == "class-major":
@@ -60,7 +61,6 @@ def read_set(
             f"{where}: no labels; got images alone; expected labels beside them. Give --labels FILE, or --labels "
             "class-major when the images of a class follow each other, class after class."
         )
-    images = _checked_images(images, dataset, where)
     if space == "normalised":
         assert mean is not None
         assert std is not None
@@ -88,38 +88,51 @@ def read_set(
 
 def _pick(content: Any, nth: int | None, where: str) -> tuple[Tensor, Tensor | None]:
     """Images and labels in whatever a file holds."""
-    if isinstance(content, Mapping):
-        several = content.get("data")
-        if isinstance(several, list | tuple) and several and not _is_pair(several):
-            content = several
-        else:
-            images = next((content[name] for name in IMAGES if isinstance(content.get(name), Tensor)), None)
-            found = next((content[name] for name in LABELS if isinstance(content.get(name), Tensor)), None)
-            if images is None and isinstance(several, list | tuple) and _is_pair(several):
-                images, found = several
-            if images is None:
-                names = ", ".join(map(str, list(content)[:SHOWN])) or "nothing"
-                raise ValueError(
-                    f"{where}: no images; got {names}; expected a tensor called one of {', '.join(IMAGES)}. Rename it."
-                )
-            return images, found
+    several = content.get("data") if isinstance(content, Mapping) else content
+    if isinstance(several, list | tuple) and several and not _is_pair(several):
+        return _pick_of(several, nth, where)
+    found = _images_and_labels(content, where)
+    if nth:
+        raise ValueError(f"{where}: holds one set; got --nth {nth}; expected 0. Leave --nth out, or check the file.")
+    return found
+
+
+def _pick_of(several: Sequence[Any], nth: int | None, where: str) -> tuple[Tensor, Tensor]:
+    if not all(isinstance(each, list | tuple) and _is_pair(each) for each in several):
+        raise _no_set(several, where)
+    if nth is None and len(several) > 1:
+        raise ValueError(
+            f"{where}: holds several sets; got {len(several)}; expected to know which. Give --nth 0 to "
+            f"{len(several) - 1}."
+        )
+    if (nth or 0) >= len(several):
+        raise ValueError(f"{where}: has no set number {nth}; got {len(several)} sets. Give --nth below {len(several)}.")
+    images, labels = several[nth or 0]
+    return images, labels
+
+
+def _images_and_labels(content: Any, where: str) -> tuple[Tensor, Tensor | None]:
     if isinstance(content, Tensor):
         return content, None
-    if isinstance(content, list | tuple):
-        if _is_pair(content):
-            return content[0], content[1]
-        if content and all(isinstance(each, list | tuple) and _is_pair(each) for each in content):
-            if nth is None and len(content) > 1:
-                raise ValueError(
-                    f"{where}: holds several sets; got {len(content)}; expected to know which. Give --nth 0 to "
-                    f"{len(content) - 1}."
-                )
-            if (nth or 0) >= len(content):
-                raise ValueError(
-                    f"{where}: has no set number {nth}; got {len(content)} sets. Give --nth below {len(content)}."
-                )
-            return content[nth or 0][0], content[nth or 0][1]
-    raise ValueError(
+    if isinstance(content, list | tuple) and _is_pair(content):
+        return content[0], content[1]
+    if not isinstance(content, Mapping):
+        raise _no_set(content, where)
+    images = next((content[name] for name in IMAGES if isinstance(content.get(name), Tensor)), None)
+    found = next((content[name] for name in LABELS if isinstance(content.get(name), Tensor)), None)
+    pair = content.get("data")
+    if images is None and isinstance(pair, list | tuple) and _is_pair(pair):
+        return pair[0], pair[1]
+    if images is None:
+        names = ", ".join(map(str, list(content)[:SHOWN])) or "nothing"
+        raise ValueError(
+            f"{where}: no images; got {names}; expected a tensor called one of {', '.join(IMAGES)}. Rename it."
+        )
+    return images, found
+
+
+def _no_set(content: Any, where: str) -> ValueError:
+    return ValueError(
         f"{where}: not a distilled set; got {shape_of(content)}; expected images (N, C, H, W) with labels (N,), as a "
         "dictionary, a pair, or a list of pairs. Write it as {'images': ..., 'labels': ...}."
     )
@@ -165,8 +178,9 @@ def _checked_images(images: Tensor, dataset: DatasetConfig, where: str) -> Tenso
             f"{where}: images are not floating point; got {images.dtype}; expected numbers of about 0 to 1, or "
             "normalised ones. Divide bytes by 255."
         )
+    images = images.detach().float()
     check_finite({"images": images}, where)
-    return images.detach().float()
+    return images
 
 
 def _positions(labels: Tensor, count: int, classes: tuple[int, ...], where: str) -> Tensor:
@@ -178,12 +192,15 @@ def _positions(labels: Tensor, count: int, classes: tuple[int, ...], where: str)
                 f"{where}: labels are soft; got {int((~hot).sum())} of {count} rows that are not one-hot; expected one "
                 "class for each image. Only hard labels can be trained on."
             )
-        return labels.argmax(1)
-    whole = not labels.is_floating_point() or bool((labels == labels.round()).all())
-    if labels.shape != (count,) or not whole:
+        return labels.to(torch.int64).argmax(1)
+    odd = []
+    if labels.is_floating_point():
+        odd = [number for number in labels.flatten().tolist() if not abs(number) < 2**31 or number != round(number)]
+    if labels.shape != (count,) or len(odd):
         raise ValueError(
-            f"{where}: labels do not fit the images; got {labels.dtype} {tuple(labels.shape)}; expected ({count},) "
-            "whole numbers. Give the file that belongs to them with --labels."
+            f"{where}: labels do not fit the images; got {labels.dtype} {tuple(labels.shape)}"
+            f"{f' with {odd[0]:g}' if len(odd) else ''}; expected ({count},) whole numbers. Give the file that "
+            "belongs to them with --labels."
         )
     numbers = labels.to(torch.int64)
     strange = sorted(set(numbers.tolist()) - set(classes))

@@ -43,7 +43,7 @@ from trainables.evaluate.privacy.findings import (
 )
 from trainables.evaluate.privacy.inputs import Booleans
 from trainables.evaluate.privacy.metrics import CANARY, INIT, NON_MEMBER, OTHER, RESERVE, Audited
-from trainables.evaluate.privacy.release import nearness
+from trainables.evaluate.privacy.release import NO_START, nearness
 from trainables.evaluate.privacy.signals import Pool, asked, learning_rows, load_pool, start_members
 from trainables.payloads import DistilledSet
 
@@ -101,6 +101,8 @@ def _audit(
         for each, released in zip(candidates, sets, strict=True):
             _compare(config, context, split, each, released, results, reasons)
         _keep_truth(found, pool, candidates)
+    elif "data_release" in config.attacks:
+        reasons["data_release"] = NO_START
     found.rows += accuracy_rows(
         [asked(inputs[f"row.{row}.{what}"])["test"] for row in targets],
         {"audit": "pool", **({"iteration": 0} if what == "start" else {})}, targets,

@@ -1,8 +1,10 @@
 """The audit ``seed``, the setting of Chen et al. 2023: one draw of images is distilled, test images are non-members.
 
 The paper defines neither its attack nor its non-members; ours are the test images of the same classes, all of them
-(``nonmember_source`` test) and as many as there are members, drawn class by class (test_balanced). Attacks learn from
-shadows that are distillations of other draws, each asked about its own images and as many others.
+(``nonmember_source`` test) and as many of each class as there are members of it (test_balanced). No class may tell who
+is a member: members are left out of test_balanced where classes cannot be matched otherwise, and there are no rows of
+test where classes alone would tell more than chance. Attacks learn from shadows that are distillations of other draws,
+each asked about its own images and as many others.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from trainables.configs import MembershipAttack, PrivacyConfig
+from trainables.configs import MembershipAttack, OriginConfig, PrivacyConfig
 from trainables.context import Context
 from trainables.data.cache import Split
 from trainables.evaluate.accuracy import Integers, Row
@@ -23,14 +25,14 @@ from trainables.evaluate.privacy.findings import (
     accuracy_rows,
     control_rows,
     parts_of,
-    rows_of,
     shadow_columns,
     unfit_rows,
 )
 from trainables.evaluate.privacy.inputs import Booleans
-from trainables.evaluate.privacy.metrics import INIT, NON_MEMBER, OTHER, Audited
-from trainables.evaluate.privacy.release import nearness
-from trainables.evaluate.privacy.signals import asked, seed_rows, spread, start_members
+from trainables.evaluate.privacy.metrics import INIT, NON_MEMBER, OTHER, Audited, membership_rows
+from trainables.evaluate.privacy.release import NO_START, nearness
+from trainables.evaluate.privacy.roc import auc, null_reach
+from trainables.evaluate.privacy.signals import asked, seed_rows, some_of_each, start_members
 from trainables.payloads import DistilledSet
 
 NO_SHADOWS = "needs shadows asked about the target's own candidates; those of this audit have images of their own"
@@ -67,7 +69,8 @@ def _audit(
     # Test images have numbers of their own, which do not meet those of the train split.
     ids = np.concatenate([inside.ids, outside.ids + len(split.labels)])
     parts = parts_of(config, "seed")
-    sources = {"test_balanced": member | _balanced(outside.labels, count, config, member), "test": np.ones_like(member)}
+    sources = {"test_balanced": balanced(inside.labels, outside.labels, config.origin), "test": np.ones_like(member)}
+    unfair = {"test": class_problem(inside.labels, outside.labels)}
     name = "seed" if what == "model" else "seed.start"
     base: Row = {"audit": "seed"} if what == "model" else {"audit": "seed", "iteration": 0}
 
@@ -80,7 +83,14 @@ def _audit(
         )  # fmt: skip
         for source, chosen in sources.items():
             told = {**columns, "nonmember_source": source, **attacked.scored.settings}
-            found.rows += rows_of(config, [whole.take(chosen)], told, parts)
+            if reason := unfair.get(source):
+                found.rows += unfit_rows("seed", reason, told)
+                continue
+            found.rows += membership_rows(
+                [whole.take(chosen)], resamples=config.resamples, seed_parts=parts, base=told,
+                per_class=count / len(config.origin.classes),  # all members: those that are looked at stand for them
+                ceiling=config.method == "random",
+            )  # fmt: skip
 
     found.rows += accuracy_rows([outside], base)
     if what == "model":
@@ -97,12 +107,17 @@ def _audit(
         columns = {**base, "attack": attack, "threat_model": "blackbox"}
         if NEEDS[attack] == "images":
             if images is None:
-                continue  # one set, one pair of distributions: said once
+                if attack == "data_release":
+                    found.rows += unfit_rows("seed", NO_START, {**columns, "threat_model": "data_release"})
+                continue  # blind: one pair of distributions, said once
             if attack == "blind":
                 columns["threat_model"] = "none"
                 for source, chosen in sources.items():
                     whole = Audited(np.zeros(len(ids)), member, ids, role, labels).take(chosen)
                     told = {**columns, "nonmember_source": source}
+                    if reason := unfair.get(source):
+                        found.rows += unfit_rows("seed", reason, told)
+                        continue
                     found.rows += control_rows("seed", [(whole, images[chosen], parts)], told)
                 continue
             columns["threat_model"] = "data_release"
@@ -124,8 +139,54 @@ def _audit(
             found.rows += unfit_rows("seed", str(reason), columns)
 
 
-def _balanced(labels: Integers, count: int, config: PrivacyConfig, member: Booleans) -> Booleans:
-    """Among all candidates, as many test images as members, equally many of each class; all where there are fewer."""
-    chosen = np.zeros(len(member), dtype=np.bool_)
-    chosen[count + spread(labels, count, config.origin.per_class or 0, config.origin.draw or 0)] = True
+def balanced(inside: Integers, outside: Integers, origin: OriginConfig) -> Booleans:
+    """The candidates of ``test_balanced``, with members and others in equal shares of each class.
+
+    As many test images of each class as there are members of it, or all. All members stay where every class then has
+    the same share of either side, as after a draw; elsewhere as many of each class stay as there are test images.
+
+    Args:
+        inside: (m,) positions of the members' classes.
+        outside: (n,) of the test images'.
+        origin: Of the members; its numbers choose who stays.
+
+    Returns:
+        (m + n,): members, then test images.
+    """
+    members, others = _counts(inside, outside)
+    each = np.minimum(members, others)
+    counts = dict(enumerate(each.tolist()))
+    numbers = (origin.per_class or 0, origin.draw or 0)
+    chosen = np.zeros(len(inside) + len(outside), dtype=np.bool_)
+    chosen[len(inside) + some_of_each(outside, counts, *numbers)] = True
+    alike = np.array_equal(members * each.sum(), each * members.sum())
+    chosen[np.arange(len(inside)) if alike else some_of_each(inside, counts, "members", *numbers)] = True
     return chosen
+
+
+def class_problem(inside: Integers, outside: Integers) -> str | None:
+    """Why members cannot be told from all test images fairly: their classes are enough. None: those say no more than
+    chance does.
+
+    Args:
+        inside: (m,) positions of the members' classes.
+        outside: (n,) of the test images'.
+    """
+    members, others = _counts(inside, outside)
+    share_in, share_out = members / members.sum(), others / others.sum()
+    likely = share_in / np.maximum(share_in + share_out, np.finfo(np.float64).tiny)  # the best score there is
+    member = np.arange(len(inside) + len(outside)) < len(inside)
+    alone = auc(likely[np.concatenate([inside, outside])], member)
+    top = 0.5 + null_reach(len(inside), len(outside))
+    if alone <= top:
+        return None
+    return (
+        f"members and test images are of other classes: the class alone gives an AUC of {alone:.3f}, where chance "
+        f"gives {top:.3f} at most; test_balanced has equally many of each class"
+    )
+
+
+def _counts(inside: Integers, outside: Integers) -> tuple[Integers, Integers]:
+    """(K,) of each side."""
+    classes = int(max(inside.max(), outside.max())) + 1
+    return np.bincount(inside, minlength=classes), np.bincount(outside, minlength=classes)

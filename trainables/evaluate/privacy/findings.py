@@ -15,7 +15,7 @@ from trainables.configs import Audit, MembershipAttack, PrivacyConfig
 from trainables.evaluate.accuracy import CI_LEVEL, Row, hits, wilson
 from trainables.evaluate.privacy.attacks import NEEDS, NotApplicable, Scored
 from trainables.evaluate.privacy.blind import Blind, blind_scores
-from trainables.evaluate.privacy.metrics import Audited, membership_rows, not_applicable_rows
+from trainables.evaluate.privacy.metrics import TAUGHT, Audited, membership_rows, not_applicable_rows
 from trainables.evaluate.privacy.signals import Asked
 
 Images = NDArray[np.uint8]
@@ -80,9 +80,10 @@ def shadow_columns(config: PrivacyConfig, attack: MembershipAttack, num: int, fi
 def rows_of(config: PrivacyConfig, scores: list[Audited], base: Row, seed_parts: tuple[int | str, ...]) -> list[Row]:
     """``membership_rows`` with what follows from the point."""
     per_class = float(np.mean([each.main.member.sum() for each in scores])) / len(config.origin.classes)
+    several = len(scores) > 1 and base["attack"] in TAUGHT
     return membership_rows(
         scores, resamples=config.resamples, seed_parts=seed_parts, base=base, per_class=per_class,
-        ceiling=config.method == "random",
+        ceiling=config.method == "random", taught_by=config.rows // 2 - 1 if several else 0,
     )  # fmt: skip
 
 

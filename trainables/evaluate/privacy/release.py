@@ -1,5 +1,8 @@
 """The attack on the distilled images themselves: how near a candidate is to one of its class. No model takes part.
 
+Distances are between pixels alone. A distance between features would be a number about their encoder too: the network
+at hand was trained on the very set, and another one was trained on images that may be among the candidates.
+
 n candidates and N training images that the set holds, of D numbers each, in pixel space ([0, 1] for real images).
 """
 
@@ -13,6 +16,9 @@ from numpy.typing import NDArray
 from trainables.data.decode import decode, decode_labels
 from trainables.evaluate.accuracy import Floats, Integers
 from trainables.payloads import DistilledSet
+
+NO_START = "of an undistilled start the audit holds the model, not the images"
+"""Why there are no rows about it for iteration 0."""
 
 _CHUNK = 1024
 

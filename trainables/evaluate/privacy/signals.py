@@ -171,13 +171,23 @@ def learning_rows(shadows: Shadows) -> ShadowRows:
 
 def spread(labels: Integers, count: int, *numbers: int) -> Integers:
     """Places of about ``count`` random images, equally many of each class, ascending; all where there are fewer."""
-    classes = np.unique(labels)
-    each = max(1, count // len(classes))
-    chosen = []
-    for label in classes.tolist():
+    classes = np.unique(labels).tolist()
+    return some_of_each(labels, dict.fromkeys(classes, max(1, count // len(classes))), *numbers)
+
+
+def some_of_each(labels: Integers, counts: Mapping[int, int], *parts: int | str) -> Integers:
+    """Places of random images, so many of each class, ascending; all where there are fewer.
+
+    Args:
+        labels: (n,).
+        counts: By class; none of those that are left out.
+        parts: What the random numbers are for.
+    """
+    chosen = [np.empty(0, dtype=np.int64)]
+    for label, count in counts.items():
         places = np.flatnonzero(labels == label)
-        rng = np.random.default_rng(derive("privacy", "spread", *numbers, label))
-        chosen.append(places if len(places) <= each else rng.choice(places, each, replace=False))
+        rng = np.random.default_rng(derive("privacy", "spread", *parts, label))
+        chosen.append(places if len(places) <= count else rng.choice(places, count, replace=False))
     return np.sort(np.concatenate(chosen)).astype(np.int64)
 
 
