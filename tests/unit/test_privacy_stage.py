@@ -333,6 +333,17 @@ def test_the_band_of_the_control_holds_what_it_promises() -> None:
     assert 52 <= inside <= 60  # 57 expected
 
 
+def test_the_control_does_not_mind_numbers_of_classes_that_are_missing() -> None:
+    """A list of members may hold images of some classes only."""
+    rng = np.random.default_rng(2)
+    images = rng.integers(0, 256, (40, 1, 8, 8)).astype(np.uint8)
+    labels, member = np.repeat([0, 1], 20), np.tile([True, False], 20)
+    expected = blind_scores(images, labels, member, seed_parts=(0,))
+    found = blind_scores(images, np.array([3, 8])[labels], member, seed_parts=(0,))
+    np.testing.assert_array_equal(found.scores, expected.scores)
+    assert found.reach == expected.reach
+
+
 # --- rows that cannot be had ---
 
 

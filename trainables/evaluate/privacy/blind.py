@@ -66,6 +66,7 @@ def blind_scores(
     Raises:
         NotApplicable: A class has fewer than five members or non-members.
     """
+    labels = np.unique(labels, return_inverse=True)[1].astype(np.int64)  # of the classes that are there
     classes = int(labels.max()) + 1
     strata = 2 * labels + member
     if min(np.bincount(strata, minlength=2 * classes)) < FOLDS:
