@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from functools import cached_property
+from functools import cache, cached_property
 from json.encoder import encode_basestring
 from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
@@ -50,10 +50,17 @@ class Config(BaseModel):
 
         Made once per instance: a plan of a hundred thousand points shares a few data sets, origins and recipes.
         """
+        return self._json({})
+
+    def _json(self, instead: Mapping[str, Any]) -> str:
+        """The same with other values of some fields."""
+        values = (
+            (name, instead[name] if name in instead else getattr(self, name)) for name in _sorted_fields(type(self))
+        )
         parts = [
-            f'"{name}":{_json_of(getattr(self, name))}'
-            for name in sorted(type(self).model_fields)
-            if name not in self.outside_key and not (name in self.neutral and getattr(self, name) == self.neutral[name])
+            f'"{name}":{_json_of(value)}'
+            for name, value in values
+            if name not in self.outside_key and not (name in self.neutral and value == self.neutral[name])
         ]
         return "{" + ",".join(parts) + "}"
 
@@ -67,6 +74,11 @@ class Config(BaseModel):
         """The same as JSON types."""
         material: dict[str, Any] = json.loads(self.key_json)
         return material
+
+
+@cache
+def _sorted_fields(model: type[BaseModel]) -> tuple[str, ...]:
+    return tuple(sorted(model.model_fields))
 
 
 _ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
@@ -295,11 +307,9 @@ class DistillConfig(Config):
     """The method's settings with defaults filled in, as JSON types."""
     distill_seed: int = Field(ge=0)
 
-    def lineage_material(self, budget: str | None) -> dict[str, Any]:
-        """Key material without the budget: equal for stages that follow the same path to different lengths."""
-        material = self.key_material()
-        material["settings"] = {name: value for name, value in material["settings"].items() if name != budget}
-        return material
+    def lineage_json(self, budget: str | None) -> str:
+        """``key_json`` without the budget: equal for stages that follow the same path to different lengths."""
+        return self._json({"settings": {name: value for name, value in self.settings.items() if name != budget}})
 
 
 class SignalsConfig(Config):

@@ -154,7 +154,7 @@ class Pipeline:
             )  # fmt: skip
         config = DistillConfig(
             method=method.name, method_version=method.version, dataset=facts.config, origin=origin, ipc=point.ipc,
-            init=point.init, augmentation=point.distill_aug, network=network, settings=settings.key_material(),
+            init=point.init, augmentation=point.distill_aug, network=network, settings=self._material(settings),
             distill_seed=distill_seed or 0,
         )  # fmt: skip
         experts = self._experts(point, part, config, settings)
@@ -165,6 +165,14 @@ class Pipeline:
         )  # fmt: skip
         made = self._memo[memo] = Making((*experts, stage))
         return made
+
+    def _material(self, settings: MethodSettings) -> dict[str, Any]:
+        """Settings as JSON types; few differ, and every stage that distils has them."""
+        memo = ("material", settings.key_json)
+        if memo not in self._memo:
+            self._memo[memo] = settings.key_material()
+        found: dict[str, Any] = self._memo[memo]
+        return found
 
     def _experts(
         self, point: GridPoint, part: Part | None, config: DistillConfig, settings: MethodSettings
@@ -335,7 +343,7 @@ class Pipeline:
         budget = settings.length if settings is not None else None
         if settings is not None and budget is not None:
             assert isinstance(config, DistillConfig)
-            lineage = stage_key(kind, version, {"lineage": config.lineage_material(settings.budget)}, dict(inputs))
+            lineage = stage_key(kind, version, f'{{"lineage":{config.lineage_json(settings.budget)}}}', dict(inputs))
         data = self.facts[point.dataset].config
         num_classes = point.num_classes or data.num_classes
         network = parse(ENCODER if kind in ("embedding", "tsne") else point.architecture)

@@ -106,7 +106,7 @@ def test_every_model_is_made_from_the_images_of_its_role(tmp_path: Path, method:
     config, inputs = audit_of(only(plan))
     common: dict[str, Any] = {"per_class": 400, "draw": 3, "classes": (0, 1, 2, 3, 4)}
     assert config.origin == OriginConfig(kind="draw", **common)
-    asked = SignalsConfig(population=200, reserve=1000)
+    asked = SignalsConfig(population=400, reserve=1000)  # 2,000 of five classes
     assert config.signals == asked
     for role, key in inputs.items():
         name, _, number = role.partition(".")
