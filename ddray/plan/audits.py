@@ -37,7 +37,7 @@ class Audits:
     """In the order of ``MEMBERSHIP_ATTACKS``: how a sweep lists them makes no difference."""
 
 
-def audits(asked: PrivacySettings, per_class: int, class_size: int, real_images: int, num_classes: int = 10) -> Audits:
+def audits(asked: PrivacySettings, per_class: int, class_size: int, real_images: int, num_classes: int) -> Audits:
     """Cut a request to the data.
 
     Args:

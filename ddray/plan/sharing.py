@@ -96,8 +96,8 @@ def _reduced(chain: Chain, config: PrivacyConfig) -> Iterable[str]:
         per_class = config.origin.per_class
         yield f"seed: {config.shadows} of {asked.shadows} shadows fit, origin_per_class {per_class}"
     if "pool" in config.audit or "one_run" in config.audit:
-        for name in ("population", "reserve"):
+        population = asked.population_of(len(config.origin.classes))
+        for name, wanted in (("population", population), ("reserve", asked.reserve)):
             got = getattr(config.signals, name)
-            wanted = asked.reserve if name == "reserve" else asked.population_of(len(config.origin.classes))
             if got < wanted:
                 yield f"{name}: {got} of {wanted} images per class are left beside the pool"

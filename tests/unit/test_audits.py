@@ -28,7 +28,7 @@ SIZES = st.integers(1, 5000).flatmap(lambda size: st.tuples(st.integers(1, size)
 @given(SETTINGS, SIZES, st.integers(0, 100))
 def test_every_audit_fits_into_a_class(asked: PrivacySettings, sizes: tuple[int, int], real_images: int) -> None:
     per_class, size = sizes
-    found = audits(asked, per_class, size, min(real_images, per_class))
+    found = audits(asked, per_class, size, min(real_images, per_class), 10)
     assert {*found.audit, *found.unfit} == set(asked.audit)
     assert not set(found.audit) & found.unfit.keys()
     if "seed" in found.audit:
@@ -47,7 +47,7 @@ def test_every_audit_fits_into_a_class(asked: PrivacySettings, sizes: tuple[int,
 @given(SETTINGS, SIZES, st.integers(0, 100))
 def test_nothing_is_cut_that_fits(asked: PrivacySettings, sizes: tuple[int, int], real_images: int) -> None:
     per_class, size = sizes
-    found = audits(asked, per_class, size, min(real_images, per_class))
+    found = audits(asked, per_class, size, min(real_images, per_class), 10)
     assert ("pool" in found.unfit) == ("pool" in asked.audit and 2 * per_class > size)
     assert "seed" not in found.unfit
     if "seed" in found.audit and found.shadows < asked.shadows:
@@ -66,13 +66,13 @@ def test_the_order_of_a_request_makes_no_difference(
     attacks = random.sample(MEMBERSHIP_ATTACKS, 4)
     one = asked.model_copy(update={"attacks": tuple(attacks)})
     other = asked.model_copy(update={"attacks": tuple(reversed(attacks)), "audit": tuple(reversed(asked.audit))})
-    found = audits(one, *sizes, 0)
-    assert audits(other, *sizes, 0) == found
+    found = audits(one, *sizes, 0, 10)
+    assert audits(other, *sizes, 0, 10) == found
     assert sorted(found.attacks) == sorted(attacks)
 
 
 def cifar10(per_class: int, real_images: int = 0, **asked: object) -> Audits:
-    return audits(PrivacySettings.model_validate(asked), per_class, 5000, real_images)
+    return audits(PrivacySettings.model_validate(asked), per_class, 5000, real_images, 10)
 
 
 def test_an_origin_of_4000_has_no_pool_on_cifar10() -> None:

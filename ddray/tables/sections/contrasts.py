@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ddray.tables.blocks import title_of
+from ddray.tables.blocks import BLOCK_AXES, At, title_of
 from ddray.tables.derived.compare import ALPHA, Floats, adjusted, ranks
 from ddray.tables.markdown import NOTHING, Facts, table
 from ddray.tables.sections.robustness import PRIMARY, budget, chosen
@@ -23,8 +23,7 @@ from ddray.tables.sections.robustness import PRIMARY, budget, chosen
 RESAMPLES = 9999
 """Permutations drawn where there are more; below that number all are tried."""
 _APART = {"random", "full"}
-_CELL = ("dataset", "num_classes", "class_draw", "architecture", "origin_per_class", "origin_draw")
-_PLACE = ("ipc", "init", "distill_aug", "distill_iters")
+_BLOCK = tuple(axis for axis in BLOCK_AXES if axis != "protocol")
 
 
 def facts(blocks: Sequence[Facts], tables: Sequence[Facts]) -> list[dict[str, Any]]:
@@ -59,10 +58,10 @@ _Value = tuple[str, str, tuple[Any, ...], str, float | None]
 
 def _of_blocks(blocks: Sequence[Facts]) -> Iterator[_Value]:
     for block in blocks:
-        where = tuple(block[name] for name in _CELL)
+        where = tuple(block[name] for name in _BLOCK)
         protocol = block["protocol"]
         for entry in block["rows"]:
-            cell = (*where, *(entry.get(name) for name in _PLACE))
+            cell = (*where, *(entry.get(name) for name in At._fields))
             for method, found in entry["cells"].items():
                 yield "accuracy", protocol, cell, method, _mean(found["accuracy"])
                 variance = found["fairness"]["fair_var_acc_corr"]
@@ -75,16 +74,15 @@ def _of_blocks(blocks: Sequence[Facts]) -> Iterator[_Value]:
             name = f"accuracy under {attack['title']} at {budget(epsilon, attack['norm'])}"
             for entry in attack["rows"]:
                 at = next((each for each in entry["adv_acc"] if each["epsilon"] == epsilon), None)
-                cell = (*where, *(entry.get(axis) for axis in _PLACE))
+                cell = (*where, *(entry.get(axis) for axis in At._fields))
                 yield name, protocol, cell, entry["method"], _mean(at)
 
 
 def _of_privacy(tables: Sequence[Facts]) -> Iterator[_Value]:
     for found in tables:
         name = f"AUC of {found['attack']}, audit {found['audit']}"
-        where = tuple(found.get(axis) for axis in (*_CELL, *_PLACE))
         for entry in found["rows"]:
-            cell = (*where, *sorted((axis, str(value)) for axis, value in entry.items() if axis in (*_CELL, *_PLACE)))
+            cell = tuple({**found, **entry}.get(axis) for axis in (*_BLOCK, *At._fields))
             for method, of_method in entry["cells"].items():
                 value = of_method["attacks"].get(found["attack"])
                 yield name, found["protocol"], cell, method, None if value is None else value["value"]

@@ -25,11 +25,12 @@ from trainables.evaluate.privacy.findings import (
     accuracy_rows,
     control_rows,
     parts_of,
+    rows_of,
     shadow_columns,
     unfit_rows,
 )
 from trainables.evaluate.privacy.inputs import Booleans
-from trainables.evaluate.privacy.metrics import INIT, NON_MEMBER, OTHER, Audited, membership_rows
+from trainables.evaluate.privacy.metrics import INIT, NON_MEMBER, OTHER, Audited
 from trainables.evaluate.privacy.release import NO_START, nearness
 from trainables.evaluate.privacy.roc import auc, null_reach
 from trainables.evaluate.privacy.signals import asked, seed_rows, some_of_each, start_members
@@ -86,11 +87,7 @@ def _audit(
             if reason := unfair.get(source):
                 found.rows += unfit_rows("seed", reason, told)
                 continue
-            found.rows += membership_rows(
-                [whole.take(chosen)], resamples=config.resamples, seed_parts=parts, base=told,
-                per_class=count / len(config.origin.classes),  # all members: those that are looked at stand for them
-                ceiling=config.method == "random",
-            )  # fmt: skip
+            found.rows += rows_of(config, [whole.take(chosen)], told, parts, count)
 
     found.rows += accuracy_rows([outside], base)
     if what == "model":

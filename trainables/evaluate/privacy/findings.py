@@ -77,13 +77,24 @@ def shadow_columns(config: PrivacyConfig, attack: MembershipAttack, num: int, fi
     return {"shadow_kind": kind, "shadow_fidelity": fidelity, "n_shadows": num}
 
 
-def rows_of(config: PrivacyConfig, scores: list[Audited], base: Row, seed_parts: tuple[int | str, ...]) -> list[Row]:
-    """``membership_rows`` with what follows from the point."""
-    per_class = float(np.mean([each.main.member.sum() for each in scores])) / len(config.origin.classes)
+def rows_of(
+    config: PrivacyConfig, scores: list[Audited], base: Row, seed_parts: Parts, members: float | None = None
+) -> list[Row]:
+    """``membership_rows`` with what follows from the point.
+
+    Args:
+        config: Of the stage.
+        scores: One per target.
+        base: Columns that all rows share.
+        seed_parts: From ``parts_of``.
+        members: Of a target, where those that are looked at stand for more; None: those.
+    """
+    members = float(np.mean([each.main.member.sum() for each in scores])) if members is None else members
     several = len(scores) > 1 and base["attack"] in TAUGHT
     return membership_rows(
-        scores, resamples=config.resamples, seed_parts=seed_parts, base=base, per_class=per_class,
-        ceiling=config.method == "random", taught_by=config.rows // 2 - 1 if several else 0,
+        scores, resamples=config.resamples, seed_parts=seed_parts, base=base,
+        per_class=members / len(config.origin.classes), ceiling=config.method == "random",
+        taught_by=config.rows // 2 - 1 if several else 0,
     )  # fmt: skip
 
 
