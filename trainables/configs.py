@@ -452,7 +452,9 @@ MembershipAttack = Literal[
 ]  # fmt: skip
 MEMBERSHIP_ATTACKS: tuple[MembershipAttack, ...] = get_args(MembershipAttack)
 PRIMARY_ATTACK: MembershipAttack = "shokri"
-"""Registered beforehand: the one that stands for privacy in tables and verdicts. Secondary: ``loss``."""
+"""Registered beforehand: the one that stands for privacy in tables and verdicts."""
+SECONDARY_ATTACK: MembershipAttack = "loss"
+"""Registered too: needs no shadows."""
 
 
 class PrivacySettings(Config):

@@ -26,7 +26,7 @@ from ddray.plan.pipeline import Chain, Stage
 from ddray.plan.plan import Plan, blocked_stages
 from ddray.store.artifacts import DamagedArtifact, Store
 from ddray.tables.columns import COLUMNS, MEASUREMENTS
-from ddray.tables.derived.notes import ATTACK_FILES, Noted, Notes, Row
+from ddray.tables.derived.notes import ATTACK_FILES, SCORES, Noted, Notes, Row
 from ddray.tables.derived.rows import derive
 from ddray.tables.identity import (
     PROVENANCE,
@@ -226,6 +226,8 @@ def _add(piece: Piece, chain: Chain, lookup: _Lookup, notes: Notes) -> dict[str,
                 piece.add(numbers)
                 notes.add(noted, stage, numbers, provenance)
                 states[stage.kind] = _State("done")
+                if stage.kind == "privacy":
+                    noted.keep(stage.kind, stage.key, facts, (SCORES,))
             elif isinstance(stage.config, AttackConfig):
                 noted.keep(f"attack.{stage.config.attack}", stage.key, facts, ATTACK_FILES)
             costs = cost_rows(stage, facts)

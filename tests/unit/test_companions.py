@@ -22,7 +22,7 @@ from unit import evaluated as e
 from ddray.store.manifest import sha256
 from ddray.tables.companions.files import ARTIFACTS_FILE, write_artifacts
 from ddray.tables.companions.maps import EMBEDDINGS_FILE, write_embeddings
-from ddray.tables.companions.samples import ROLES, write_samples
+from ddray.tables.companions.samples import write_samples
 from ddray.tables.render import report
 
 Row = dict[str, Any]
@@ -160,12 +160,6 @@ def test_coins_are_memberships(made: Made) -> None:
     (bound,) = made.measured("mia_eps_lb", method="dm", attack="loss")
     assert bound["n_pos"] == (columns["is_member"][pool] == True).sum()  # noqa: E712
     assert known(columns, "score_loss").sum() == bound["n"] == pool.sum()
-
-
-def test_the_codes_of_roles_are_those_of_the_audits() -> None:
-    from trainables.evaluate.privacy import metrics
-
-    assert ROLES == metrics.ROLES
 
 
 def test_the_report_reads_what_audits_and_attacks_write(made: Made) -> None:

@@ -30,8 +30,8 @@ from trainables.evaluate.accuracy import Row
 from trainables.evaluate.privacy.attacks import NEEDS, Target, score
 from trainables.evaluate.privacy.audit import evaluate_privacy
 from trainables.evaluate.privacy.blind import blind_scores
-from trainables.evaluate.privacy.metrics import CANARY, INIT, NON_MEMBER, OTHER
 from trainables.evaluate.privacy.release import nearness
+from trainables.evaluate.privacy.roles import CANARY, INIT, NON_MEMBER, OTHER
 from trainables.evaluate.privacy.signals import row_origin
 from trainables.models.build import build
 from trainables.payloads import DistilledSet, Metrics, TrainedModel

@@ -27,13 +27,12 @@ from ddray.tables.companions.opened import opened, tensors
 from ddray.tables.identity import POINT, Facts, point_values, training
 from trainables.attacks import SPECS
 from trainables.configs import AttackConfig
+from trainables.evaluate.privacy.roles import ROLES
 
 log = logging.getLogger(__name__)
 
 SAMPLES_FOLDER = "samples"
 
-ROLES = ("member_init", "member_other", "non_member", "canary", "reserve")
-"""By code: those of ``trainables.evaluate.privacy.metrics``, which would load torch."""
 SPLITS = ("test", "origin", "pool", "reserve")
 """Splits whose examples have rows. The rest serves calibration and carries no number."""
 _DISTANCES = {"deepfool_l2": "adv_dist_l2", "deepfool_linf": "adv_dist_linf"}

@@ -8,6 +8,7 @@
     seeds.py          what several trainings of one set have in common, from their logits
     architectures.py  one set, several networks; whether the ranking of methods is kept
     robustness.py     against the full-data model, image by image
+    privacy.py        which of two points leaks more, on the same members and others
     frontier.py       against real images at the same accuracy
 
     rows.py           all of them
@@ -27,7 +28,7 @@ METRICS = frozenset(
         "adv_dist_q10_common", "adv_dist_mean_common", "adv_dist_farther_common", "adv_dist_median_common_full",
         "adv_dist_q10_common_full", "adv_dist_mean_common_full", "excess_test_loss", "excess_fair_var_acc",
         "excess_fair_var_acc_corr", "excess_fair_var_loss", "excess_fair_cv_acc", "excess_adv_acc",
-        "excess_mia_auc",
+        "excess_mia_auc", "mia_auc_delta", "mia_auc_delta_p", "mia_auc_delta_p_adjusted",
     }
 )  # fmt: skip
 """Names of all of them. Their values change when other points are finished."""

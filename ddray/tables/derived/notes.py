@@ -22,6 +22,8 @@ PRIMARY_ADVERSARY = "deepfool_l2"
 SIGNALS = "signals.safetensors"
 """A model's logits, in the artifact of its training."""
 ATTACK_FILES = ("attack.safetensors", "attack.json")
+SCORES = "details.safetensors"
+"""Membership scores image by image, in the artifact of an audit."""
 _OVERALL = ("test_loss", "fair_var_acc", "fair_var_acc_corr", "fair_var_loss", "fair_cv_acc")
 """Of the accuracy evaluation, what is compared at equal accuracy."""
 _NOT_IDENTITY = {"ci_level", "ci_method", "ci_unit", "agg", "attack_lib_version", "prior"}
@@ -62,7 +64,8 @@ class Noted:
     inputs: dict[str, tuple[tuple[str, str], ...]] = field(default_factory=dict)
     """Kind of a finished evaluation -> what it was made from: (role, key)."""
     artifacts: dict[str, tuple[str, dict[str, Mapping[str, Any]]]] = field(default_factory=dict)
-    """``model``, ``attack.NAME`` -> key, and of the files that may be read their names and entries in the manifest."""
+    """``model``, ``attack.NAME``, ``privacy`` -> key, and of the files that may be read their names and entries in the
+    manifest."""
     accuracy: float = 0.0
     images: int = 0
     steps: float = 0.0

@@ -9,6 +9,7 @@ from ddray.tables.derived.architectures import architectures
 from ddray.tables.derived.fairness import fairness, of_mean
 from ddray.tables.derived.frontier import frontier
 from ddray.tables.derived.notes import Noted, grouped
+from ddray.tables.derived.privacy import privacy
 from ddray.tables.derived.relative import relative
 from ddray.tables.derived.robustness import robustness
 from ddray.tables.derived.seeds import seeds
@@ -21,7 +22,7 @@ def derive(points: Sequence[Noted], store: Store) -> None:
 
     Args:
         points: All of the sweep that have a finished accuracy evaluation, in the order of the plan.
-        store: Read for logits and for what attacks did to single images, and for nothing else.
+        store: Read for logits, for what attacks did to single images and said of them, and for nothing else.
     """
     points = once(points)
     relative(points)
@@ -30,6 +31,7 @@ def derive(points: Sequence[Noted], store: Store) -> None:
     of_mean(points)
     seeds(points, store)
     robustness(points, store)
+    privacy(points, store)
     frontier(points)
 
 

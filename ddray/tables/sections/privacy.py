@@ -18,12 +18,12 @@ from ddray.tables import paper
 from ddray.tables.blocks import IN_BLOCK, IN_CELL, name_columns, rank, refuse_mixed
 from ddray.tables.cells import LEVEL
 from ddray.tables.reading import Numbers, Row
-from trainables.configs import PRIMARY_ATTACK
+from ddray.tables.sections import privacy_pairs
+from trainables.configs import PRIMARY_ATTACK, SECONDARY_ATTACK
 
-SECONDARY_ATTACK = "loss"
 METRICS = (
     "mia_auc", "mia_auc_null_low", "mia_auc_null_high", "mia_k", "mia_tpr_at_fpr", "mia_rho", "mia_auc_ceiling",
-    "mia_auc_efficiency", "mia_target_test_acc", "mia_eps_lb",
+    "mia_auc_efficiency", "mia_target_test_acc", "mia_eps_lb", *privacy_pairs.METRICS,
 )  # fmt: skip
 AUDITS = ("seed", "pool", "one_run")
 SOURCES = {"seed": "test_balanced", "pool": "pool", "one_run": "pool"}
@@ -83,6 +83,7 @@ def facts(points: Iterable[Row], numbers: Numbers, where: str) -> list[dict[str,
         for audit in sorted(tables[key], key=AUDITS.index):
             together = tables[key][audit] + [dict(point) for point in waiting[key]]
             found.append(_table(together, audit, numbers, where))
+    privacy_pairs.adjust(found)
     return found
 
 
@@ -96,6 +97,8 @@ def _table(points: list[Row], audit: str, numbers: Numbers, where: str) -> dict[
     columns = sorted({row["column"] for row in points}, key=rank)
     by_place = {at: [row for row in points if at.covers(_at(row, axes))] for at in _places(points, axes)}
     attack = SECONDARY_ATTACK if audit == "one_run" else PRIMARY_ATTACK
+    by_point = {row["point"]: row for row in points}
+    compared = privacy_pairs.attack_of(by_point, audit, (attack, SECONDARY_ATTACK), numbers)
     rows = []
     for at, members in by_place.items():
         cells = {}
@@ -103,12 +106,13 @@ def _table(points: list[Row], audit: str, numbers: Numbers, where: str) -> dict[
             own = [row for row in members if row["column"] == column]
             if own:
                 refuse_mixed(own, IN_CELL, f"{where}: {column}, {at.text}")
-                cells[column] = _cell(own, audit, numbers)
+                less = privacy_pairs.differences(own, by_point, audit, compared, numbers, combined)
+                cells[column] = {**_cell(own, audit, numbers), "less": less}
         keys = {row["point"] for row in members}
         _refuse_mixed_attacks(numbers, keys, audit, f"{where}: {at.text}")
         rows.append({**at._asdict(), "cells": cells, "null_band": _band(members, audit, numbers)})
     return {
-        "title": title, "audit": audit, "attack": attack, "secondary": SECONDARY_ATTACK,
+        "title": title, "audit": audit, "attack": attack, "secondary": SECONDARY_ATTACK, "less_attack": compared,
         "nonmember_source": SOURCES[audit], **{name: first[name] for name in (*_TABLE, *_SAME_IN_TABLE)},
         "protocol_changes": first["param"].get("protocol_changes", {}),
         "row_axes": axes, "methods": columns, "rows": rows,
@@ -254,7 +258,7 @@ def _single(values: Iterable[int | None]) -> int | None:
     return found.pop() if len(found) == 1 else None
 
 
-def combined(members: Sequence[Row], rows: Iterable[Row]) -> dict[str, Any] | None:
+def combined(members: Sequence[Row], rows: Iterable[Row], least: float = 0.0) -> dict[str, Any] | None:
     """One number of several points: the mean at the highest level of repetition there is, and its interval.
 
     Draws of the origin (and of classes) are the units where there are several, then distillations, then trainings:
@@ -263,6 +267,7 @@ def combined(members: Sequence[Row], rows: Iterable[Row]) -> dict[str, Any] | No
     Args:
         members: The points.
         rows: At most one of each.
+        least: The smallest value there can be of a fraction.
 
     Returns:
         ``value``, ``low``, ``high``, ``sd``, ``unit``, ``count``, ``level`` (how to print unit and count), ``flags``;
@@ -298,7 +303,7 @@ def combined(members: Sequence[Row], rows: Iterable[Row]) -> dict[str, Any] | No
     mean, sd = fmean(units), stdev(units)
     low, high = mean - (reach := _reach(sd, len(units))), mean + reach
     if all(row["unit"] == "fraction" for row in known.values()):
-        low, high = max(0.0, low), min(1.0, high)
+        low, high = max(least, low), min(1.0, high)
     return {
         "value": mean, "low": low, "high": high, "sd": sd, "unit": unit, "count": len(units),
         "level": f"{len(units)} {unit}", "flags": flags,

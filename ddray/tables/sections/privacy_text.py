@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from ddray.tables.blocks import title_of
 from ddray.tables.markdown import NOTHING, Facts, axes_header, interval, narrowed, place, span, table
+from ddray.tables.sections import privacy_pairs
 from ddray.tables.sections.accuracy import Notes
 from ddray.tables.sections.privacy import BASELINES, FPR
 
@@ -78,7 +79,7 @@ def _aucs(found: Facts) -> list[str]:
         )
     for reason in sorted({reason for cell in cells for reason in cell["reasons"]}):
         lines.append(f"Not applicable: {reason}.")
-    return lines + _details(found) + _other_attacks(found)
+    return lines + privacy_pairs.text(found, list(_own(found))) + _details(found) + _other_attacks(found)
 
 
 def _methods(cells: Iterable[Facts]) -> set[str]:

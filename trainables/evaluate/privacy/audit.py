@@ -32,7 +32,7 @@ def evaluate_privacy(config: PrivacyConfig, inputs: Mapping[str, Path], context:
     ``flag`` not_applicable and the ``reason``. Rows with ``iteration`` 0 are about models trained on the undistilled
     start.
 
-    Details are named ``AUDIT.WHAT``: ``pool.member`` (R, n), ``pool.role`` (T, n) codes of ``metrics.ROLES``,
+    Details are named ``AUDIT.WHAT``: ``pool.member`` (R, n), ``pool.role`` (T, n) codes of ``roles.ROLES``,
     ``pool.scores.ATTACK`` (T, n), ``pool.reserve_scores.ATTACK`` (T, q), ``seed.scores.ATTACK`` (n,), with
     ``example_id``, ``label`` and so on beside them; ``.start`` after the audit for iteration 0. Example ids are
     canonical indices in the train split; in ``seed``, of the split that ``seed.from_test`` names.

@@ -42,8 +42,9 @@ from trainables.evaluate.privacy.findings import (
     unfit_rows,
 )
 from trainables.evaluate.privacy.inputs import Booleans
-from trainables.evaluate.privacy.metrics import CANARY, INIT, NON_MEMBER, OTHER, RESERVE, Audited
+from trainables.evaluate.privacy.metrics import Audited
 from trainables.evaluate.privacy.release import NO_START, nearness
+from trainables.evaluate.privacy.roles import CANARY, INIT, NON_MEMBER, OTHER, RESERVE
 from trainables.evaluate.privacy.signals import Pool, asked, learning_rows, load_pool, start_members
 from trainables.payloads import DistilledSet
 

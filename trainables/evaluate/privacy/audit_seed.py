@@ -30,9 +30,10 @@ from trainables.evaluate.privacy.findings import (
     unfit_rows,
 )
 from trainables.evaluate.privacy.inputs import Booleans
-from trainables.evaluate.privacy.metrics import INIT, NON_MEMBER, OTHER, Audited
+from trainables.evaluate.privacy.metrics import Audited
 from trainables.evaluate.privacy.release import NO_START, nearness
 from trainables.evaluate.privacy.roc import auc, null_reach
+from trainables.evaluate.privacy.roles import INIT, NON_MEMBER, OTHER
 from trainables.evaluate.privacy.signals import asked, seed_rows, some_of_each, start_members
 from trainables.payloads import DistilledSet
 

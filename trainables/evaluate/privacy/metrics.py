@@ -18,11 +18,7 @@ from trainables.evaluate.accuracy import CI_LEVEL, Floats, Integers, Row
 from trainables.evaluate.privacy import roc
 from trainables.evaluate.privacy.inputs import Booleans
 from trainables.evaluate.privacy.resample import Resampler, percentile_interval
-
-ROLES = ("member_init", "member_other", "non_member", "canary", "reserve")
-"""What a candidate is to a target, by code: a member whose image the distillation started from; any other member; an
-image that could have been one; an image with a wrong label (member or not); an image that is never a member."""
-INIT, OTHER, NON_MEMBER, CANARY, RESERVE = range(len(ROLES))
+from trainables.evaluate.privacy.roles import CANARY, INIT, NON_MEMBER, OTHER, RESERVE, ROLES
 
 FPRS = (0.01, 0.001)
 PAUC_FPR = 0.01

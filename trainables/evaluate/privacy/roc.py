@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from trainables.evaluate.accuracy import CI_LEVEL, Floats
+from trainables.evaluate.privacy.delong import placements
 from trainables.evaluate.privacy.inputs import Booleans
 
 Interval = tuple[float, float]
@@ -94,19 +95,16 @@ def auc(values: Floats, member: Booleans) -> float:
 def auc_interval(values: Floats, member: Booleans) -> tuple[float, Interval | None, str]:
     """AUC with its interval for m members and n non-members drawn independently.
 
-    DeLong's variance (DeLong et al. 1988) from placements: a member's is the share of non-members below it, from its
-    rank among all less its rank among members. Where the AUC is 0 or 1 that variance is 0 and says nothing; the
-    interval then ends at 1 - p or p with p = 0.05 ** (1 / min(m, n)), the bound of Clopper and Pearson for as many
-    successes without a failure.
+    DeLong's variance (DeLong et al. 1988) from ``placements``. Where the AUC is 0 or 1 that variance is 0 and says
+    nothing; the interval then ends at 1 - p or p with p = 0.05 ** (1 / min(m, n)), the bound of Clopper and Pearson for
+    as many successes without a failure.
 
     Returns:
         AUC; interval, or None when one side has fewer than two images or all scores tie; ``delong`` or ``exact``.
     """
-    inside, outside = values[member], values[~member]
-    m, n = len(inside), len(outside)
-    ranks = stats.rankdata(values)
-    placed_in = (ranks[member] - stats.rankdata(inside)) / n
-    placed_out = 1 - (ranks[~member] - stats.rankdata(outside)) / m
+    m, n = int(member.sum()), int((~member).sum())
+    placed = placements(values, member)
+    placed_in, placed_out = placed[member], placed[~member]
     value = float(placed_in.mean())
     if value in (0.0, 1.0):
         return value, _extreme(value, m, n), "exact"

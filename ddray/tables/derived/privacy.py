@@ -1,0 +1,205 @@
+"""Which of two points leaks more: differences of their AUCs on the same members and non-members.
+
+Points of a block with the same seeds have the same draws of members, so both attacks are asked about the same images,
+and what an image adds to both falls out of the difference.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ddray.store.artifacts import DamagedArtifact, Store
+from ddray.tables.derived.compare import adjusted
+from ddray.tables.derived.interpolate import LEVEL
+from ddray.tables.derived.notes import SCORES, Noted, Row, grouped, no_p, unequal
+from trainables.configs import PRIMARY_ATTACK, SECONDARY_ATTACK
+from trainables.evaluate.privacy.delong import auc_difference, placements, usable
+from trainables.evaluate.privacy.roles import CANARY
+
+log = logging.getLogger(__name__)
+
+ATTACKS = (PRIMARY_ATTACK, SECONDARY_ATTACK)
+"""The two that are registered beforehand. No other is compared: the best of many would always differ."""
+
+
+@dataclass(frozen=True)
+class _Scored:
+    """What an audit found out about its candidates: T targets, n images."""
+
+    who: NDArray[np.int64]
+    """(n,) example ids, those of test images below 0."""
+    targets: NDArray[np.int64]
+    """(T,) rows of the membership matrix."""
+    member: NDArray[np.bool_]
+    """(T, n)."""
+    placed: dict[str, NDArray[np.float64]]
+    """Attack -> placements (T, n)."""
+
+    def like(self, other: _Scored) -> bool:
+        """Whether both were asked the same questions."""
+        return all(
+            np.array_equal(ours, theirs)
+            for ours, theirs in (
+                (self.who, other.who), (self.targets, other.targets), (self.member, other.member),
+            )
+        )  # fmt: skip
+
+
+def privacy(points: Sequence[Noted], store: Store) -> None:
+    """``mia_auc_delta`` with its p, of the two registered attacks, in the audits ``seed`` and ``pool``.
+
+    A point's AUC less that of ``random`` with the same ipc and seeds, of ``full`` (of the same training seed, or the
+    first), and of the points before it that differ in method, init or distill_aug alone. Methods may have settings of
+    their own; points of one method share theirs, budget and all. ``against`` in ``param_json`` says in what the other
+    differs, ``against_point`` which it is.
+    """
+    tested: list[tuple[Noted, Row, float | None]] = []
+    audited = [point for point in points if "privacy" in point.stages and "privacy" in point.artifacts]
+    for members in grouped(audited, lambda point: point.block).values():
+        pairs = list(_pairs(members))
+        wanted = {id(point): point for pair in pairs for point in pair[:2]}
+        scores = {place: _read(store, point) for place, point in wanted.items()}
+        for point, other, against in pairs:
+            ours, theirs = scores[id(point)], scores[id(other)]
+            said: Row = {"against": against, "against_point": other.chain.point.hash}
+            for audit in ours.keys() & theirs.keys():
+                flag = unequal(point.steps, other.steps)
+                tested += [
+                    (point, {**said, **row, **flag}, p) for row, p in _differences(audit, ours[audit], theirs[audit])
+                ]
+    for (point, row, p), q in zip(tested, adjusted([p for *_, p in tested]), strict=True):
+        point.derived["privacy"].append(row)
+        bare = {name: value for name, value in row.items() if not name.startswith("ci_")}
+        for metric, value in (("mia_auc_delta_p", p), ("mia_auc_delta_p_adjusted", q)):
+            point.derived["privacy"].append({**bare, "metric": metric, "value": value, "unit": "p", **no_p(0.0, p)})
+
+
+def _pairs(members: Sequence[Noted]) -> Iterator[tuple[Noted, Noted, dict[str, str]]]:
+    """A point, another, and in what that differs."""
+    random = {_seeds(point): point for point in members if point.method == "random"}
+    full = [point for point in members if point.method == "full"]
+    before: list[Noted] = []
+    for point in members:
+        if point.method == "full":
+            continue
+        if point.distilled and (drawn := random.get(_seeds(point))) is not None:
+            yield point, drawn, {"method": "random"}
+        if full:
+            own = [each for each in full if each.chain.point.seed == point.chain.point.seed]
+            yield point, (own or full)[0], {"method": "full"}
+        if point.distilled:
+            for other in before:
+                if _seeds(other) == _seeds(point) and len(differs := _differing(point, other)) == 1:
+                    yield point, other, differs
+            before.append(point)
+
+
+def _seeds(point: Noted) -> tuple[int | None, int, int]:
+    at = point.chain.point
+    return at.ipc, at.distill_seed or 0, at.seed
+
+
+def _differing(point: Noted, other: Noted) -> dict[str, str]:
+    """Axis -> the other's value, of the axes that both use with different values; for a method with other settings
+    nothing that could be named."""
+    found = {}
+    for name in ("method", "init", "distill_aug"):
+        ours, theirs = getattr(point.chain.point, name), getattr(other.chain.point, name)
+        if ours is not None and theirs is not None and ours != theirs:
+            found[name] = str(theirs)
+    return found if "method" in found or _settings(point) == _settings(other) else {}
+
+
+def _settings(point: Noted) -> Any:
+    distill = point.chain.stage("distill")
+    return getattr(distill.config, "settings", None) if distill is not None else None
+
+
+def _differences(audit: str, ours: _Scored, theirs: _Scored) -> Iterator[tuple[Row, float | None]]:
+    if not ours.like(theirs):
+        return
+    targets, images = ours.member.shape
+    inside = int(ours.member.sum(axis=1).min())
+    row: Row = {
+        "property": "privacy", "metric": "mia_auc_delta", "audit": audit, "threat_model": "blackbox",
+        "nonmember_source": "test_balanced" if audit == "seed" else "pool", "unit": "fraction", "n": images,
+        "n_pos": inside, "n_neg": images - inside, "agg": "single" if targets == 1 else "mean_targets",
+    }  # fmt: skip
+    if targets > 1:
+        row["n_agg"] = targets
+    for attack in ATTACKS:
+        if attack not in ours.placed or attack not in theirs.placed:
+            continue
+        found = auc_difference(ours.placed[attack], theirs.placed[attack], ours.member, LEVEL)
+        interval: Row = {}
+        if found.ci_low is not None:
+            interval = {
+                "ci_low": found.ci_low, "ci_high": found.ci_high, "ci_level": LEVEL,
+                "ci_method": "delong" if targets == 1 else "delong_two_way",
+                "ci_unit": "images" if targets == 1 else "targets",
+            }  # fmt: skip
+        yield {**row, "attack": attack, "value": found.value, **interval}, found.p
+
+
+def _read(store: Store, point: Noted) -> dict[str, _Scored]:
+    """Audit -> its scores, without torch; empty with a warning where they cannot be read."""
+    from safetensors import SafetensorError, safe_open
+
+    key, entries = point.artifacts["privacy"]
+    try:
+        with safe_open(store.file(key, SCORES, entries[SCORES]), framework="numpy") as details:
+            kept = {name: details.get_tensor(name) for name in _WANTED & set(details.keys())}
+    except (KeyError, DamagedArtifact, OSError, ValueError, SafetensorError) as error:
+        log.warning("audit of %s: not compared with others; %s", point.chain.point.hash[:12], error)
+        return {}
+    found = {}
+    if "seed.is_member" in kept:
+        found["seed"] = _of_seed(kept)
+    if "pool.member" in kept:
+        found["pool"] = _of_pool(kept)
+    return {audit: scored for audit, scored in found.items() if usable(scored.member)}
+
+
+_WANTED = {
+    *(f"seed.{name}" for name in ("example_id", "from_test", "is_member", "balanced")),
+    *(f"pool.{name}" for name in ("example_id", "member", "role", "target_row")),
+    *(f"{audit}.scores.{attack}" for audit in ("seed", "pool") for attack in ATTACKS),
+}
+
+
+def _of_seed(kept: dict[str, NDArray[np.generic]]) -> _Scored:
+    chosen = kept["seed.balanced"].astype(bool)
+    ids = kept["seed.example_id"].astype(np.int64)
+    who = np.where(kept["seed.from_test"].astype(bool), -1 - ids, ids)[chosen]
+    member = kept["seed.is_member"].astype(bool)[None, chosen]
+    return _placed("seed", kept, who, np.zeros(1, dtype=np.int64), member, chosen)
+
+
+def _of_pool(kept: dict[str, NDArray[np.generic]]) -> _Scored:
+    """The pool without canaries, whose labels are wrong."""
+    chosen = (kept["pool.role"] != CANARY).all(axis=0)
+    targets = kept["pool.target_row"].astype(np.int64)
+    member = kept["pool.member"].astype(bool)[targets][:, chosen]
+    return _placed("pool", kept, kept["pool.example_id"].astype(np.int64)[chosen], targets, member, chosen)
+
+
+def _placed(
+    audit: str,
+    kept: dict[str, NDArray[np.generic]],
+    who: NDArray[np.int64],
+    targets: NDArray[np.int64],
+    member: NDArray[np.bool_],
+    chosen: NDArray[np.bool_],
+) -> _Scored:
+    placed: dict[str, NDArray[np.float64]] = {}
+    for attack in ATTACKS if usable(member) else ():
+        if (values := kept.get(f"{audit}.scores.{attack}")) is not None:
+            scores = np.atleast_2d(values.astype(np.float64))[:, chosen]
+            placed[attack] = np.array([placements(*each) for each in zip(scores, member, strict=True)])
+    return _Scored(who, targets, member, placed)

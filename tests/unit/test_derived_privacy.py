@@ -1,0 +1,250 @@
+"""Differences of AUCs between the points of a sweep: real audits of models whose leaks are known."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from scipy.stats import false_discovery_control
+from unit import builders as b
+from unit import evaluated as e
+
+from ddray.plan.grid import GridPoint
+from ddray.tables.gather import MEASUREMENTS_FILE, collect
+from ddray.tables.render import machine_report, report
+
+Row = dict[str, Any]
+SWEEP = """
+ddray: 1
+defaults:
+  protocol: quick
+  axes: {dataset: [digits], ipc: [3], origin_per_class: [30], origin_draw: [0], distill_seed: [0], seed: [0, 1]}
+  evaluations:
+    privacy: {audit: [seed, pool], rows: 6, targets: 3, shadows: 1, population: 5, reserve: 5, resamples: 100,
+              canaries: 4, attacks: [loss, shokri, lira_offline, data_release]}
+grids:
+  methods:
+    axes: {method: [dm, dsa], init: [noise, real]}
+    settings: {dm: {iterations: 200}, dsa: {iterations: 100}}
+  baselines: {axes: {method: [random, full]}}
+"""
+
+
+def leak(point: GridPoint) -> tuple[float, float]:
+    """DM from real images gives away by far the most, DSA as much from either start."""
+    if point.method == "dm":
+        return (6.0, 3.0) if point.init == "real" else (0.0, 0.5)
+    return {"random": (25.0, 0.0), "full": (1.0, 1.0)}.get(point.method, (0.5, 0.5))
+
+
+class Made:
+    """A finished sweep and its table."""
+
+    def __init__(self, folder: Path, cache: Path, text: str = SWEEP) -> None:
+        self.world = e.world(folder, text)
+        e.fill(self.world, cache, leak)
+        self.results = e.gathered(self.world, folder)
+        self.rows: list[Row] = pq.read_table(self.results / MEASUREMENTS_FILE).to_pylist()
+        self.points = {row["point"]: row for row in self.rows}
+
+    def of(self, metric: str, **wanted: Any) -> list[Row]:
+        return [
+            row for row in self.rows
+            if row["metric"] == metric and all(row[name] == value for name, value in wanted.items())
+        ]  # fmt: skip
+
+    def headline(self, point: str, audit: str, attack: str) -> float:
+        """The point's own AUC."""
+        (row,) = [
+            row for row in self.of("mia_auc", point=point, audit=audit, attack=attack, member_role=None, repeat=None)
+            if row["nonmember_source"] in ("test_balanced", "pool") and row["agg"] != "pooled"
+            and "iteration" not in said(row)
+        ]  # fmt: skip
+        value: float = row["value"]
+        return value
+
+
+def said(row: Row) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(row["param_json"] or "{}")
+    return found
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory, digits_cache: Path) -> Made:
+    return Made(tmp_path_factory.mktemp("paired"), digits_cache)
+
+
+def test_it_is_the_difference_of_the_two_aucs(made: Made) -> None:
+    rows = made.of("mia_auc_delta")
+    assert {(row["audit"], row["attack"]) for row in rows} == {
+        (audit, attack) for audit in ("seed", "pool") for attack in ("loss", "shokri")
+    }
+    for row in rows:
+        ours, theirs = (
+            made.headline(point, row["audit"], row["attack"]) for point in (row["point"], said(row)["against_point"])
+        )
+        assert row["value"] == pytest.approx(ours - theirs, abs=1e-12)
+        assert row["ci_low"] < row["value"] < row["ci_high"]
+        several = row["audit"] == "pool"
+        assert (row["agg"], row["n_agg"], row["ci_unit"], row["ci_method"]) == (
+            ("mean_targets", 3, "targets", "delong_two_way") if several else ("single", None, "images", "delong")
+        )
+        assert row["stage_key"] == b.stage_of(b.chains_of(made.world[1], hash=row["point"])[0], "privacy").key
+
+
+def test_only_points_that_differ_in_one_thing_are_compared_and_once(made: Made) -> None:
+    compared = Counter()
+    for row in made.of("mia_auc_delta", audit="seed", attack="loss", seed=1):
+        other = made.points[said(row)["against_point"]]
+        assert other["seed"] == 1
+        against = said(row)["against"]
+        for axis, value in against.items():
+            assert other[axis] == value != row[axis]
+        if "init" in against:
+            assert other["method"] == row["method"]
+        elif against["method"] not in ("random", "full"):
+            assert other["init"] == row["init"]
+        compared[f"{row['method']} {row['init']}", *against.items()] += 1
+    assert compared == Counter({
+        **{(f"{method} {init}", ("method", baseline)): 1 for method in ("dm", "dsa") for init in ("noise", "real")
+           for baseline in ("random", "full")},
+        ("dsa noise", ("method", "dm")): 1, ("dsa real", ("method", "dm")): 1,
+        ("dm real", ("init", "noise")): 1, ("dsa real", ("init", "noise")): 1,
+        ("random None", ("method", "full")): 1,
+    })  # fmt: skip
+
+
+def test_what_leaks_more_is_found_and_what_leaks_alike_is_not(made: Made) -> None:
+    def against(name: str, value: str, audit: str, **wanted: Any) -> list[Row]:
+        rows = made.of("mia_auc_delta_p_adjusted", audit=audit, attack="loss", **wanted)
+        return [row for row in rows if said(row)["against"] == {name: value}]
+
+    for audit in ("seed", "pool"):
+        started = against("init", "noise", audit, method="dm", init="real")
+        assert len(started) == 2
+        assert all(row["value"] < 0.05 for row in started)
+        alike = against("init", "noise", audit, method="dsa", init="real")
+        assert all(row["value"] > 0.05 for row in alike)
+    assert all(row["value"] > 0 for row in made.of("mia_auc_delta", method="dm", init="real", attack="loss"))
+
+
+def test_p_is_adjusted_over_all_differences_of_the_sweep(made: Made) -> None:
+    values, adjusted = (
+        [row["value"] for row in made.of(metric)] for metric in ("mia_auc_delta_p", "mia_auc_delta_p_adjusted")
+    )
+    assert len(values) == len(made.of("mia_auc_delta")) == 2 * 2 * 2 * 13
+    assert adjusted == pytest.approx(false_discovery_control(values).tolist())
+    assert any(p < 0.05 <= q for p, q in zip(values, adjusted, strict=True)), "adjusting changes a verdict here"
+
+
+def test_rows_have_names_of_their_own(made: Made) -> None:
+    assert len({row["row_id"] for row in made.rows}) == len(made.rows)
+
+
+def test_audits_that_asked_other_questions_are_not_compared(tmp_path: Path, digits_cache: Path) -> None:
+    """Fewer targets for the baselines: what the audit ``seed`` says can be compared, and ``pool`` cannot."""
+    text = SWEEP.replace(
+        "{axes: {method: [random, full]}}",
+        "{axes: {method: [random, full]}, evaluations: {privacy: {targets: 2}}}",
+    ).replace("seed: [0, 1]}", "seed: [0]}")
+    made = Made(tmp_path, digits_cache, text)
+    found = {(row["audit"], *said(row)["against"].values()) for row in made.of("mia_auc_delta", method="dsa")}
+    assert found == {("seed", "random"), ("seed", "full"), ("seed", "dm"), ("seed", "noise"), ("pool", "dm"),
+                     ("pool", "noise")}  # fmt: skip
+
+
+def test_a_broken_file_costs_its_own_differences_alone(
+    tmp_path: Path, digits_cache: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = Made(tmp_path, digits_cache, SWEEP.replace("seed: [0, 1]}", "seed: [0]}"))
+    sweep, plan, store = made.world
+    before = len(made.of("mia_auc_delta"))
+    key = b.stage_of(b.chains_of(plan, method="random")[0], "privacy").key
+    path = store.open(key).folder / "details.safetensors"
+    path.chmod(0o644)
+    path.write_bytes(path.read_bytes()[:-100])
+    with caplog.at_level(logging.WARNING):
+        collect(plan, sweep, store, tmp_path / "again")
+    left = [
+        row for row in pq.read_table(tmp_path / "again" / MEASUREMENTS_FILE).to_pylist()
+        if row["metric"] == "mia_auc_delta"
+    ]  # fmt: skip
+    assert 0 < len(left) < before
+    assert not any(said(row)["against"] == {"method": "random"} for row in left)
+    assert any("not compared" in record.getMessage() or "details" in record.getMessage() for record in caplog.records)
+
+
+def test_a_method_is_compared_with_itself_at_the_same_budget_alone(tmp_path: Path, digits_cache: Path) -> None:
+    """More iterations from another start: neither would explain the difference."""
+    text = SWEEP.replace("{method: [dm, dsa], init: [noise, real]}", "{method: [dm], init: [noise]}")
+    text = text.replace("dsa: {iterations: 100}", "").replace("seed: [0, 1]}", "seed: [0]}")
+    text = text.replace("[loss, shokri, lira_offline, data_release]", "[loss]")
+    text += "  longer: {axes: {method: [dm], init: [real]}, settings: {dm: {iterations: 400}}}\n"
+    made = Made(tmp_path, digits_cache, text)
+    rows = made.of("mia_auc_delta", method="dm", audit="seed", attack="loss")
+    assert sorted((row["init"], said(row)["against"]["method"]) for row in rows) == [
+        ("noise", "full"), ("noise", "random"), ("real", "full"), ("real", "random"),
+    ]  # fmt: skip
+    assert "AUC of `loss` less that of another" in report(made.results), "the report shows what there is"
+
+
+# --- the report -------------------------------------------------------------------------------------------------------
+
+
+def test_the_report_names_what_leaks_more(made: Made) -> None:
+    _, _, text = report(made.results).partition("### Who leaks more: AUC of `shokri`")
+    text = text.partition("###")[0]
+    header, _, *rows = [line for line in text.splitlines() if line.startswith("|")]
+    assert [cell.strip() for cell in header.split("|")[1:-1]] == [
+        "origin per class · init", "method", "less Random", "less DM", "less Full data", "less init noise",
+    ]  # fmt: skip
+    assert len(rows) == 5
+    assert "intervals are over 2 trainings" in text
+
+
+def test_the_machine_report_has_every_difference_with_its_p(made: Made) -> None:
+    tables = machine_report(made.results)["privacy"]
+    found = {
+        (table["audit"], row["init"], column, name): entry
+        for table in tables
+        for row in table["rows"]
+        for column, cell in row["cells"].items()
+        for name, entry in cell["less"].items()
+    }
+    assert {name for *_, name in found} == {"random", "full", "dm", "init noise"}
+    adjusted = [entry["p_adjusted"] for entry in found.values() if entry["p"] is not None]
+    assert adjusted == pytest.approx(
+        false_discovery_control([entry["p"] for entry in found.values() if entry["p"] is not None]).tolist()
+    )
+    # Over two trainings: Student's paired test.
+    entry = found["seed", "real", "dm", "random"]
+    values = [
+        row["value"] for row in made.of("mia_auc_delta", audit="seed", attack="shokri", method="dm", init="real")
+        if said(row)["against"] == {"method": "random"}
+    ]  # fmt: skip
+    assert entry["value"] == pytest.approx(np.mean(values))
+    from scipy.stats import ttest_1samp
+
+    assert entry["p"] == pytest.approx(ttest_1samp(values, 0).pvalue)
+    assert (entry["count"], entry["unit"]) == (2, "trainings")
+
+
+def test_of_one_point_the_report_has_the_tables_own_p_and_a_star(tmp_path: Path, digits_cache: Path) -> None:
+    made = Made(tmp_path, digits_cache, SWEEP.replace("seed: [0, 1]}", "seed: [0]}"))
+    tables = machine_report(made.results)["privacy"]
+    (row,) = [row for row in tables[0]["rows"] if row["init"] == "real"]
+    entry = row["cells"]["dm"]["less"]["init noise"]
+    (wanted,) = [
+        each for each in made.of("mia_auc_delta_p", audit="seed", attack="shokri", method="dm", init="real")
+        if "init" in said(each)["against"]
+    ]  # fmt: skip
+    assert entry["p"] == wanted["value"] < 0.001
+    text = report(made.results)
+    assert f"({100 * entry['low']:+.1f} to {100 * entry['high']:+.1f}) *" in text
+    assert "*: p below 0.05" in text
