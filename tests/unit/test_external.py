@@ -260,6 +260,17 @@ def test_normalised_images_come_back_to_pixels(tmp_path: Path) -> None:
     assert not torch.allclose(other.images, images(), atol=0.05)
 
 
+@pytest.mark.parametrize("scale", [1, 255], ids=["pixels", "bytes"])
+def test_images_that_cannot_be_normalised_are_no_normalised_images(tmp_path: Path, scale: int) -> None:
+    """They would be put into another range without a word."""
+    torch.save({"images": scale * images(), "labels": LABELS}, tmp_path / "set.pt")
+    said = rf"not normalised with mean 0\.3; got values from 0.* to {scale}; .* Give --space pixel01"
+    with pytest.raises(ValueError, match=said):
+        set_of(tmp_path / "set.pt", space="normalised", mean=(0.3,), std=(0.2,))
+    without = set_of(tmp_path / "set.pt", space="normalised", mean=(0.0,), std=(0.5,))
+    torch.testing.assert_close(without.images, 0.5 * scale * images())
+
+
 def test_images_are_put_class_after_class_with_their_labels(tmp_path: Path) -> None:
     mixed = torch.tensor([2, 0, 1, 0, 1, 2])
     torch.save({"data": images(), "targets": mixed.double()}, tmp_path / "set.pt")

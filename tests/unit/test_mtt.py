@@ -454,10 +454,11 @@ def test_a_rate_that_would_become_negative_is_kept_positive_and_counted(tmp_path
     "other, message",
     [
         ({"lr_img": 1e38}, r"mtt: an image is not finite at iteration \d.* Lower settings\.mtt\.lr_img"),
-        ({"lr_syn": 1e30}, r"mtt: the loss is (nan|inf) at iteration 0"),
+        ({"lr_syn": 1e30}, r"mtt: the loss is (nan|inf) at iteration 0.* Lower settings\.mtt\.lr_syn"),
+        ({"lr_lr": 1e12, "lr_syn": 0.5, "iterations": 40}, r"mtt: the loss is .* Lower settings\.mtt\.lr_lr"),
         ({"lr_lr": 1e38, "lr_syn": 0.5}, r"mtt: the learned rate is -?inf at iteration \d+.* settings\.mtt\.lr_lr"),
     ],
-    ids=["images", "loss", "rate"],
+    ids=["images", "student", "learned rate", "rate"],
 )
 def test_divergence_names_the_cause_and_the_iteration(tmp_path: Path, other: dict[str, Any], message: str) -> None:
     with pytest.raises(StageFailure, match=message):

@@ -31,7 +31,7 @@ from torch.nn import functional as F
 from trainables.context import StageFailure
 from trainables.data import augment, whiten
 from trainables.data.origins import Origin
-from trainables.distill.context import DistillContext
+from trainables.distill.context import FAR, DistillContext
 from trainables.distill.initial import class_major_labels
 from trainables.distill.unroll import GRADIENTS, Batch, MetaGradient, recompute, tesla
 from trainables.methods import MTTSettings
@@ -92,13 +92,14 @@ def distill(origin: Origin, settings: MTTSettings, context: DistillContext) -> D
         batches = student_batches(settings, context, iteration)
         arguments = (first, state.images, state.rate, batches, network, target, context.poll)
         found = GRADIENTS[settings.mtt_gradient](*arguments)
-        context.check_loss(float(found.loss), iteration)
+        blamed = state.to_lower(settings)
+        context.check_loss(float(found.loss), iteration, blamed)
         if settings.tesla_cosine and iteration % settings.tesla_cosine == 0:
             other = (recompute if settings.mtt_gradient == "tesla" else tesla)(*arguments)
             state.cosines.append([iteration, _cosine(found.images, other.images)])
             context.measure(tesla_cosine=state.cosines[-1][1])
         state.update(found, settings)
-        context.check_images(state.images, iteration)
+        context.check_images(state.images, iteration, "lr_img" if found.images.isfinite().all() else blamed)
         if not state.rate.isfinite():
             context.diverged(f"the learned rate is {float(state.rate)}", iteration, "lr_lr")
         context.measure(learned_lr=float(state.rate), rate_clamped=state.clamped)
@@ -225,6 +226,13 @@ class State:
         if -math.inf < float(self.rate) < LEAST_RATE:
             self.clamped += 1
             self.rate.fill_(LEAST_RATE)
+
+    def to_lower(self, settings: MTTSettings) -> str:
+        """The rate to blame when the student diverges: that of the images if they are far from what images are, else
+        its own, which the sweep sets (``lr_syn``) and ``lr_lr`` raises."""
+        if float(self.images.abs().max()) > FAR:
+            return "lr_img"
+        return "lr_lr" if float(self.rate) > 1.01 * settings.lr_syn else "lr_syn"
 
     def save(self, folder: Path) -> None:
         save_tensors(folder / "mtt.safetensors", {name: getattr(self, name) for name in _TENSORS})

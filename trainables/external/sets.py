@@ -64,6 +64,12 @@ def read_set(
     if space == "normalised":
         assert mean is not None
         assert std is not None
+        if float(images.min()) >= 0 < min(mean):
+            raise ValueError(
+                f"{where}: images are not normalised with mean {', '.join(f'{each:g}' for each in mean)}; got values "
+                f"from {float(images.min()):.3g} to {float(images.max()):.3g}; expected some below 0, darker than the "
+                "mean. Give --space pixel01, and divide bytes by 255."
+            )
         images = denormalise(images, mean, std)
     elif float(images.abs().max()) > LARGEST_PIXEL:
         raise ValueError(
