@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -118,6 +119,23 @@ def test_many_images_of_a_class_are_not_flagged() -> None:
     correct = torch.ones(40, dtype=torch.bool)
     rows = robustness_rows({"fgsm": from_distances("fgsm", LINF, torch.linspace(0, 0.05, 40), correct)}, 2)
     assert all("flag" not in row for row in find(rows, "adv_acc_class"))
+
+
+def test_what_is_unequal_between_classes_has_an_interval_about_the_images() -> None:
+    """Shares of 0.9, 0.5 and 0.1 of a hundred images each; and where every draw is alike there is none."""
+    right = torch.cat([torch.arange(100) < count for count in (90, 50, 10)])
+    distance = torch.where(right, 5 / 255, 1 / 255)
+    labels = torch.arange(3).repeat_interleave(100)
+    found = from_distances("fgsm", LINF, distance, torch.ones(300, dtype=torch.bool))
+    rows = robustness_rows({"fgsm": replace(found, labels=labels)}, 3)
+    for metric in ("adv_acc_worst_class", "adv_fair_var_acc", "adv_fair_var_acc_corr"):
+        row = one(rows, metric, epsilon=2 / 255)
+        assert 0 <= row["ci_low"] < row["value"] < row["ci_high"]
+        assert (row["ci_method"], row["ci_unit"], row["ci_level"]) == ("bootstrap_recentred", "images", 0.95)
+        assert "ci_low" not in one(rows, metric, epsilon=8 / 255), "nothing is left standing there"
+    worst = one(rows, "adv_acc_worst_class", epsilon=2 / 255)
+    assert worst["value"] == pytest.approx(0.1)
+    assert worst["ci_high"] == pytest.approx(0.1 + 1.96 * (0.1 * 0.9 / 100) ** 0.5, abs=0.02)
 
 
 def test_a_class_without_images_has_no_accuracy() -> None:

@@ -139,7 +139,7 @@ def estimates(means: Means) -> dict[str, Floats]:
     spread, mean = accuracies.std(axis=-1), accuracies.mean(axis=-1)
     found = {
         "fair_var_acc": accuracies.var(axis=-1), "fair_std_acc": spread,
-        "fair_var_acc_corr": _less_noise(accuracies, means.accuracy_noise),
+        "fair_var_acc_corr": less_noise(accuracies, means.accuracy_noise),
         "fair_cv_acc": np.divide(spread, mean, out=np.full_like(mean, np.nan), where=mean > 0),
         "fair_worst_acc": accuracies.min(axis=-1), "fair_worst10pct_acc": worst_tenth(accuracies),
         "fair_gap_acc": accuracies.max(axis=-1) - accuracies.min(axis=-1),
@@ -147,13 +147,18 @@ def estimates(means: Means) -> dict[str, Floats]:
     }  # fmt: skip
     for index, name in enumerate(("fair_var_loss", "fair_var_loss_rescaled")[: means.losses.shape[-1]]):
         found[name] = means.losses[..., index].var(axis=-1)
-        found[f"{name}_corr"] = _less_noise(means.losses[..., index], means.loss_noise[..., index])
+        found[f"{name}_corr"] = less_noise(means.losses[..., index], means.loss_noise[..., index])
     if means.halves is not None:
         found["fair_worst_acc_split"] = _worst_elsewhere(*means.halves)
     return found
 
 
-def _less_noise(means: Floats, noise: Floats) -> Floats:
+def less_noise(means: Floats, noise: Floats) -> Floats:
+    """Variance over classes of class means (..., K), less what the sampling of test images adds on average.
+
+    var_c(m_c) - ((K - 1) / K) mean_c(noise_c), with noise_c the sampling variance of m_c: of accuracies
+    a_c (1 - a_c) / (n_c - 1), of losses s_c^2 / n_c. Unbiased, hence negative now and then; only tables floor it at 0.
+    """
     count = means.shape[-1]
     return np.asarray(means.var(axis=-1) - (count - 1) / count * noise.mean(axis=-1), dtype=np.float64)
 
@@ -215,25 +220,6 @@ def _worst_elsewhere(one: Floats, other: Floats) -> Floats:
         for chosen, measured in ((one, other), (other, one))
     ]
     return np.asarray((ways[0] + ways[1]) / 2, dtype=np.float64)
-
-
-def corrected_variance(values: Floats | None, labels: Any, num_classes: int) -> float | None:
-    """Variance over classes of the class means, less what the sampling of test images adds on average.
-
-    var_c(m_c) - ((K - 1) / K) mean_c(s_c^2 / n_c), with s_c^2 the unbiased variance within class c. For accuracies
-    s_c^2 / n_c = a_c (1 - a_c) / (n_c - 1). Unbiased, hence negative now and then; only tables floor it at 0.
-
-    Returns:
-        None when a class has fewer than two images, or there are no values.
-    """
-    if values is None:
-        return None
-    members = [values[labels == index] for index in range(num_classes)]
-    if min(map(len, members)) < 2:
-        return None
-    noise = float(np.mean([group.var(ddof=1) / len(group) for group in members]))
-    observed = float(np.var([group.mean() for group in members]))
-    return observed - (num_classes - 1) / num_classes * noise
 
 
 def worst_tenth(accuracies: Floats) -> Floats:

@@ -8,13 +8,15 @@ tighter. Differences between models are in ``paired.py``.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 
 import numpy as np
 
 from trainables.attacks import SETTING_COLUMNS
-from trainables.evaluate.accuracy import Floats, Row, student, wilson
-from trainables.evaluate.fairness import by_class, corrected_variance
+from trainables.evaluate.accuracy import Floats, Integers, Row, student, wilson
+from trainables.evaluate.class_bootstrap import LEAST, drawn_shares, recentred
+from trainables.evaluate.fairness import by_class, less_noise
 from trainables.evaluate.robustness.curves import Curve, order_statistics
 from trainables.evaluate.robustness.paired import Booleans, censored_quantile, robust_curve
 from trainables.evaluate.robustness.several import alarm_rows, beard_rows, ensemble_of, gap_rows
@@ -22,6 +24,9 @@ from trainables.payloads import AttackResult
 
 CLASS_EPSILONS = {"l2": (0.5,), "linf": (2 / 255, 8 / 255)}
 """Where classes are told apart, when the grid has them."""
+UNEQUAL = {
+    "adv_acc_worst_class": "fraction", "adv_fair_var_acc": "fraction^2", "adv_fair_var_acc_corr": "fraction^2",
+}  # fmt: skip
 FEW = 20
 """Images of a class below which its accuracy says little: ``low_resolution``."""
 
@@ -169,16 +174,33 @@ def _class_rows(curve: Curve, num_classes: int) -> Iterator[Row]:
             if len(members):
                 row |= {"value": float(members.mean()), **wilson(members)}
             yield {**row, **_resolution(len(members))}
-        worst = spread = corrected = None
-        if counts.min() > 0:
-            values = robust.astype(np.float64)
-            means = by_class(values, curve.labels, num_classes)
-            worst, spread = float(means.min()), float(means.var())
-            corrected = corrected_variance(values, curve.labels, num_classes)
-        few = _resolution(int(counts.min()))
-        yield curve.row("adv_acc_worst_class", worst, epsilon=epsilon, **few)
-        yield curve.row("adv_fair_var_acc", spread, "fraction^2", epsilon=epsilon, **few)
-        yield curve.row("adv_fair_var_acc_corr", corrected, "fraction^2", epsilon=epsilon, **few)
+        yield from _between_classes(curve, robust, counts, epsilon)
+
+
+def _between_classes(curve: Curve, robust: Booleans, counts: Integers, epsilon: float) -> Iterator[Row]:
+    """How unequal the classes are, with intervals about the images as ``fairness_rows`` has them."""
+    found: dict[str, Floats] = {}
+    draws: dict[str, Floats] = {}
+    if counts.min() > 0:
+        shares = by_class(robust.astype(np.float64), curve.labels, len(counts))
+        found = _estimates(shares, counts)
+        if counts.min() >= LEAST:
+            draws = _estimates(drawn_shares(shares, counts, "robust accuracies"), counts)
+    for metric, unit in UNEQUAL.items():
+        value = float(found[metric]) if metric in found and np.isfinite(found[metric]) else None
+        row = curve.row(metric, value, unit, epsilon=epsilon, **_resolution(int(counts.min())))
+        if value is not None and metric in draws:
+            low = -math.inf if metric.endswith("_corr") else 0.0
+            row |= recentred(value, draws[metric], low, 1.0 if unit == "fraction" else math.inf)
+        yield row
+
+
+def _estimates(shares: Floats, counts: Integers) -> dict[str, Floats]:
+    """Of robust accuracies (..., K), of the images or of draws of them."""
+    with np.errstate(divide="ignore", invalid="ignore"):  # of a single image the noise cannot be known
+        noise = shares * (1 - shares) / (counts - 1)
+    values = (shares.min(axis=-1), shares.var(axis=-1), less_noise(shares, noise))
+    return {name: np.asarray(value, dtype=np.float64) for name, value in zip(UNEQUAL, values, strict=True)}
 
 
 def _resolution(images: int) -> Row:
