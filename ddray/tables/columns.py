@@ -42,7 +42,7 @@ VALUES: dict[str, tuple[str, ...]] = {
     "ci_unit": ("images", "trainings", "distillations", "targets"),
     "agg": ("single", "mean_seeds", "mean_targets", "pooled"),
     "split": ("test", "train", "pool"),
-    "threat_model": ("blackbox", "data_release", "none"),
+    "threat_model": ("blackbox", "data_release", "label_only", "none"),
     "audit": ("seed", "pool", "one_run"),
     "shadow_kind": ("distilled", "direct"),
     "shadow_fidelity": ("full", "unequal"),

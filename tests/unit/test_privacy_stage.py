@@ -146,6 +146,10 @@ def test_the_seed_audit_finds_the_same_against_test_images(leaking: tuple[Audite
     shokri = headline(metrics, "shokri", audit="seed", nonmember_source="test")
     assert (shokri["n_shadows"], shokri["shadow_kind"], shokri["shadow_fidelity"]) == (1, "distilled", "full")
     assert shokri["threat_model"] == "blackbox"
+    assert {row["attack"]: row["threat_model"] for row in rows_where(metrics, audit="seed") if row.get("attack")} == {
+        **dict.fromkeys(MEMBERSHIP_ATTACKS, "blackbox"), "correct": "label_only", "data_release": "data_release",
+        "blind": "none",
+    }  # fmt: skip
     (row,) = rows_where(metrics, attack="lira_offline", audit="seed")
     assert row["value"] is None
     assert row["flag"] == "not_applicable"

@@ -18,7 +18,7 @@ from trainables.evaluate.privacy.inputs import NotApplicable, ShadowRows, Shadow
 from trainables.evaluate.privacy.statistics import STATISTICS, log_confidence, phi
 
 __all__ = ["NEEDS", "NotApplicable", "Scored", "ShadowRows", "Shadows", "Target", "memorisation", "score",
-           "threshold_of"]  # fmt: skip
+           "threat_of", "threshold_of"]  # fmt: skip
 
 Need = Literal["nothing", "rows", "shadows", "images"]
 NEEDS: dict[MembershipAttack, Need] = {
@@ -29,6 +29,9 @@ NEEDS: dict[MembershipAttack, Need] = {
 }  # fmt: skip
 """What an attack needs besides the target's logits: nothing; ``ShadowRows`` of any shadows; ``Shadows`` asked about the
 same candidates; images instead of logits (not here)."""
+
+THREATS: dict[MembershipAttack, str] = {"correct": "label_only", "data_release": "data_release", "blind": "none"}
+"""What an attacker sees, where it is not the model's logits: predicted classes alone, the distilled images, nothing."""
 
 PER_EXAMPLE_FROM = 16
 """Shadows from which LiRA with per-example variances is worth a row of its own."""
@@ -83,6 +86,11 @@ def score(
     found = _BY_SHADOWS[attack](target, shadows)
     assert all(np.isfinite(each.values).all() for each in (found, *found.variants))
     return found
+
+
+def threat_of(attack: MembershipAttack) -> str:
+    """The column ``threat_model``."""
+    return THREATS.get(attack, "blackbox")
 
 
 def threshold_of(

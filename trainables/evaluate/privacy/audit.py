@@ -15,7 +15,7 @@ from trainables.configs import PrivacyConfig
 from trainables.context import Context
 from trainables.data.cache import Split, open_split
 from trainables.data.draws import origin_indices
-from trainables.evaluate.privacy.attacks import NEEDS, Target, score
+from trainables.evaluate.privacy.attacks import NEEDS, Target, score, threat_of
 from trainables.evaluate.privacy.audit_pool import audit_pool
 from trainables.evaluate.privacy.audit_seed import audit_seed
 from trainables.evaluate.privacy.findings import Findings, accuracy_rows, parts_of, unfit_rows
@@ -77,11 +77,10 @@ def _audit_one_run(
         found.keep(f"one_run.{name}", column)
     for attack in config.attacks:
         context.poll()
-        columns = {**base, "attack": attack, "threat_model": "blackbox"}
+        columns = {**base, "attack": attack, "threat_model": threat_of(attack)}
         if NEEDS[attack] == "nothing":
             values = score(attack, target).values
         elif attack == "data_release" and released is not None:
-            columns["threat_model"] = "data_release"
             values = nearness(split.images[pool.ids], pool.labels, released).pixel
         elif attack == "blind":
             continue  # the coins are ours: no two distributions to tell apart

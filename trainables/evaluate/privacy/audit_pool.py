@@ -26,6 +26,7 @@ from trainables.evaluate.privacy.attacks import (
     Target,
     memorisation,
     score,
+    threat_of,
     threshold_of,
 )
 from trainables.evaluate.privacy.findings import (
@@ -110,8 +111,7 @@ def _audit(
     )  # fmt: skip
     parts = parts_of(config, "pool")
     for attack in config.attacks:
-        threat = "data_release" if NEEDS[attack] == "images" else "blackbox"
-        columns = {**base, "attack": attack, "threat_model": threat}
+        columns = {**base, "attack": attack, "threat_model": threat_of(attack)}
         columns |= shadow_columns(config, attack, config.rows - 2)
         if attack in reasons:
             found.rows += unfit_rows("pool", reasons[attack], columns)
@@ -127,7 +127,7 @@ def _audit(
     if what == "model" and "blind" in config.attacks:
         context.poll()
         asked_about = _candidates_without_reserve(split, candidates, parts)
-        found.rows += control_rows("pool", asked_about, {**base, "attack": "blind", "threat_model": "none"})
+        found.rows += control_rows("pool", asked_about, {**base, "attack": "blind", "threat_model": threat_of("blind")})
 
 
 def _candidates(pool: Pool, row: int, released: DistilledSet | None) -> _Candidates:

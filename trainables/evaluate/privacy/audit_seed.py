@@ -18,7 +18,16 @@ from trainables.configs import MembershipAttack, OriginConfig, PrivacyConfig
 from trainables.context import Context
 from trainables.data.cache import Split
 from trainables.evaluate.accuracy import Integers, Row
-from trainables.evaluate.privacy.attacks import NEEDS, NotApplicable, Scored, ShadowRows, Target, score, threshold_of
+from trainables.evaluate.privacy.attacks import (
+    NEEDS,
+    NotApplicable,
+    Scored,
+    ShadowRows,
+    Target,
+    score,
+    threat_of,
+    threshold_of,
+)
 from trainables.evaluate.privacy.findings import (
     Attacked,
     Findings,
@@ -102,14 +111,13 @@ def _audit(
     images = np.concatenate([split.images[inside.ids], test.images[outside.ids]]) if what == "model" else None
     for attack in config.attacks:
         context.poll()
-        columns = {**base, "attack": attack, "threat_model": "blackbox"}
+        columns = {**base, "attack": attack, "threat_model": threat_of(attack)}
         if NEEDS[attack] == "images":
             if images is None:
                 if attack == "data_release":
-                    found.rows += unfit_rows("seed", NO_START, {**columns, "threat_model": "data_release"})
+                    found.rows += unfit_rows("seed", NO_START, columns)
                 continue  # blind: one pair of distributions, said once
             if attack == "blind":
-                columns["threat_model"] = "none"
                 for source, chosen in sources.items():
                     whole = Audited(np.zeros(len(ids)), member, ids, role, labels).take(chosen)
                     told = {**columns, "nonmember_source": source}
@@ -118,7 +126,6 @@ def _audit(
                         continue
                     found.rows += control_rows("seed", [(whole, images[chosen], parts)], told)
                 continue
-            columns["threat_model"] = "data_release"
             if released is None:
                 reason = "no set is released: the model is trained on the origin itself"
                 found.rows += unfit_rows("seed", reason, columns)
