@@ -88,7 +88,7 @@ def test_every_value_of_a_fixed_vocabulary_is_described(rows: list[dict[str, Any
 
 def test_values_are_in_their_ranges(rows: list[dict[str, Any]]) -> None:
     """Fractions are fractions, intervals hold their values, and what has no value says why."""
-    signed = re.compile("excess_|adv_delta|adv_gap|adv_pgd|ior|dd_|optimism|mia_adv|fair_confusion")
+    signed = re.compile("excess_|adv_delta|adv_gap|adv_pgd|ior|dd_|optimism|mia_adv|mia_auc_delta|fair_confusion")
     for row in rows:
         value = row["value"]
         if value is None:
