@@ -421,3 +421,5 @@ def test_a_network_behind_two_points_is_compared_once(tmp_path: Path) -> None:
     assert (len(points), len({point.model for point in points})) == (6, 3)
     assert [point.chain.point.seed for point in once(points)] == [0, 1, 2]
     assert once(points)[0] is points[0]
+    points[4].stages["privacy"] = ("a key", ())
+    assert [points.index(point) for point in once(points)] == [0, 4, 2], "the one of which more is known"

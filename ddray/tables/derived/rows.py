@@ -18,7 +18,7 @@ from ddray.tables.derived.seeds import seeds
 def derive(points: Sequence[Noted], store: Store) -> None:
     """Fill ``derived`` of every point. Rows of one point come in the order of the calls here.
 
-    A model that is behind several points (their settings say the same in other words) is compared once, as the first.
+    A model that is behind several points (their settings say the same in other words) is compared once.
 
     Args:
         points: All of the sweep that have a finished accuracy evaluation, in the order of the plan.
@@ -36,5 +36,7 @@ def derive(points: Sequence[Noted], store: Store) -> None:
 
 
 def once(points: Sequence[Noted]) -> list[Noted]:
-    """The first of the points that a model is behind: counted twice, it would narrow every interval."""
-    return [first for first, *_ in grouped(points, lambda point: (point.block, point.model)).values()]
+    """Of the points that a model is behind the one with the most evaluations, or the first of those: counted twice, it
+    would narrow every interval."""
+    by_model = grouped(points, lambda point: (point.block, point.model)).values()
+    return [max(same, key=lambda point: len(point.stages)) for same in by_model]
