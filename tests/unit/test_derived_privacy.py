@@ -59,12 +59,12 @@ class Made:
             if row["metric"] == metric and all(row[name] == value for name, value in wanted.items())
         ]  # fmt: skip
 
-    def headline(self, point: str, audit: str, attack: str) -> float:
-        """The point's own AUC."""
+    def headline(self, point: str, audit: str, attack: str, start: bool = False) -> float:
+        """The point's own AUC, or that of its undistilled start."""
         (row,) = [
             row for row in self.of("mia_auc", point=point, audit=audit, attack=attack, member_role=None, repeat=None)
             if row["nonmember_source"] in ("test_balanced", "pool") and row["agg"] != "pooled"
-            and "iteration" not in said(row)
+            and ("iteration" in said(row)) == start
         ]  # fmt: skip
         value: float = row["value"]
         return value
@@ -86,9 +86,10 @@ def test_it_is_the_difference_of_the_two_aucs(made: Made) -> None:
         (audit, attack) for audit in ("seed", "pool") for attack in ("loss", "shokri")
     }
     for row in rows:
-        ours, theirs = (
-            made.headline(point, row["audit"], row["attack"]) for point in (row["point"], said(row)["against_point"])
-        )
+        asked, start = (row["audit"], row["attack"]), "iteration" in said(row)["against"]
+        ours = made.headline(row["point"], *asked)
+        theirs = made.headline(said(row)["against_point"], *asked, start)
+        assert start == (row["point"] == said(row)["against_point"])
         assert row["value"] == pytest.approx(ours - theirs, abs=1e-12)
         assert row["ci_low"] < row["value"] < row["ci_high"]
         several = row["audit"] == "pool"
@@ -104,9 +105,11 @@ def test_only_points_that_differ_in_one_thing_are_compared_and_once(made: Made) 
         other = made.points[said(row)["against_point"]]
         assert other["seed"] == 1
         against = said(row)["against"]
-        for axis, value in against.items():
-            assert other[axis] == value != row[axis]
-        if "init" in against:
+        if "iteration" in against:
+            assert other["point"] == row["point"]
+        else:
+            assert all(other[axis] == value != row[axis] for axis, value in against.items())
+        if "method" not in against:
             assert other["method"] == row["method"]
         elif against["method"] not in ("random", "full"):
             assert other["init"] == row["init"]
@@ -116,6 +119,7 @@ def test_only_points_that_differ_in_one_thing_are_compared_and_once(made: Made) 
            for baseline in ("random", "full")},
         ("dsa noise", ("method", "dm")): 1, ("dsa real", ("method", "dm")): 1,
         ("dm real", ("init", "noise")): 1, ("dsa real", ("init", "noise")): 1,
+        **{(f"{method} {init}", ("iteration", 0)): 1 for method in ("dm", "dsa") for init in ("noise", "real")},
         ("random None", ("method", "full")): 1,
     })  # fmt: skip
 
@@ -131,14 +135,21 @@ def test_what_leaks_more_is_found_and_what_leaks_alike_is_not(made: Made) -> Non
         assert all(row["value"] < 0.05 for row in started)
         alike = against("init", "noise", audit, method="dsa", init="real")
         assert all(row["value"] > 0.05 for row in alike)
-    assert all(row["value"] > 0 for row in made.of("mia_auc_delta", method="dm", init="real", attack="loss"))
+    others = [
+        row for row in made.of("mia_auc_delta", method="dm", init="real") if "iteration" not in said(row)["against"]
+    ]
+    assert all(row["value"] > 0 for row in others)
+    # What leaks alike by construction: a model and that of its start.
+    starts = [row for row in made.of("mia_auc_delta_p_adjusted") if "iteration" in said(row)["against"]]
+    assert len(starts) == 2 * 2 * 2 * 2 * 2
+    assert all(row["value"] > 0.05 for row in starts)
 
 
 def test_p_is_adjusted_over_all_differences_of_the_sweep(made: Made) -> None:
     values, adjusted = (
         [row["value"] for row in made.of(metric)] for metric in ("mia_auc_delta_p", "mia_auc_delta_p_adjusted")
     )
-    assert len(values) == len(made.of("mia_auc_delta")) == 2 * 2 * 2 * 13
+    assert len(values) == len(made.of("mia_auc_delta")) == 2 * 2 * 2 * (13 + 4)
     assert adjusted == pytest.approx(false_discovery_control(values).tolist())
     assert any(p < 0.05 <= q for p, q in zip(values, adjusted, strict=True)), "adjusting changes a verdict here"
 
@@ -156,7 +167,7 @@ def test_audits_that_asked_other_questions_are_not_compared(tmp_path: Path, digi
     made = Made(tmp_path, digits_cache, text)
     found = {(row["audit"], *said(row)["against"].values()) for row in made.of("mia_auc_delta", method="dsa")}
     assert found == {("seed", "random"), ("seed", "full"), ("seed", "dm"), ("seed", "noise"), ("pool", "dm"),
-                     ("pool", "noise")}  # fmt: skip
+                     ("pool", "noise"), ("seed", 0), ("pool", 0)}  # fmt: skip
 
 
 def test_a_broken_file_costs_its_own_differences_alone(
@@ -188,8 +199,8 @@ def test_a_method_is_compared_with_itself_at_the_same_budget_alone(tmp_path: Pat
     text += "  longer: {axes: {method: [dm], init: [real]}, settings: {dm: {iterations: 400}}}\n"
     made = Made(tmp_path, digits_cache, text)
     rows = made.of("mia_auc_delta", method="dm", audit="seed", attack="loss")
-    assert sorted((row["init"], said(row)["against"]["method"]) for row in rows) == [
-        ("noise", "full"), ("noise", "random"), ("real", "full"), ("real", "random"),
+    assert sorted((row["init"], said(row)["against"].get("method", "")) for row in rows) == [
+        ("noise", ""), ("noise", "full"), ("noise", "random"), ("real", ""), ("real", "full"), ("real", "random"),
     ]  # fmt: skip
     assert "AUC of `loss` less that of another" in report(made.results), "the report shows what there is"
 
@@ -203,6 +214,7 @@ def test_the_report_names_what_leaks_more(made: Made) -> None:
     header, _, *rows = [line for line in text.splitlines() if line.startswith("|")]
     assert [cell.strip() for cell in header.split("|")[1:-1]] == [
         "origin per class · init", "method", "less Random", "less DM", "less Full data", "less init noise",
+        "less iteration 0",
     ]  # fmt: skip
     assert len(rows) == 5
     assert "intervals are over 2 trainings" in text
@@ -217,7 +229,7 @@ def test_the_machine_report_has_every_difference_with_its_p(made: Made) -> None:
         for column, cell in row["cells"].items()
         for name, entry in cell["less"].items()
     }
-    assert {name for *_, name in found} == {"random", "full", "dm", "init noise"}
+    assert {name for *_, name in found} == {"random", "full", "dm", "init noise", "iteration 0"}
     adjusted = [entry["p_adjusted"] for entry in found.values() if entry["p"] is not None]
     assert adjusted == pytest.approx(
         false_discovery_control([entry["p"] for entry in found.values() if entry["p"] is not None]).tolist()

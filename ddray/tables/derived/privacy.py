@@ -1,4 +1,4 @@
-"""Which of two points leaks more: differences of their AUCs on the same members and non-members.
+"""Which of two models leaks more: differences of their AUCs on the same members and non-members.
 
 Points of a block with the same seeds have the same draws of members, so both attacks are asked about the same images,
 and what an image adds to both falls out of the difference.
@@ -28,6 +28,10 @@ ATTACKS = (PRIMARY_ATTACK, SECONDARY_ATTACK)
 """The two that are registered beforehand. No other is compared: the best of many would always differ."""
 
 
+_Placed = dict[str, NDArray[np.float64]]
+"""Attack -> placements (T, n)."""
+
+
 @dataclass(frozen=True)
 class _Scored:
     """What an audit found out about its candidates: T targets, n images."""
@@ -38,8 +42,10 @@ class _Scored:
     """(T,) rows of the membership matrix."""
     member: NDArray[np.bool_]
     """(T, n)."""
-    placed: dict[str, NDArray[np.float64]]
-    """Attack -> placements (T, n)."""
+    placed: _Placed
+    """Of the models."""
+    start: _Placed
+    """Of models trained on the undistilled start; empty where there are none."""
 
     def like(self, other: _Scored) -> bool:
         """Whether both were asked the same questions."""
@@ -57,22 +63,23 @@ def privacy(points: Sequence[Noted], store: Store) -> None:
     A point's AUC less that of ``random`` with the same ipc and seeds, of ``full`` (of the same training seed, or the
     first), and of the points before it that differ in method, init or distill_aug alone. Methods may have settings of
     their own; points of one method share theirs, budget and all. ``against`` in ``param_json`` says in what the other
-    differs, ``against_point`` which it is.
+    differs, ``against_point`` which it is. Against the point's own undistilled start: iteration 0.
     """
     tested: list[tuple[Noted, Row, float | None]] = []
     audited = [point for point in points if "privacy" in point.stages and "privacy" in point.artifacts]
     for members in grouped(audited, lambda point: point.block).values():
-        pairs = list(_pairs(members))
-        wanted = {id(point): point for pair in pairs for point in pair[:2]}
-        scores = {place: _read(store, point) for place, point in wanted.items()}
-        for point, other, against in pairs:
+        scores = {id(point): _read(store, point) for point in members}
+        for point in members:
+            said: Row = {"against": {"iteration": 0}, "against_point": point.chain.point.hash}
+            for audit, found in scores[id(point)].items():
+                tested += [(point, {**said, **row}, p) for row, p in _differences(audit, found, found.start)]
+        for point, other, against in _pairs(members):
             ours, theirs = scores[id(point)], scores[id(other)]
-            said: Row = {"against": against, "against_point": other.chain.point.hash}
-            for audit in ours.keys() & theirs.keys():
-                flag = unequal(point.steps, other.steps)
-                tested += [
-                    (point, {**said, **row, **flag}, p) for row, p in _differences(audit, ours[audit], theirs[audit])
-                ]
+            said = {"against": against, "against_point": other.chain.point.hash, **unequal(point.steps, other.steps)}
+            for audit in sorted(ours.keys() & theirs.keys()):
+                if ours[audit].like(theirs[audit]):
+                    differences = _differences(audit, ours[audit], theirs[audit].placed)
+                    tested += [(point, {**said, **row}, p) for row, p in differences]
     for (point, row, p), q in zip(tested, adjusted([p for *_, p in tested]), strict=True):
         point.derived["privacy"].append(row)
         bare = {name: value for name, value in row.items() if not name.startswith("ci_")}
@@ -121,9 +128,7 @@ def _settings(point: Noted) -> Any:
     return getattr(distill.config, "settings", None) if distill is not None else None
 
 
-def _differences(audit: str, ours: _Scored, theirs: _Scored) -> Iterator[tuple[Row, float | None]]:
-    if not ours.like(theirs):
-        return
+def _differences(audit: str, ours: _Scored, theirs: _Placed) -> Iterator[tuple[Row, float | None]]:
     targets, images = ours.member.shape
     inside = int(ours.member.sum(axis=1).min())
     row: Row = {
@@ -134,9 +139,9 @@ def _differences(audit: str, ours: _Scored, theirs: _Scored) -> Iterator[tuple[R
     if targets > 1:
         row["n_agg"] = targets
     for attack in ATTACKS:
-        if attack not in ours.placed or attack not in theirs.placed:
+        if attack not in ours.placed or attack not in theirs:
             continue
-        found = auc_difference(ours.placed[attack], theirs.placed[attack], ours.member, LEVEL)
+        found = auc_difference(ours.placed[attack], theirs[attack], ours.member, LEVEL)
         interval: Row = {}
         if found.ci_low is not None:
             interval = {
@@ -169,7 +174,7 @@ def _read(store: Store, point: Noted) -> dict[str, _Scored]:
 _WANTED = {
     *(f"seed.{name}" for name in ("example_id", "from_test", "is_member", "balanced")),
     *(f"pool.{name}" for name in ("example_id", "member", "role", "target_row")),
-    *(f"{audit}.scores.{attack}" for audit in ("seed", "pool") for attack in ATTACKS),
+    *(f"{models}.scores.{attack}" for models in ("seed", "seed.start", "pool", "pool.start") for attack in ATTACKS),
 }
 
 
@@ -197,9 +202,14 @@ def _placed(
     member: NDArray[np.bool_],
     chosen: NDArray[np.bool_],
 ) -> _Scored:
-    placed: dict[str, NDArray[np.float64]] = {}
-    for attack in ATTACKS if usable(member) else ():
-        if (values := kept.get(f"{audit}.scores.{attack}")) is not None:
-            scores = np.atleast_2d(values.astype(np.float64))[:, chosen]
-            placed[attack] = np.array([placements(*each) for each in zip(scores, member, strict=True)])
-    return _Scored(who, targets, member, placed)
+    def placed(models: str) -> _Placed:
+        return {
+            attack: np.array([placements(*each) for each in zip(scores, member, strict=True)])
+            for attack in ATTACKS
+            if (values := kept.get(f"{models}.scores.{attack}")) is not None
+            for scores in [np.atleast_2d(values.astype(np.float64))[:, chosen]]
+        }
+
+    start = f"{audit}.start"
+    fair = usable(member)
+    return _Scored(who, targets, member, placed(audit) if fair else {}, placed(start) if fair else {})

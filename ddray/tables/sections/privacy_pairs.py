@@ -13,7 +13,7 @@ from ddray.tables.markdown import NOTHING, Facts, axes_header, interval, table
 from ddray.tables.reading import Numbers, Row
 
 METRICS = ("mia_auc_delta", "mia_auc_delta_p")
-_AXES = ("init", "distill_aug")
+_AXES = ("init", "distill_aug", "iteration")
 Combined = Callable[[Sequence[Row], Iterable[Row], float], dict[str, Any] | None]
 """``privacy.combined`` with the least possible value."""
 
@@ -56,8 +56,8 @@ def differences(
     return result
 
 
-def _name(against: Mapping[str, str], other: Row) -> str:
-    """The other's column, or in what else it differs: ``init noise``."""
+def _name(against: Mapping[str, str | int], other: Row) -> str:
+    """The other's column, or in what else it differs: ``init noise``, ``iteration 0``."""
     if "method" in against:
         return str(other["column"])
     return ", ".join(f"{axis} {value}" for axis, value in against.items())
