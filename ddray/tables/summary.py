@@ -20,7 +20,7 @@ from ddray.tables.sections import accuracy, contrasts, embedding, fairness, gene
 
 _OF_POINT = (
     "schema_version", "point", "method", "ipc", "distill_seed", "seed", *BLOCK_AXES, *IN_CELL, *IN_BLOCK,
-    "value", "param_json", "numerics", "status",
+    "value", "param_json", "numerics", "status", "class_ids",
 )  # fmt: skip
 """Columns read for every point."""
 _PLAIN = (*fairness.METRICS, *generalisation.PLAIN)

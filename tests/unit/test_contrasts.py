@@ -13,7 +13,7 @@ from unit import builders as b
 
 from ddray.tables.gather import collect
 from ddray.tables.render import machine_report, report
-from ddray.tables.sections.contrasts import facts, friedman
+from ddray.tables.sections.contrasts import facts, friedman, merged
 
 
 @pytest.mark.parametrize(("cells", "methods"), [(4, 3), (6, 3), (9, 4), (12, 5)])
@@ -44,6 +44,28 @@ def test_no_p_where_none_could_be_small(cells: int, methods: int, known: bool) -
     p = friedman(np.tile(np.arange(float(methods)), (cells, 1)))[1]
     assert (p is not None) == known
     assert p is None or p <= 0.05
+
+
+def test_rows_that_hold_the_same_number_of_a_method_are_one_cell() -> None:
+    """A method that does not know an axis stands in every row of it: counted each time it would look like agreement."""
+    place: tuple[Any, ...] = ("digits", None, None, "convnet3", None, None)
+    cells = {
+        (*place, 1, "noise", None, None): {"dm": 0.5, "dsa": 0.6, "dc": 0.7},
+        (*place, 1, "real", None, None): {"dm": 0.7, "dsa": 0.8, "dc": 0.7},
+        (*place, 5, "noise", None, None): {"dm": 0.5, "dsa": 0.9},
+        (*place, 5, "real", None, None): {"dm": 0.6, "dsa": 0.8},
+        (*place, 10, "noise", None, None): {"dm": 0.5},
+    }
+    found = merged(cells)
+    assert len(found) == 4, "of ipc 1 one; other ipc are other cells, whatever they hold"
+    assert found[0] == {"dm": pytest.approx(0.6), "dsa": pytest.approx(0.7), "dc": pytest.approx(0.7)}
+    assert {"dm": 0.5, "dsa": 0.9} in found
+    assert {"dm": 0.5} in found
+    chain = {
+        (*place, 1, str(index), None, None): {"a": float(index // 2), "b": float((index + 1) // 2)}
+        for index in range(4)
+    }
+    assert len(merged(chain)) == 1, "a row that shares a number with two others joins them"
 
 
 def test_ties_alone_are_no_difference() -> None:

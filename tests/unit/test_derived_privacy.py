@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from scipy.stats import false_discovery_control
+from scipy.stats import false_discovery_control, t
 from unit import builders as b
 from unit import evaluated as e
 
@@ -230,21 +230,91 @@ def test_the_machine_report_has_every_difference_with_its_p(made: Made) -> None:
         for name, entry in cell["less"].items()
     }
     assert {name for *_, name in found} == {"random", "full", "dm", "init noise", "iteration 0"}
-    adjusted = [entry["p_adjusted"] for entry in found.values() if entry["p"] is not None]
-    assert adjusted == pytest.approx(
-        false_discovery_control([entry["p"] for entry in found.values() if entry["p"] is not None]).tolist()
+    # What has no start stands in the rows of both, and is one test.
+    tests = {(audit, column, name, entry["p"]): entry for (audit, _, column, name), entry in found.items()}
+    assert len(tests) == len(found) - 2
+    assert [entry["p_adjusted"] for entry in tests.values()] == pytest.approx(
+        false_discovery_control([entry["p"] for entry in tests.values()]).tolist()
     )
-    # Over two trainings: Student's paired test.
-    entry = found["seed", "real", "dm", "random"]
-    values = [
-        row["value"] for row in made.of("mia_auc_delta", audit="seed", attack="shokri", method="dm", init="real")
+
+
+def test_trainings_of_one_set_are_no_independent_tests(made: Made) -> None:
+    """Their differences hold the same images, of which nothing shows between them: it is added."""
+    (table,) = [each for each in machine_report(made.results)["privacy"] if each["audit"] == "seed"]
+    (cells,) = [row["cells"] for row in table["rows"] if row["init"] == "real"]
+    entry = cells["dm"]["less"]["random"]
+    rows = [
+        row for row in made.of("mia_auc_delta", audit="seed", attack="shokri", method="dm", init="real")
         if said(row)["against"] == {"method": "random"}
     ]  # fmt: skip
-    assert entry["value"] == pytest.approx(np.mean(values))
-    from scipy.stats import ttest_1samp
+    values = [row["value"] for row in rows]
+    own, images = np.var(values, ddof=1) / 2, np.mean([((row["ci_high"] - row["ci_low"]) / 3.92) ** 2 for row in rows])
+    assert (entry["value"], entry["count"], entry["unit"]) == (pytest.approx(np.mean(values)), 2, "trainings")
+    assert entry["error"] == pytest.approx((own + images) ** 0.5, rel=1e-4)
+    assert entry["freedom"] == pytest.approx(((own + images) / own) ** 2, rel=1e-3)
+    assert entry["p"] == pytest.approx(2 * t.sf(entry["value"] / entry["error"], entry["freedom"]), rel=1e-3)
 
-    assert entry["p"] == pytest.approx(ttest_1samp(values, 0).pvalue)
-    assert (entry["count"], entry["unit"]) == (2, "trainings")
+
+def test_a_method_without_an_axis_is_compared_in_every_row_with_what_stands_there(
+    tmp_path: Path, digits_cache: Path
+) -> None:
+    """DC knows no augmentation: beside DM with it and DM without."""
+    text = SWEEP.replace("seed: [0, 1]}", "seed: [0]}").replace(
+        "    settings: {dm: {iterations: 200}, dsa: {iterations: 100}}\n", ""
+    )
+    text = text.replace(
+        "{method: [dm, dsa], init: [noise, real]}", "{method: [dm, dc], init: [real], distill_aug: [dsa, none]}"
+    )
+    made = Made(tmp_path, digits_cache, text)
+    wanted = {
+        made.points[said(row)["against_point"]]["distill_aug"]: row
+        for row in made.of("mia_auc_delta", audit="seed", attack="shokri", method="dc")
+        if said(row)["against"] == {"method": "dm"}
+    }
+    assert set(wanted) == {"dsa", "none"}
+    (table,) = [each for each in machine_report(made.results)["privacy"] if each["audit"] == "seed"]
+    shown = {row["distill_aug"]: row["cells"]["dc"]["less"]["dm"] for row in table["rows"]}
+    assert {name: entry["value"] for name, entry in shown.items()} == {
+        name: pytest.approx(row["value"]) for name, row in wanted.items()
+    }
+    p_of = {said(row)["against_point"]: row["value"] for row in made.of("mia_auc_delta_p", audit="seed",
+            attack="shokri", method="dc")}  # fmt: skip
+    assert {name: entry["p"] for name, entry in shown.items()} == {
+        name: p_of[said(row)["against_point"]] for name, row in wanted.items()
+    }
+
+
+def test_one_full_model_beside_several_distillations_gives_no_p(tmp_path: Path, digits_cache: Path) -> None:
+    """What another training of it would change is in no interval; and it stands beside its own seed alone."""
+    text = SWEEP.replace("distill_seed: [0], seed: [0, 1]}", "distill_seed: [0, 1], seed: [0, 1]}")
+    text = text.replace("{axes: {method: [random, full]}}", "{axes: {method: [random, full], seed: [0]}}")
+    text = text.replace("method: [dm, dsa], init: [noise, real]", "method: [dm], init: [real], seed: [0, 1]")
+    made = Made(tmp_path, digits_cache, text)
+    against_full = [row for row in made.of("mia_auc_delta") if said(row)["against"] == {"method": "full"}]
+    assert {row["seed"] for row in against_full} == {0}
+    (table,) = [each for each in machine_report(made.results)["privacy"] if each["audit"] == "seed"]
+    less = table["rows"][0]["cells"]["dm"]["less"]
+    assert (less["full"]["count"], less["full"]["unit"], less["full"]["p"]) == (2, "distillations", None)
+    assert less["random"]["p"] is not None
+    assert "No p where one model is compared with several." in report(made.results)
+
+
+def test_attacks_that_learned_from_other_shadows_are_not_compared(tmp_path: Path, digits_cache: Path) -> None:
+    text = SWEEP.replace("seed: [0, 1]}", "seed: [0]}").replace("audit: [seed, pool]", "audit: [seed]")
+    text = text.replace("canaries: 4, ", "")
+    text = text.replace("method: [random, full]}}", "method: [random]}, evaluations: {privacy: {shadows: 3}}}")
+    rows = [row for row in Made(tmp_path, digits_cache, text).of("mia_auc_delta", method="dm", init="real")
+            if said(row)["against"] == {"method": "random"}]  # fmt: skip
+    assert [(row["attack"], row["n_shadows"]) for row in rows] == [("loss", None)]
+
+
+def test_shadows_are_told(made: Made) -> None:
+    for row in made.of("mia_auc_delta"):
+        start = "iteration" in said(row)["against"]
+        wanted = (None, None)
+        if row["attack"] == "shokri":
+            wanted = (1 if row["audit"] == "seed" else 4, "unequal" if start and row["audit"] == "seed" else None)
+        assert (row["n_shadows"], row["shadow_fidelity"]) == wanted
 
 
 def test_of_one_point_the_report_has_the_tables_own_p_and_a_star(tmp_path: Path, digits_cache: Path) -> None:

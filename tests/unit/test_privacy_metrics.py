@@ -379,6 +379,22 @@ def test_canaries_reserve_and_the_exposed_stand_apart() -> None:
     assert against["n_neg"] == reserve.sum()
 
 
+@pytest.mark.parametrize("role", ["canary", "top_decile"])
+def test_a_few_candidates_that_are_members_here_and_others_there_have_no_metrics(role: str) -> None:
+    """One canary is a member of some rows: no target has both, and no side is in all of them."""
+    scores = []
+    for pair in range(3):
+        each = audited(70 + pair, n=10 if role == "top_decile" else 60, pair=pair, init=0)
+        first = int(np.flatnonzero(each.member == (pair == 0))[0])
+        roles, memorised = each.role.copy(), np.zeros(len(each.values))
+        memorised[first] = 1.0
+        if role == "canary":
+            roles[first] = CANARY
+        scores.append(replace(each, role=roles, memorisation=memorised))
+    row = pick(rows_of(scores), "mia_auc", member_role=role)
+    assert (row["value"], row["flag"], row["n"], row["prior"]) == (None, "low_resolution", 0, None)
+
+
 def test_negated_scores_turn_the_auc() -> None:
     for scores in ([audited(15)], [audited(60 + pair, pair=pair) for pair in range(3)]):
         straight = rows_of(scores)

@@ -7,7 +7,7 @@ and what an image adds to both falls out of the difference.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ from ddray.store.artifacts import DamagedArtifact, Store
 from ddray.tables.derived.compare import adjusted
 from ddray.tables.derived.interpolate import LEVEL
 from ddray.tables.derived.notes import SCORES, Noted, Row, grouped, no_p, unequal
-from trainables.configs import PRIMARY_ATTACK, SECONDARY_ATTACK
+from trainables.configs import PRIMARY_ATTACK, SECONDARY_ATTACK, PrivacyConfig
 from trainables.evaluate.privacy.delong import auc_difference, placements, usable
 from trainables.evaluate.privacy.roles import CANARY
 
@@ -42,6 +42,8 @@ class _Scored:
     """(T,) rows of the membership matrix."""
     member: NDArray[np.bool_]
     """(T, n)."""
+    shadows: int
+    """From which ``shokri`` learned."""
     placed: _Placed
     """Of the models."""
     start: _Placed
@@ -60,10 +62,11 @@ class _Scored:
 def privacy(points: Sequence[Noted], store: Store) -> None:
     """``mia_auc_delta`` with its p, of the two registered attacks, in the audits ``seed`` and ``pool``.
 
-    A point's AUC less that of ``random`` with the same ipc and seeds, of ``full`` (of the same training seed, or the
-    first), and of the points before it that differ in method, init or distill_aug alone. Methods may have settings of
-    their own; points of one method share theirs, budget and all. ``against`` in ``param_json`` says in what the other
-    differs, ``against_point`` which it is. Against the point's own undistilled start: iteration 0.
+    A point's AUC less that of ``random`` with the same ipc and seeds, of ``full`` with the same training seed, and of
+    the points before it that differ in method, init or distill_aug alone. Methods may have settings of their own;
+    points of one method share theirs, budget and all. ``against`` in ``param_json`` says in what the other differs,
+    ``against_point`` which it is. Against the point's own undistilled start: iteration 0. Attacks that learn from
+    shadows are compared where they learned from as many.
     """
     tested: list[tuple[Noted, Row, float | None]] = []
     audited = [point for point in points if "privacy" in point.stages and "privacy" in point.artifacts]
@@ -72,13 +75,13 @@ def privacy(points: Sequence[Noted], store: Store) -> None:
         for point in members:
             said: Row = {"against": {"iteration": 0}, "against_point": point.chain.point.hash}
             for audit, found in scores[id(point)].items():
-                tested += [(point, {**said, **row}, p) for row, p in _differences(audit, found, found.start)]
+                tested += [(point, {**said, **row}, p) for row, p in _differences(audit, found, found, start=True)]
         for point, other, against in _pairs(members):
             ours, theirs = scores[id(point)], scores[id(other)]
             said = {"against": against, "against_point": other.chain.point.hash, **unequal(point.steps, other.steps)}
             for audit in sorted(ours.keys() & theirs.keys()):
                 if ours[audit].like(theirs[audit]):
-                    differences = _differences(audit, ours[audit], theirs[audit].placed)
+                    differences = _differences(audit, ours[audit], theirs[audit])
                     tested += [(point, {**said, **row}, p) for row, p in differences]
     for (point, row, p), q in zip(tested, adjusted([p for *_, p in tested]), strict=True):
         point.derived["privacy"].append(row)
@@ -97,9 +100,9 @@ def _pairs(members: Sequence[Noted]) -> Iterator[tuple[Noted, Noted, dict[str, s
             continue
         if point.distilled and (drawn := random.get(_seeds(point))) is not None:
             yield point, drawn, {"method": "random"}
-        if full:
-            own = [each for each in full if each.chain.point.seed == point.chain.point.seed]
-            yield point, (own or full)[0], {"method": "full"}
+        for other in full:
+            if other.chain.point.seed == point.chain.point.seed:
+                yield point, other, {"method": "full"}
         if point.distilled:
             for other in before:
                 if _seeds(other) == _seeds(point) and len(differs := _differing(point, other)) == 1:
@@ -128,7 +131,8 @@ def _settings(point: Noted) -> Any:
     return getattr(distill.config, "settings", None) if distill is not None else None
 
 
-def _differences(audit: str, ours: _Scored, theirs: _Placed) -> Iterator[tuple[Row, float | None]]:
+def _differences(audit: str, ours: _Scored, theirs: _Scored, start: bool = False) -> Iterator[tuple[Row, float | None]]:
+    """Of each attack the row and its p; with ``start`` less what the other's start gives away."""
     targets, images = ours.member.shape
     inside = int(ours.member.sum(axis=1).min())
     row: Row = {
@@ -139,9 +143,17 @@ def _differences(audit: str, ours: _Scored, theirs: _Placed) -> Iterator[tuple[R
     if targets > 1:
         row["n_agg"] = targets
     for attack in ATTACKS:
-        if attack not in ours.placed or attack not in theirs:
+        other = (theirs.start if start else theirs.placed).get(attack)
+        if attack not in ours.placed or other is None:
             continue
-        found = auc_difference(ours.placed[attack], theirs[attack], ours.member, LEVEL)
+        learned: Row = {}
+        if attack == PRIMARY_ATTACK:
+            if ours.shadows != theirs.shadows:
+                continue
+            learned["n_shadows"] = ours.shadows
+            if start and audit == "seed":
+                learned["shadow_fidelity"] = "unequal"  # the start is attacked with shadows that were distilled
+        found = auc_difference(ours.placed[attack], other, ours.member, LEVEL)
         interval: Row = {}
         if found.ci_low is not None:
             interval = {
@@ -149,7 +161,7 @@ def _differences(audit: str, ours: _Scored, theirs: _Placed) -> Iterator[tuple[R
                 "ci_method": "delong" if targets == 1 else "delong_two_way",
                 "ci_unit": "images" if targets == 1 else "targets",
             }  # fmt: skip
-        yield {**row, "attack": attack, "value": found.value, **interval}, found.p
+        yield {**row, "attack": attack, "value": found.value, **learned, **interval}, found.p
 
 
 def _read(store: Store, point: Noted) -> dict[str, _Scored]:
@@ -163,12 +175,15 @@ def _read(store: Store, point: Noted) -> dict[str, _Scored]:
     except (KeyError, DamagedArtifact, OSError, ValueError, SafetensorError) as error:
         log.warning("audit of %s: not compared with others; %s", point.chain.point.hash[:12], error)
         return {}
+    stage = point.chain.stage("privacy")
+    assert stage is not None
+    assert isinstance(stage.config, PrivacyConfig)
     found = {}
     if "seed.is_member" in kept:
-        found["seed"] = _of_seed(kept)
+        found["seed"] = _of_seed(kept, stage.config.shadows)
     if "pool.member" in kept:
         found["pool"] = _of_pool(kept)
-    return {audit: scored for audit, scored in found.items() if usable(scored.member)}
+    return {audit: scored for audit, scored in found.items() if scored is not None}
 
 
 _WANTED = {
@@ -178,38 +193,39 @@ _WANTED = {
 }
 
 
-def _of_seed(kept: dict[str, NDArray[np.generic]]) -> _Scored:
+_Kept = Mapping[str, NDArray[np.generic]]
+
+
+def _of_seed(kept: _Kept, shadows: int) -> _Scored | None:
     chosen = kept["seed.balanced"].astype(bool)
     ids = kept["seed.example_id"].astype(np.int64)
     who = np.where(kept["seed.from_test"].astype(bool), -1 - ids, ids)[chosen]
     member = kept["seed.is_member"].astype(bool)[None, chosen]
-    return _placed("seed", kept, who, np.zeros(1, dtype=np.int64), member, chosen)
+    target = np.zeros(1, dtype=np.int64)
+    if not usable(member):
+        return None
+    models = [_placements(kept, name, chosen, member) for name in ("seed", "seed.start")]
+    return _Scored(who, target, member, shadows, *models)
 
 
-def _of_pool(kept: dict[str, NDArray[np.generic]]) -> _Scored:
+def _of_pool(kept: _Kept) -> _Scored | None:
     """The pool without canaries, whose labels are wrong."""
     chosen = (kept["pool.role"] != CANARY).all(axis=0)
     targets = kept["pool.target_row"].astype(np.int64)
     member = kept["pool.member"].astype(bool)[targets][:, chosen]
-    return _placed("pool", kept, kept["pool.example_id"].astype(np.int64)[chosen], targets, member, chosen)
+    who = kept["pool.example_id"].astype(np.int64)[chosen]
+    if not usable(member):
+        return None
+    models = [_placements(kept, name, chosen, member) for name in ("pool", "pool.start")]
+    return _Scored(who, targets, member, len(kept["pool.member"]) - 2, *models)
 
 
-def _placed(
-    audit: str,
-    kept: dict[str, NDArray[np.generic]],
-    who: NDArray[np.int64],
-    targets: NDArray[np.int64],
-    member: NDArray[np.bool_],
-    chosen: NDArray[np.bool_],
-) -> _Scored:
-    def placed(models: str) -> _Placed:
-        return {
-            attack: np.array([placements(*each) for each in zip(scores, member, strict=True)])
-            for attack in ATTACKS
-            if (values := kept.get(f"{models}.scores.{attack}")) is not None
-            for scores in [np.atleast_2d(values.astype(np.float64))[:, chosen]]
-        }
-
-    start = f"{audit}.start"
-    fair = usable(member)
-    return _Scored(who, targets, member, placed(audit) if fair else {}, placed(start) if fair else {})
+def _placements(kept: _Kept, models: str, chosen: NDArray[np.bool_], member: NDArray[np.bool_]) -> _Placed:
+    """Of each attack on some models, for the chosen candidates."""
+    found = {}
+    for attack in ATTACKS:
+        values = kept.get(f"{models}.scores.{attack}")
+        if values is not None:
+            scores = np.atleast_2d(values.astype(np.float64))[:, chosen]
+            found[str(attack)] = np.array([placements(*each) for each in zip(scores, member, strict=True)])
+    return found

@@ -1,16 +1,20 @@
 """Do the methods differ over all cells of the sweep? One test for each property, corrected for their number.
 
-A *cell* is one data set, origin, network and number of images per class; within it every method has one value, the mean
-over its seeds. What is tested is whether the methods' ranks within cells could come from exchanging the methods within
-each: Friedman's statistic, with its distribution under permutation instead of chi-square's, which needs many cells.
+A *cell* is one data set, origin, network and number of images per class, and what else the methods vary in (start,
+augmentation, iterations); within it every method has one value, the mean over its seeds. Where a method does not know
+such a setting, its one value stands in several rows: they are one cell, with the means of the others. What is tested is
+whether the methods' ranks within cells could come from exchanging the methods within each: Friedman's statistic, with
+its distribution under permutation instead of chi-square's, which needs many cells.
 ``random`` and ``full`` take no part: that a method is better than random images is another question.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -45,7 +49,7 @@ def facts(blocks: Sequence[Facts], tables: Sequence[Facts]) -> list[dict[str, An
     found = [
         entry
         for (name, protocol), cells in values.items()
-        if (entry := _tested(name, protocol, list(cells.values()))) is not None
+        if (entry := _tested(name, protocol, merged(cells))) is not None
     ]
     for entry, p in zip(found, adjusted([entry["p"] for entry in found]), strict=True):
         entry["p_adjusted"] = p
@@ -86,6 +90,31 @@ def _of_privacy(tables: Sequence[Facts]) -> Iterator[_Value]:
             for method, of_method in entry["cells"].items():
                 value = of_method["attacks"].get(found["attack"])
                 yield name, found["protocol"], cell, method, None if value is None else value["value"]
+
+
+def merged(cells: Mapping[tuple[Any, ...], Mapping[str, float]]) -> list[dict[str, float]]:
+    """The cells, those in one that hold the same number of a method.
+
+    Args:
+        cells: Place, as ``facts`` makes it, of which the last axes but ipc are what methods vary in -> method -> value.
+    """
+    together: list[list[Mapping[str, float]]] = []
+    families: dict[tuple[Any, ...], list[Mapping[str, float]]] = defaultdict(list)
+    for cell, values in cells.items():
+        families[cell[: len(_BLOCK) + 1]].append(values)
+    for family in families.values():
+        sets: list[list[Mapping[str, float]]] = []
+        for values in family:
+            same = [each for each in sets if any(values.items() & other.items() for other in each)]
+            sets = [each for each in sets if each not in same] + [[values, *itertools.chain(*same)]]
+        together += sets
+    return [
+        {
+            method: fmean(each[method] for each in same if method in each)
+            for method in dict.fromkeys(itertools.chain(*same))
+        }
+        for same in together
+    ]
 
 
 def _mean(found: Mapping[str, Any] | None) -> float | None:
@@ -154,9 +183,10 @@ def text(found: Sequence[Facts]) -> list[str]:
     header = ["property", "protocol", "cells", "mean ranks, highest value first", "Friedman's statistic", "p, adjusted"]
     lines = [
         "", "## Do the methods differ over all cells?", "", *table(header, rows), "",
-        "A cell is one data set, origin, network and ipc, with the mean over seeds of each method; those of several "
-        "networks share their sets and are not quite independent. p: of no difference, by permutation of the methods "
-        "within cells, adjusted for the number of tests; absent where so few cells could not have given a small one.",
+        "A cell is one data set, origin, network, ipc, and start, augmentation and iterations where all methods differ "
+        "in them, with the mean over seeds of each method; those of several networks share their sets and are not "
+        "quite independent. p: of no difference, by permutation of the methods within cells, adjusted for the number "
+        "of tests; absent where so few cells could not have given a small one.",
     ]  # fmt: skip
     left_out = sum(entry["cells_left_out"] for entry in found)
     if left_out:

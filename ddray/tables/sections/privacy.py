@@ -6,12 +6,13 @@ beforehand, reached against one method; nothing here says that anything is priva
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
-from statistics import fmean, stdev
+from statistics import NormalDist, fmean, stdev
 from typing import Any, NamedTuple
 
 from ddray.tables import paper
@@ -106,7 +107,8 @@ def _table(points: list[Row], audit: str, numbers: Numbers, where: str) -> dict[
             own = [row for row in members if row["column"] == column]
             if own:
                 refuse_mixed(own, IN_CELL, f"{where}: {column}, {at.text}")
-                less = privacy_pairs.differences(own, by_point, audit, compared, numbers, combined)
+                here = {key: row for key, row in by_point.items() if at.covers(_at(row, axes))}
+                less = privacy_pairs.differences(own, here, by_point, audit, compared, numbers, _difference)
                 cells[column] = {**_cell(own, audit, numbers), "less": less}
         keys = {row["point"] for row in members}
         _refuse_mixed_attacks(numbers, keys, audit, f"{where}: {at.text}")
@@ -181,6 +183,11 @@ def _cell(members: Sequence[Row], audit: str, numbers: Numbers) -> dict[str, Any
         if row["attack"] is not None:
             by_attack[_name(row)].append(row)
 
+    common = in_common(members, audit, numbers)
+
+    def mean(rows: Iterable[Row]) -> dict[str, Any] | None:
+        return combined(members, rows, common=common)
+
     def of(metric: str, attack: str, source: str | None = main, **columns: Any) -> dict[str, Any] | None:
         found = [
             row
@@ -188,17 +195,17 @@ def _cell(members: Sequence[Row], audit: str, numbers: Numbers) -> dict[str, Any
             if row["audit"] == audit and row["attack"] == attack and _headline(row, source) and not _start(row)
             and all(row[name] == value for name, value in columns.items())
         ]  # fmt: skip
-        return combined(members, found)
+        return mean(found)
 
     strata = {
-        role: combined(members, [row for row in own if _of_role(row, role, main) and not _start(row)])
+        role: mean([row for row in own if _of_role(row, role, main) and not _start(row)])
         for role in ("member_init", "member_other")
     }
     started = [row for row in own if row["attack"] == PRIMARY_ATTACK and _headline(row, main) and _start(row)]
     accuracies = [row for row in numbers.of("mia_target_test_acc", points) if row["audit"] == audit and not _start(row)]
     published = paper.auc_of(first)
     bounds = {
-        str(attack): combined(members, [row for row in rows if row["attack"] == attack])
+        str(attack): _smallest([row for row in rows if row["attack"] == attack])
         for rows in [[row for row in numbers.of("mia_eps_lb", points) if row["audit"] == audit]]
         for attack in sorted({row["attack"] for row in rows} - {None})
     }
@@ -208,14 +215,14 @@ def _cell(members: Sequence[Row], audit: str, numbers: Numbers) -> dict[str, Any
     return {
         "method": first["method"], "planned": len(members), "done": len(done),
         "reasons": sorted({str(row["param"]["reason"]) for row in own if _refused(row)}),
-        "attacks": {name: combined(members, rows) for name, rows in sorted(by_attack.items())},
+        "attacks": {name: mean(rows) for name, rows in sorted(by_attack.items())},
         "k": of("mia_k", PRIMARY_ATTACK),
         "auc_all_test": of("mia_auc", PRIMARY_ATTACK, WIDE.get(audit)) if audit == "seed" else None,
         "tpr": {
             str(attack): of("mia_tpr_at_fpr", attack, WIDE.get(audit), fpr=FPR)
             for attack in (PRIMARY_ATTACK, SECONDARY_ATTACK)
         },
-        "rho": of("mia_rho", PRIMARY_ATTACK), "strata": strata, "iteration_0": combined(members, started),
+        "rho": of("mia_rho", PRIMARY_ATTACK), "strata": strata, "iteration_0": mean(started),
         "efficiency": of("mia_auc_efficiency", PRIMARY_ATTACK), "ceiling": of("mia_auc_ceiling", PRIMARY_ATTACK),
         "target_accuracy": combined(members, accuracies), "eps_lower_bound": bounds,
         "members": _single(row["n_pos"] for row in headline), "others": _single(row["n_neg"] for row in headline),
@@ -258,20 +265,74 @@ def _single(values: Iterable[int | None]) -> int | None:
     return found.pop() if len(found) == 1 else None
 
 
-def combined(members: Sequence[Row], rows: Iterable[Row], least: float = 0.0) -> dict[str, Any] | None:
+def _smallest(rows: Iterable[Row]) -> dict[str, Any] | None:
+    """Of several lower bounds the smallest: it holds at their level for its own run, which a mean of them does not."""
+    known = {row["stage_key"]: row for row in rows if row["value"] is not None}
+    if not known:
+        return None
+    least = min(known.values(), key=lambda row: row["value"])
+    level = "1 run" if len(known) == 1 else f"smallest of {len(known)} runs"
+    flags = sorted({row["flag"] for row in known.values() if row["flag"] is not None})
+    return {"value": least["value"], "low": None, "high": None, "sd": None, "unit": "images", "count": len(known),
+            "level": level, "flags": flags}  # fmt: skip
+
+
+def in_common(members: Sequence[Row], audit: str, numbers: Numbers) -> dict[str, float]:
+    """The share of the variance about images that any two draws have in common, on average, as half of it is about
+    members and half about others.
+
+    Draws of the origin have members of their own, but in the audit ``seed`` their others are drawn from the same test
+    images. Draws of the classes have all images of the classes that they share, if the draw of the origin is the same.
+
+    Returns:
+        What differs between the units (as ``combined`` names it) -> share; empty where there is one draw.
+    """
+    draws = {(row["class_draw"], row["origin_draw"]): row["class_ids"] for row in members}
+    pairs = [
+        _shared(one, other, classes, others)
+        for (one, classes), (other, others) in itertools.combinations(draws.items(), 2)
+    ]
+    if not pairs:
+        return {}
+    tested = _share_of_test(members, numbers) if audit == "seed" else 0.0
+    return {
+        _what_differs(draws): fmean((inside + (outside or classes * tested)) / 2 for classes, inside, outside in pairs)
+    }
+
+
+def _shared(one: Any, other: Any, classes: Any, others: Any) -> tuple[float, float, float | None]:
+    """Of two draws: the share of classes, of members and of others in common; None: where it hangs on the audit."""
+    alike = 1.0 if classes is None or others is None else len({*classes} & {*others}) / max(len(classes), len(others))
+    return (alike, alike, alike) if one[1] == other[1] else (alike, 0.0, None)
+
+
+def _share_of_test(members: Sequence[Row], numbers: Numbers) -> float:
+    """How much of the test images a target's balanced others are."""
+    counts: dict[str, int] = {}
+    for row in numbers.of("mia_auc", [row["point"] for row in members]):
+        if row["audit"] == "seed" and row["n_neg"] and row["nonmember_source"] in ("test", "test_balanced"):
+            counts.setdefault(row["nonmember_source"], row["n_neg"])
+    return counts["test_balanced"] / counts["test"] if len(counts) == 2 else 1.0
+
+
+def combined(
+    members: Sequence[Row], rows: Iterable[Row], least: float = 0.0, common: Mapping[str, float] | None = None
+) -> dict[str, Any] | None:
     """One number of several points: the mean at the highest level of repetition there is, and its interval.
 
     Draws of the origin (and of classes) are the units where there are several, then distillations, then trainings:
-    Student's interval over units. Of a single point: the interval it came with.
+    Student's interval over units. What images add to all units alike does not show between them: it is taken from the
+    points' own intervals, by the share in ``common``. Of a single point: the interval it came with.
 
     Args:
         members: The points.
         rows: At most one of each.
         least: The smallest value there can be of a fraction.
+        common: What the units are -> share of the variance about images that they have in common; else 0.
 
     Returns:
-        ``value``, ``low``, ``high``, ``sd``, ``unit``, ``count``, ``level`` (how to print unit and count), ``flags``;
-        None without a value.
+        ``value``, ``low``, ``high``, ``sd``, ``unit``, ``count``, ``level`` (how to print unit and count), ``flags``,
+        ``error`` and ``freedom`` (of Student's interval; None of a single point); None without a value.
     """
     # An audit that is behind several points counts once: it would look like so many draws that agree.
     known = {row["stage_key"]: row for row in rows if row["value"] is not None}
@@ -291,6 +352,7 @@ def combined(members: Sequence[Row], rows: Iterable[Row], least: float = 0.0) ->
         return {
             "value": row["value"], "low": row["ci_low"], "high": row["ci_high"], "sd": None,
             "unit": row["ci_unit"] or "images", "count": targets or 1, "level": level, "flags": flags,
+            "error": None, "freedom": None,
         }  # fmt: skip
     sets = [[fmean(values) for values in draw.values()] for draw in by_draw.values()]
     trainings = [values for draw in by_draw.values() for values in draw.values()]
@@ -301,13 +363,35 @@ def combined(members: Sequence[Row], rows: Iterable[Row], least: float = 0.0) ->
     else:
         units, unit = trainings[0], "trainings"
     mean, sd = fmean(units), stdev(units)
-    low, high = mean - (reach := _reach(sd, len(units))), mean + reach
+    shared = (common or {}).get(unit, 0.0) * fmean(_about_images(row) for row in known.values())
+    error, freedom = _error(sd, len(units), shared)
+    low, high = mean - (reach := _quantile(freedom) * error), mean + reach
     if all(row["unit"] == "fraction" for row in known.values()):
         low, high = max(least, low), min(1.0, high)
     return {
         "value": mean, "low": low, "high": high, "sd": sd, "unit": unit, "count": len(units),
-        "level": f"{len(units)} {unit}", "flags": flags,
+        "level": f"{len(units)} {unit}", "flags": flags, "error": error, "freedom": freedom,
     }  # fmt: skip
+
+
+def _difference(members: Sequence[Row], rows: Iterable[Row], audit: str, numbers: Numbers) -> dict[str, Any] | None:
+    """Of rows about differences: trainings and distillations of one draw are asked about the same images."""
+    common = {**in_common(members, audit, numbers), "trainings": 1.0, "distillations": 1.0}
+    return combined(members, rows, -1.0, common)
+
+
+def _about_images(row: Row) -> float:
+    """Variance by a point's own interval."""
+    if row["ci_low"] is None or row["ci_high"] is None:
+        return 0.0
+    return float(((row["ci_high"] - row["ci_low"]) / (2 * NormalDist().inv_cdf((1 + LEVEL) / 2))) ** 2)
+
+
+def _error(sd: float, count: int, shared: float) -> tuple[float, float]:
+    """Standard error of a mean of units that share a variance, and its degrees of freedom (Satterthwaite's)."""
+    own = sd**2 / count
+    variance = own + shared
+    return math.sqrt(variance), (count - 1) * (variance / own) ** 2 if own > 0 else math.inf
 
 
 def _what_differs(draws: Iterable[tuple[Any, Any]]) -> str:
@@ -317,15 +401,15 @@ def _what_differs(draws: Iterable[tuple[Any, Any]]) -> str:
     return "class draws" if len({origin for _, origin in draws}) == 1 else "draws"
 
 
-def _reach(sd: float, count: int) -> float:
+def _quantile(freedom: float) -> float:
     from scipy.special import stdtrit  # a tenth of the time that importing scipy.stats takes
 
-    return float(stdtrit(count - 1, (1 + LEVEL) / 2)) * sd / math.sqrt(count)
+    return float(stdtrit(min(freedom, 1e9), (1 + LEVEL) / 2))
 
 
 def _band(members: Sequence[Row], audit: str, numbers: Numbers) -> dict[str, Any] | None:
-    """Where the AUC of a single cell lies 95 % of the time when nothing leaks; over several draws of the origin it is
-    narrower by the root of their number, as their members are other images."""
+    """Where the AUC of a single cell lies 95 % of the time when nothing leaks; over several draws it is narrower, by
+    as much as their images differ."""
     ends: dict[str, list[float]] = {"low": [], "high": []}
     draws: dict[str, set[Any]] = defaultdict(set)
     for member in members:
@@ -340,7 +424,11 @@ def _band(members: Sequence[Row], audit: str, numbers: Numbers) -> dict[str, Any
     if not ends["low"] or not ends["high"]:
         return None
     fewest = min(len(found) for found in draws.values())
-    low, high = (0.5 + (fmean(values) - 0.5) / math.sqrt(fewest) for values in ends.values())
+    column = next(name for name, found in draws.items() if len(found) == fewest)
+    shares = in_common([row for row in members if row["column"] == column], audit, numbers).values()
+    share = next(iter(shares), 0.0)
+    narrower = math.sqrt(share + (1 - share) / fewest)
+    low, high = (0.5 + (fmean(values) - 0.5) * narrower for values in ends.values())
     return {"low": low, "high": high, "draws": fewest}
 
 

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from ddray.tables.blocks import rank, title_of
+from ddray.tables.blocks import MixedBlock, rank, title_of
 from ddray.tables.derived.compare import ALPHA, adjusted
 from ddray.tables.markdown import NOTHING, Facts, axes_header, interval, table
 from ddray.tables.reading import Numbers, Row
 
 METRICS = ("mia_auc_delta", "mia_auc_delta_p")
 _AXES = ("init", "distill_aug", "iteration")
-Combined = Callable[[Sequence[Row], Iterable[Row], float], dict[str, Any] | None]
-"""``privacy.combined`` with the least possible value."""
+Combine = Callable[[Sequence[Row], Iterable[Row], str, Numbers], dict[str, Any] | None]
+"""Of a cell's points, rows of them, the audit, and all numbers."""
 
 
 def attack_of(points: Iterable[str], audit: str, attacks: Sequence[str], numbers: Numbers) -> str:
@@ -25,34 +24,60 @@ def attack_of(points: Iterable[str], audit: str, attacks: Sequence[str], numbers
 
 
 def differences(
-    members: Sequence[Row], points: Mapping[str, Row], audit: str, attack: str, numbers: Numbers, combined: Combined
+    members: Sequence[Row],
+    here: Mapping[str, Row],
+    points: Mapping[str, Row],
+    audit: str,
+    attack: str,
+    numbers: Numbers,
+    combine: Combine,
 ) -> dict[str, dict[str, Any]]:
-    """What a cell's AUCs are compared with -> their mean difference, as ``combined``, with ``p``.
+    """What a cell's AUCs are compared with -> their mean difference, as ``privacy.combined``, with ``p``.
 
-    Over several units (draws, distillations or trainings) p is Student's, of their paired differences; of a single
-    point it is that of the table.
+    Over several units (draws, distillations or trainings) p is Student's, of their paired differences, with what
+    images add to all of them; of a single point it is that of the table. Where one model is compared with several
+    there is none: what training it once more would change is not known.
 
     Args:
         members: The cell's points.
+        here: The points of its row; other methods are compared there alone.
         points: All points of the table, with their columns.
         audit: Of the table.
         attack: That is compared.
         numbers: Hold ``METRICS``.
-        combined: Makes one number of several points.
+        combine: Makes one number of several points.
+
+    Raises:
+        MixedBlock: A point has two differences of one name.
     """
-    found: dict[str, dict[str, list[Row]]] = defaultdict(lambda: defaultdict(list))
-    for metric in METRICS:
-        for row in numbers.of(metric, [member["point"] for member in members]):
-            other = points.get(row["param"]["against_point"])
-            if other is not None and row["audit"] == audit and row["attack"] == attack:
-                found[_name(row["param"]["against"], other)][metric].append(row)
+    found: dict[str, dict[str, Row]] = defaultdict(dict)
+    p_of: dict[tuple[str, str], float | None] = {}
+    for row in numbers.of("mia_auc_delta_p", [member["point"] for member in members]):
+        if row["audit"] == audit and row["attack"] == attack:
+            p_of[row["point"], row["param"]["against_point"]] = row["value"]
+    for row in numbers.of("mia_auc_delta", [member["point"] for member in members]):
+        against, key = row["param"]["against"], row["param"]["against_point"]
+        other = (here if "method" in against else points).get(key)
+        if other is None or row["audit"] != audit or row["attack"] != attack:
+            continue
+        name = _name(against, other)
+        if row["point"] in found[name]:
+            raise MixedBlock(
+                f"privacy, audit {audit}: two differences of point {row['point'][:12]} from {name}; expected one. Give "
+                "the settings in which they differ an axis, or take one out of the sweep."
+            )
+        found[name][row["point"]] = row
     result = {}
-    for name, rows in found.items():
-        difference = combined(members, rows["mia_auc_delta"], -1.0)
-        if difference is not None:
-            alone = [row["value"] for row in rows["mia_auc_delta_p"]]
-            several = difference["sd"] is not None
-            result[name] = {**difference, "p": _p(difference) if several else alone[0]}
+    for name, by_point in found.items():
+        difference = combine(members, by_point.values(), audit, numbers)
+        if difference is None:
+            continue
+        compared = {row["param"]["against_point"] for row in by_point.values()}
+        if len(by_point) == 1:
+            p = next(p_of.get((point, key)) for point in by_point for key in compared)
+        else:
+            p = _p(difference) if len(compared) == len(by_point) else None
+        result[name] = {**difference, "p": p}
     return result
 
 
@@ -67,23 +92,24 @@ def _p(difference: Mapping[str, Any]) -> float | None:
     """Two-sided, of Student's paired test over units."""
     from scipy.special import stdtr
 
-    spread, count = difference["sd"], difference["count"]
-    if not spread > 0:
-        return None
-    return float(2 * stdtr(count - 1, -abs(difference["value"]) / (spread / math.sqrt(count))))
+    error = difference["error"]
+    return float(2 * stdtr(min(difference["freedom"], 1e9), -abs(difference["value"]) / error)) if error > 0 else None
 
 
 def adjust(tables: Iterable[Mapping[str, Any]]) -> None:
-    """Give every difference of all tables its ``p_adjusted`` (Benjamini and Hochberg)."""
-    found = [
-        entry
-        for each in tables
-        for row in each["rows"]
-        for cell in row["cells"].values()
-        for entry in cell["less"].values()
-    ]
-    for entry, p in zip(found, adjusted([entry["p"] for entry in found]), strict=True):
-        entry["p_adjusted"] = p
+    """Give every difference of all tables its ``p_adjusted`` (Benjamini and Hochberg).
+
+    A method without an axis stands in several rows with the same numbers: they are one test.
+    """
+    found: dict[tuple[Any, ...], list[dict[str, Any]]] = defaultdict(list)
+    for index, each in enumerate(tables):
+        for row in each["rows"]:
+            for column, cell in row["cells"].items():
+                for name, entry in cell["less"].items():
+                    found[index, column, name, entry["value"], entry["p"]].append(entry)
+    for same, p in zip(found.values(), adjusted([same[0]["p"] for same in found.values()]), strict=True):
+        for entry in same:
+            entry["p_adjusted"] = p
 
 
 def text(found: Facts, cells: Sequence[tuple[str, str, Facts]]) -> list[str]:
@@ -107,11 +133,12 @@ def text(found: Facts, cells: Sequence[tuple[str, str, Facts]]) -> list[str]:
     compared = [each for *_, cell in cells for each in cell["less"].values()]
     units = ", ".join(sorted({each["level"] for each in compared}))
     which = "*:" if any(_told(each) for each in compared) else "None has"
+    without = " No p where one model is compared with several." if any(each["p"] is None for each in compared) else ""
     return [
         "", f"### Who leaks more: AUC of `{found['less_attack']}` less that of another, points (95 % interval)", "",
         *table(header, rows), "",
         f"Paired: the same members, others and seeds; intervals are over {units}. {which} p below {ALPHA}, adjusted "
-        "for the number of differences in this report.",
+        f"for the number of differences in this report.{without}",
     ]  # fmt: skip
 
 

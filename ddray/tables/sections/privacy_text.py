@@ -187,6 +187,12 @@ def _other_attacks(found: Facts) -> list[str]:
     return lines
 
 
+def _bound(found: Facts | None) -> str:
+    if found is None:
+        return NOTHING
+    return f"{found['value']:.2f}" + (f" ({found['level']})" if found["count"] > 1 else "")
+
+
 def _bounds(found: Facts) -> list[str]:
     attacks = sorted(
         {name for row in found["rows"] for cell in row["cells"].values() for name in cell["eps_lower_bound"]}
@@ -194,7 +200,7 @@ def _bounds(found: Facts) -> list[str]:
     rows = []
     for where, column, cell in _own(found):
         bounds = cell["eps_lower_bound"]
-        shown = [f"{bounds[name]['value']:.2f}" if bounds.get(name) else NOTHING for name in attacks]
+        shown = [_bound(bounds.get(name)) for name in attacks]
         rows.append([where, title_of(column), *shown])
     reasons = sorted({reason for row in found["rows"] for cell in row["cells"].values() for reason in cell["reasons"]})
     if not attacks:

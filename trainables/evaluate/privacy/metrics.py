@@ -165,7 +165,9 @@ class _Sheet:
     def of(self, audits: list[Audited], **columns: Any) -> _Sheet:
         """The same for a subset of the candidates; ``n`` and the like are of one target."""
         m, n = _sizes(audits)
-        counts = {"n": m + n, "n_pos": m, "n_neg": n, "prior": m / (m + n), "agg": self.agg}
+        # The fewest of each side need not be of one target: of few candidates both may be 0.
+        prior = m / (m + n) if m + n else None
+        counts = {"n": m + n, "n_pos": m, "n_neg": n, "prior": prior, "agg": self.agg}
         return replace(self, base={**self.base, **columns}, counts=counts)
 
     @property
