@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from scipy import stats
 from unit import builders as b
@@ -137,12 +138,43 @@ def test_test_images_that_draws_have_in_common_count_once(tmp_path: Path, tested
     (table,) = machine_report(filled(tmp_path, table1(), rows))["privacy"]
     found = cells(table)[40, "real", "dm"]["attacks"]["shokri"]
     own, shared = float(stats.sem([0.67, 0.69])) ** 2, share * (REACH / stats.norm.ppf(0.975)) ** 2
-    freedom = ((own + shared) / own) ** 2
-    low, high = stats.t.interval(0.95, freedom, loc=0.68, scale=(own + shared) ** 0.5)
-    assert (found["low"], found["high"]) == (pytest.approx(low), pytest.approx(min(1.0, high)))
+    reach = max(
+        stats.t.ppf(0.975, ((own + shared) / own) ** 2) * (own + shared) ** 0.5, stats.t.ppf(0.975, 1) * own**0.5
+    )
+    assert (found["low"], found["high"]) == (pytest.approx(0.68 - reach), pytest.approx(min(1.0, 0.68 + reach)))
     band = table["rows"][0]["null_band"]
     reach = 0.04 * (share + (1 - share) / 2) ** 0.5
     assert (band["low"], band["high"], band["draws"]) == (pytest.approx(0.5 - reach), pytest.approx(0.5 + reach), 2)
+
+
+@pytest.mark.parametrize("units", [2, 3, 5])
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("apart", [0.0, 2.0, 10.0])
+def test_the_interval_over_draws_holds_the_truth(units: int, share: float, apart: float) -> None:
+    """Each with variance 1 about images, of which draws have a share in common, and ``apart`` of their own."""
+    rng, far = np.random.default_rng(units), 0.001 * stats.norm.ppf(0.975)
+    members = [
+        {"point": str(index), "class_draw": None, "origin_draw": index, "distill_seed": 0} for index in range(units)
+    ]
+    missed = alone = 0
+    for _ in range(400):
+        common, own = rng.normal(0, share**0.5), rng.normal(0, (1 - share + apart) ** 0.5, units)
+        values = 0.5 + 0.001 * (common + own)
+        rows = [
+            {"point": member["point"], "stage_key": member["point"], "value": value, "ci_low": value - far,
+             "ci_high": value + far, "flag": None, "unit": "fraction"}
+            for member, value in zip(members, values.tolist(), strict=True)
+        ]  # fmt: skip
+        found = combined(members, rows, common={"origin draws": share})
+        plain = combined(members, rows)
+        assert found is not None
+        assert plain is not None
+        missed += not found["low"] <= 0.5 <= found["high"]
+        alone += not plain["low"] <= 0.5 <= plain["high"]
+    assert stats.binomtest(missed, 400, 0.06, alternative="greater").pvalue > 1e-3, missed
+    assert missed <= alone
+    if share == 1.0 and apart == 0.0:
+        assert alone > 350, "Student's alone knows nothing of it"
 
 
 def test_a_single_draw_keeps_the_interval_it_came_with(tmp_path: Path) -> None:

@@ -322,7 +322,9 @@ def combined(
 
     Draws of the origin (and of classes) are the units where there are several, then distillations, then trainings:
     Student's interval over units. What images add to all units alike does not show between them: it is taken from the
-    points' own intervals, by the share in ``common``. Of a single point: the interval it came with.
+    points' own intervals, by the share in ``common``, and the wider interval counts. In simulations of 2, 3 and 5 units
+    with nothing to everything in common, the mean was missed in 2 to 6 %; by Student's alone in up to all cases. Of a
+    single point: the interval it came with.
 
     Args:
         members: The points.
@@ -365,7 +367,9 @@ def combined(
     mean, sd = fmean(units), stdev(units)
     shared = (common or {}).get(unit, 0.0) * fmean(_about_images(row) for row in known.values())
     error, freedom = _error(sd, len(units), shared)
-    low, high = mean - (reach := _quantile(freedom) * error), mean + reach
+    # With few units their scatter may be small by chance, and the sum would have too many degrees of freedom.
+    reach = max(_quantile(freedom) * error, _quantile(len(units) - 1) * sd / math.sqrt(len(units)))
+    low, high = mean - reach, mean + reach
     if all(row["unit"] == "fraction" for row in known.values()):
         low, high = max(least, low), min(1.0, high)
     return {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -89,11 +90,14 @@ def _name(against: Mapping[str, str | int], other: Row) -> str:
 
 
 def _p(difference: Mapping[str, Any]) -> float | None:
-    """Two-sided, of Student's paired test over units."""
+    """Two-sided, of Student's paired test over units, with what they have in common: the larger of both."""
     from scipy.special import stdtr
 
-    error = difference["error"]
-    return float(2 * stdtr(min(difference["freedom"], 1e9), -abs(difference["value"]) / error)) if error > 0 else None
+    value, count = abs(difference["value"]), difference["count"]
+    both = (difference["error"], difference["freedom"]), (difference["sd"] / math.sqrt(count), count - 1)
+    if not min(error for error, _ in both) > 0:
+        return None
+    return max(float(2 * stdtr(min(freedom, 1e9), -value / error)) for error, freedom in both)
 
 
 def adjust(tables: Iterable[Mapping[str, Any]]) -> None:
