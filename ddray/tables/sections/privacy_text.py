@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from ddray.tables.blocks import title_of
+from ddray.tables.blocks import rank, title_of
 from ddray.tables.markdown import NOTHING, Facts, axes_header, interval, narrowed, place, span, table
 from ddray.tables.sections import privacy_pairs
 from ddray.tables.sections.accuracy import Notes
@@ -69,6 +69,12 @@ def _aucs(found: Facts) -> list[str]:
     )
     if found["audit"] == "seed":
         lines.append("Others are as many test images as members, equally many of each class.")
+    if short := {cell["method"] for cell in cells if (cell["budget_fraction"] or 1.0) < 1}:
+        names = ", ".join(title_of(name) for name in sorted(short, key=rank))
+        lines.append(
+            f"Budget: {names} distilled for a part of the authors' iterations. After all of them more may leak, though "
+            "accuracy may not show it."
+        )
     if doubts := sorted({f"{cell['paper']['where']}: {cell['paper']['doubt']}" for cell in cells if _doubted(cell)}):
         lines += [f"Doubtful in the paper: {'; '.join(doubts)}."]
     if notes.published:
