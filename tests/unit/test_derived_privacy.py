@@ -35,6 +35,13 @@ grids:
   baselines: {axes: {method: [random, full]}}
 """
 
+ONE_SEED = SWEEP.replace("seed: [0, 1]}", "seed: [0]}")
+LIGHT = (
+    ONE_SEED.replace("audit: [seed, pool]", "audit: [seed]")
+    .replace("canaries: 4, ", "")
+    .replace("[loss, shokri, lira_offline, data_release]", "[loss, shokri]")
+)
+
 
 def leak(point: GridPoint) -> tuple[float, float]:
     """DM from real images gives away by far the most, DSA as much from either start."""
@@ -160,10 +167,9 @@ def test_rows_have_names_of_their_own(made: Made) -> None:
 
 def test_audits_that_asked_other_questions_are_not_compared(tmp_path: Path, digits_cache: Path) -> None:
     """Fewer targets for the baselines: what the audit ``seed`` says can be compared, and ``pool`` cannot."""
-    text = SWEEP.replace(
-        "{axes: {method: [random, full]}}",
-        "{axes: {method: [random, full]}, evaluations: {privacy: {targets: 2}}}",
-    ).replace("seed: [0, 1]}", "seed: [0]}")
+    text = ONE_SEED.replace("lira_offline, data_release", "calib").replace(
+        "{axes: {method: [random, full]}}", "{axes: {method: [random, full]}, evaluations: {privacy: {targets: 2}}}"
+    )
     made = Made(tmp_path, digits_cache, text)
     found = {(row["audit"], *said(row)["against"].values()) for row in made.of("mia_auc_delta", method="dsa")}
     assert found == {("seed", "random"), ("seed", "full"), ("seed", "dm"), ("seed", "noise"), ("pool", "dm"),
@@ -173,7 +179,7 @@ def test_audits_that_asked_other_questions_are_not_compared(tmp_path: Path, digi
 def test_a_broken_file_costs_its_own_differences_alone(
     tmp_path: Path, digits_cache: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    made = Made(tmp_path, digits_cache, SWEEP.replace("seed: [0, 1]}", "seed: [0]}"))
+    made = Made(tmp_path, digits_cache, LIGHT)
     sweep, plan, store = made.world
     before = len(made.of("mia_auc_delta"))
     key = b.stage_of(b.chains_of(plan, method="random")[0], "privacy").key
@@ -193,9 +199,8 @@ def test_a_broken_file_costs_its_own_differences_alone(
 
 def test_a_method_is_compared_with_itself_at_the_same_budget_alone(tmp_path: Path, digits_cache: Path) -> None:
     """More iterations from another start: neither would explain the difference."""
-    text = SWEEP.replace("{method: [dm, dsa], init: [noise, real]}", "{method: [dm], init: [noise]}")
-    text = text.replace("dsa: {iterations: 100}", "").replace("seed: [0, 1]}", "seed: [0]}")
-    text = text.replace("[loss, shokri, lira_offline, data_release]", "[loss]")
+    text = LIGHT.replace("{method: [dm, dsa], init: [noise, real]}", "{method: [dm], init: [noise]}")
+    text = text.replace("dsa: {iterations: 100}", "").replace("[loss, shokri]", "[loss]")
     text += "  longer: {axes: {method: [dm], init: [real]}, settings: {dm: {iterations: 400}}}\n"
     made = Made(tmp_path, digits_cache, text)
     rows = made.of("mia_auc_delta", method="dm", audit="seed", attack="loss")
@@ -260,10 +265,7 @@ def test_a_method_without_an_axis_is_compared_in_every_row_with_what_stands_ther
     tmp_path: Path, digits_cache: Path
 ) -> None:
     """DC knows no augmentation: beside DM with it and DM without."""
-    text = SWEEP.replace("seed: [0, 1]}", "seed: [0]}").replace(
-        "    settings: {dm: {iterations: 200}, dsa: {iterations: 100}}\n", ""
-    )
-    text = text.replace(
+    text = LIGHT.replace("    settings: {dm: {iterations: 200}, dsa: {iterations: 100}}\n", "").replace(
         "{method: [dm, dsa], init: [noise, real]}", "{method: [dm, dc], init: [real], distill_aug: [dsa, none]}"
     )
     made = Made(tmp_path, digits_cache, text)
@@ -287,8 +289,7 @@ def test_a_method_without_an_axis_is_compared_in_every_row_with_what_stands_ther
 
 def test_one_full_model_beside_several_distillations_gives_no_p(tmp_path: Path, digits_cache: Path) -> None:
     """What another training of it would change is in no interval; and it stands beside its own seed alone."""
-    text = SWEEP.replace("distill_seed: [0], seed: [0, 1]}", "distill_seed: [0, 1], seed: [0, 1]}")
-    text = text.replace("{axes: {method: [random, full]}}", "{axes: {method: [random, full], seed: [0]}}")
+    text = LIGHT.replace("distill_seed: [0]", "distill_seed: [0, 1]")
     text = text.replace("method: [dm, dsa], init: [noise, real]", "method: [dm], init: [real], seed: [0, 1]")
     made = Made(tmp_path, digits_cache, text)
     against_full = [row for row in made.of("mia_auc_delta") if said(row)["against"] == {"method": "full"}]
@@ -301,9 +302,7 @@ def test_one_full_model_beside_several_distillations_gives_no_p(tmp_path: Path, 
 
 
 def test_attacks_that_learned_from_other_shadows_are_not_compared(tmp_path: Path, digits_cache: Path) -> None:
-    text = SWEEP.replace("seed: [0, 1]}", "seed: [0]}").replace("audit: [seed, pool]", "audit: [seed]")
-    text = text.replace("canaries: 4, ", "")
-    text = text.replace("method: [random, full]}}", "method: [random]}, evaluations: {privacy: {shadows: 3}}}")
+    text = LIGHT.replace("method: [random, full]}}", "method: [random]}, evaluations: {privacy: {shadows: 3}}}")
     rows = [row for row in Made(tmp_path, digits_cache, text).of("mia_auc_delta", method="dm", init="real")
             if said(row)["against"] == {"method": "random"}]  # fmt: skip
     assert [(row["attack"], row["n_shadows"]) for row in rows] == [("loss", None)]
@@ -319,7 +318,7 @@ def test_shadows_are_told(made: Made) -> None:
 
 
 def test_of_one_point_the_report_has_the_tables_own_p_and_a_star(tmp_path: Path, digits_cache: Path) -> None:
-    made = Made(tmp_path, digits_cache, SWEEP.replace("seed: [0, 1]}", "seed: [0]}"))
+    made = Made(tmp_path, digits_cache, LIGHT)
     tables = machine_report(made.results)["privacy"]
     (row,) = [row for row in tables[0]["rows"] if row["init"] == "real"]
     entry = row["cells"]["dm"]["less"]["init noise"]
