@@ -83,17 +83,22 @@ def spread(values: Values, unit: str = "distillations") -> Spread | None:
     return Spread(fmean(entries), sd, unit if of_sets else "trainings", len(entries), counts)
 
 
-def paired(ours: Values, other: Values) -> Difference | None:
+def paired(ours: Values, other: Values, seeded: bool = True) -> Difference | None:
     """Ours minus the other, paired by distill_seed; within a pair the mean over the trainings' common seeds.
 
     One pair gives no interval: repeated trainings of one distilled set say nothing about the method's scatter.
+
+    Args:
+        ours: By distill_seed and seed.
+        other: Likewise.
+        seeded: Whether ours has distill_seeds; else its one set is compared with each of the other's.
 
     Returns:
         None when no pair has a training seed in common.
     """
     differences, counts = [], []
-    for distill_seed in ours.keys() & other.keys():
-        mine, theirs = ours[distill_seed], other[distill_seed]
+    for distill_seed in ours.keys() & other.keys() if seeded else other.keys():
+        mine, theirs = ours[distill_seed] if seeded else next(iter(ours.values()), {}), other[distill_seed]
         if common := mine.keys() & theirs.keys():
             differences.append(fmean(mine[seed] - theirs[seed] for seed in sorted(common)))
             counts.append(len(common))

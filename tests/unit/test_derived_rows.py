@@ -260,6 +260,14 @@ def test_what_other_networks_keep(tmp_path: Path) -> None:
     assert all(rows([point], "xarch_mean") == [] for point in points if point.chain.point.architecture != "convnet3")
 
 
+def test_a_set_that_no_seed_made_is_compared_with_all_draws(tmp_path: Path) -> None:
+    """Herding has no distill_seed: the mean over both draws of random images, not the first."""
+    points = noted(tmp_path, sweep("[random, herding, full]"), lambda point: {"accuracy": told(point)})
+    relative(points)
+    found = rows(points, "ior", method="herding", seed=1)
+    assert [row["value"] for row in found] == [pytest.approx((0.401 + 0.01) - (0.201 + 0.01 + 0.01))]
+
+
 def test_retention_needs_the_same_set_and_seed(tmp_path: Path) -> None:
     def numbers(point: GridPoint) -> Numbers | None:
         gone = point.architecture == "convnet3" and (point.distill_seed, point.seed) != (0, 1)
@@ -298,6 +306,31 @@ def test_the_ranking_of_methods_between_networks(tmp_path: Path) -> None:
     four = noted(tmp_path, text.replace("mtt, ", ""), numbers(True))
     architectures(four)
     assert [(row["value"], row["flag"]) for row in rows(four, "xarch_kendall_p")] == [(None, "low_resolution")]
+
+
+def test_settings_of_one_method_are_no_further_methods(tmp_path: Path) -> None:
+    """Its starts and augmentations would agree with themselves on any two networks, and count as many methods."""
+    more = ", architecture: [convnet3, vgg16], init: [noise, real], distill_aug: [dsa, none]"
+    points = noted(tmp_path, sweep("[dm, dsa]", more=more).replace("{dm:", "{dsa: {iterations: 100}, dm:"), of_network)
+    architectures(points)
+    assert len({point.cell for point in points}) == 8
+    assert rows(points, "xarch_kendall_tau") == [], "two methods have no ranking worth the name"
+
+
+def test_a_ranking_is_of_the_sets_that_both_networks_have(tmp_path: Path) -> None:
+    """Equal on both networks, but what is missing on one of them had the highest and the lowest numbers."""
+    text = sweep("[dm, dsa, dc]", more=", architecture: [convnet3, resnet18]")
+    text = text.replace("settings: {dm: {iterations: 200}}", "")
+
+    def numbers(point: GridPoint) -> Numbers | None:
+        value = {"dm": 0.40, "dc": 0.41, "dsa": 0.42}[point.method] + 0.05 * (point.distill_seed or 0)
+        missing = {("dm", 0), ("dsa", 1)} if point.architecture == "resnet18" else set[tuple[str, int | None]]()
+        return None if (point.method, point.distill_seed) in missing else {"accuracy": value}
+
+    points = noted(tmp_path, text, numbers)
+    architectures(points)
+    (row,) = rows(points, "xarch_kendall_tau")
+    assert row["value"] == 1.0, "of the sets that both have: 0.45, 0.435 and 0.42 on either"
 
 
 # --- the frontier -----------------------------------------------------------------------------------------------------

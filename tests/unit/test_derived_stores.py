@@ -57,7 +57,7 @@ def attacked(config: AttackConfig, chain: Chain) -> AttackResult:
     full = point.method == "full"
     images = 40
     correct = random.random(images) < (0.9 if full else 0.6)
-    distance = np.where(correct, random.uniform(0.2, 0.4, images) if full else random.uniform(0.1, 3, images), 0)
+    distance = np.where(correct, random.uniform(0.2, 0.43, images) if full else random.uniform(0.1, 3, images), 0)
     if not full:
         distance[correct & (np.arange(images) % 10 == 9)] = np.inf
     success = distance[None] <= np.array(config.epsilons)[:, None]

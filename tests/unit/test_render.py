@@ -135,6 +135,19 @@ def test_a_pair_uses_the_trainings_both_sides_have() -> None:
     assert found is not None
     assert (found.mean, found.pairs, found.trainings) == (pytest.approx(0.5), 1, (1, 1))
     assert paired({0: {0: 0.5}}, {0: {1: 0.4}}) is None
+
+
+def test_a_set_that_no_seed_made_is_compared_with_every_draw() -> None:
+    """Draw 0 alone would say that herding is better, and all of them say that it is not."""
+    random = {0: {0: 0.2}, 1: {0: 0.3}, 2: {0: 0.4}}
+    found = paired({0: {0: 0.25}}, random, seeded=False)
+    assert found is not None
+    assert (found.mean, found.pairs) == (pytest.approx(-0.05), 3)
+    assert found.low is not None
+    alone = paired({0: {0: 0.25}}, random)
+    assert alone is not None
+    assert alone.mean == pytest.approx(0.05)
+    assert paired({}, random, seeded=False) is None
     assert paired({0: {0: 0.5}}, {1: {0: 0.4}}) is None
 
 

@@ -95,6 +95,19 @@ def curves(counts: list[int], n: int = 400) -> np.ndarray:
 EPSILONS = (0.0, 0.1, 0.2, 0.3, 0.4)
 
 
+def test_equal_models_do_not_cross_more_often_than_one_interval_errs() -> None:
+    """Twelve budgets, each with an interval of its own, would find a crossing in every fifth pair of equal models."""
+    rng, epsilons = np.random.default_rng(0), (0.0, *np.linspace(0.1, 1.2, 12).tolist())
+    found = single = 0
+    for _ in range(300):
+        common = rng.normal(-0.6, 0.6, 400)
+        one, other = (np.exp(common + rng.normal(0, 0.4, 400)) > np.array(epsilons)[:, None] for _ in range(2))
+        found += crossover(epsilons, one, other) is not None
+        single += any(paired_difference(a, b).ci_low > 0 and min(a.mean(), b.mean()) >= 0.02
+                      for a, b in zip(one[1:], other[1:], strict=True))  # fmt: skip
+    assert found <= 15 < 30 < single
+
+
 def test_crossover() -> None:
     full = curves([380, 200, 40, 4, 0])
     assert crossover(EPSILONS, curves([300, 190, 80, 30, 10]), full) == 0.2

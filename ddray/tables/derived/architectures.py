@@ -77,14 +77,16 @@ def _rankings(points: Sequence[Noted]) -> None:
     tested: list[tuple[Noted, Row, int, float | None, Row]] = []
     distilled = [point for point in points if point.distilled]
     for members in grouped(distilled, lambda point: (_family(point), point.chain.point.ipc)).values():
-        by_network = {name: _means(found) for name, found in grouped(members, _network).items()}
+        by_network = grouped(members, _network)
         names = sorted(by_network, key=lambda name: (name != REFERENCE, name))
         for one, other in itertools.combinations(names, 2):
-            shared = [cell for cell in by_network[one] if cell in by_network[other]]
+            both = _common(by_network[one], by_network[other])
+            means = [_means(points) for points in both]
+            shared = list(means[0])
             if len(shared) < _FEWEST:
                 continue
-            ours, theirs = (np.array([by_network[name][cell] for cell in shared]) for name in (one, other))
-            first = next(point for point in members if _network(point) == one and point.cell in shared)
+            ours, theirs = (np.array([found[method] for method in shared]) for found in means)
+            first = both[0][0]
             said: Row = {"architectures": [one, other], "agg": "pooled"}
             tau = float(kendall(ours[None], theirs[None])[0])
             first.add("informativeness", "xarch_kendall_tau", tau, "ratio", len(shared), **said)
@@ -99,14 +101,26 @@ def _rankings(points: Sequence[Noted]) -> None:
             point.add("informativeness", metric, value, "p", count, **said, **flag)
 
 
+def _common(one: Sequence[Noted], other: Sequence[Noted]) -> tuple[list[Noted], list[Noted]]:
+    """The points of two networks that have the same set and training seed, in the same order: what one lacks would
+    change the mean of a method on the other alone."""
+    there = {(point.made, point.chain.point.seed): point for point in other}
+    pairs = [(point, there[key]) for point in one if (key := (point.made, point.chain.point.seed)) in there]
+    return [mine for mine, _ in pairs], [theirs for _, theirs in pairs]
+
+
 def _means(points: Sequence[Noted]) -> Mapping[str, float]:
-    """Method with its settings -> accuracy; each set counts once, by the mean over its trainings."""
+    """Method -> accuracy: the mean over what it was run with (start, augmentation, settings), each set by the mean over
+    its trainings. The settings of one method are no further methods, whose agreement would count."""
     return {
-        cell: fmean(
-            fmean(point.accuracy for point in trainings)
-            for trainings in grouped(members, lambda point: point.made).values()
+        method: fmean(
+            fmean(
+                fmean(point.accuracy for point in trainings)
+                for trainings in grouped(sets, lambda point: point.made).values()
+            )
+            for sets in grouped(members, lambda point: point.cell).values()
         )
-        for cell, members in grouped(points, lambda point: point.cell).items()
+        for method, members in grouped(points, lambda point: point.method).items()
     }
 
 

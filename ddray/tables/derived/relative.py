@@ -2,11 +2,13 @@
 
 A point is compared with the mean over the full-data models of its block, and with the ``random`` point of its block
 with the same ipc, distill_seed and seed: random images of one distill_seed are those that a method with init ``real``
-starts from.
+starts from. A set that no distill_seed made (``herding``, one that was brought) is compared with the mean over all
+draws of random images.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
@@ -14,8 +16,8 @@ from typing import Any
 from ddray.tables.derived.compare import dd_score
 from ddray.tables.derived.notes import Noted, grouped, unequal
 
-_Place = tuple[int | None, int, int]
-"""ipc, distill_seed, seed."""
+_Place = tuple[int | None, int | None, int]
+"""ipc, distill_seed, seed; without a distill_seed: all of them."""
 
 
 def relative(points: Sequence[Noted]) -> None:
@@ -31,20 +33,27 @@ def relative(points: Sequence[Noted]) -> None:
         random = _random(members)
         for point in members:
             if point.method != "full":
-                _one(point, full, random.get(_place(point)) if point.distilled else None)
+                _one(point, full, random.get(_place(point), []) if point.distilled else [])
     _augmentations(points)
 
 
 def _place(point: Noted) -> _Place:
     at = point.chain.point
-    return at.ipc, at.distill_seed or 0, at.seed  # a set that was brought has none, and takes the first draw
+    return at.ipc, at.distill_seed, at.seed
 
 
-def _random(points: Sequence[Noted]) -> Mapping[_Place, Noted]:
-    return {_place(point): point for point in points if point.method == "random"}
+def _random(points: Sequence[Noted]) -> Mapping[_Place, list[Noted]]:
+    """The random images of a place; of one without a distill_seed all draws."""
+    found: dict[_Place, list[Noted]] = defaultdict(list)
+    for point in points:
+        if point.method == "random":
+            ipc, distill_seed, seed = _place(point)
+            found[ipc, distill_seed, seed].append(point)
+            found[ipc, None, seed].append(point)
+    return found
 
 
-def _one(point: Noted, full: Sequence[Noted], random: Noted | None) -> None:
+def _one(point: Noted, full: Sequence[Noted], random: Sequence[Noted]) -> None:
     ours, n = point.accuracy, point.images
     whole = fmean(each.accuracy for each in full) if full else None
     steps = [point.steps, *(each.steps for each in full)]
@@ -52,20 +61,22 @@ def _one(point: Noted, full: Sequence[Noted], random: Noted | None) -> None:
         ratio = ours / whole if whole > 0 else None
         point.add("performance", "acc_over_full", ratio, "ratio", n, n_agg=len(full), **unequal(*steps))
     ior = None
-    if random is not None:
-        ior, flag = ours - random.accuracy, unequal(point.steps, random.steps)
+    drawn = [each.steps for each in random]
+    if random:
+        chance = fmean(each.accuracy for each in random)
+        ior, flag = ours - chance, unequal(point.steps, *drawn)
         point.add("informativeness", "ior", ior, "fraction", n, **flag)
         point.add("informativeness", "dd_ior", ior, "fraction", n, **flag)
         if whole is not None:
-            gap = whole - random.accuracy
-            flag = unequal(random.steps, *steps)
+            gap = whole - chance
+            flag = unequal(*drawn, *steps)
             recovered = ior / gap if gap > 0 else None
             point.add("informativeness", "recovery", recovered, "ratio", n, **_either(recovered, flag))
     if whole is not None and point.distilled and point.label_kind == "hard":
         hlr = whole - ours
         point.add("informativeness", "dd_hlr", hlr, "fraction", n, n_agg=len(full), **unequal(*steps))
-        if ior is not None and random is not None:
-            flag = unequal(random.steps, *steps)
+        if ior is not None:
+            flag = unequal(*drawn, *steps)
             point.add("informativeness", "dd_lrs", dd_score((ior - hlr) / 2), "score", n, n_agg=len(full), **flag)
 
 
@@ -89,7 +100,7 @@ def _augmentations(points: Sequence[Noted]) -> None:
                 other = bare.get((point.made, point.chain.point.seed))
                 if not point.distilled or other is None or at not in random or at not in random_bare:
                     continue
-                four = (point, random[at], other, random_bare[at])
-                beta = ((point.accuracy - random[at].accuracy) + (other.accuracy - random_bare[at].accuracy)) / 2
-                flag = unequal(*(each.steps for each in four))
+                chance, chance_bare = (fmean(each.accuracy for each in drawn[at]) for drawn in (random, random_bare))
+                beta = ((point.accuracy - chance) + (other.accuracy - chance_bare)) / 2
+                flag = unequal(*(each.steps for each in (point, other, *random[at], *random_bare[at])))
                 point.add("informativeness", "dd_ars", dd_score(beta), "score", point.images, **flag)

@@ -73,16 +73,12 @@ def _compare(point: Noted, ours: _Attacked, references: Sequence[tuple[Noted, _A
     theirs = np.mean([_robust(reference, ids) for _, reference in references], axis=0)
     row = _columns(ours) | {"agg": "single", "n_agg": len(references), "split": "test"}
     flag = unequal(point.steps, *(full.steps for full, _ in references))
-    interval = {
-        "ci_level": LEVEL,
-        "ci_unit": "images",
-        "ci_method": "bonett-price" if len(references) == 1 else "normal",
-    }
     derived = point.derived["robustness"]
     for epsilon, found in zip(epsilons, adv_delta(robust, theirs), strict=True):
         derived.append({
             **row, "metric": "adv_delta_full", "value": found.value, "unit": "fraction", "n": found.n,
-            "ci_low": found.ci_low, "ci_high": found.ci_high, "epsilon": epsilon, **interval, **flag,
+            "ci_low": found.ci_low, "ci_high": found.ci_high, "ci_level": LEVEL, "ci_unit": "images",
+            "ci_method": found.method, "epsilon": epsilon, **flag,
         })  # fmt: skip
     cross = crossover(epsilons, robust, theirs)
     none = flag if cross is not None else {"flag": "not_applicable"}

@@ -13,6 +13,7 @@ from ddray.tables.cells import Values, paired
 from ddray.tables.markdown import NOTHING, Facts, axes_header, place, plus_minus, table
 from ddray.tables.reading import Numbers
 from ddray.tables.sections import fairness
+from trainables.methods import METHODS
 
 
 def facts(block: Block, numbers: Numbers) -> list[dict[str, Any]]:
@@ -41,14 +42,17 @@ def _cell(group: Group, numbers: Numbers) -> dict[str, Any]:
 
 
 def _differences(cells: Mapping[str, Any], values: Mapping[str, Values]) -> dict[str, Any]:
-    """Seed-paired differences to ``random``, which starts from the images a method with init real starts from."""
+    """Seed-paired differences to ``random``, which starts from the images a method with init real starts from; of a
+    set that no seed made (``herding``, one that was brought) the differences to every draw of them."""
     if "random" not in values:
         return {}
     found = {}
     for method in cells:
         if method in ("random", "full"):
             continue
-        difference = paired(values[method], values["random"])
+        name = cells[method]["method"]
+        seeded = name in METHODS and "distill_seed" in METHODS[name].uses
+        difference = paired(values[method], values["random"], seeded)
         if difference is not None:
             found[method] = {**asdict(difference), "unit": "distillations"}
     return found
@@ -125,7 +129,10 @@ def against_random(block: Facts) -> list[str]:
     header = [axes_header(block["row_axes"]), "method", "difference, points", "95 % t-interval", "pairs",
               "trainings each"]  # fmt: skip
     lines = ["### Against random images, paired by distill_seed", "", *table(header, rows), ""]
-    lines.append("Unit: a distilled set, by the mean over the trainings whose seeds both sides have.")
+    lines.append(
+        "Unit: a distilled set, by the mean over the trainings whose seeds both sides have. A set that no seed made is "
+        "compared with every draw of random images."
+    )
     if noise:
         lines.append("With init noise a pair shares its training seeds, not its images.")
     return lines

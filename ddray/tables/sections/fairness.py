@@ -36,8 +36,10 @@ def text(block: Facts) -> list[str]:
                 place(block["row_axes"], entry), title_of(method), plus_minus(cell["accuracy"]),
                 plus_minus(found["fair_var_acc"], 1e4, 1), _floored(found["fair_var_acc_corr"]),
                 plus_minus(found["fair_worst_acc"]), cell["accuracy"]["short"],
-                plus_minus(found["fair_retention_min"], 100, 1), plus_minus(found["fair_amplification"], 1),
-                plus_minus(found["fair_hardness_slope"], 1), plus_minus(found["fair_hardness_rho"], 1),
+                *(
+                    plus_minus(found[metric], scale, digits, _fewer(found[metric], cell))
+                    for metric, scale, digits in _SHOWN
+                ),
                 plus_minus(found["fair_persistent"], 1e4, 1),
             ])  # fmt: skip
     if not rows:
@@ -51,11 +53,23 @@ def text(block: Facts) -> list[str]:
         lines.append(
             "Against the full-data models: least kept, the smallest share of its accuracy that a class keeps; "
             "amplification, how many times larger the relative scatter over classes is; slope of log accuracies, above "
-            "1 where hard classes lose more; rho, rank correlation of a class's full-data accuracy with what it keeps."
+            "1 where hard classes lose more; rho, rank correlation of a class's full-data accuracy with what it keeps. "
+            "[n]: of these seeds alone, as the others have no such number."
         )
     if any(row[11] != NOTHING for row in rows):
         lines.append("persistent: the variance over classes that the trainings of one set share, negative by chance.")
     return lines
+
+
+_SHOWN = (
+    ("fair_retention_min", 100, 1), ("fair_amplification", 1, 2), ("fair_hardness_slope", 1, 2),
+    ("fair_hardness_rho", 1, 2),
+)  # fmt: skip
+
+
+def _fewer(found: Facts | None, cell: Facts) -> str:
+    """The seeds of a number that not all seeds have: no slope where a class is at 0."""
+    return "" if found is None or found["short"] == cell["accuracy"]["short"] else f"[{found['short']}]"
 
 
 def _floored(value: Facts | None) -> str:

@@ -147,17 +147,24 @@ def _excess_text(block: Facts) -> list[str]:
         for kind, (_, scale, digits) in columns.items():
             each = next((each for each in entry["excess"] if _kind(each) == kind), None)
             outside = each is not None and each["value"] is None and each["outside"]
-            cells.append("no such accuracy" if outside else interval(each, scale, digits, signed=True))
+            some = "" if each is None or outside or not each["outside"] else _some(each)
+            cells.append("no such accuracy" if outside else interval(each, scale, digits, signed=True) + some)
         rows.append([place(block["row_axes"], entry), title_of(entry["method"]), *cells])
     header = [axes_header(block["row_axes"]), "method", *(heading for heading, _, _ in columns.values())]
     lines = ["", "### Over real images at equal accuracy (95 % interval)", "", *table(header, rows), ""]
     lines.append(
         "What is left of each number when a model is compared with models trained on random real images that are as "
-        "accurate. Intervals are about the draws of those images. Where none are as accurate, nothing is said."
+        "accurate. Intervals are about the draws of those images. Where none are as accurate, nothing is said; "
+        "[1 of 5]: of the other four no real images are as accurate."
     )
     if any(each["unequal_steps"] for entry in entries for each in entry["excess"]):
         lines.append("Some were trained for another number of steps than the real images they are compared with.")
     return lines
+
+
+def _some(each: Facts) -> str:
+    """What is chosen by accuracy says so."""
+    return f" [{each['points']} of {each['points'] + each['outside']}]"
 
 
 def _kind(each: Facts) -> tuple[Any, ...]:

@@ -214,8 +214,8 @@ def _primary(block: Facts, attack: Facts) -> list[str]:
     ]  # fmt: skip
     if any(row[5 + len(shown)] != NOTHING for row in rows):
         lines.append(
-            "crosses full at: the smallest budget from which a model is more accurate than the full-data model, with "
-            "an interval above 0 and both at 2 % or more."
+            "crosses full at: the smallest budget at which a model is more accurate than the full-data model, with "
+            "an interval for all budgets together above 0 and both at 2 % or more."
         )
     if len(strongest) == 1:
         lines.append(f"gap to strongest: points by which {strongest[0]} is below this attack.")
