@@ -84,6 +84,23 @@ def test_percentiles_as_they_are_would_miss_the_truth() -> None:
     assert moved <= 8
 
 
+def test_a_smallest_accuracy_near_0_keeps_an_end_near_0() -> None:
+    """There is only an interval where it came out too high, and its draws are far below it."""
+    rng, shares, counts = np.random.default_rng(6), np.linspace(0.02, 0.3, 10), np.full(10, 20)
+    truth = (rng.binomial(20, shares, (20_000, 10)) / 20).min(axis=1).mean()
+    given = missed = shifted = 0
+    for _ in range(300):
+        found = rng.binomial(20, shares) / 20
+        draws = drawn_shares(found, counts, "test").min(axis=1)
+        if ends := recentred(float(found.min()), draws, 0.0, 1.0):
+            given += 1
+            missed += not ends["ci_low"] <= truth <= ends["ci_high"]
+            shifted += float(np.quantile(draws, 0.025)) + found.min() - draws.mean() > truth
+    assert given > 30
+    assert missed <= 0.08 * given
+    assert shifted == given, "moved alone, every one would miss"
+
+
 def test_draws_are_those_of_a_plain_bootstrap() -> None:
     rng = np.random.default_rng(2)
     groups = [rng.exponential(size=(n, 2)) for n in (30, 200, 57)]

@@ -89,5 +89,7 @@ def recentred(value: float, draws: Floats, low: float = -np.inf, high: float = n
         return {}
     ends = np.quantile(draws, [(1 - CI_LEVEL) / 2, (1 + CI_LEVEL) / 2]) + (value - draws.mean())
     # Where most draws are alike their mean may lie outside; the estimate itself is always compatible with the images.
-    first, last = min(float(ends[0]), value), max(float(ends[1]), value)
+    # A smallest accuracy near 0 has draws far below it; moved up they would leave out what the images allow.
+    plain = float(np.quantile(draws, (1 - CI_LEVEL) / 2))
+    first, last = min(float(ends[0]), plain, value), max(float(ends[1]), value)
     return interval(max(first, low), min(last, high), "bootstrap_recentred")

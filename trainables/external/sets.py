@@ -71,9 +71,10 @@ def read_set(
                 "mean. Give --space pixel01, and divide bytes by 255."
             )
         images = denormalise(images, mean, std)
-    elif float(images.abs().max()) > LARGEST_PIXEL:
+    if float(images.abs().max()) > LARGEST_PIXEL:
+        undone = " after undoing the normalisation" if space == "normalised" else ""
         raise ValueError(
-            f"{where}: images are not in pixel space; got values from {float(images.min()):.3g} to "
+            f"{where}: images are not in pixel space{undone}; got values from {float(images.min()):.3g} to "
             f"{float(images.max()):.3g}; expected about 0 to 1 for space pixel01. Divide bytes by 255, or give --space "
             "normalised with the normalisation."
         )

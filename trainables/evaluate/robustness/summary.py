@@ -121,12 +121,20 @@ def _curve_rows(curve: Curve) -> Iterator[Row]:
     for epsilon, robust in zip(curve.epsilons, curve.robust, strict=True):
         yield _of_correct(curve, "adv_acc_norm", robust[correct], epsilon)
     area = _trapezium(curve.epsilons) @ curve.robust / largest
-    yield curve.row("adv_auc", float(area.mean()), epsilon=largest, **student(area))
+    yield curve.row("adv_auc", float(area.mean()), epsilon=largest, **_share(area))
     if correct.any():
         kept = area[correct]
-        yield {**curve.row("adv_auc_norm", float(kept.mean()), epsilon=largest, **student(kept)), "n": len(kept)}
+        yield {**curve.row("adv_auc_norm", float(kept.mean()), epsilon=largest, **_share(kept)), "n": len(kept)}
     else:
         yield curve.row("adv_auc_norm", None, epsilon=largest, flag="degenerate")
+
+
+def _share(areas: Floats) -> Row:
+    """Student's interval of a mean area, which is in [0, 1]; none where all areas are equal and tell nothing."""
+    if len(areas) < 2 or areas.min() == areas.max():
+        return {}
+    found = student(areas)
+    return {**found, "ci_low": max(0.0, found["ci_low"]), "ci_high": min(1.0, found["ci_high"])}
 
 
 def _trapezium(epsilons: tuple[float, ...]) -> Floats:
