@@ -14,7 +14,7 @@ import json
 from collections.abc import Mapping
 from functools import cache, cached_property
 from json.encoder import encode_basestring
-from typing import Annotated, Any, ClassVar, Literal, Self, get_args
+from typing import Annotated, Any, ClassVar, Final, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -54,13 +54,11 @@ class Config(BaseModel):
 
     def _json(self, instead: Mapping[str, Any]) -> str:
         """The same with other values of some fields."""
-        values = (
-            (name, instead[name] if name in instead else getattr(self, name)) for name in _sorted_fields(type(self))
-        )
+        values = {**self.__dict__, **instead} if instead else self.__dict__
         parts = [
-            f'"{name}":{_json_of(value)}'
-            for name, value in values
-            if name not in self.outside_key and not (name in self.neutral and value == self.neutral[name])
+            opening + _json_of(values[name])
+            for name, opening, neutral in _key_fields(type(self))
+            if neutral is _NEVER or values[name] != neutral
         ]
         return "{" + ",".join(parts) + "}"
 
@@ -76,9 +74,18 @@ class Config(BaseModel):
         return material
 
 
+_NEVER: Final = object()
+"""The neutral value of fields that have none."""
+
+
 @cache
-def _sorted_fields(model: type[BaseModel]) -> tuple[str, ...]:
-    return tuple(sorted(model.model_fields))
+def _key_fields(model: type[Config]) -> tuple[tuple[str, str, Any], ...]:
+    """(name, how its entry opens, neutral value) of what stands in keys, by name."""
+    return tuple(
+        (name, f'"{name}":', model.neutral.get(name, _NEVER))
+        for name in sorted(model.model_fields)
+        if name not in model.outside_key
+    )
 
 
 _ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
@@ -135,7 +142,8 @@ class OriginConfig(Config):
     ``full``: every training image of the classes. ``draw``: ``per_class`` random images of each class; with ``block``,
     others, disjoint from them and from those of other blocks. ``pool``: row ``row`` of a membership matrix over a pool
     of 2 * ``per_class`` images per class; row 2k + 1 is the complement of row 2k. ``coin``: each image of that pool
-    with probability one half, by an independent coin; ``row`` says which toss. ``listed``: the images of ``indices``.
+    with probability one half, by an independent coin; ``row`` says which toss. ``listed``: the images of ``indices``,
+    and ``per_class`` where they are as many of each class.
     """
 
     neutral: ClassVar[dict[str, Any]] = {"block": None, "canaries": 0, "indices": None}
@@ -158,6 +166,8 @@ class OriginConfig(Config):
         pool = ("per_class", "draw", "row")
         wanted = {"full": (), "draw": ("per_class", "draw"), "pool": pool, "coin": pool, "listed": ()}[self.kind]
         for name in pool:
+            if name == "per_class" and self.kind == "listed":
+                continue
             if (getattr(self, name) is not None) != (name in wanted):
                 raise ValueError(f"origin kind {self.kind!r} takes {wanted or 'no further fields'}, got {name}")
         if self.block is not None and self.kind != "draw":

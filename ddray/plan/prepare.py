@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ddray.collector import no_cycle_search
 from ddray.errors import RequestError
 from ddray.plan.datasets import Build, DatasetFacts, class_sizes, resolve
 from ddray.plan.grammar import Sweep, load
@@ -63,11 +64,12 @@ def prepare(request: Request, places: Places, build: Build, *, read_all: bool = 
     names = {str(name) for grid in sweep.grids for name in grid.axes.get("dataset", ())}
     facts = resolve(sweep, sorted(names), places.data, places.cache, build, read_all=read_all)
     sizes = class_sizes(facts)
-    points = expand(sweep, class_size=sizes.get)
-    _check_recipes(points)
-    pipeline = Pipeline(facts, sweep.resources)
-    plan = make_plan(pipeline.chains(points), pipeline.stages)
-    chosen = select(points, request.only, request.skip, request.limit)
+    with no_cycle_search():
+        points = expand(sweep, class_size=sizes.get)
+        _check_recipes(points)
+        pipeline = Pipeline(facts, sweep.resources)
+        plan = make_plan(pipeline.chains(points), pipeline.stages)
+        chosen = select(points, request.only, request.skip, request.limit)
     plan.selected = {point.hash for point in chosen}
     used = {point.dataset for point in points}
     return Prepared(request, sweep, facts, plan, tuple(name for name in sorted(used) if not facts[name].read))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from ddray.collector import no_cycle_search
 from ddray.plan.plan import runnable_jobs
 from ddray.plan.prepare import Prepared
 from ddray.plan.sharing import sharing_facts
@@ -13,6 +14,7 @@ from ddray.store.artifacts import Store
 from trainables.configs import KINDS
 
 
+@no_cycle_search()
 def plan_facts(prepared: Prepared, places: Places) -> dict[str, Any]:
     """Counts against what the store holds. Creates nothing: a store that does not exist is an empty one."""
     done: set[str] = set()

@@ -20,5 +20,5 @@ There is a folder ``paper`` beside ``paper.py``: the transcribed tables, as data
 
 SCHEMA_VERSION = 1
 """Raised when a column of measurements.parquet changes its name, type or meaning."""
-RENDERER_VERSION = 5
+RENDERER_VERSION = 6
 """Raised when what is built from the store changes: finished sweeps are then rebuilt once."""

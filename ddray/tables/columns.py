@@ -81,7 +81,7 @@ COLUMNS: tuple[Column, ...] = (
         ("num_classes", COUNT, "classes that take part"),
         ("class_ids", pa.list_(pa.int32()), "which, by the data set's own labels"),
         ("class_draw", COUNT, "which draw of classes; null: all of them"),
-        ("origin_per_class", COUNT, "images per class that were distilled; null: all of them"),
+        ("origin_per_class", COUNT, "images of each class that were distilled; null: all of them, or not equally many"),
         ("origin_draw", COUNT, "which draw of those images; null: all of them"),
         ("data_hash", TEXT, "hash of the data set's content digest and the origin"),
         ("method", NAME, "random, full, or a method of distillation"),

@@ -6,19 +6,18 @@ none.
 
 from __future__ import annotations
 
-import contextlib
-import gc
 import json
 import logging
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow.parquet as pq
 
+from ddray.collector import no_cycle_search
 from ddray.errors import EnvironmentProblem
 from ddray.plan.grammar import Sweep
 from ddray.plan.keys import short
@@ -161,7 +160,7 @@ def collect(plan: Plan, sweep: Sweep, store: Store, folder: Path) -> Coverage:
                 flush(_PIECE_ROWS)
             flush(0)
 
-    with _no_cycle_search():
+    with no_cycle_search():
         _replace(folder / MEASUREMENTS_FILE, write)
     coverage = Coverage(
         sweep.name, sweep.digest, tally.points, tally.evaluations, tally.methods,
@@ -175,18 +174,6 @@ def collect(plan: Plan, sweep: Sweep, store: Store, folder: Path) -> Coverage:
     content = json.dumps(asdict(coverage), sort_keys=True, indent=1, ensure_ascii=False) + "\n"
     _replace(folder / COVERAGE_FILE, lambda temporary: temporary.write_text(content, encoding="utf-8"))
     return coverage
-
-
-@contextlib.contextmanager
-def _no_cycle_search() -> Iterator[None]:
-    """Parsed JSON has no cycles, and looking for them among a large plan's objects took a tenth of the time."""
-    was = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was:
-            gc.enable()
 
 
 def _replace(target: Path, write: Callable[[Path], object]) -> None:

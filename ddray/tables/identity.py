@@ -15,7 +15,7 @@ from ddray.plan.keys import canonical, digest
 from ddray.plan.pipeline import Chain, Stage
 from ddray.store.manifest import Manifest
 from ddray.tables.columns import COLUMNS, names
-from trainables.configs import AttackConfig, DistillConfig, ExpertConfig, ExternalConfig, OriginConfig, TrainConfig
+from trainables.configs import AttackConfig, DistillConfig, ExpertConfig, ExternalConfig, TrainConfig
 from trainables.data.known import KNOWN
 from trainables.methods import METHODS
 from trainables.presets import choose
@@ -80,7 +80,7 @@ def point_values(chain: Chain, made: Facts | None, trained: Facts | None, memo: 
         "dataset": point.dataset, "num_classes": len(origin.classes),
         "class_ids": list(origin.classes) if subset else None,
         "class_draw": (point.class_draw or 0) if subset and point.method != EXTERNAL else None,
-        "origin_per_class": _per_class(origin), "origin_draw": origin.draw,
+        "origin_per_class": origin.per_class, "origin_draw": origin.draw,
         "data_hash": memo(
             ("data", config.dataset.digest, id(origin)),
             lambda: digest({"data": config.dataset.digest, "origin": origin.key_material()}),
@@ -240,18 +240,10 @@ def _chosen(method: str, dataset: str, ipc: int | None, settings: str) -> dict[s
     return found
 
 
-def _per_class(origin: OriginConfig) -> int | None:
-    """Images per class that were distilled; None: all of them, or not the same number of each."""
-    if origin.indices is None:
-        return origin.per_class
-    size, left = divmod(len(origin.indices), len(origin.classes))
-    return size if not left else None
-
-
 def _ratio(ipc: int | None, config: TrainConfig | ExternalConfig) -> float | None:
     if ipc is None:
         return 1.0 if config.recipe is not None else None
-    size = _per_class(config.origin)
+    size = config.origin.per_class
     if size is None and config.dataset.folder is None and config.origin.kind != "listed":
         size = KNOWN[config.dataset.base].train_per_class
     return ipc / size if size else None

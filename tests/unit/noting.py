@@ -15,8 +15,8 @@ from ddray.tables.piece import Templates
 
 Row = dict[str, Any]
 Numbers = Mapping[str, Any]
-"""``accuracy``; and, where they are wanted, ``classes`` and ``losses`` (by class), ``steps``, ``images``, other metrics
-of the accuracy evaluation by name, and ``robustness`` or ``privacy``: whole rows."""
+"""``accuracy``; and, where they are wanted, ``classes``, ``losses`` and ``class_images`` (by class), ``steps``,
+``images``, other metrics of the accuracy evaluation by name, and ``robustness`` or ``privacy``: whole rows."""
 
 
 def noted(folder: Path, text: str, numbers: Callable[[GridPoint], Numbers | None]) -> list[Noted]:
@@ -47,9 +47,10 @@ def _accuracy(said: Numbers) -> list[Row]:
     classes = said.get("classes", [said["accuracy"]] * 2)
     losses = said.get("losses", [1.0] * len(classes))
     rows = [_row("performance", "test_acc", said["accuracy"], images)]
-    for index, (accuracy, loss) in enumerate(zip(classes, losses, strict=True)):
-        rows.append({**_row("performance", "test_acc_class", accuracy, images // len(classes)), "class_id": index})
-        rows.append({**_row("performance", "test_loss_class", loss, images // len(classes)), "class_id": index})
+    counts = said.get("class_images", [images // len(classes)] * len(classes))
+    for index, (accuracy, loss, count) in enumerate(zip(classes, losses, counts, strict=True)):
+        rows.append({**_row("performance", "test_acc_class", accuracy, count), "class_id": index})
+        rows.append({**_row("performance", "test_loss_class", loss, count), "class_id": index})
     rows.append(_row("cost", "optimiser_steps", float(said.get("steps", 100)), 1))
     for metric, prop in (("test_loss", "performance"), ("fair_var_acc", "fairness"), ("fair_cv_acc", "fairness")):
         if metric in said:

@@ -183,6 +183,15 @@ def test_retention_and_its_ranks_by_hand(tmp_path: Path) -> None:
     assert rows(points, "fair_retention_c", method="full") == []
 
 
+def test_every_class_has_as_many_images_as_it_has(tmp_path: Path) -> None:
+    """SVHN's classes are not equally large."""
+    unequal = [400, 100, 300, 150, 50]
+    of = with_classes(squared)
+    points = noted(tmp_path, sweep("[dm, full]"), lambda point: {**of(point), "class_images": unequal})
+    fairness(points)
+    assert [row["n"] for row in rows(points, "fair_retention_c", distill_seed=0, seed=0)] == unequal
+
+
 def test_a_class_that_the_full_data_never_get_right_has_no_retention(tmp_path: Path) -> None:
     never = STAR * (np.arange(5) > 0)
     points = noted(tmp_path, sweep("[dm, full]"), with_classes(lambda point: never if point.ipc is None else STAR))

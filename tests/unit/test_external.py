@@ -517,6 +517,25 @@ def test_members_in_every_kind_of_file(tmp_path: Path, digits: DatasetConfig, di
     assert read_members(tmp_path / "e.json", digits, every, None, tmp_path, labels) == draw
 
 
+def test_a_list_has_a_number_per_class_where_every_class_has_it(
+    tmp_path: Path, digits: DatasetConfig, digits_cache: Path
+) -> None:
+    """Sixty images of three classes are twenty of each only if they are."""
+    labels, classes = open_split(digits, "train", tmp_path, digits_cache).labels, (0, 4, 7)
+
+    def per_class(*counts: int) -> int | None:
+        chosen = [np.flatnonzero(labels == label)[:count] for label, count in zip(classes, counts, strict=True)]
+        (tmp_path / "members.json").write_text(json.dumps(np.concatenate(chosen).tolist()))
+        found = read_members(tmp_path / "members.json", digits, classes, "canonical", tmp_path, labels)
+        assert found.indices is not None
+        assert len(found.indices) == sum(counts)
+        return found.per_class
+
+    assert per_class(20, 20, 20) == 20
+    assert per_class(30, 20, 10) is None
+    assert per_class(30, 30, 0) is None
+
+
 @pytest.mark.parametrize("origin", [
     {"kind": "pool", "per_class": 20, "draw": 0, "row": 0}, {"kind": "pool", "per_class": 20, "draw": 1, "row": 3},
     {"kind": "coin", "per_class": 20, "draw": 0, "row": 5}, {"kind": "draw", "per_class": 12, "draw": 0, "block": 1},

@@ -141,7 +141,9 @@ def _listed(
             f"{path}: images of classes that are not evaluated; got class {strangers[0]}; expected {list(classes)}. "
             "Give --classes, or leave the images out."
         )
-    return OriginConfig(kind="listed", indices=tuple(found.tolist()), classes=classes)
+    counts = {int((labels[found] == label).sum()) for label in classes}
+    each = counts.pop() if len(counts) == 1 else None
+    return OriginConfig(kind="listed", indices=tuple(found.tolist()), per_class=each, classes=classes)
 
 
 def file_order(dataset: DatasetConfig, data: Path) -> Integers:

@@ -95,11 +95,10 @@ def _against(points: Sequence[Noted], reference: Floats, full_steps: Sequence[fl
     ranks, used, models = rank.tolist(), int(known.sum()), len(reference)
     for index, point in enumerate(points):
         flag = unequal(point.steps, *full_steps)
-        per_class = point.images // classes
         for position, value in enumerate(retention[index].tolist()):
             point.add(
-                "fairness", "fair_retention_c", value, "ratio", per_class, n_agg=models, split="test",
-                class_id=position, class_rank=ranks[position], **(flag if value == value else {}),
+                "fairness", "fair_retention_c", value, "ratio", point.class_images[position], n_agg=models,
+                split="test", class_id=position, class_rank=ranks[position], **(flag if value == value else {}),
             )  # fmt: skip
         for metric, values in overall:
             value = float(values[index])

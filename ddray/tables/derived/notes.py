@@ -72,6 +72,8 @@ class Noted:
     """Optimiser steps of the training."""
     class_accuracies: array[float] = field(default_factory=lambda: array("d"))
     class_losses: array[float] = field(default_factory=lambda: array("d"))
+    class_images: array[int] = field(default_factory=lambda: array("l"))
+    """Test images of each class."""
     properties: dict[str, float] = field(default_factory=dict)
     """What is compared at equal accuracy: canonical JSON of a row's names and parameters -> its value."""
     derived: dict[str, list[Row]] = field(default_factory=lambda: defaultdict(list))
@@ -146,10 +148,12 @@ class Notes:
                 noted.properties[identity] = value[index]
         if stage.kind == "accuracy" and places.accuracy is not None:
             noted.accuracy = value[places.accuracy]
-            noted.images = measured["n"][places.accuracy] if "n" in measured else 0
+            counts = measured.get("n") or [0] * len(value)
+            noted.images = counts[places.accuracy]
             noted.steps = (value[places.steps] if places.steps is not None else None) or 0.0
             noted.class_accuracies = array("d", [value[index] for index in places.class_accuracies])
             noted.class_losses = array("d", [value[index] for index in places.class_losses])
+            noted.class_images = array("l", [counts[index] for index in places.class_accuracies])
             self.points.append(noted)
 
     def _block(self, chain: Chain) -> Block:

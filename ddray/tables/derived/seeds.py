@@ -104,7 +104,7 @@ def _confusion(point: Noted, excess: Floats, models: int, steps: Sequence[float]
     said: Row = {"n_agg": models, "split": "test", **unequal(point.steps, *steps)}
     point.add("fairness", "fair_confusion_excess", float(worst.max()), "fraction", point.images, **said)
     for position, value in enumerate(worst.tolist()):
-        n = point.images // len(worst)
+        n = point.class_images[position]
         point.add("fairness", "fair_confusion_excess", value, "fraction", n, class_id=position, **said)
 
 
