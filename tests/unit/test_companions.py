@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import subprocess
 import sys
@@ -91,18 +92,24 @@ def is_start(row: Row) -> bool:
 # --- memberships ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("attack", ["loss", "shokri", "data_release"])
+@pytest.mark.parametrize("attack, distance", [
+    ("loss", None), ("shokri", None), ("data_release", "pixel"), ("data_release", "relative"),
+    ("data_release", "features"),
+])  # fmt: skip
 @pytest.mark.parametrize("method", ["random", "dm"])
-def test_curves_of_the_audit_seed_can_be_drawn_again(made: Made, method: str, attack: str) -> None:
+def test_curves_of_the_audit_seed_can_be_drawn_again(
+    made: Made, method: str, attack: str, distance: str | None
+) -> None:
+    name = attack if distance in (None, "pixel") else f"{attack}_{distance}"
     columns = made.examples(method=method, audit="seed", iteration=None)
     for source in ("test_balanced", "test"):
-        chosen = known(columns, f"score_{attack}")
+        chosen = known(columns, f"score_{name}")
         if source == "test_balanced":
             chosen &= columns["balanced"] == True  # noqa: E712  (None is neither)
         wanted = {"audit": "seed", "method": method, "attack": attack, "nonmember_source": source, "member_role": None}
-        distance = [row for row in made.measured("mia_auc", **wanted) if '"relative"' not in (row["param_json"] or "")]
-        (row,) = [row for row in distance if not is_start(row)]
-        assert auc(columns, attack, chosen) == pytest.approx(row["value"], abs=1e-12)
+        found = [row for row in made.measured("mia_auc", **wanted) if not is_start(row)]
+        (row,) = [row for row in found if json.loads(row["param_json"] or "{}").get("distance") == distance]
+        assert auc(columns, name, chosen) == pytest.approx(row["value"], abs=1e-12)
         assert row["n"] == len({*zip(columns["split"][chosen], columns["example_id"][chosen], strict=True)})
         assert row["n_pos"] == (columns["is_member"][chosen] == True).sum()  # noqa: E712
 

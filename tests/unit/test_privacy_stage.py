@@ -10,7 +10,7 @@ import pytest
 import torch
 from audited import Audited, digits, exposing, noise
 from sklearn.metrics import roc_auc_score
-from support import FakeContext, folder_bytes, recipe, tiny_network, train_config
+from support import FakeContext, dataset_config, digits_config, folder_bytes, recipe, tiny_network, train_config
 
 from ddray.tables.piece import Templates
 from trainables import stages
@@ -26,7 +26,9 @@ from trainables.context import Interrupted
 from trainables.data import origins
 from trainables.data.cache import open_split
 from trainables.data.decode import decode, decode_labels
-from trainables.evaluate.accuracy import Row
+from trainables.data.origins import normalise
+from trainables.data.whiten import Whitening, fit
+from trainables.evaluate.accuracy import Integers, Row
 from trainables.evaluate.privacy.attacks import NEEDS, Target, score
 from trainables.evaluate.privacy.audit import evaluate_privacy
 from trainables.evaluate.privacy.blind import blind_scores
@@ -120,6 +122,20 @@ def test_exposed_images_are_found_and_the_others_are_not(leaking: tuple[Audited,
         k = headline(metrics, attack, "mia_k", audit="pool")
         assert k["value"] == pytest.approx(2 * 40 * (total["value"] - 0.5))
         assert 6 < k["value"] < 14  # ipc 10 images per class are published
+
+
+@pytest.mark.parametrize("distance", ["relative", "features"])
+def test_published_images_are_found_by_any_distance(leaking: tuple[Audited, Metrics], distance: str) -> None:
+    for audit, source in (("pool", "pool"), ("seed", "test_balanced")):
+        asked = {"attack": "data_release", "metric": "mia_auc", "audit": audit, "nonmember_source": source}
+        by_role = {
+            row.get("member_role"): row["value"]
+            for row in rows_where(leaking[1], distance=distance, **asked)
+            if "repeat" not in row
+        }
+        assert by_role["member_init"] > 0.98
+        assert abs(by_role["member_other"] - 0.5) < 0.06
+        assert by_role[None] == pytest.approx(0.25 * by_role["member_init"] + 0.75 * by_role["member_other"], abs=1e-12)
 
 
 def test_nothing_is_above_the_ceiling(leaking: tuple[Audited, Metrics]) -> None:
@@ -427,8 +443,9 @@ def test_one_run_bounds_epsilon_from_below(digits_cache: Path, tmp_path: Path) -
         assert bound["n"] == 800
         (shokri,) = rows_where(metrics, attack="shokri")
         assert (shokri["metric"], shokri["flag"]) == ("mia_eps_lb", "not_applicable")
-        (released,) = rows_where(metrics, metric="mia_eps_lb", attack="data_release")
-        assert released["value"] > 0  # real images are released
+        released = rows_where(metrics, metric="mia_eps_lb", attack="data_release")
+        assert [row["distance"] for row in released] == ["pixel", "relative", "features"]
+        assert min(row["value"] for row in released) > 0  # real images are released
         assert metrics.details["one_run.is_member"].sum() == bound["n_pos"]
     assert bounds["leaking"] > 3
     assert bounds["silent"] == 0
@@ -468,14 +485,14 @@ def test_nearness_is_the_distance_to_the_nearest_of_the_class() -> None:
     labels = rng.integers(0, 3, 50)
     stored = torch.from_numpy(rng.normal(0.5, 0.4, (4, 3, 6, 6))).float()
     released = DistilledSet(stored, torch.tensor([0, 0, 1, 1]), torch.full((4,), -1), {"factor": 2})
-    near = nearness(images, labels, released)
+    (near,) = nearness(images, labels, [released], dataset_config(3, images.shape[-1], images.shape[1]))
     shown, classes = decode(stored, 2).double().numpy(), decode_labels(released.labels, 2).numpy()
     assert len(shown) == 16
     for index in range(50):
         distances = np.square(shown - images[index] / 255).mean((1, 2, 3))
         own = distances[classes == labels[index]]
         if labels[index] == 2:
-            assert near.pixel[index] == np.finfo(np.float64).min
+            assert {scores[index] for scores in near} == {np.finfo(np.float64).min}
             continue
         assert near.pixel[index] == pytest.approx(-own.min())
         assert near.relative[index] == pytest.approx(-own.min() / distances.mean())
@@ -486,9 +503,81 @@ def test_an_image_in_the_set_is_nearest_of_all() -> None:
     released = DistilledSet(
         torch.from_numpy(images[:5]).float() / 255, torch.zeros(5, dtype=torch.int64), torch.arange(5), {"factor": 1}
     )
-    near = nearness(images, np.zeros(30, dtype=np.int64), released)
-    assert near.pixel[:5].min() > -1e-9 > -1e-3 > near.pixel[5:].max()
-    assert near.relative[:5].min() > near.relative[5:].max()
+    (near,) = nearness(
+        images, np.zeros(30, dtype=np.int64), [released], dataset_config(3, images.shape[-1], images.shape[1])
+    )
+    for scores in near:
+        assert scores[:5].min() > -1e-9 > -1e-3 > scores[5:].max()
+
+
+def set_of(images: torch.Tensor, labels: Integers, whitening: Whitening | None = None) -> DistilledSet:
+    return DistilledSet(
+        images, torch.from_numpy(labels), torch.full((len(labels),), -1), {"factor": 1}, whitening=whitening
+    )
+
+
+def test_features_find_what_pixels_hide(digits_cache: Path, tmp_path: Path) -> None:
+    """A set of members with little contrast: in pixels they are far from themselves, in features they are not."""
+    digits = digits_config()
+    split = open_split(digits, "train", tmp_path, digits_cache)
+    images, labels = split.images[:200], split.labels[:200]
+    member = np.arange(200) % 2 == 0
+    mean = digits.mean[0]
+    paler = mean + 0.3 * (torch.tensor(images[member]).float() / 255 - mean)
+    (near,) = nearness(images, labels, [set_of(paler, labels[member])], digits)
+    found = {distance: roc_auc_score(member, scores) for _, distance, scores in near.variants()}
+    assert found["features"] > 0.95
+    assert found["pixel"] < 0.75
+
+
+def test_features_find_nothing_where_nothing_was_released(digits_cache: Path, tmp_path: Path) -> None:
+    digits = digits_config()
+    split = open_split(digits, "train", tmp_path, digits_cache)
+    order = np.random.default_rng(0).permutation(len(split.labels))
+    candidates, elsewhere = order[:800], order[800:900]
+    released = set_of(torch.from_numpy(split.images[elsewhere]).float() / 255, split.labels[elsewhere])
+    (near,) = nearness(split.images[candidates], split.labels[candidates], [released], digits)
+    member = np.arange(800) % 2 == 0
+    for _, distance, scores in near.variants():
+        assert abs(roc_auc_score(member, scores) - 0.5) < 0.06, distance  # three standard errors of no leak
+
+
+def test_every_candidate_and_every_set_is_looked_at_by_itself() -> None:
+    """Company changes nothing but the last digits, in one chunk or several."""
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(0, 256, (1100, 1, 8, 8)).astype(np.uint8), rng.integers(0, 3, 1100)
+    sets = [set_of(torch.from_numpy(rng.random((6, 1, 8, 8))).float(), np.arange(6) % 3) for _ in range(2)]
+    together = nearness(images, labels, sets, dataset_config())
+    for released, found in zip(sets, together, strict=True):
+        (alone,) = nearness(images[1000:], labels[1000:], [released], dataset_config())
+        for name, scores in alone._asdict().items():
+            assert scores == pytest.approx(getattr(found, name)[1000:], rel=1e-4), name
+    assert not np.allclose(together[0].features, together[1].features)
+
+
+def test_random_networks_see_what_networks_are_trained_on() -> None:
+    """Candidates and set are whitened alike, so that a candidate in the set is still nearest of all."""
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(0, 256, (30, 1, 8, 8)).astype(np.uint8), np.zeros(30, dtype=np.int64)
+    shown = torch.from_numpy(images[:5]).float() / 255
+    dataset = dataset_config()
+    whitening = fit(
+        normalise(torch.from_numpy(images).float() / 255, dataset.mean, dataset.std), dataset.mean, dataset.std
+    )
+    plain, whitened = nearness(
+        images, labels, [set_of(shown, labels[:5]), set_of(shown, labels[:5], whitening)], dataset
+    )
+    assert np.array_equal(plain.pixel, whitened.pixel)
+    assert not np.allclose(plain.features[5:], whitened.features[5:])
+    assert whitened.features[:5].min() > -1e-9 > -1e-3 > whitened.features[5:].max()
+
+
+@pytest.mark.parametrize("size", [4, 6, 28, 128])
+def test_random_networks_take_images_of_any_size(size: int) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (4, 1, size, size)).astype(np.uint8)
+    released = set_of(torch.from_numpy(images[:2]).float() / 255, np.zeros(2, dtype=np.int64))
+    (near,) = nearness(images, np.zeros(4, dtype=np.int64), [released], dataset_config(3, size))
+    assert near.features[:2].min() > -1e-9 > -1e-3 > near.features[2:].max()
 
 
 # --- controls on networks, and the whole way ---

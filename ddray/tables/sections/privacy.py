@@ -205,9 +205,9 @@ def _cell(members: Sequence[Row], audit: str, numbers: Numbers) -> dict[str, Any
     accuracies = [row for row in numbers.of("mia_target_test_acc", points) if row["audit"] == audit and not _start(row)]
     published = paper.auc_of(first)
     bounds = {
-        str(attack): _smallest([row for row in rows if row["attack"] == attack])
-        for rows in [[row for row in numbers.of("mia_eps_lb", points) if row["audit"] == audit]]
-        for attack in sorted({row["attack"] for row in rows} - {None})
+        name: _smallest([row for row in rows if _name(row) == name])
+        for rows in [[row for row in numbers.of("mia_eps_lb", points) if row["audit"] == audit and row["attack"]]]
+        for name in sorted({_name(row) for row in rows})
     }
     done = [key for key in points if any(row["point"] == key and row["value"] is not None for row in own)]
     if audit == "one_run":

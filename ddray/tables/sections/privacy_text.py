@@ -23,6 +23,7 @@ _OTHERS = (
     "calib",
     "data_release",
     "data_release relative",
+    "data_release features",
     "blind",
 )
 """Attacks of the third table, in order; the rest is in the machine report."""

@@ -15,7 +15,7 @@ from trainables.configs import PrivacyConfig
 from trainables.context import Context
 from trainables.data.cache import Split, open_split
 from trainables.data.draws import origin_indices
-from trainables.evaluate.privacy.attacks import NEEDS, Target, score, threat_of
+from trainables.evaluate.privacy.attacks import NEEDS, Scored, Target, score, threat_of
 from trainables.evaluate.privacy.audit_pool import audit_pool
 from trainables.evaluate.privacy.audit_seed import audit_seed
 from trainables.evaluate.privacy.findings import Findings, accuracy_rows, parts_of, unfit_rows
@@ -79,14 +79,16 @@ def _audit_one_run(
         context.poll()
         columns = {**base, "attack": attack, "threat_model": threat_of(attack)}
         if NEEDS[attack] == "nothing":
-            values = score(attack, target).values
+            scored = [("", Scored(score(attack, target).values, {}))]
         elif attack == "data_release" and released is not None:
-            values = nearness(split.images[pool.ids], pool.labels, released).pixel
+            (near,) = nearness(split.images[pool.ids], pool.labels, [released], config.dataset, context.poll)
+            scored = [(variant, Scored(values, {"distance": name})) for variant, name, values in near.variants()]
         elif attack == "blind":
             continue  # the coins are ours: no two distributions to tell apart
         else:
             reason = "no set is released" if attack == "data_release" else "one run has no shadows"
             found.rows += unfit_rows("one_run", reason, columns)
             continue
-        found.keep(f"one_run.scores.{attack}", values)
-        found.rows += one_run_rows(values, coin, seed_parts=parts, base=columns)
+        for variant, each in scored:
+            found.keep(f"one_run.scores.{attack}{variant}", each.values)
+            found.rows += one_run_rows(each.values, coin, seed_parts=parts, base={**columns, **each.settings})

@@ -100,8 +100,7 @@ def _audit(
     for row in targets:
         memorised.append(_attack(config, context, pool, row, results, reasons))
     if what == "model":
-        for each, released in zip(candidates, sets, strict=True):
-            _compare(config, context, split, each, released, results, reasons)
+        _compare(config, context, split, candidates, sets, results, reasons)
         _keep_truth(found, pool, candidates)
     elif "data_release" in config.attacks:
         reasons["data_release"] = NO_START
@@ -189,22 +188,23 @@ def _compare(
     config: PrivacyConfig,
     context: Context,
     split: Split,
-    candidates: _Candidates,
-    released: DistilledSet | None,
+    candidates: list[_Candidates],
+    sets: list[DistilledSet | None],
     results: Results,
     reasons: dict[MembershipAttack, str],
 ) -> None:
     """The attack on the released images."""
     if "data_release" not in config.attacks:
         return
-    if released is None:
+    released = [each for each in sets if each is not None]
+    if len(released) < len(sets):
         reasons["data_release"] = "no set is released: the model is trained on the origin itself"
         return
-    context.poll()
-    near = nearness(split.images[candidates.ids], candidates.labels, released)
-    for variant, values in (("", near.pixel), ("_relative", near.relative)):
-        scored = Scored(values, {"distance": "relative" if variant else "pixel"})
-        results.setdefault(("data_release", variant), []).append(Attacked(scored))
+    first = candidates[0]
+    assert all((each.ids == first.ids).all() and (each.labels == first.labels).all() for each in candidates)
+    for near in nearness(split.images[first.ids], first.labels, released, config.dataset, context.poll):
+        for variant, distance, values in near.variants():
+            results.setdefault(("data_release", variant), []).append(Attacked(Scored(values, {"distance": distance})))
 
 
 def _candidates_without_reserve(

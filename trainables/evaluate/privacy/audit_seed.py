@@ -130,9 +130,9 @@ def _audit(
                 reason = "no set is released: the model is trained on the origin itself"
                 found.rows += unfit_rows("seed", reason, columns)
                 continue
-            near = nearness(images, labels, released)
-            measure(attack, Attacked(Scored(near.pixel, {"distance": "pixel"})), columns)
-            measure(attack, Attacked(Scored(near.relative, {"distance": "relative"})), columns, "_relative")
+            (near,) = nearness(images, labels, [released], config.dataset, context.poll)
+            for variant, distance, values in near.variants():
+                measure(attack, Attacked(Scored(values, {"distance": distance})), columns, variant)
             continue
         # Shadows of a start would be starts themselves; those of whole distillations are all there are.
         columns |= shadow_columns(config, attack, config.shadows, "full" if what == "model" else "unequal")

@@ -1,64 +1,149 @@
-"""The attack on the distilled images themselves: how near a candidate is to one of its class. No model takes part.
+"""The attack on the distilled images themselves: how near a candidate is to one of its class, without a trained model.
 
-Distances are between pixels alone. A distance between features would be a number about their encoder too: the network
-at hand was trained on the very set, and another one was trained on images that may be among the candidates.
+Distances are between pixels, and between features of networks with random weights. Those have seen no image, so that
+what they find is in the released set alone; features of the network at hand, which was trained on the set, or of one
+that was trained on images which may be among the candidates, would know more than the set says.
 
-n candidates and N training images that the set holds, of D numbers each, in pixel space ([0, 1] for real images).
+n candidates and N training images that a set holds, of D numbers each, in pixel space ([0, 1] for real images).
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
+from trainables.configs import DatasetConfig
 from trainables.data.decode import decode, decode_labels
+from trainables.data.origins import normalise
+from trainables.data.whiten import Whitening
 from trainables.evaluate.accuracy import Floats, Integers
+from trainables.models.build import build
+from trainables.models.network import Network
+from trainables.networks import PUBLISHED, default_network
 from trainables.payloads import DistilledSet
 
 NO_START = "of an undistilled start the audit holds the model, not the images"
 """Why there are no rows about it for iteration 0."""
 
+ENCODERS = 5
+WIDTH = 32
+"""Random networks, and the filters in each of their blocks. Wider ones find no more (E6c in
+docs/results/2026-11-22-checks.md), and take longer."""
+
 _CHUNK = 1024
+_LOWEST = float(np.finfo(np.float64).min)
 
 
 class Nearness(NamedTuple):
-    """Two scores of each candidate, higher = more likely a member."""
+    """Scores of each candidate, higher = more likely a member."""
 
     pixel: Floats
     """(n,) minus the mean squared difference to the nearest image of the same class."""
     relative: Floats
     """(n,) the same over the candidate's mean squared difference to all images of the set: a pale image is near to
     everything, which says nothing of membership."""
+    features: Floats
+    """(n,) the same as ``relative`` of the features of ``ENCODERS`` random networks, averaged over them."""
+
+    def variants(self) -> list[tuple[str, str, Floats]]:
+        """(how details call it after the attack's name, ``distance`` of the rows, scores)."""
+        return [("" if name == "pixel" else f"_{name}", name, scores) for name, scores in self._asdict().items()]
 
 
-def nearness(images: NDArray[np.uint8], labels: Integers, released: DistilledSet) -> Nearness:
-    """Score candidates by their distance to a distilled set (threat model ``data_release``).
+class _Points(NamedTuple):
+    """The training images of a set, as they are compared."""
 
-    Multi-formation is undone first, so candidates are compared with the images that networks are trained on. Where a
-    set holds real images, a candidate that is in it has distance 0. A class without distilled images scores lowest.
+    numbers: Floats
+    """(N, D)."""
+    classes: Integers
+    """(N,)."""
+
+
+def nearness(
+    images: NDArray[np.uint8],
+    labels: Integers,
+    sets: Sequence[DistilledSet],
+    dataset: DatasetConfig,
+    poll: Callable[[], None] = lambda: None,
+) -> list[Nearness]:
+    """Score candidates by their distance to each of several distilled sets (threat model ``data_release``).
+
+    Multi-formation is undone first, so candidates are compared with the images that networks are trained on; those that
+    are whitened before training are whitened before the random networks too. Where a set holds real images, a candidate
+    that is in it has distance 0. A class without distilled images scores lowest.
 
     Args:
         images: (n, C, H, W) in 0 ... 255.
         labels: (n,) positions; canaries with the label they were trained with.
-        released: The set.
+        sets: Of the same classes and image size.
+        dataset: Whose constants normalise images before they enter a network.
+        poll: Called now and then.
+
+    Returns:
+        One per set.
     """
-    factor = released.facts["factor"]
-    points = decode(released.images, factor).flatten(1).double().numpy()
-    classes = decode_labels(released.labels, factor).numpy()
-    squares = np.square(points).mean(1)
-    other_class = labels[:, None] != classes
-    pixel, relative = np.empty(len(images)), np.empty(len(images))
+    shown = [decode(each.images, each.facts["factor"]) for each in sets]
+    classes = [decode_labels(each.labels, each.facts["factor"]).numpy() for each in sets]
+    points = [_Points(each.flatten(1).double().numpy(), of) for each, of in zip(shown, classes, strict=True)]
+    pixel, relative = np.empty((len(sets), len(images))), np.empty((len(sets), len(images)))
     for start in range(0, len(images), _CHUNK):
+        poll()
         part = slice(start, start + _CHUNK)
         flat = images[part].reshape(len(images[part]), -1) / 255.0
-        products = flat @ points.T / points.shape[1]
-        distances = np.maximum(np.square(flat).mean(1)[:, None] - 2 * products + squares, 0.0)
-        whole = distances.mean(1)
-        distances[other_class[part]] = np.inf
-        nearest = distances.min(1)
-        pixel[part] = -nearest
-        relative[part] = -nearest / np.maximum(whole, np.finfo(np.float64).tiny)
-    lowest = np.finfo(np.float64).min
-    return Nearness(np.maximum(pixel, lowest), np.maximum(relative, lowest))
+        for index, each in enumerate(points):
+            pixel[index, part], relative[index, part] = _scores(flat, labels[part], each)
+    features = np.zeros_like(pixel)
+    for number in range(ENCODERS):
+        encoder = _encoder(dataset, images.shape[-1], number)
+        encoded = [
+            _Points(_embed(encoder, each, dataset, of.whitening), found)
+            for each, of, found in zip(shown, sets, classes, strict=True)
+        ]
+        for start in range(0, len(images), _CHUNK):
+            poll()
+            part = slice(start, start + _CHUNK)
+            candidates = torch.tensor(images[part]).float() / 255
+            plain = _embed(encoder, candidates, dataset, None)
+            for index, (of, each) in enumerate(zip(sets, encoded, strict=True)):
+                seen = plain if of.whitening is None else _embed(encoder, candidates, dataset, of.whitening)
+                features[index, part] += _scores(seen, labels[part], each)[1] / ENCODERS
+    found = zip(pixel, relative, features, strict=True)
+    return [Nearness(*(np.maximum(scores, _LOWEST) for scores in each)) for each in found]
+
+
+def _scores(candidates: Floats, labels: Integers, points: _Points) -> tuple[Floats, Floats]:
+    """Minus the squared distance over D to the nearest of the class, (n,), and that over the mean of all."""
+    size = points.numbers.shape[1]
+    products = candidates @ points.numbers.T / size
+    own, theirs = np.square(candidates).mean(1), np.square(points.numbers).mean(1)
+    distances = np.maximum(own[:, None] - 2 * products + theirs, 0.0)
+    whole = distances.mean(1)
+    distances[labels[:, None] != points.classes] = np.inf
+    nearest = distances.min(1)
+    return -nearest, -nearest / np.maximum(whole, np.finfo(np.float64).tiny)
+
+
+def _encoder(dataset: DatasetConfig, size: int, number: int) -> Network:
+    """A ConvNet3 of random weights; with fewer blocks where images are too small for three, more where too large."""
+    depth = min(max(PUBLISHED["convnet3"].depth, math.ceil(math.log2(size)) - 3), int(math.log2(size)))
+    network = default_network(
+        "convnet3", image_size=size, channels=dataset.channels, num_classes=2, width=WIDTH, depth=depth
+    )
+    return build(network, "privacy", "release", number).eval()
+
+
+@torch.no_grad()
+def _embed(encoder: Network, images01: Tensor, dataset: DatasetConfig, whitening: Whitening | None) -> Floats:
+    found = []
+    for part in torch.split(images01, 256):
+        images = normalise(part, dataset.mean, dataset.std)
+        if whitening is not None:
+            images = whitening.whiten(images, dataset.mean, dataset.std)
+        found.append(encoder.embed(images.contiguous(memory_format=torch.channels_last)).double().numpy())
+    return np.concatenate(found)
