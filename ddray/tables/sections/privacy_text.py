@@ -189,6 +189,11 @@ def _other_attacks(found: Facts) -> list[str]:
             rows.append([where, title_of(column), *(_short(cell["attacks"].get(name)) for name in named)])
     header = [axes_header(found["row_axes"]), "method", *(f"`{name}`" for name in named)]
     lines = ["", "### Other attacks: AUC, percent", "", *table(header, rows), ""]
+    if any(name.startswith("data_release") for name in named):
+        lines.append(
+            "`data_release` sees the distilled images alone, by their distance in pixels; relative: over the distance to "
+            "the whole set; features: that between features of random networks."
+        )
     if "blind" in named:
         lines.append("`blind` sees no model: away from 50 it says that members and others differ as images.")
     return lines
