@@ -191,8 +191,8 @@ def _other_attacks(found: Facts) -> list[str]:
     lines = ["", "### Other attacks: AUC, percent", "", *table(header, rows), ""]
     if any(name.startswith("data_release") for name in named):
         lines.append(
-            "`data_release` sees the distilled images alone, by their distance in pixels; relative: over the distance to "
-            "the whole set; features: that between features of random networks."
+            "`data_release` sees the distilled images alone: their distance in pixels; relative: over that to the "
+            "whole set; features: the same between features of random networks."
         )
     if "blind" in named:
         lines.append("`blind` sees no model: away from 50 it says that members and others differ as images.")
