@@ -10,7 +10,8 @@ n candidates and N training images that a set holds, of D numbers each, in pixel
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -58,7 +59,7 @@ class Nearness(NamedTuple):
 class _Points(NamedTuple):
     """The training images of a set, as they are compared."""
 
-    numbers: Floats
+    numbers: NDArray[np.float32]
     """(N, D)."""
     classes: Integers
     """(N,)."""
@@ -87,41 +88,43 @@ def nearness(
     Returns:
         One per set.
     """
-    shown = [decode(each.images, each.facts["factor"]) for each in sets]
-    classes = [decode_labels(each.labels, each.facts["factor"]).numpy() for each in sets]
-    points = [_Points(each.flatten(1).double().numpy(), of) for each, of in zip(shown, classes, strict=True)]
     pixel, relative = np.empty((len(sets), len(images))), np.empty((len(sets), len(images)))
-    for start in range(0, len(images), _CHUNK):
-        poll()
-        part = slice(start, start + _CHUNK)
-        flat = images[part].reshape(len(images[part]), -1) / 255.0
-        for index, each in enumerate(points):
-            pixel[index, part], relative[index, part] = _scores(flat, labels[part], each)
+    for index, each in enumerate(sets):
+        points = _points(each, lambda shown: shown.flatten(1).numpy())
+        for part in _chunks(len(images), poll):
+            flat = images[part].reshape(len(images[part]), -1) / 255.0
+            pixel[index, part], relative[index, part] = _scores(flat, labels[part], points)
     features = np.zeros_like(pixel)
     for number in range(ENCODERS):
         encoder = _encoder(dataset, images.shape[-1], number)
-        encoded = [
-            _Points(_embed(encoder, each, dataset, of.whitening), found)
-            for each, of, found in zip(shown, sets, classes, strict=True)
-        ]
-        for start in range(0, len(images), _CHUNK):
-            poll()
-            part = slice(start, start + _CHUNK)
+        encoded = [_points(each, partial(_embed, encoder, dataset, each.whitening)) for each in sets]
+        for part in _chunks(len(images), poll):
             candidates = torch.tensor(images[part]).float() / 255
-            plain = _embed(encoder, candidates, dataset, None)
-            for index, (of, each) in enumerate(zip(sets, encoded, strict=True)):
-                seen = plain if of.whitening is None else _embed(encoder, candidates, dataset, of.whitening)
-                features[index, part] += _scores(seen, labels[part], each)[1] / ENCODERS
+            plain = _embed(encoder, dataset, None, candidates)
+            for index, (each, points) in enumerate(zip(sets, encoded, strict=True)):
+                seen = plain if each.whitening is None else _embed(encoder, dataset, each.whitening, candidates)
+                features[index, part] += _scores(seen, labels[part], points)[1] / ENCODERS
     found = zip(pixel, relative, features, strict=True)
     return [Nearness(*(np.maximum(scores, _LOWEST) for scores in each)) for each in found]
 
 
-def _scores(candidates: Floats, labels: Integers, points: _Points) -> tuple[Floats, Floats]:
+def _points(released: DistilledSet, numbers: Callable[[Tensor], NDArray[np.float32]]) -> _Points:
+    factor = released.facts["factor"]
+    return _Points(numbers(decode(released.images, factor)), decode_labels(released.labels, factor).numpy())
+
+
+def _chunks(count: int, poll: Callable[[], None]) -> Iterator[slice]:
+    for start in range(0, count, _CHUNK):
+        poll()
+        yield slice(start, start + _CHUNK)
+
+
+def _scores(candidates: NDArray[np.floating], labels: Integers, points: _Points) -> tuple[Floats, Floats]:
     """Minus the squared distance over D to the nearest of the class, (n,), and that over the mean of all."""
-    size = points.numbers.shape[1]
-    products = candidates @ points.numbers.T / size
-    own, theirs = np.square(candidates).mean(1), np.square(points.numbers).mean(1)
-    distances = np.maximum(own[:, None] - 2 * products + theirs, 0.0)
+    ours, theirs = candidates.astype(np.float64), points.numbers.astype(np.float64)
+    own, squares = np.square(ours).mean(1), np.square(theirs).mean(1)
+    products = ours @ theirs.T / theirs.shape[1]
+    distances = np.maximum(own[:, None] - 2 * products + squares, 0.0)
     whole = distances.mean(1)
     distances[labels[:, None] != points.classes] = np.inf
     nearest = distances.min(1)
@@ -138,11 +141,13 @@ def _encoder(dataset: DatasetConfig, size: int, number: int) -> Network:
 
 
 @torch.no_grad()
-def _embed(encoder: Network, images01: Tensor, dataset: DatasetConfig, whitening: Whitening | None) -> Floats:
+def _embed(
+    encoder: Network, dataset: DatasetConfig, whitening: Whitening | None, images01: Tensor
+) -> NDArray[np.float32]:
     found = []
     for part in torch.split(images01, 256):
         images = normalise(part, dataset.mean, dataset.std)
         if whitening is not None:
             images = whitening.whiten(images, dataset.mean, dataset.std)
-        found.append(encoder.embed(images.contiguous(memory_format=torch.channels_last)).double().numpy())
+        found.append(encoder.embed(images.contiguous(memory_format=torch.channels_last)).numpy())
     return np.concatenate(found)
