@@ -146,6 +146,11 @@ def checked(options: Options) -> Evaluation:
     classes = _numbers("--classes", options.classes, problems, range(known.num_classes if known is not None else 10**6))
     if classes is not None and len(classes) < 2:
         problems.append(f"--classes: too few; got {show(options.classes)}; expected two or more.")
+    count = len(classes) if classes is not None else known.num_classes if known is not None else 0
+    if options.images is not None and options.images < count:
+        problems.append(
+            f"--images: fewer images than classes; got {options.images}; expected at least {count}, one of each class."
+        )
     seeds = _numbers("--seeds", options.seeds, problems, range(10**9))
     labels = options.labels
     files: dict[str, Path | None] = {kind: file, "members": options.members}

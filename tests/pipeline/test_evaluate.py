@@ -323,6 +323,8 @@ def test_every_missing_fact_is_named_at_once(exported: Exported) -> None:
     (("--dataset", "digits", "--space", "pixel01", "--robustness", "fgms"), "unknown attack 'fgms'.*Did you mean"),
     (("--dataset", "digits", "--space", "pixel01", "--architecture", "vgg16"), "cannot take the images of digits"),
     (("--dataset", "digits", "--space", "pixel01", "--classes", "3,44"), "--classes: out of range"),
+    (("--dataset", "digits", "--space", "pixel01", "--images", "9"), "--images: fewer.*got 9; expected at least 10"),
+    (("--dataset", "digits", "--space", "pixel01", "--classes", "3,4,5", "--images", "2"), "expected at least 3, one"),
     (("--dataset", "digits", "--space", "pixel01", "--seeds", "a"), "--seeds: not whole numbers"),
     (("--dataset", "digits", "--space", "pixel01", "--name", "../x"), "--name: not a name"),
     (("--dataset", "digits", "--space", "pixel01", "--labels", "nowhere.pt"), "--labels: cannot be read"),
