@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ddray.errors import DdrayError
+from ddray.plan.external import EXTERNAL
 from ddray.tables.cells import Spread, Values, by_seed, spread
 from ddray.tables.reading import Row
 from trainables.methods import METHODS
@@ -164,14 +165,15 @@ def make_block(rows: list[Row], where: str) -> Block:
 
 
 def block_title(row: Mapping[str, Any]) -> str:
-    """``cifar10, convnet3, protocol quick, full origin``."""
+    """``cifar10, convnet3, protocol quick, full origin``; of what was brought, the origin as far as it is known."""
     parts = [row["dataset"], row["architecture"], f"protocol {row['protocol']}"]
     if row["class_draw"] is not None:
         parts.append(f"{row['num_classes']} classes (draw {row['class_draw']})")
     if row["origin_per_class"] is None:
-        parts.append("full origin")
+        parts += ["full origin"] if row["method"] != EXTERNAL else []
     else:
-        parts.append(f"origin {row['origin_per_class']} per class (draw {row['origin_draw']})")
+        draw = f" (draw {row['origin_draw']})" if row["origin_draw"] is not None else ""
+        parts.append(f"origin {row['origin_per_class']} per class{draw}")
     return ", ".join(parts)
 
 

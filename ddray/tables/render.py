@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from ddray.plan.external import EXTERNAL
 from ddray.plan.keys import short
 from ddray.tables import paper
 from ddray.tables.blocks import title_of
@@ -91,7 +92,8 @@ def _block(block: Facts) -> list[str]:
     budgets = [text for method in block["methods"] if (text := _budget(method, block["rows"]))]
     lines += [f"Budget: {'; '.join(budgets)}."] if budgets else []
     lines += ["", *accuracy.text(block), "", *fairness.text(block)]
-    if set(block["methods"]) - {"random", "full"}:
+    methods = {cell["method"] for entry in block["rows"] for cell in entry["cells"].values()}
+    if methods - {"random", "full", EXTERNAL}:  # nothing stands beside what was brought
         lines += ["", *accuracy.against_random(block)]
     return lines + robustness.text(block) + generalisation.text(block) + embedding.text(block)
 

@@ -197,6 +197,10 @@ def test_members_by_index_are_the_same_members(exported: Exported) -> None:
     theirs = {(*key[:2], 0, *key[3:]): value for key, value in numbers(exported.rows("listed")).items()}
     assert ours
     assert {key: theirs[key] for key in ours} == ours
+    text = (exported.workspace.results("listed").folder / "report.md").read_text()
+    each = len(signals["origin.ids"]) // 10
+    assert f"protocol external, origin {each} per class\n" in text
+    assert "without it an AUC says little" in text
 
 
 @pytest.mark.parametrize("origin", [
@@ -236,7 +240,11 @@ def test_without_members_privacy_is_not_applicable_and_says_why(exported: Export
     rows = [row for row in exported.rows("unknown") if row["property"] == "privacy"]
     assert rows
     assert {(row["value"], row["flag"]) for row in rows} == {(None, "not_applicable")}
-    assert "its members are not known" in (exported.workspace.results("unknown").folder / "report.md").read_text()
+    text = (exported.workspace.results("unknown").folder / "report.md").read_text()
+    assert "its members are not known" in text
+    assert "One model, as it was brought." in text
+    for nonsense in ("full origin", "Against random images", "without it an AUC says little", "one distilled set"):
+        assert nonsense not in text, "what is said of sets and sweeps"
     attacked = [row for row in exported.rows("unknown") if row["metric"] == "adv_acc"]
     assert {row["attack"] for row in attacked} == {"deepfool_l2", "deepfool_linf"}
 

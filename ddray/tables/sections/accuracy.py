@@ -81,7 +81,9 @@ def text(block: Facts) -> list[str]:
             rows.append(published)
     header = [axes_header(block["row_axes"]), *map(title_of, block["methods"])]
     lines = ["### Test accuracy, percent: mean ± sd", "", *table(header, rows), ""]
-    if levels:
+    if block["optimizer"] is None:
+        lines.append("One model, as it was brought.")
+    elif levels:
         said = [f"{title_of(method)} {', '.join(found)}" for method, found in levels.items()]
         lines.append(f"Seed level: {'; '.join(said)}. {_explained(levels)}")
     return lines + notes.lines()

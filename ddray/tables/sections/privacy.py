@@ -149,12 +149,11 @@ def _places(points: Iterable[Row], axes: Sequence[str]) -> list[At]:
 
 
 def _missing(rows: Iterable[Mapping[str, Any]]) -> dict[str, int]:
-    """Baseline -> rows of the table without a number of it."""
+    """Baseline -> rows of the table with numbers, but none of it."""
     found = {}
+    known = [{cell["method"] for cell in row["cells"].values() if cell["done"]} for row in rows]
     for baseline in BASELINES:
-        without = sum(
-            not any(cell["method"] == baseline and cell["done"] for cell in row["cells"].values()) for row in rows
-        )
+        without = sum(bool(methods) and baseline not in methods for methods in known)
         if without:
             found[baseline] = without
     return found
