@@ -45,6 +45,8 @@ class AttackSpec:
     library: str
     extra: str | None = None
     """Of ddray, that installs the library; None: it comes with ddray."""
+    cross_entropy: bool = False
+    """Whether it follows the gradient of the cross-entropy and no other: where that vanishes it sees nothing."""
 
 
 _DEEPFOOL: dict[str, Any] = {"steps": 50, "candidates": 10, "overshoot": 0.02, "loss": "logits"}
@@ -58,6 +60,7 @@ _CW: dict[str, Any] = {
     "abort_early": False,
 }  # fmt: skip
 _AUTO: dict[str, Any] = {"version": "standard"}
+_APGD: dict[str, Any] = {"restarts": 1}
 _FMN: dict[str, Any] = {"steps": 100, "max_stepsize": 1.0, "gamma": 0.05}
 
 SPECS: dict[str, AttackSpec] = {
@@ -65,13 +68,15 @@ SPECS: dict[str, AttackSpec] = {
     for spec in (
         AttackSpec("deepfool_l2", "DeepFool (L2)", "l2", True, _DEEPFOOL, EPSILONS_L2, "foolbox"),
         AttackSpec("deepfool_linf", "DeepFool (Linf)", "linf", True, _DEEPFOOL, EPSILONS_LINF, "foolbox"),
-        AttackSpec("fgsm", "FGSM", "linf", False, {}, EPSILONS_LINF, "foolbox"),
-        AttackSpec("pgd_linf", "PGD (Linf)", "linf", False, _PGD, FEW_LINF, "foolbox"),
-        AttackSpec("pgd_l2", "PGD (L2)", "l2", False, _PGD, FEW_L2, "foolbox"),
+        AttackSpec("fgsm", "FGSM", "linf", False, {}, EPSILONS_LINF, "foolbox", cross_entropy=True),
+        AttackSpec("pgd_linf", "PGD (Linf)", "linf", False, _PGD, FEW_LINF, "foolbox", cross_entropy=True),
+        AttackSpec("pgd_l2", "PGD (L2)", "l2", False, _PGD, FEW_L2, "foolbox", cross_entropy=True),
         AttackSpec("cw_l2", "C&W (L2)", "l2", True, _CW, EPSILONS_L2, "foolbox"),
         AttackSpec("fmn_linf", "FMN (Linf)", "linf", True, _FMN, EPSILONS_LINF, "foolbox"),
         AttackSpec("autoattack", "AutoAttack (Linf)", "linf", False, _AUTO, FEW_LINF, "pyautoattack", "strong"),
-        AttackSpec("apgd_ce", "APGD-CE (Linf)", "linf", False, {"restarts": 1}, FEW_LINF, "pyautoattack", "strong"),
+        AttackSpec(
+            "apgd_ce", "APGD-CE (Linf)", "linf", False, _APGD, FEW_LINF, "pyautoattack", "strong", cross_entropy=True
+        ),
     )
 }
 """By name, in the order of tables."""

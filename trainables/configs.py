@@ -165,10 +165,9 @@ class OriginConfig(Config):
     def _fields_fit_the_kind(self) -> OriginConfig:
         pool = ("per_class", "draw", "row")
         wanted = {"full": (), "draw": ("per_class", "draw"), "pool": pool, "coin": pool, "listed": ()}[self.kind]
+        optional = ("per_class",) if self.kind == "listed" else ()
         for name in pool:
-            if name == "per_class" and self.kind == "listed":
-                continue
-            if (getattr(self, name) is not None) != (name in wanted):
+            if name not in optional and (getattr(self, name) is not None) != (name in wanted):
                 raise ValueError(f"origin kind {self.kind!r} takes {wanted or 'no further fields'}, got {name}")
         if self.block is not None and self.kind != "draw":
             raise ValueError(f"only a draw has blocks, got kind {self.kind!r}")

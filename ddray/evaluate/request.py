@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ddray.errors import RequestError
 from ddray.plan.external import EXTERNAL
+from ddray.plan.feasible import attacked_problem
 from ddray.plan.fields import show, suggest
 from ddray.plan.grammar import Grid
 from ddray.plan.grid import GridPoint
@@ -147,10 +148,8 @@ def checked(options: Options) -> Evaluation:
     if classes is not None and len(classes) < 2:
         problems.append(f"--classes: too few; got {show(options.classes)}; expected two or more.")
     count = len(classes) if classes is not None else known.num_classes if known is not None else 0
-    if options.images is not None and options.images < count:
-        problems.append(
-            f"--images: fewer images than classes; got {options.images}; expected at least {count}, one of each class."
-        )
+    if options.images is not None and (why := attacked_problem(options.images, count)) is not None:
+        problems.append(f"--images: {why}")
     seeds = _numbers("--seeds", options.seeds, problems, range(10**9))
     labels = options.labels
     files: dict[str, Path | None] = {kind: file, "members": options.members}

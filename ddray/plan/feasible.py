@@ -47,6 +47,18 @@ def network_problem(architecture: str, image_size: int, channels: int) -> str | 
     return size_problem(parse(architecture), image_size, channels)
 
 
+def attacked_problem(images: int, classes: int) -> str | None:
+    """Why so many test images cannot be attacked, or None.
+
+    Args:
+        images: That are asked for.
+        classes: That take part.
+    """
+    if images >= classes:
+        return None
+    return f"fewer images than classes; got {images}; expected at least {classes}, one of each class."
+
+
 def known_class_size(sweep: Sweep) -> ClassSize:
     """Class sizes of known data sets; None for declared folders, which have to be looked at."""
 
@@ -207,8 +219,7 @@ def _unmeasurable(
         grid, image, asked = grids[name], facts[dataset], settings[at]
         classes = num_classes or image.num_classes
         path = f"evaluations.{kind}"
-        if isinstance(asked, RobustnessSettings) and asked.images < classes:
-            what = f"fewer images than classes; got {asked.images}; expected at least {classes}, one of each class."
+        if isinstance(asked, RobustnessSettings) and (what := attacked_problem(asked.images, classes)) is not None:
             problems.append(grid.say(f"{path}.images", what))
         if isinstance(asked, EmbeddingSettings) and METHODS[method].distils:
             reason = network_problem(ENCODER, image.image_size, image.channels)

@@ -525,7 +525,7 @@ def test_features_find_what_pixels_hide(digits_cache: Path, tmp_path: Path) -> N
     mean = digits.mean[0]
     paler = mean + 0.3 * (torch.tensor(images[member]).float() / 255 - mean)
     (near,) = nearness(images, labels, [set_of(paler, labels[member])], digits)
-    found = {distance: roc_auc_score(member, scores) for _, distance, scores in near.variants()}
+    found = {distance: roc_auc_score(member, scores) for distance, scores in near._asdict().items()}
     assert found["features"] > 0.95
     assert found["pixel"] < 0.75
 
@@ -538,7 +538,7 @@ def test_features_find_nothing_where_nothing_was_released(digits_cache: Path, tm
     released = set_of(torch.from_numpy(split.images[elsewhere]).float() / 255, split.labels[elsewhere])
     (near,) = nearness(split.images[candidates], split.labels[candidates], [released], digits)
     member = np.arange(800) % 2 == 0
-    for _, distance, scores in near.variants():
+    for distance, scores in near._asdict().items():
         assert abs(roc_auc_score(member, scores) - 0.5) < 0.06, distance  # three standard errors of no leak
 
 

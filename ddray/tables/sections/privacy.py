@@ -203,11 +203,10 @@ def _cell(members: Sequence[Row], audit: str, numbers: Numbers) -> dict[str, Any
     started = [row for row in own if row["attack"] == PRIMARY_ATTACK and _headline(row, main) and _start(row)]
     accuracies = [row for row in numbers.of("mia_target_test_acc", points) if row["audit"] == audit and not _start(row)]
     published = paper.auc_of(first)
-    bounds = {
-        name: _smallest([row for row in rows if _name(row) == name])
-        for rows in [[row for row in numbers.of("mia_eps_lb", points) if row["audit"] == audit and row["attack"]]]
-        for name in sorted({_name(row) for row in rows})
-    }
+    bounds: dict[str, list[Row]] = defaultdict(list)
+    for row in numbers.of("mia_eps_lb", points):
+        if row["audit"] == audit and row["attack"] is not None:
+            bounds[_name(row)].append(row)
     done = [key for key in points if any(row["point"] == key and row["value"] is not None for row in own)]
     if audit == "one_run":
         done = [key for key in points if any(row["value"] is not None for row in numbers.of("mia_eps_lb", [key]))]
@@ -223,7 +222,8 @@ def _cell(members: Sequence[Row], audit: str, numbers: Numbers) -> dict[str, Any
         },
         "rho": of("mia_rho", PRIMARY_ATTACK), "strata": strata, "iteration_0": mean(started),
         "efficiency": of("mia_auc_efficiency", PRIMARY_ATTACK), "ceiling": of("mia_auc_ceiling", PRIMARY_ATTACK),
-        "target_accuracy": combined(members, accuracies), "eps_lower_bound": bounds,
+        "target_accuracy": combined(members, accuracies),
+        "eps_lower_bound": {name: _smallest(rows) for name, rows in sorted(bounds.items())},
         "members": _single(row["n_pos"] for row in headline), "others": _single(row["n_neg"] for row in headline),
         "budget_fraction": first["budget_fraction"], "distill_iters": first["distill_iters"],
         "paper": asdict(published) if published else None, "objections": paper.auc_objections(first, audit),

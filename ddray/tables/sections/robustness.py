@@ -25,7 +25,6 @@ _ONE_VALUE = ("n", "norm", *_SETTINGS)
 """Parameters of an attack that all numbers of a block must agree on."""
 NOT_CONVERGED = 0.1
 VANISHED = 0.5
-_CROSS_ENTROPY = ("fgsm", "pgd_linf", "pgd_l2", "apgd_ce")
 
 
 def facts(block: Block, numbers: Numbers, where: str) -> list[dict[str, Any]]:
@@ -158,9 +157,9 @@ def alarms(title: str, attacks: Sequence[Facts]) -> list[str]:
             share = min(entry["converged_share"] for entry in slow)
             found.append(f"{where} did not end for up to {100 * (1 - share):.0f} % of the images of {_methods(slow)}")
         # DeepFool, FMN and C&W follow logits and margins, whose gradients do not vanish with the cross-entropy's.
-        follows = attack["attack"] in _CROSS_ENTROPY
-        blind = [entry for entry in attack["rows"] if follows and _or(entry["zero_gradient_share"], 0.0) > VANISHED]
-        if blind:
+        follows = attack["attack"] in SPECS and SPECS[attack["attack"]].cross_entropy
+        blind = [entry for entry in attack["rows"] if _or(entry["zero_gradient_share"], 0.0) > VANISHED]
+        if follows and blind:
             share = max(entry["zero_gradient_share"] for entry in blind)
             found.append(
                 f"{where}: gradients are exactly 0 for up to {100 * share:.0f} % of the images of {_methods(blind)}"

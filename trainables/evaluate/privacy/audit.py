@@ -79,16 +79,16 @@ def _audit_one_run(
         context.poll()
         columns = {**base, "attack": attack, "threat_model": threat_of(attack)}
         if NEEDS[attack] == "nothing":
-            scored = [("", Scored(score(attack, target).values, {}))]
+            variants = {"": Scored(score(attack, target).values)}
         elif attack == "data_release" and released is not None:
             (near,) = nearness(split.images[pool.ids], pool.labels, [released], config.dataset, context.poll)
-            scored = [(variant, Scored(values, {"distance": name})) for variant, name, values in near.variants()]
+            variants = near.variants()
         elif attack == "blind":
             continue  # the coins are ours: no two distributions to tell apart
         else:
             reason = "no set is released" if attack == "data_release" else "one run has no shadows"
             found.rows += unfit_rows("one_run", reason, columns)
             continue
-        for variant, each in scored:
-            found.keep(f"one_run.scores.{attack}{variant}", each.values)
-            found.rows += one_run_rows(each.values, coin, seed_parts=parts, base={**columns, **each.settings})
+        for variant, scored in variants.items():
+            found.keep(f"one_run.scores.{attack}{variant}", scored.values)
+            found.rows += one_run_rows(scored.values, coin, seed_parts=parts, base={**columns, **scored.settings})

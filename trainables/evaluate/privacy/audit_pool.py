@@ -203,8 +203,8 @@ def _compare(
     first = candidates[0]
     assert all((each.ids == first.ids).all() and (each.labels == first.labels).all() for each in candidates)
     for near in nearness(split.images[first.ids], first.labels, released, config.dataset, context.poll):
-        for variant, distance, values in near.variants():
-            results.setdefault(("data_release", variant), []).append(Attacked(Scored(values, {"distance": distance})))
+        for variant, scored in near.variants().items():
+            results.setdefault(("data_release", variant), []).append(Attacked(scored))
 
 
 def _candidates_without_reserve(

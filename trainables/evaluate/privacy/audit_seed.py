@@ -21,7 +21,6 @@ from trainables.evaluate.accuracy import Integers, Row
 from trainables.evaluate.privacy.attacks import (
     NEEDS,
     NotApplicable,
-    Scored,
     ShadowRows,
     Target,
     score,
@@ -131,8 +130,8 @@ def _audit(
                 found.rows += unfit_rows("seed", reason, columns)
                 continue
             (near,) = nearness(images, labels, [released], config.dataset, context.poll)
-            for variant, distance, values in near.variants():
-                measure(attack, Attacked(Scored(values, {"distance": distance})), columns, variant)
+            for variant, scored in near.variants().items():
+                measure(attack, Attacked(scored), columns, variant)
             continue
         # Shadows of a start would be starts themselves; those of whole distillations are all there are.
         columns |= shadow_columns(config, attack, config.shadows, "full" if what == "model" else "unequal")

@@ -24,6 +24,7 @@ from trainables.data.decode import decode, decode_labels
 from trainables.data.origins import normalise
 from trainables.data.whiten import Whitening
 from trainables.evaluate.accuracy import Floats, Integers
+from trainables.evaluate.privacy.attacks import Scored
 from trainables.models.build import build
 from trainables.models.network import Network
 from trainables.networks import PUBLISHED, default_network
@@ -51,9 +52,12 @@ class Nearness(NamedTuple):
     features: Floats
     """(n,) the same as ``relative`` of the features of ``ENCODERS`` random networks, averaged over them."""
 
-    def variants(self) -> list[tuple[str, str, Floats]]:
-        """(how details call it after the attack's name, ``distance`` of the rows, scores)."""
-        return [("" if name == "pixel" else f"_{name}", name, scores) for name, scores in self._asdict().items()]
+    def variants(self) -> dict[str, Scored]:
+        """How details call them after the attack's name -> what rows say of them."""
+        return {
+            "" if name == "pixel" else f"_{name}": Scored(scores, {"distance": name})
+            for name, scores in self._asdict().items()
+        }
 
 
 class _Points(NamedTuple):
@@ -61,6 +65,8 @@ class _Points(NamedTuple):
 
     numbers: NDArray[np.float32]
     """(N, D)."""
+    squares: Floats
+    """(N,) mean square of each."""
     classes: Integers
     """(N,)."""
 
@@ -95,22 +101,24 @@ def nearness(
             flat = images[part].reshape(len(images[part]), -1) / 255.0
             pixel[index, part], relative[index, part] = _scores(flat, labels[part], points)
     features = np.zeros_like(pixel)
+    whitenings = {id(each.whitening): each.whitening for each in sets}
     for number in range(ENCODERS):
         encoder = _encoder(dataset, images.shape[-1], number)
         encoded = [_points(each, partial(_embed, encoder, dataset, each.whitening)) for each in sets]
         for part in _chunks(len(images), poll):
             candidates = torch.tensor(images[part]).float() / 255
-            plain = _embed(encoder, dataset, None, candidates)
+            seen = {key: _embed(encoder, dataset, each, candidates) for key, each in whitenings.items()}
             for index, (each, points) in enumerate(zip(sets, encoded, strict=True)):
-                seen = plain if each.whitening is None else _embed(encoder, dataset, each.whitening, candidates)
-                features[index, part] += _scores(seen, labels[part], points)[1] / ENCODERS
+                features[index, part] += _scores(seen[id(each.whitening)], labels[part], points)[1] / ENCODERS
     found = zip(pixel, relative, features, strict=True)
     return [Nearness(*(np.maximum(scores, _LOWEST) for scores in each)) for each in found]
 
 
 def _points(released: DistilledSet, numbers: Callable[[Tensor], NDArray[np.float32]]) -> _Points:
     factor = released.facts["factor"]
-    return _Points(numbers(decode(released.images, factor)), decode_labels(released.labels, factor).numpy())
+    found = numbers(decode(released.images, factor))
+    squares = np.square(found.astype(np.float64)).mean(1)
+    return _Points(found, squares, decode_labels(released.labels, factor).numpy())
 
 
 def _chunks(count: int, poll: Callable[[], None]) -> Iterator[slice]:
@@ -122,9 +130,8 @@ def _chunks(count: int, poll: Callable[[], None]) -> Iterator[slice]:
 def _scores(candidates: NDArray[np.floating], labels: Integers, points: _Points) -> tuple[Floats, Floats]:
     """Minus the squared distance over D to the nearest of the class, (n,), and that over the mean of all."""
     ours, theirs = candidates.astype(np.float64), points.numbers.astype(np.float64)
-    own, squares = np.square(ours).mean(1), np.square(theirs).mean(1)
     products = ours @ theirs.T / theirs.shape[1]
-    distances = np.maximum(own[:, None] - 2 * products + squares, 0.0)
+    distances = np.maximum(np.square(ours).mean(1)[:, None] - 2 * products + points.squares, 0.0)
     whole = distances.mean(1)
     distances[labels[:, None] != points.classes] = np.inf
     nearest = distances.min(1)
