@@ -65,9 +65,16 @@ class Bench:
         known = KNOWN["digits"]
         assert known.digest is not None
         self.dataset = DatasetConfig(
-            name="digits", base="digits", digest=known.digest, num_classes=10, image_size=8, channels=1,
-            mean=known.mean, std=known.std, flip=False,
-        )  # fmt: skip
+            name="digits",
+            base="digits",
+            digest=known.digest,
+            num_classes=10,
+            image_size=8,
+            channels=1,
+            mean=known.mean,
+            std=known.std,
+            flip=False,
+        )
 
     def stage(self, name: str, kind: Kind, config: StageConfig, inputs: Mapping[str, Path]) -> float:
         """Run one and keep what it made as ``name``; seconds, saving included."""
@@ -88,14 +95,25 @@ class Bench:
         """A network trained on the input ``set``, or on the origin where there is none."""
         length = other.pop("length", {"epochs": 2})
         recipe = RecipeConfig(
-            lr=0.01, momentum=0.9, weight_decay=5e-4, milestones=(0.5,), gamma=0.1, batch=64, augmentation="none",
+            lr=0.01,
+            momentum=0.9,
+            weight_decay=5e-4,
+            milestones=(0.5,),
+            gamma=0.1,
+            batch=64,
+            augmentation="none",
             **length,
-        )  # fmt: skip
+        )
         network = network_of("convnet3-d2", image_size=8, channels=1, num_classes=10)
         config = TrainConfig(
-            dataset=self.dataset, origin=origin, on_origin=not inputs, network=network, recipe=recipe, curve_points=0,
+            dataset=self.dataset,
+            origin=origin,
+            on_origin=not inputs,
+            network=network,
+            recipe=recipe,
+            curve_points=0,
             **{"seed": 0, **other},
-        )  # fmt: skip
+        )
         return self.made(name, lambda: self.stage(name, "train", config, inputs))
 
     def model(self) -> Path:
@@ -105,9 +123,17 @@ class Bench:
     def random(self, name: str, origin: OriginConfig) -> Path:
         """Ten images of each class of an origin."""
         config = DistillConfig(
-            method="random", method_version=1, dataset=self.dataset, origin=origin, ipc=IPC, init=None,
-            augmentation=None, network=None, settings={}, distill_seed=0,
-        )  # fmt: skip
+            method="random",
+            method_version=1,
+            dataset=self.dataset,
+            origin=origin,
+            ipc=IPC,
+            init=None,
+            augmentation=None,
+            network=None,
+            settings={},
+            distill_seed=0,
+        )
         return self.made(name, lambda: self.stage(name, "distill", config, {}))
 
 
@@ -118,9 +144,13 @@ def accuracy(bench: Bench) -> float:
 
 def attack(bench: Bench, name: str) -> float:
     config = AttackConfig(
-        attack=name, dataset=bench.dataset, classes=CLASSES, images=IMAGES, epsilons=epsilons_for(name),
+        attack=name,
+        dataset=bench.dataset,
+        classes=CLASSES,
+        images=IMAGES,
+        epsilons=epsilons_for(name),
         settings=attack_settings(name),
-    )  # type: ignore[arg-type]  # fmt: skip
+    )  # type: ignore[arg-type]
     inputs = {"model": bench.model()}
     return bench.stage(name, "attack", config, inputs)
 
@@ -143,10 +173,21 @@ def privacy(bench: Bench) -> float:
         )
     asked = PrivacySettings()
     config = PrivacyConfig(
-        dataset=bench.dataset, origin=own, method="random", ipc=IPC, init=None, audit=("pool",), rows=ROWS,
-        targets=TARGETS, shadows=0, attacks=asked.attacks, canaries=asked.canaries, signals=signals, start=asked.start,
+        dataset=bench.dataset,
+        origin=own,
+        method="random",
+        ipc=IPC,
+        init=None,
+        audit=("pool",),
+        rows=ROWS,
+        targets=TARGETS,
+        shadows=0,
+        attacks=asked.attacks,
+        canaries=asked.canaries,
+        signals=signals,
+        start=asked.start,
         resamples=asked.resamples,
-    )  # fmt: skip
+    )
     return bench.stage("privacy", "privacy", config, inputs)
 
 

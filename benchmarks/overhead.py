@@ -70,16 +70,27 @@ def measure(jobs: int, shapes: int, cpus: int) -> dict[str, float]:
         )
         started = time.monotonic()
         tune.execute(
-            schedule, Verdicts(schedule, prepared.plan.stages, clock), surroundings, clock, threading.Event(),
-            sweep="overhead", run_folder=home / "run", address=None, cpus=cpus, gpus=None if shapes == 1 else 1,
+            schedule,
+            Verdicts(schedule, prepared.plan.stages, clock),
+            surroundings,
+            clock,
+            threading.Event(),
+            sweep="overhead",
+            run_folder=home / "run",
+            address=None,
+            cpus=cpus,
+            gpus=None if shapes == 1 else 1,
             on_start=lambda url: None,
-        )  # fmt: skip
+        )
         assert len(clock.ends) == jobs, f"{len(clock.ends)} of {jobs} jobs ended"
         first = clock.ends[0]
         return {
-            "jobs": jobs, "shapes": shapes, "cpus": cpus, "startup_seconds": round(first - started, 2),
+            "jobs": jobs,
+            "shapes": shapes,
+            "cpus": cpus,
+            "startup_seconds": round(first - started, 2),
             "ms_per_job": round(1000 * (clock.ends[-1] - first) / (jobs - 1), 1),
-        }  # fmt: skip
+        }
 
 
 def main() -> None:

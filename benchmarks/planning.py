@@ -46,8 +46,12 @@ def measure(points: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory(prefix="ddray-bench-") as home:
         ran = subprocess.run(
             [sys.executable, "-m", "benchmarks.planning", "--points", str(points), "--inside"],
-            check=True, capture_output=True, text=True, cwd=SWEEPS.parent, env={**os.environ, "DDRAY_HOME": home},
-        )  # fmt: skip
+            check=True,
+            capture_output=True,
+            text=True,
+            cwd=SWEEPS.parent,
+            env={**os.environ, "DDRAY_HOME": home},
+        )
     figures: dict[str, float] = json.loads(ran.stdout)
     return figures
 
@@ -66,9 +70,11 @@ def _inside(points: int) -> dict[str, float]:
     prepared = prepare(Request(path), places(), build)
     facts = plan_facts(prepared, places())
     return {
-        "points": facts["points"], "jobs": facts["jobs"], "seconds": round(time.perf_counter() - started, 2),
+        "points": facts["points"],
+        "jobs": facts["jobs"],
+        "seconds": round(time.perf_counter() - started, 2),
         "peak_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
-    }  # fmt: skip
+    }
 
 
 def main() -> None:

@@ -47,9 +47,13 @@ def machine() -> dict[str, Any]:
     """What the figures were measured on."""
     names = ("ddray", "torch", "ray", "mlflow", "pyarrow", "pydantic")
     return {
-        "name": "machine", "cpus": os.cpu_count(), "processor": _processor(), "python": platform.python_version(),
-        "date": time.strftime("%Y-%m-%d"), **{name: importlib.metadata.version(name) for name in names},
-    }  # fmt: skip
+        "name": "machine",
+        "cpus": os.cpu_count(),
+        "processor": _processor(),
+        "python": platform.python_version(),
+        "date": time.strftime("%Y-%m-%d"),
+        **{name: importlib.metadata.version(name) for name in names},
+    }
 
 
 def main() -> None:

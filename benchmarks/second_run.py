@@ -50,8 +50,10 @@ def measure(points: int) -> dict[str, float]:
 
         subprocess.run(
             [DDRAY, "sweep", str(path), "--local", "--limit", "1", "--no-mlflow"],
-            check=False, capture_output=True, env=environment,
-        )  # fmt: skip
+            check=False,
+            capture_output=True,
+            env=environment,
+        )
         prepared = prepare(Request(path), places(), build)
         store = Store(places().store, places().cache / "artifacts")
         done = store.keys()
@@ -66,9 +68,11 @@ def measure(points: int) -> dict[str, float]:
         first = sweep()
         seconds = [sweep() for _ in range(3)]
         return {
-            "points": len(prepared.plan.chains), "tables_and_mirror_seconds": round(first, 2),
-            "seconds": round(sorted(seconds)[1], 2), "of": 3,
-        }  # fmt: skip
+            "points": len(prepared.plan.chains),
+            "tables_and_mirror_seconds": round(first, 2),
+            "seconds": round(sorted(seconds)[1], 2),
+            "of": 3,
+        }
 
 
 def main() -> None:

@@ -140,9 +140,15 @@ def made_up(per_class: int) -> Origin:
 
 def dataset() -> DatasetConfig:
     return DatasetConfig(
-        name="made_up", base="cifar10", digest="sha256:0", num_classes=CLASSES, image_size=32, channels=3,
-        mean=(0.5,) * 3, std=(0.25,) * 3,
-    )  # fmt: skip
+        name="made_up",
+        base="cifar10",
+        digest="sha256:0",
+        num_classes=CLASSES,
+        image_size=32,
+        channels=3,
+        mean=(0.5,) * 3,
+        std=(0.25,) * 3,
+    )
 
 
 def network(width: int) -> NetworkConfig:
@@ -158,10 +164,17 @@ class Distillation:
         method = METHODS[step.method]
         self.settings = completed(step.method, "cifar10", step.ipc, step.settings)
         self.config = DistillConfig(
-            method=step.method, method_version=method.version, dataset=dataset(),
-            origin=OriginConfig(classes=tuple(range(CLASSES))), ipc=step.ipc, init="real", augmentation="dsa",
-            network=network(width), settings=self.settings.key_material(), distill_seed=0,
-        )  # fmt: skip
+            method=step.method,
+            method_version=method.version,
+            dataset=dataset(),
+            origin=OriginConfig(classes=tuple(range(CLASSES))),
+            ipc=step.ipc,
+            init="real",
+            augmentation="dsa",
+            network=network(width),
+            settings=self.settings.key_material(),
+            distill_seed=0,
+        )
         self.function = method.load()
         self.origin = made_up(per_class)
         self.inputs = self._experts(folder)
@@ -199,9 +212,14 @@ def trainings(ensemble: bool, images: Tensor, labels: Tensor, width: int = 128, 
         augmentation="dsa",
     )
     base = TrainConfig(
-        dataset=dataset(), origin=OriginConfig(classes=tuple(range(CLASSES))), on_origin=False,
-        network=network(width), recipe=recipe, seed=0, curve_points=0,
-    )  # fmt: skip
+        dataset=dataset(),
+        origin=OriginConfig(classes=tuple(range(CLASSES))),
+        on_origin=False,
+        network=network(width),
+        recipe=recipe,
+        seed=0,
+        curve_points=0,
+    )
     test = TestSet(images[:CLASSES], torch.arange(CLASSES), torch.arange(CLASSES))
     if ensemble:
         from trainables.configs import EnsembleConfig
@@ -273,10 +291,14 @@ def figures(
     name: str, seconds: float, flops: float, rate: float, calls: int, alone: int | None, before: int
 ) -> dict[str, Any]:
     return {
-        "name": name, "seconds": round(seconds, 3), "gflops": round(flops / seconds / 1e9, 1),
-        "peak_share": round(flops / seconds / rate, 3), "dispatches": calls, "dispatches_per_class": alone,
+        "name": name,
+        "seconds": round(seconds, 3),
+        "gflops": round(flops / seconds / 1e9, 1),
+        "peak_share": round(flops / seconds / rate, 3),
+        "dispatches": calls,
+        "dispatches_per_class": alone,
         "peak_bytes": grown(before),
-    }  # fmt: skip
+    }
 
 
 def product_rate() -> float:
@@ -320,8 +342,10 @@ def main() -> None:
         command = [sys.executable, "-m", "benchmarks.steps", "--one", name]
         ran = subprocess.run(
             [*command, "--threads", str(given.threads), "--repeats", str(given.repeats)],
-            check=True, stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
+            check=True,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
         results.append(json.loads(ran.stdout.splitlines()[-1]))
         if not given.json:
             print("  ".join(f"{key} {value}" for key, value in results[-1].items()), flush=True)

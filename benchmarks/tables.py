@@ -87,11 +87,16 @@ def measure(folder: Path) -> dict[str, Any]:
     assert "### Test accuracy" in text
     path = folder / "results" / "measurements.parquet"
     return {
-        "points": coverage.planned, "rows": pq.ParquetFile(path).metadata.num_rows,
-        "file_mib": round(path.stat().st_size / 2**20, 1), "plan": between(started, planned),
-        "parquet": between(planned, gathered), "table3": between(gathered, rendered),
-        "total": between(planned, rendered), "peak_mib_after_planning": before, "peak_mib": peak_mib(),
-    }  # fmt: skip
+        "points": coverage.planned,
+        "rows": pq.ParquetFile(path).metadata.num_rows,
+        "file_mib": round(path.stat().st_size / 2**20, 1),
+        "plan": between(started, planned),
+        "parquet": between(planned, gathered),
+        "table3": between(gathered, rendered),
+        "total": between(planned, rendered),
+        "peak_mib_after_planning": before,
+        "peak_mib": peak_mib(),
+    }
 
 
 def between(start: tuple[float, float], end: tuple[float, float]) -> dict[str, float]:
@@ -119,10 +124,15 @@ def build(folder: Path, rows: int) -> None:
                 (scratch / "payload.safetensors").write_text(stage.key)
             assert stage.config is not None
             manifest = Manifest(
-                key=stage.key, kind=stage.kind, version=stage.version, label=stage.label,
-                config=stage.config.model_dump(mode="json"), inputs=dict(stage.inputs), files={},
+                key=stage.key,
+                kind=stage.kind,
+                version=stage.version,
+                label=stage.label,
+                config=stage.config.model_dump(mode="json"),
+                inputs=dict(stage.inputs),
+                files={},
                 provenance=provenance(),
-            )  # fmt: skip
+            )
             store.commit(scratch, manifest)
     (folder / "bench.yaml").write_text(text)
 
@@ -142,10 +152,29 @@ def metrics(stage: Stage) -> list[dict[str, Any]]:
     for metric in ("train_acc", "train_loss", "optimism", "optimiser_steps", "num_parameters"):
         prop = "cost" if metric in ("optimiser_steps", "num_parameters") else "performance"
         rows.append({"property": prop, "metric": metric, "value": value, "unit": "fraction", "n": 1, "split": "train"})
-    for metric in ("var_acc", "var_loss", "var_acc_corr", "var_loss_corr", "std_acc", "cv_acc", "worst_acc",
-                   "worst10pct_acc", "gap_acc", "gini_acc", "jain"):  # fmt: skip
-        rows.append({"property": "fairness", "metric": f"fair_{metric}", "value": value / 100, "unit": "ratio",
-                     "n": 10_000, "split": "test"})  # fmt: skip
+    for metric in (
+        "var_acc",
+        "var_loss",
+        "var_acc_corr",
+        "var_loss_corr",
+        "std_acc",
+        "cv_acc",
+        "worst_acc",
+        "worst10pct_acc",
+        "gap_acc",
+        "gini_acc",
+        "jain",
+    ):
+        rows.append(
+            {
+                "property": "fairness",
+                "metric": f"fair_{metric}",
+                "value": value / 100,
+                "unit": "ratio",
+                "n": 10_000,
+                "split": "test",
+            }
+        )
     return rows
 
 

@@ -32,8 +32,9 @@ def status_facts(places: Places, name: str | None) -> list[dict[str, Any]]:
             raise RequestError([f"{name}: was never run with home {places.home}. Run: ddray sweep FILE"])
         names = [name]
     else:
-        names = sorted({entry.name for folder in (places.results, places.runs) if folder.is_dir()
-                        for entry in folder.iterdir()})  # fmt: skip
+        names = sorted(
+            {entry.name for folder in (places.results, places.runs) if folder.is_dir() for entry in folder.iterdir()}
+        )
     return [_status(places, each) for each in names]
 
 
@@ -128,10 +129,17 @@ def _spec(store: Store, key: str) -> dict[str, Any]:
     else:
         raise RequestError([f"{short(key)}: nothing was recorded that says how to run it. Run its sweep."])
     return {
-        "key": key, "lineage": base.get("lineage", key), "budget": base.get("budget"), "kind": base["kind"],
-        "version": base.get("version", 1), "label": base["label"], "config": base["config"],
-        "inputs": base["inputs"], "cpus": float(base.get("cpus", 1)), "gpu": float(base.get("gpu", 1)),
-    }  # fmt: skip
+        "key": key,
+        "lineage": base.get("lineage", key),
+        "budget": base.get("budget"),
+        "kind": base["kind"],
+        "version": base.get("version", 1),
+        "label": base["label"],
+        "config": base["config"],
+        "inputs": base["inputs"],
+        "cpus": float(base.get("cpus", 1)),
+        "gpu": float(base.get("gpu", 1)),
+    }
 
 
 def _manifest(store: Store, key: str) -> dict[str, Any]:

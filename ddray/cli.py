@@ -94,12 +94,15 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--cpus", type=click.IntRange(min=1), help="CPUs to use on this machine.  [default: all]"),
         click.option("--gpus", type=click.IntRange(min=0), help="GPUs to use on this machine.  [default: all]"),
         click.option(
-            "--precision", type=click.Choice(["float32", "tf32", "bf16"]), default="float32", show_default=True,
+            "--precision",
+            type=click.Choice(["float32", "tf32", "bf16"]),
+            default="float32",
+            show_default=True,
             help="Of the networks' arithmetic; what is finished stays as it is.",
         ),
         click.option("--mlflow/--no-mlflow", default=True, help="Mirror the results to MLflow.", show_default=True),
         click.option("-q", "--quiet", is_flag=True, help="No progress."),
-    ]  # fmt: skip
+    ]
     found: Callable[..., Any] = wrapped
     for option in reversed(options):
         found = option(found)
@@ -178,15 +181,19 @@ def sweep(
 @click.option("--model", "model_file", type=click.Path(path_type=Path), metavar="FILE", help="A trained network.")
 @click.option("--dataset", metavar="NAME", help="What the set stands for, or the network tells apart.")
 @click.option(
-    "--architecture", "architectures", multiple=True, metavar="NAME",
+    "--architecture",
+    "architectures",
+    multiple=True,
+    metavar="NAME",
     help="The model's; of a set, what is trained on it (several: once each).  [default of a set: convnet3]",
-)  # fmt: skip
+)
 @click.option("--name", help="Of results/NAME.  [default: the file's]")
 @click.option("--classes", metavar="A,B,...", help="The data set's classes that take part, by number.  [default: all]")
 @click.option(
-    "--normalisation", metavar="NAME",
+    "--normalisation",
+    metavar="NAME",
     help="What images are normalised with: the constants of a data set, or none. Instead of --mean and --std.",
-)  # fmt: skip
+)
 @click.option("--mean", metavar="A,B,C", help="Per channel, of images in [0, 1].")
 @click.option("--std", metavar="A,B,C", help="Per channel, of images in [0, 1].")
 @click.option("--space", type=click.Choice(["pixel01", "normalised"]), help="What the numbers of the set's images are.")
@@ -202,13 +209,16 @@ def sweep(
 @click.option("--images", type=click.IntRange(min=1), help="Test images that are attacked.  [default: 1000]")
 @click.option("--embedding", is_flag=True, help="Also where the set lies among real images (trains an encoder).")
 @click.option(
-    "--members", type=click.Path(path_type=Path), metavar="FILE",
+    "--members",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
     help="Training images it was made of: indices, or the JSON of an origin. Privacy needs it.",
-)  # fmt: skip
+)
 @click.option(
-    "--members-order", type=click.Choice(["files", "canonical"]),
+    "--members-order",
+    type=click.Choice(["files", "canonical"]),
     help="What indices count: images in the order of the data set's files, or in ddray's own.",
-)  # fmt: skip
+)
 @run_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def evaluate(how: Any, as_json: bool, **given: Any) -> int:

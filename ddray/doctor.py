@@ -37,9 +37,15 @@ class Finding:
 def examine(places: Places) -> list[Finding]:
     """All findings; nothing is changed."""
     return [
-        *_versions(), *_shadows(), *_methods(), *_torch(), *_ray(), *_folders(places), *_data(places),
+        *_versions(),
+        *_shadows(),
+        *_methods(),
+        *_torch(),
+        *_ray(),
+        *_folders(places),
+        *_data(places),
         *_settings(places),
-    ]  # fmt: skip
+    ]
 
 
 def text(findings: list[Finding]) -> str:
@@ -74,9 +80,11 @@ def _shadows() -> Iterator[Finding]:
         found = importlib.util.find_spec(name)
         if found is None or found.origin is None:
             yield Finding(
-                "bad", f"import {name}", "finds a folder, not the package",
+                "bad",
+                f"import {name}",
+                "finds a folder, not the package",
                 f"a folder called {name} is on Python's path and the package is not; run from elsewhere or install it",
-            )  # fmt: skip
+            )
     here = Path.cwd()
     if (here / "mlflow" / "__init__.py").exists():
         yield Finding(
@@ -84,9 +92,11 @@ def _shadows() -> Iterator[Finding]:
         )
     if (here / "ddray").is_dir() and not (here / "ddray" / "__init__.py").exists():
         yield Finding(
-            "bad", "folder ddray/", f"{here / 'ddray'} is not the package",
+            "bad",
+            "folder ddray/",
+            f"{here / 'ddray'} is not the package",
             "workers started here would import it: change to another directory",
-        )  # fmt: skip
+        )
 
 
 def _methods() -> Iterator[Finding]:
@@ -110,9 +120,11 @@ def _torch() -> Iterator[Finding]:
         card = _card_without_torch()
         if card:
             yield Finding(
-                "bad", "GPU", f"{card}, but torch (built for {built}) cannot use it",
+                "bad",
+                "GPU",
+                f"{card}, but torch (built for {built}) cannot use it",
                 "install the wheel that fits the driver; see README, Installation",
-            )  # fmt: skip
+            )
         else:
             yield Finding("note", "GPU", f"none; torch is built for {built}, everything runs on the CPU")
         return
@@ -126,9 +138,11 @@ def _torch() -> Iterator[Finding]:
             yield Finding("good", f"GPU {number}", value)
         else:
             yield Finding(
-                "bad", f"GPU {number}", f"{value}, which holds {', '.join(sorted(architectures))} only",
+                "bad",
+                f"GPU {number}",
+                f"{value}, which holds {', '.join(sorted(architectures))} only",
                 f"install a wheel with sm_{major}{minor}; for a V100 (sm_70) a CUDA 12.6 or older one, see README",
-            )  # fmt: skip
+            )
 
 
 def _card_without_torch() -> str:
@@ -154,14 +168,18 @@ def _ray() -> Iterator[Finding]:
         free = shutil.disk_usage(shared).free
         small = free < 300 * 2**20
         yield Finding(
-            "bad" if small else "good", "/dev/shm", f"{free / 2**30:.1f} GiB free",
+            "bad" if small else "good",
+            "/dev/shm",
+            f"{free / 2**30:.1f} GiB free",
             "Ray's object store needs 256 MiB here; in Docker: --shm-size=1g" if small else "",
-        )  # fmt: skip
+        )
     if os.environ.get("RAY_ADDRESS"):
         yield Finding(
-            "note", "RAY_ADDRESS", os.environ["RAY_ADDRESS"],
+            "note",
+            "RAY_ADDRESS",
+            os.environ["RAY_ADDRESS"],
             "ddray starts its own Ray unless --address is given; Ray itself may prefer this variable",
-        )  # fmt: skip
+        )
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     yield Finding("good", "CPUs", str(cpus))
 
@@ -175,9 +193,11 @@ def _folders(places: Places) -> Iterator[Finding]:
         free = shutil.disk_usage(existing).free
         scarce = free < FREE_WARNING_BYTES
         yield Finding(
-            "note" if scarce else "good", name, f"{folder} ({free / 2**30:.0f} GiB free)",
+            "note" if scarce else "good",
+            name,
+            f"{folder} ({free / 2**30:.0f} GiB free)",
             "little space is left" if scarce else "",
-        )  # fmt: skip
+        )
 
 
 def _data(places: Places) -> Iterator[Finding]:
@@ -206,9 +226,13 @@ def _data(places: Places) -> Iterator[Finding]:
 def _folders_of(name: str) -> tuple[str, ...]:
     """Folders under DDRAY_DATA in which a data set is looked for: ours, then torchvision's."""
     others = {
-        "cifar10": ("cifar-10-batches-py",), "cifar100": ("cifar-100-python",), "mnist": ("MNIST",),
-        "fashion_mnist": ("FashionMNIST",), "svhn": ("train_32x32.mat",), "tiny_imagenet": ("tiny-imagenet-200",),
-    }  # fmt: skip
+        "cifar10": ("cifar-10-batches-py",),
+        "cifar100": ("cifar-100-python",),
+        "mnist": ("MNIST",),
+        "fashion_mnist": ("FashionMNIST",),
+        "svhn": ("train_32x32.mat",),
+        "tiny_imagenet": ("tiny-imagenet-200",),
+    }
     return (name, *others.get(name, ()))
 
 

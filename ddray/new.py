@@ -220,9 +220,11 @@ def new_method(name: str, into: Path) -> Path:
             "Choose another name, or another place with --into."
         )
     words = {
-        "name": name, "dashed": name.replace("_", "-"), "title": name.replace("_", " ").capitalize(),
+        "name": name,
+        "dashed": name.replace("_", "-"),
+        "title": name.replace("_", " ").capitalize(),
         "camel": "".join(part.capitalize() for part in name.split("_")),
-    }  # fmt: skip
+    }
     try:
         (folder / "tests").mkdir(parents=True)
         for path, text in _files(name).items():

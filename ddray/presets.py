@@ -99,9 +99,14 @@ def preset_facts(method: str, dataset: str, ipc: int | None, sets: Sequence[str]
     rest = [name for name in fields if name not in by_setting and name not in given]
     defaults = {name: fields[name].get_default() for name in rest}
     return {
-        "method": method, "title": found.title, "distils": found.distils, "dataset": dataset, "ipc": ipc,
-        "settings": settings, "defaults": json.loads(canonical_json(defaults)),
-    }  # fmt: skip
+        "method": method,
+        "title": found.title,
+        "distils": found.distils,
+        "dataset": dataset,
+        "ipc": ipc,
+        "settings": settings,
+        "defaults": json.loads(canonical_json(defaults)),
+    }
 
 
 def preset_text(facts: Facts) -> str:
@@ -182,10 +187,17 @@ def _ipcs(method: Method, dataset: str, given: Mapping[str, Any]) -> list[int | 
 
 
 def _entry(chosen: Chosen) -> Facts:
-    facts: Facts = json.loads(canonical_json({
-        "setting": chosen.setting, "value": chosen.value, "kind": chosen.kind, "source": chosen.source,
-        "note": chosen.note,
-    }))  # fmt: skip
+    facts: Facts = json.loads(
+        canonical_json(
+            {
+                "setting": chosen.setting,
+                "value": chosen.value,
+                "kind": chosen.kind,
+                "source": chosen.source,
+                "note": chosen.note,
+            }
+        )
+    )
     return facts
 
 

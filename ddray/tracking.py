@@ -176,14 +176,32 @@ _PARAMETERS = ("attack", "norm", "epsilon", "audit", "fpr")
 """Columns that tell apart numbers of one metric."""
 
 
-_TELLING = ("property", "epsilon", "norm", "adv_def", "member_role", "repeat", "agg", "nonmember_source",
-            "variance_mode", "param_json")  # fmt: skip
+_TELLING = (
+    "property",
+    "epsilon",
+    "norm",
+    "adv_def",
+    "member_role",
+    "repeat",
+    "agg",
+    "nonmember_source",
+    "variance_mode",
+    "param_json",
+)
 _ONLY: dict[str, tuple[str, ...]] = {
     "robustness": ("adv_acc", "adv_auc", "adv_dist_median", "adv_gap_strong", "zero_gradient_share"),
     "privacy": ("mia_auc", "mia_k", "mia_tpr_at_fpr", "mia_target_test_acc", "mia_eps_lb"),
-    "cost": ("distill_s", "distill_peak_mib", "distill_bytes", "ensemble_s", "train_s", "train_peak_mib",
-             "optimiser_steps", "num_parameters"),
-}  # fmt: skip
+    "cost": (
+        "distill_s",
+        "distill_peak_mib",
+        "distill_bytes",
+        "ensemble_s",
+        "train_s",
+        "train_peak_mib",
+        "optimiser_steps",
+        "num_parameters",
+    ),
+}
 """Property -> metrics that are mirrored; of the others, all are."""
 _BUDGETS = (0.0, 0.5, 1.0, 2 / 255, 8 / 255)
 """Epsilons whose accuracies are mirrored."""
@@ -206,11 +224,14 @@ def _headlines(table: Any) -> Any:
     keep = pc.invert(one_of("metric", sorted(DERIVED)))
     for mask in (
         usual("member_role"),
-        usual("repeat"), usual("adv_def", "clip"), usual("nonmember_source", "pool", "test_balanced"),
-        usual("variance_mode", "shrunk"), pc.invert(one_of("agg", ["pooled"])),
+        usual("repeat"),
+        usual("adv_def", "clip"),
+        usual("nonmember_source", "pool", "test_balanced"),
+        usual("variance_mode", "shrunk"),
+        pc.invert(one_of("agg", ["pooled"])),
         pc.or_(pc.is_null(table["epsilon"]), one_of("epsilon", _BUDGETS)),
         pc.invert(pc.fill_null(pc.match_substring(table["param_json"], '"iteration":0'), False)),
-    ):  # fmt: skip
+    ):
         keep = pc.and_(keep, mask)
     for prop, metrics in _ONLY.items():
         keep = pc.and_(keep, pc.or_(pc.invert(one_of("property", [prop])), one_of("metric", metrics)))
@@ -221,8 +242,21 @@ def _measured(plan: Plan, path: Path) -> dict[str, _Point]:
     """The table's rows by point, and the digest of everything a run is made of."""
     import pyarrow.parquet as pq
 
-    columns = ["point", "metric", "value", "class_id", "status", "note", "started_at", "git_commit", "dirty", "device",
-               "distilled_hash", "model_hash", *_PARAMETERS]  # fmt: skip
+    columns = [
+        "point",
+        "metric",
+        "value",
+        "class_id",
+        "status",
+        "note",
+        "started_at",
+        "git_commit",
+        "dirty",
+        "device",
+        "distilled_hash",
+        "model_hash",
+        *_PARAMETERS,
+    ]
     try:
         table = pq.read_table(path, columns=list(dict.fromkeys((*columns, *_TELLING))))
         table = table.filter(_headlines(table))
@@ -240,8 +274,9 @@ def _measured(plan: Plan, path: Path) -> dict[str, _Point]:
         point.rows.append(_Row(metric, value, class_id, parameters, status, note, at))
         point.commit, point.dirty = commit or point.commit, dirty if dirty is not None else point.dirty
         point.device = device or point.device
-        material.setdefault(hash_, []).append([metric, value, class_id, parameters, status, note, at, commit, dirty,
-                                               *rest[:2]])  # fmt: skip
+        material.setdefault(hash_, []).append(
+            [metric, value, class_id, parameters, status, note, at, commit, dirty, *rest[:2]]
+        )
     for chain in plan.chains:
         if chain.point.hash in points:
             keys = [stage.key for stage in chain.stages]
@@ -340,8 +375,11 @@ class _Writer:
         if found.artifact_location != location:
             log.warning(
                 "%s: MLflow's database remembers artifacts of %s in %s, where home was before. Delete the database "
-                "and mirror again to have them here.", places.mlflow_database, name, found.artifact_location,
-            )  # fmt: skip
+                "and mirror again to have them here.",
+                places.mlflow_database,
+                name,
+                found.artifact_location,
+            )
         return str(found.experiment_id)
 
     def _create(self, chain: Chain, point: _Point) -> str:
@@ -451,16 +489,33 @@ def _metric_name(row: _Row) -> str:
 
 
 def _tags(chain: Chain, point: _Point) -> dict[str, str]:
-    axes = {name: getattr(chain.point, name) for name in (
-        "method", "dataset", "ipc", "init", "architecture", "seed", "distill_seed", "origin_per_class", "num_classes",
-    )}  # fmt: skip
+    axes = {
+        name: getattr(chain.point, name)
+        for name in (
+            "method",
+            "dataset",
+            "ipc",
+            "init",
+            "architecture",
+            "seed",
+            "distill_seed",
+            "origin_per_class",
+            "num_classes",
+        )
+    }
     notes = dict.fromkeys(row.note for row in point.rows if row.note)
     said: dict[str, Any] = {
-        **axes, "protocol": chain.protocol, "status": point.status, "git_commit": point.commit,
-        "dirty": None if point.dirty is None else str(point.dirty).lower(), "device": point.device,
-        "note": "\n".join(map(str, notes)), "ddray.grids": ", ".join(chain.point.grids), PLANNED: "true",
+        **axes,
+        "protocol": chain.protocol,
+        "status": point.status,
+        "git_commit": point.commit,
+        "dirty": None if point.dirty is None else str(point.dirty).lower(),
+        "device": point.device,
+        "note": "\n".join(map(str, notes)),
+        "ddray.grids": ", ".join(chain.point.grids),
+        PLANNED: "true",
         **{f"ddray.stage.{stage.kind}": stage.key for stage in chain.stages},
-    }  # fmt: skip
+    }
     return {name: str(value)[:MAX_TAG] for name, value in said.items() if value is not None}
 
 

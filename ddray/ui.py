@@ -34,10 +34,22 @@ def serve(places: Places, host: str, port: int) -> int:
         except OSError as error:
             raise EnvironmentProblem(f"{host}:{port}: cannot be used; got {error}. Choose another --port.") from error
     command = [
-        sys.executable, "-P", "-m", "mlflow", "server", "--host", host, "--port", str(port), "--workers", "1",
-        "--backend-store-uri", f"sqlite:///{places.mlflow_database}",
-        "--default-artifact-root", places.mlflow_artifacts.as_uri(),
-    ]  # fmt: skip
+        sys.executable,
+        "-P",
+        "-m",
+        "mlflow",
+        "server",
+        "--host",
+        host,
+        "--port",
+        str(port),
+        "--workers",
+        "1",
+        "--backend-store-uri",
+        f"sqlite:///{places.mlflow_database}",
+        "--default-artifact-root",
+        places.mlflow_artifacts.as_uri(),
+    ]
     sys.stderr.write(f"MLflow: http://{host}:{port} (end with Ctrl-C)\n")
     for name, number in _experiments(places):
         # Without the word in the address MLflow opens its pages about language models.

@@ -74,11 +74,21 @@ class Audited:
     def config(self, **other: Any) -> PrivacyConfig:
         origin = OriginConfig(kind="draw", per_class=self.per_class, draw=0, classes=self.classes)
         values: dict[str, Any] = {
-            "dataset": digits(), "origin": origin, "method": "random", "ipc": self.ipc, "init": None,
-            "audit": ("pool",), "rows": self.rows, "targets": min(3, self.rows // 2), "shadows": self.shadows,
-            "attacks": MEMBERSHIP_ATTACKS, "canaries": self.canaries, "signals": self.signals, "start": True,
+            "dataset": digits(),
+            "origin": origin,
+            "method": "random",
+            "ipc": self.ipc,
+            "init": None,
+            "audit": ("pool",),
+            "rows": self.rows,
+            "targets": min(3, self.rows // 2),
+            "shadows": self.shadows,
+            "attacks": MEMBERSHIP_ATTACKS,
+            "canaries": self.canaries,
+            "signals": self.signals,
+            "start": True,
             "resamples": 200,
-        }  # fmt: skip
+        }
         return PrivacyConfig(**{**values, **other})
 
     def origin_of(self, role: str) -> OriginConfig:

@@ -116,6 +116,10 @@ def run(
     """ddray in a process of its own, with a home of its own."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("DDRAY_")}
     return subprocess.run(
-        [str(DDRAY), *map(str, arguments)], cwd=cwd, capture_output=True, text=True, timeout=timeout,
+        [str(DDRAY), *map(str, arguments)],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
         env={**environment, "DDRAY_HOME": str(home), **variables},
-    )  # fmt: skip
+    )

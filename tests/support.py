@@ -67,25 +67,44 @@ def network_of(state: dict[str, torch.Tensor], image_size: int, channels: int) -
     """The network that a recorded ConvNet's parameters belong to (instance norm)."""
     depth = sum(value.ndim == 4 for value in state.values())
     return NetworkConfig(
-        architecture="convnet3", norm="instance", width=len(state["features.0.bias"]), depth=depth,
-        image_size=image_size, channels=channels, num_classes=len(state["classifier.bias"]),
-    )  # fmt: skip
+        architecture="convnet3",
+        norm="instance",
+        width=len(state["features.0.bias"]),
+        depth=depth,
+        image_size=image_size,
+        channels=channels,
+        num_classes=len(state["classifier.bias"]),
+    )
 
 
 def dataset_config(num_classes: int = 3, size: int = 8, channels: int = 1, **other: Any) -> DatasetConfig:
     return DatasetConfig(
-        name="tiny", base="digits", digest="sha256:0", num_classes=num_classes, image_size=size, channels=channels,
-        mean=(0.4,) * channels, std=(0.3,) * channels, **other,
-    )  # fmt: skip
+        name="tiny",
+        base="digits",
+        digest="sha256:0",
+        num_classes=num_classes,
+        image_size=size,
+        channels=channels,
+        mean=(0.4,) * channels,
+        std=(0.3,) * channels,
+        **other,
+    )
 
 
 def digits_config(num_classes: int = 10) -> DatasetConfig:
     """The digits that come with scikit-learn."""
     known = KNOWN["digits"]
     return DatasetConfig(
-        name="digits", base="digits", digest=known.digest or "", num_classes=num_classes, image_size=8, channels=1,
-        mean=known.mean, std=known.std, flip=False,
-    )  # fmt: skip
+        name="digits",
+        base="digits",
+        digest=known.digest or "",
+        num_classes=num_classes,
+        image_size=8,
+        channels=1,
+        mean=known.mean,
+        std=known.std,
+        flip=False,
+    )
 
 
 def tiny_origin(num_classes: int = 3, each: int = 12, size: int = 8, channels: int = 1, seed: int = 0) -> Origin:
@@ -126,10 +145,19 @@ TINY: dict[str, dict[str, Any]] = {
     "dc": {"iterations": 4, "batch_real": 6, "batch_train": 4},
     "idc": {"iterations": 4, "inner_loop": 3, "layout": "whole", "batch_real": 6, "net_images": 12},
     "mtt": {
-        "iterations": 4, "syn_steps": 4, "match_snapshots": 1, "max_start": 2, "lr_img": 10.0, "lr_lr": 1e-4,
-        "lr_syn": 0.05, "num_experts": 2, "expert_snapshots": 2, "snapshot_steps": 8, "lr_expert": 0.05,
+        "iterations": 4,
+        "syn_steps": 4,
+        "match_snapshots": 1,
+        "max_start": 2,
+        "lr_img": 10.0,
+        "lr_lr": 1e-4,
+        "lr_syn": 0.05,
+        "num_experts": 2,
+        "expert_snapshots": 2,
+        "snapshot_steps": 8,
+        "lr_expert": 0.05,
     },
-}  # fmt: skip
+}
 """Settings that make a method's distillation a matter of milliseconds."""
 
 
@@ -139,11 +167,15 @@ def distill_config(method: str = "dm", *, ipc: int = 2, distill_seed: int = 0, *
     settings = {name: other.pop(name) for name in list(other) if name in declared.settings.model_fields}
     learned = "init" in declared.uses
     values: dict[str, Any] = {
-        "method_version": 1, "dataset": dataset_config(flip=False), "origin": OriginConfig(classes=(0, 1, 2)),
-        "init": "real" if learned else None, "augmentation": "dsa" if "distill_aug" in declared.uses else None,
+        "method_version": 1,
+        "dataset": dataset_config(flip=False),
+        "origin": OriginConfig(classes=(0, 1, 2)),
+        "init": "real" if learned else None,
+        "augmentation": "dsa" if "distill_aug" in declared.uses else None,
         "network": tiny_network() if learned else None,
-        "settings": declared.settings(**{**TINY.get(method, {}), **settings}).key_material(), **other,
-    }  # fmt: skip
+        "settings": declared.settings(**{**TINY.get(method, {}), **settings}).key_material(),
+        **other,
+    }
     return DistillConfig(method=method, ipc=ipc, distill_seed=distill_seed, **values)
 
 
@@ -199,17 +231,28 @@ def tiny_experts(config: DistillConfig, folder: Path, origin: Origin | None = No
 
 def recipe(**other: Any) -> RecipeConfig:
     values: dict[str, Any] = {
-        "epochs": 4, "lr": 0.05, "momentum": 0.9, "weight_decay": 5e-4, "milestones": (0.5,), "gamma": 0.1, "batch": 8,
+        "epochs": 4,
+        "lr": 0.05,
+        "momentum": 0.9,
+        "weight_decay": 5e-4,
+        "milestones": (0.5,),
+        "gamma": 0.1,
+        "batch": 8,
         "augmentation": "none",
-    }  # fmt: skip
+    }
     return RecipeConfig(**{**values, **other})
 
 
 def train_config(recipe: RecipeConfig, *, seed: int = 0, **other: Any) -> TrainConfig:
     values: dict[str, Any] = {
-        "dataset": dataset_config(flip=False), "origin": OriginConfig(classes=(0, 1, 2)), "on_origin": False,
-        "network": tiny_network(), "curve_points": 3, "curve_images": 9, **other,
-    }  # fmt: skip
+        "dataset": dataset_config(flip=False),
+        "origin": OriginConfig(classes=(0, 1, 2)),
+        "on_origin": False,
+        "network": tiny_network(),
+        "curve_points": 3,
+        "curve_images": 9,
+        **other,
+    }
     return TrainConfig(recipe=recipe, seed=seed, **values)
 
 

@@ -183,8 +183,11 @@ class Workspace:
         """
         other = "norm: none, lr_img: 1.0e+30" if diverges else "norm: instance"
         values = {
-            "ITERATIONS": iterations, "DISTILL_SEEDS": list(distill_seeds), "OTHER": other, "{RESOURCES}": resources
-        }  # fmt: skip
+            "ITERATIONS": iterations,
+            "DISTILL_SEEDS": list(distill_seeds),
+            "OTHER": other,
+            "{RESOURCES}": resources,
+        }
         text = TINY
         for word, value in values.items():
             text = text.replace(word, str(value))
@@ -222,9 +225,14 @@ class Workspace:
         how = ["-m", "ddray"] if script is None else ["-c", script]
         with logs[0].open("w") as out, logs[1].open("w") as err:
             process = subprocess.Popen(
-                [sys.executable, *how, *map(str, arguments)], stdout=out, stderr=err, text=True, cwd=self.folder,
-                env={**os.environ, **variables}, start_new_session=True,
-            )  # fmt: skip
+                [sys.executable, *how, *map(str, arguments)],
+                stdout=out,
+                stderr=err,
+                text=True,
+                cwd=self.folder,
+                env={**os.environ, **variables},
+                start_new_session=True,
+            )
         running = Running(process, logs)
         try:
             yield running

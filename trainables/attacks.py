@@ -22,9 +22,12 @@ FEW_L2 = (0.25, 0.5)
 FEW_LINF = (2 / 255, 4 / 255, 8 / 255)
 """For attacks that have to run anew for each budget."""
 SETTING_COLUMNS = {
-    "attack_steps": "steps", "rel_stepsize": "rel_stepsize", "overshoot": "overshoot", "candidates": "candidates",
+    "attack_steps": "steps",
+    "rel_stepsize": "rel_stepsize",
+    "overshoot": "overshoot",
+    "candidates": "candidates",
     "restarts": "restarts",
-}  # fmt: skip
+}
 """Column of the table of measurements -> setting of the attack that it shows."""
 
 
@@ -56,9 +59,13 @@ _PGD: dict[str, Any] = {"steps": 40, "rel_stepsize": 0.1, "restarts": 5}
 # Its first constant (0.001) leaves no search step to refine, and its step (0.01) ends on the way where pixels are black
 # or white: on digits the median distance is then 1.2 times DeepFool's, with these values 0.9 times.
 _CW: dict[str, Any] = {
-    "binary_search_steps": 5, "steps": 200, "stepsize": 0.05, "confidence": 0.0, "initial_const": 1.0,
+    "binary_search_steps": 5,
+    "steps": 200,
+    "stepsize": 0.05,
+    "confidence": 0.0,
+    "initial_const": 1.0,
     "abort_early": False,
-}  # fmt: skip
+}
 _AUTO: dict[str, Any] = {"version": "standard"}
 _APGD: dict[str, Any] = {"restarts": 1}
 _FMN: dict[str, Any] = {"steps": 100, "max_stepsize": 1.0, "gamma": 0.05}

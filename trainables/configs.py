@@ -22,17 +22,34 @@ Kind = Literal[
     "experts", "distill", "ensemble", "train", "accuracy", "attack", "robustness", "privacy", "embedding", "tsne"
 ]
 KINDS: tuple[Kind, ...] = (
-    "experts", "distill", "ensemble", "train", "accuracy", "attack", "robustness", "privacy", "embedding", "tsne",
-)  # fmt: skip
+    "experts",
+    "distill",
+    "ensemble",
+    "train",
+    "accuracy",
+    "attack",
+    "robustness",
+    "privacy",
+    "embedding",
+    "tsne",
+)
 Init = Literal["noise", "real"]
 Architecture = Literal["convnet3", "resnet18", "vgg16"]
 Norm = Literal["instance", "batch", "layer", "group", "none"]
 Augmentation = Literal["dsa", "none"]
 
 VERSIONS: dict[Kind, int] = {
-    "experts": 1, "distill": 1, "ensemble": 1, "train": 1, "accuracy": 4, "attack": 1, "robustness": 2, "privacy": 4,
-    "embedding": 1, "tsne": 1,
-}  # fmt: skip
+    "experts": 1,
+    "distill": 1,
+    "ensemble": 1,
+    "train": 1,
+    "accuracy": 4,
+    "attack": 1,
+    "robustness": 2,
+    "privacy": 4,
+    "embedding": 1,
+    "tsne": 1,
+}
 """Raised by hand when the results of a kind change; CHANGELOG.md then says so under *Invalidates*."""
 
 
@@ -456,9 +473,23 @@ TIERS: dict[Tier, int] = {"smoke": 6, "standard": 16, "full": 66}
 """Rows of the membership matrix; each target then has that many less two as shadows."""
 Audit = Literal["seed", "pool", "one_run"]
 MembershipAttack = Literal[
-    "loss", "conf", "max_conf", "entropy", "mentropy", "correct", "loss_classwise", "entropy_classwise",
-    "mentropy_classwise", "shokri", "lira_online", "lira_offline", "rmia", "calib", "data_release", "blind",
-]  # fmt: skip
+    "loss",
+    "conf",
+    "max_conf",
+    "entropy",
+    "mentropy",
+    "correct",
+    "loss_classwise",
+    "entropy_classwise",
+    "mentropy_classwise",
+    "shokri",
+    "lira_online",
+    "lira_offline",
+    "rmia",
+    "calib",
+    "data_release",
+    "blind",
+]
 MEMBERSHIP_ATTACKS: tuple[MembershipAttack, ...] = get_args(MembershipAttack)
 PRIMARY_ATTACK: MembershipAttack = "shokri"
 """Registered beforehand: the one that stands for privacy in tables and verdicts."""

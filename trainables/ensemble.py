@@ -124,9 +124,11 @@ def train_ensemble(
     models = {}
     for index, (member, each) in enumerate(zip(members, _unpack(network, alone), strict=True)):
         facts = {
-            "optimiser_steps": total, "trained_lr": recipe.lr, "epochs": total / per_epoch,
+            "optimiser_steps": total,
+            "trained_lr": recipe.lr,
+            "epochs": total / per_epoch,
             "curve": curve[index :: len(members)],
-        }  # fmt: skip
+        }
         models[member.seed] = trained_model(member, each, images, labels, test, facts, whitening, asked)
     return TrainedEnsemble(models)
 

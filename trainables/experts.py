@@ -56,9 +56,12 @@ def train_expert(config: ExpertConfig, origin: Origin, context: Context) -> Expe
         network.parameters(), lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay
     )
     per_epoch = batches_per_epoch(
-        len(images), config.batch, batch_statistics=uses_batch_statistics(network), who=f"expert {config.index}",
+        len(images),
+        config.batch,
+        batch_statistics=uses_batch_statistics(network),
+        who=f"expert {config.index}",
         setting="settings.mtt.batch_expert",
-    )  # fmt: skip
+    )
     every = config.steps_between(per_epoch)
     looked_at = torch.cat([members[: max(1, ACCURACY_IMAGES // len(origin.by_class))] for members in origin.by_class])
     looked_at = looked_at.to(device)
@@ -107,9 +110,13 @@ def train_expert(config: ExpertConfig, origin: Origin, context: Context) -> Expe
             keep(step + 1)
 
     facts = {
-        "index": config.index, "zca": config.zca, "lr": config.lr, "accuracy_images": len(looked_at),
-        "steps": [int(point["steps"]) for point in record], "train_acc": [point["train_acc"] for point in record],
-    }  # fmt: skip
+        "index": config.index,
+        "zca": config.zca,
+        "lr": config.lr,
+        "accuracy_images": len(looked_at),
+        "steps": [int(point["steps"]) for point in record],
+        "train_acc": [point["train_acc"] for point in record],
+    }
     parameters = [(name, list(weight.shape)) for name, weight in network.named_parameters()]
     return Expert(snapshots, squared_distances(snapshots), parameters, facts)
 

@@ -150,10 +150,17 @@ class MTTSettings(NetworkSettings):
         self, dataset: DatasetConfig, origin: OriginConfig, network: NetworkConfig, augmentation: Augmentation | None
     ) -> tuple[ExpertConfig, ...]:
         common: dict[str, Any] = {
-            "dataset": dataset, "origin": origin, "network": network, "augmentation": augmentation,
-            "snapshots": self.expert_snapshots, "snapshot_steps": self.snapshot_steps, "lr": self.lr_expert,
-            "momentum": self.momentum_expert, "batch": self.batch_expert, "zca": self.zca,
-        }  # fmt: skip
+            "dataset": dataset,
+            "origin": origin,
+            "network": network,
+            "augmentation": augmentation,
+            "snapshots": self.expert_snapshots,
+            "snapshot_steps": self.snapshot_steps,
+            "lr": self.lr_expert,
+            "momentum": self.momentum_expert,
+            "batch": self.batch_expert,
+            "zca": self.zca,
+        }
         return tuple(ExpertConfig(index=index, **common) for index in range(self.num_experts))
 
 

@@ -194,9 +194,14 @@ def network_of(name: str, *, image_size: int, channels: Literal[1, 3], num_class
     """
     parsed = parse(name)
     return NetworkConfig(
-        architecture=parsed.base, norm=parsed.norm, width=parsed.width, depth=parsed.depth, image_size=image_size,
-        channels=channels, num_classes=num_classes,
-    )  # fmt: skip
+        architecture=parsed.base,
+        norm=parsed.norm,
+        width=parsed.width,
+        depth=parsed.depth,
+        image_size=image_size,
+        channels=channels,
+        num_classes=num_classes,
+    )
 
 
 def default_network(

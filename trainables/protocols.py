@@ -21,9 +21,15 @@ class Protocol:
 def _sgd(epochs: int, augmentation: str, **other: object) -> RecipeConfig:
     """The DC family's optimiser: SGD 0.01, momentum 0.9, weight decay 5e-4, one drop by ten at half, batches of 256."""
     values: dict[str, object] = {
-        "epochs": epochs, "lr": 0.01, "momentum": 0.9, "weight_decay": 5e-4, "milestones": (0.5,), "gamma": 0.1,
-        "batch": 256, "augmentation": augmentation,
-    }  # fmt: skip
+        "epochs": epochs,
+        "lr": 0.01,
+        "momentum": 0.9,
+        "weight_decay": 5e-4,
+        "milestones": (0.5,),
+        "gamma": 0.1,
+        "batch": 256,
+        "augmentation": augmentation,
+    }
     return RecipeConfig.model_validate({**values, **other})
 
 

@@ -79,15 +79,22 @@ def _network(method: str, source: str, tiny: str | None, note: str = "") -> tupl
     return (
         Preset(method=method, values={"architecture": "convnet3"}, source=source),
         Preset(
-            method=method, values={"width": None, "norm": None}, source=source, when=convnet,
+            method=method,
+            values={"width": None, "norm": None},
+            source=source,
+            when=convnet,
             note="null: 128 filters, instance norm",
         ),
         Preset(method=method, values={"depth": None}, source=source, when=convnet, note="null: 3 blocks"),
         Preset(
-            method=method, values={"depth": 4}, source=tiny, when=convnet, datasets=("tiny_imagenet",),
+            method=method,
+            values={"depth": 4},
+            source=tiny,
+            when=convnet,
+            datasets=("tiny_imagenet",),
             note=note or "ConvNet of 4 blocks for images of 64 pixels",
         ),
-    )  # fmt: skip
+    )
 
 
 def _common(method: str, rows: Mapping[str, tuple[Any, str]]) -> tuple[Preset, ...]:
@@ -103,7 +110,10 @@ publish(
     *_network("dm", f"{_DC} main_DM.py (default ConvNet)", f"{_DC} networks.py (ConvNetD4)"),
     *(
         Preset(
-            method="dm", values={"lr_img": rate}, source=f"{_DC} readme.md (DM commands)", datasets=(dataset,),
+            method="dm",
+            values={"lr_img": rate},
+            source=f"{_DC} readme.md (DM commands)",
+            datasets=(dataset,),
             ipcs=ipcs,
         )
         for dataset, ipcs, rate in (
@@ -120,7 +130,7 @@ publish(
             "momentum_img": (0.5, f"{_DC} main_DM.py"),
         },
     ),
-)  # fmt: skip
+)
 
 # --- DC and DSA (methods.md 3.2, 3.5) ---------------------------------------------------------------------------------
 
@@ -130,11 +140,19 @@ for _method in ("dsa", "dc"):
         *(
             Preset(method=_method, values={"loops": loops}, source=f"{_DC} utils.py (get_loops)", ipcs=(ipc,))
             for ipc, loops in (
-                (1, (1, 1)), (10, (10, 50)), (20, (20, 25)), (30, (30, 20)), (40, (40, 15)), (50, (50, 10)),
+                (1, (1, 1)),
+                (10, (10, 50)),
+                (20, (20, 25)),
+                (30, (30, 20)),
+                (40, (40, 15)),
+                (50, (50, 10)),
             )
         ),
         Preset(
-            method=_method, values={"loops": (50, 10)}, source=f"{_DC} issue #2", ipcs=(100,),
+            method=_method,
+            values={"loops": (50, 10)},
+            source=f"{_DC} issue #2",
+            ipcs=(100,),
             note="the program stops at ipc 100; its author names the better of (50, 10) and (20, 25) above 50, and "
             "(100, 2) for 66.7 % of DSA on CIFAR-10; Chen et al. 2023 set the loops by hand and give no values",
         ),
@@ -150,7 +168,7 @@ for _method in ("dsa", "dc"):
                 "distance": ("ours", f"{_DC} main.py (default)"),
             },
         ),
-    )  # fmt: skip
+    )
 
 # --- MTT (methods.md 5.1, 5.3) ----------------------------------------------------------------------------------------
 
@@ -169,31 +187,52 @@ def _command(
 
 publish(
     Preset(
-        method="mtt", values={"zca": False}, source="Chen et al. 2023 (ZCA off)",
+        method="mtt",
+        values={"zca": False},
+        source="Chen et al. 2023 (ZCA off)",
         note="MTT's authors whiten CIFAR-10 at ipc 1 and 10 and CIFAR-100 at ipc 1 and 50; their rows apply when the "
         "sweep sets zca: true",
     ),
-    *_network("mtt", f"{_MTT} distill.py (default ConvNet)", f"{_DCB}: ConvNetD4",
-              "named by the command for ipc 50; those for 1 and 10 leave it out, which we take for an omission"),
+    *_network(
+        "mtt",
+        f"{_MTT} distill.py (default ConvNet)",
+        f"{_DCB}: ConvNetD4",
+        "named by the command for ipc 50; those for 1 and 10 leave it out, which we take for an omission",
+    ),
     _command(
-        "cifar10", 1, False, (50, 2, 5, None, 1e3, 1e-7, 0.01),
+        "cifar10",
+        1,
+        False,
+        (50, 2, 5, None, 1e3, 1e-7, 0.01),
         f"justincui03/tesla README.md (Cui et al., ICML 2023), {_MCT}; second hand",
     ),
     _command(
-        "cifar10", 10, False, (30, 2, 15, None, 1e3, 1e-5, 0.01), f"{_MCT}; second hand",
+        "cifar10",
+        10,
+        False,
+        (30, 2, 15, None, 1e3, 1e-5, 0.01),
+        f"{_MCT}; second hand",
         "other versions of that file give other M and T+; lr_syn is the program's default, for the file sets an option "
         "that MTT ignores",
     ),
     _command("cifar10", 50, False, (30, 2, 40, None, 1e3, 1e-5, 0.001), f"{_DCB}; {_MCT} agrees"),
     _command("cifar10", 1, True, (50, 2, 2, None, 1e2, 1e-7, 0.01), _DCB),
     _command(
-        "cifar10", 10, True, (30, 2, 20, None, 1e2, 1e-5, 0.001), _DCB,
+        "cifar10",
+        10,
+        True,
+        (30, 2, 20, None, 1e2, 1e-5, 0.001),
+        _DCB,
         f"the table in MTT's readme has a typo here, as its author says in {_MTT} issue #31 without the right values; "
         "a user there finds lr_img 100 and 1000 stable; third parties' files give lr_img 1e4 or 1e5, lr_lr 1e-4, "
         "lr_syn 0.01",
     ),
     _command(
-        "cifar10", 50, True, (30, 2, 20, None, 1e2, 1e-5, 0.001), f"{_MCT}, scripts derived from MTT; second hand",
+        "cifar10",
+        50,
+        True,
+        (30, 2, 20, None, 1e2, 1e-5, 0.001),
+        f"{_MCT}, scripts derived from MTT; second hand",
         "MTT's own result at ipc 50 is without ZCA",
     ),
     _command("cifar100", 10, False, (20, 2, 20, None, 1e3, 1e-5, 0.01), _DCB),
@@ -203,19 +242,28 @@ publish(
     _command("tiny_imagenet", 10, False, (20, 2, 40, 200, 1e4, 1e-4, 0.01), _DCB),
     _command("tiny_imagenet", 50, False, (20, 2, 40, 300, 1e4, 1e-4, 0.01), _DCB),
     Preset(
-        method="mtt", values={"mtt_gradient": "recompute"}, source=f"{_MTT} distill.py (gradient through all steps)",
+        method="mtt",
+        values={"mtt_gradient": "recompute"},
+        source=f"{_MTT} distill.py (gradient through all steps)",
         note="the authors keep every student step in memory (unrolled); recompute gives the same gradient with the "
         "memory of one step",
     ),
     Preset(
         method="mtt",
-        values={"num_experts": 100, "expert_snapshots": 50, "lr_expert": 0.01, "momentum_expert": 0.0,
-                "batch_expert": 256},
+        values={
+            "num_experts": 100,
+            "expert_snapshots": 50,
+            "lr_expert": 0.01,
+            "momentum_expert": 0.0,
+            "batch_expert": 256,
+        },
         source=f"{_MTT} readme.md, buffer.py (defaults)",
         note="a constant rate without momentum is deliberate: easier to imitate (issue #8)",
     ),
     Preset(
-        method="mtt", values={"snapshot_steps": None}, source=f"{_MTT} buffer.py (one snapshot per epoch)",
+        method="mtt",
+        values={"snapshot_steps": None},
+        source=f"{_MTT} buffer.py (one snapshot per epoch)",
         note="null: one epoch; where that is less than 50 steps, 50 steps, which is ours, so that snapshots of a small "
         "origin differ",
     ),
@@ -226,41 +274,64 @@ publish(
             "momentum_img": (0.5, f"{_MTT} distill.py (both optimisers)"),
         },
     ),
-)  # fmt: skip
+)
 
 # --- IDC (methods.md 6.4, 6.5) ----------------------------------------------------------------------------------------
 
 _AUGMENTED = {"match_aug": "color_crop_cutout", "net_aug": "color_crop", "cutmix": 0.5}
 
 publish(
-    *_network("idc", f"{_IDC} argument.py (ConvNet3, instance norm)", None,
-              "IDC's program has no Tiny ImageNet; DC and MTT take 4 blocks for images of 64 pixels"),
+    *_network(
+        "idc",
+        f"{_IDC} argument.py (ConvNet3, instance norm)",
+        None,
+        "IDC's program has no Tiny ImageNet; DC and MTT take 4 blocks for images of 64 pixels",
+    ),
     *(
         Preset(
-            method="idc", values={"lr_base": rate, "net_images": images, "metric": metric},
-            source=f"{_IDC} argument.py", datasets=datasets, note=note,
+            method="idc",
+            values={"lr_base": rate, "net_images": images, "metric": metric},
+            source=f"{_IDC} argument.py",
+            datasets=datasets,
+            note=note,
         )
         for datasets, rate, images, metric, note in (
             (("cifar10", "cifar100"), 5e-3, 2000, "mse", ""),
             (("svhn",), 5e-3, 500, "mse", ""),
-            (("mnist",), 1e-4 * (32 / 28) ** 2, 500, "l1",
-             "lr_base is 1e-4 at 28 pixels, IDC's base size for MNIST; ours is for 32 pixels"),
-            (("fashion_mnist",), 1e-4, 500, "l1",
-             "IDC's base size is 32 here although the images have 28 pixels, which makes the rate 0.765625 of it"),
+            (
+                ("mnist",),
+                1e-4 * (32 / 28) ** 2,
+                500,
+                "l1",
+                "lr_base is 1e-4 at 28 pixels, IDC's base size for MNIST; ours is for 32 pixels",
+            ),
+            (
+                ("fashion_mnist",),
+                1e-4,
+                500,
+                "l1",
+                "IDC's base size is 32 here although the images have 28 pixels, which makes the rate 0.765625 of it",
+            ),
         )
     ),
-    Preset(method="idc", values=_AUGMENTED, source=f"{_IDC} argument.py",
-           datasets=("cifar10", "cifar100", "svhn", "fashion_mnist")),
+    Preset(
+        method="idc",
+        values=_AUGMENTED,
+        source=f"{_IDC} argument.py",
+        datasets=("cifar10", "cifar100", "svhn", "fashion_mnist"),
+    ),
     Preset(method="idc", values=_AUGMENTED, source=f"{_IDC} argument.py", datasets=("mnist",), when=(("factor", 1),)),
     Preset(
-        method="idc", values={"match_aug": "color_crop", "net_aug": "color_crop", "cutmix": 0.0},
-        source=f"{_IDC} argument.py", datasets=("mnist",), note="MNIST with a factor above 1: no cutout, no CutMix",
+        method="idc",
+        values={"match_aug": "color_crop", "net_aug": "color_crop", "cutmix": 0.0},
+        source=f"{_IDC} argument.py",
+        datasets=("mnist",),
+        note="MNIST with a factor above 1: no cutout, no CutMix",
     ),
+    Preset(method="idc", values={"factor": 2}, source=f"{_IDC} README.md (IDC; factor 1 is IDC-I)", datasets=_IDC_SETS),
     Preset(
-        method="idc", values={"factor": 2}, source=f"{_IDC} README.md (IDC; factor 1 is IDC-I)", datasets=_IDC_SETS
-    ),
-    Preset(
-        method="idc", values={"iterations": 200_000, "inner_loop": 100},
+        method="idc",
+        values={"iterations": 200_000, "inner_loop": 100},
         source=f"{_IDC} argument.py (niter 2000, inner_loop 100)",
         note="in our unit, inner steps; the author says 2000 is for full convergence (issue #1)",
     ),
@@ -276,4 +347,4 @@ publish(
             "batch_syn_max": (128, f"{_IDC} argument.py"),
         },
     ),
-)  # fmt: skip
+)

@@ -117,19 +117,37 @@ def tiny_request(
     network = None
     if isinstance(complete, NetworkSettings):
         network = default_network(
-            complete.architecture, image_size=SIZE, channels=1, num_classes=len(CLASSES), width=complete.width,
-            norm=complete.norm, depth=complete.depth,
-        )  # fmt: skip
+            complete.architecture,
+            image_size=SIZE,
+            channels=1,
+            num_classes=len(CLASSES),
+            width=complete.width,
+            norm=complete.norm,
+            depth=complete.depth,
+        )
     dataset = DatasetConfig(
-        name="tiny", base="digits", digest="sha256:0", num_classes=10, image_size=SIZE, channels=1, mean=(0.4,),
-        std=(0.3,), flip=False,
-    )  # fmt: skip
+        name="tiny",
+        base="digits",
+        digest="sha256:0",
+        num_classes=10,
+        image_size=SIZE,
+        channels=1,
+        mean=(0.4,),
+        std=(0.3,),
+        flip=False,
+    )
     return DistillConfig(
-        method=name, method_version=method.version, dataset=dataset, origin=OriginConfig(classes=CLASSES), ipc=ipc,
+        method=name,
+        method_version=method.version,
+        dataset=dataset,
+        origin=OriginConfig(classes=CLASSES),
+        ipc=ipc,
         init=(init or method.init) if "init" in method.uses else None,
-        augmentation="dsa" if "distill_aug" in method.uses else None, network=network,
-        settings=complete.key_material(), distill_seed=distill_seed,
-    )  # fmt: skip
+        augmentation="dsa" if "distill_aug" in method.uses else None,
+        network=network,
+        settings=complete.key_material(),
+        distill_seed=distill_seed,
+    )
 
 
 def run_method(
@@ -198,9 +216,10 @@ def check_set(name: str, folder: Path, **request: Any) -> None:
     _promise(torch.equal(origin.images, before), name, "the origin's images are left as they are")
     _promise(
         tuple(found.images.shape) == (4 * len(CLASSES), 1, SIZE, SIZE) and found.images.dtype == torch.float32,
-        name, f"ipc images of each class, float32; got {tuple(found.images.shape)} {found.images.dtype} for ipc 4, "
+        name,
+        f"ipc images of each class, float32; got {tuple(found.images.shape)} {found.images.dtype} for ipc 4, "
         f"{len(CLASSES)} classes of (1, {SIZE}, {SIZE})",
-    )  # fmt: skip
+    )
     _promise(bool(found.images.isfinite().all()), name, "all pixels are finite")
     wanted = [position for position in range(len(CLASSES)) for _ in range(4)]
     _promise(found.labels.tolist() == wanted, name, f"labels are class after class; got {found.labels.tolist()}")
@@ -210,9 +229,10 @@ def check_set(name: str, folder: Path, **request: Any) -> None:
             real = 0 <= index - FIRST_INDEX < len(origin.labels)
             fits = real and int(origin.labels[index - FIRST_INDEX]) == wanted[row]
             _promise(
-                index == -1 or fits, name,
+                index == -1 or fits,
+                name,
                 f"an index is -1 or that of a training image of the row's class; got {index} in row {row}",
-            )  # fmt: skip
+            )
     facts = {key: found.facts.get(key) for key in ("space", "method", "ipc", "classes")}
     expected = {"space": "pixel01", "method": name, "ipc": 4, "classes": list(CLASSES)}
     _promise(facts == expected, name, f"facts as context.finish makes them; got {facts}, expected {expected}")
@@ -273,9 +293,10 @@ def check_budget(name: str, folder: Path, **request: Any) -> None:
     whole = _bytes(run_method(name, folder, context=context, **longer), folder / "whole-set")
     length = METHODS[name].settings.model_validate(tiny_request(name, **_without_inputs(longer)).settings).length
     _promise(
-        context.totals == [length], name,
+        context.totals == [length],
+        name,
         f"one loop over context.iterations, as long as settings.length ({length}); got {context.totals}",
-    )  # fmt: skip
+    )
     run_method(name, folder, context=FolderContext(folder / "parts", keep_last=True), **request)
     continued = run_method(name, folder, context=FolderContext(folder / "parts"), **longer)
     same = _bytes(continued, folder / "parts-set") == whole
@@ -300,9 +321,10 @@ def check_start(name: str, folder: Path, **request: Any) -> None:
     control = run_method("random", folder, distill_seed=5)
     _promise(torch.equal(found["real"].indices, control.indices), name, "real starts have the indices of random")
     _promise(
-        torch.allclose(found["real"].images, control.images, atol=1e-5), name,
+        torch.allclose(found["real"].images, control.images, atol=1e-5),
+        name,
         "real starts are the images of random with the same seed; begin with context.initial_images",
-    )  # fmt: skip
+    )
 
 
 def check_too_few(name: str, folder: Path, **request: Any) -> None:
@@ -334,8 +356,10 @@ def check_light(name: str) -> None:
     module = METHODS[name].settings.__module__
     ran = subprocess.run(
         [sys.executable, "-c", f"import sys, {module}; sys.exit(3 if 'torch' in sys.modules else 0)"],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}, capture_output=True, text=True,
-    )  # fmt: skip
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        capture_output=True,
+        text=True,
+    )
     _promise(ran.returncode in (0, 3), name, f"a new process can import {module}, as workers do; got {ran.stderr}")
     _promise(ran.returncode == 0, name, f"importing {module} loads no torch; import it inside the function")
 

@@ -100,9 +100,12 @@ def train(
         optimiser.param_groups[0]["lr"] = learning_rate(recipe, step, per_epoch)
         optimiser.zero_grad(set_to_none=True)
         loss = batch_gradient(
-            network, images[rows], labels[rows], params=augmentation(config, len(rows), step),
+            network,
+            images[rows],
+            labels[rows],
+            params=augmentation(config, len(rows), step),
             cutmix=cutmix(config, step),
-        )  # fmt: skip
+        )
         optimiser.step()
         looks += loss
         if (step + 1) % CHECK_EVERY == 0 or step + 1 in at_steps or step + 1 == total:

@@ -68,9 +68,16 @@ def _read_set(evaluation: Evaluation, dataset: DatasetConfig) -> DistilledSet:
     if "labels" in evaluation.sha256:
         labels = Path(labels)
     return read_set(
-        Path(evaluation.file), dataset, evaluation.classes, space=evaluation.space, mean=evaluation.mean,
-        std=evaluation.std, factor=evaluation.factor, labels=labels, nth=evaluation.nth,
-    )  # fmt: skip
+        Path(evaluation.file),
+        dataset,
+        evaluation.classes,
+        space=evaluation.space,
+        mean=evaluation.mean,
+        std=evaluation.std,
+        factor=evaluation.factor,
+        labels=labels,
+        nth=evaluation.nth,
+    )
 
 
 def _read_model(file: Path, subject: Subject, store: Store, places: Places) -> tuple[TrainedModel, dict[str, Any]]:
@@ -87,13 +94,24 @@ def _read_model(file: Path, subject: Subject, store: Store, places: Places) -> t
     devices.prepare(device, 1)
     try:
         context = StageContext(
-            device=device, data=places.data, cache=places.cache, checkpoints=store.checkpoints(subject.stage().lineage),
-            budget=None, stop=threading.Event(), on_progress=lambda _: None,
-        )  # fmt: skip
+            device=device,
+            data=places.data,
+            cache=places.cache,
+            checkpoints=store.checkpoints(subject.stage().lineage),
+            budget=None,
+            stop=threading.Event(),
+            on_progress=lambda _: None,
+        )
         model = trained_model(
-            state, config.network, config.dataset, config.mean, config.std,
-            config.origin if config.asked else None, subject.classes, context,
-        )  # fmt: skip
+            state,
+            config.network,
+            config.dataset,
+            config.mean,
+            config.std,
+            config.origin if config.asked else None,
+            subject.classes,
+            context,
+        )
         return model, {"device": device, "numerics": devices.numerics_class(device)}
     finally:
         devices.reset()
@@ -118,12 +136,22 @@ def _commit(
         payload.save(folder)
         # No seconds and no memory: what it took to make is not known, and to read it is not that.
         provenance = {
-            **code_state(), "versions": versions(), "host": socket.gethostname(), "imported": True,
-            "started_at": datetime.now(UTC).isoformat(timespec="milliseconds"), **said,
-        }  # fmt: skip
+            **code_state(),
+            "versions": versions(),
+            "host": socket.gethostname(),
+            "imported": True,
+            "started_at": datetime.now(UTC).isoformat(timespec="milliseconds"),
+            **said,
+        }
         manifest = Manifest(
-            key=stage.key, kind=stage.kind, version=stage.version, label=stage.label,
-            config=stage.config.model_dump(mode="json"), inputs={}, files={}, provenance=provenance,
-        )  # fmt: skip
+            key=stage.key,
+            kind=stage.kind,
+            version=stage.version,
+            label=stage.label,
+            config=stage.config.model_dump(mode="json"),
+            inputs={},
+            files={},
+            provenance=provenance,
+        )
         store.commit(folder, manifest)
     return found

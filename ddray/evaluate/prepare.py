@@ -41,18 +41,31 @@ def prepare(request: Request, places: Places, build: Build, *, read_all: bool = 
     evaluation = load(request.path)
     facts = facts_of(evaluation, places, build, read_all=read_all)
     grid = Grid(
-        name=EXTERNAL, file=str(request.path), exclude=(), exclude_inherited=False, settings={},
-        axes={"seed": evaluation.seeds, "architecture": evaluation.architectures}, protocol=evaluation.protocol,
-        train=evaluation.train, evaluations=evaluation.evaluations,
-    )  # fmt: skip
+        name=EXTERNAL,
+        file=str(request.path),
+        exclude=(),
+        exclude_inherited=False,
+        settings={},
+        axes={"seed": evaluation.seeds, "architecture": evaluation.architectures},
+        protocol=evaluation.protocol,
+        train=evaluation.train,
+        evaluations=evaluation.evaluations,
+    )
     points = list(_points(evaluation, facts, grid))
     pipeline = ExternalPipeline({evaluation.dataset: facts}, {}, subject_of(evaluation, facts))
     plan = make_plan(pipeline.chains(points), pipeline.stages)
     plan.selected = {point.hash for point in select(points, request.only, request.skip, request.limit)}
     sweep = Sweep(
-        name=evaluation.name, stem=evaluation.name, path=request.path, files=(request.path,), grids=(grid,),
-        datasets={}, resources={}, notify=None, digest=digest(evaluation.asked),
-    )  # fmt: skip
+        name=evaluation.name,
+        stem=evaluation.name,
+        path=request.path,
+        files=(request.path,),
+        grids=(grid,),
+        datasets={},
+        resources={},
+        notify=None,
+        digest=digest(evaluation.asked),
+    )
     unread = () if facts.read else (evaluation.dataset,)
     return Prepared(request, sweep, {evaluation.dataset: facts}, plan, unread)
 
@@ -66,27 +79,46 @@ def subject_of(evaluation: Evaluation, facts: DatasetFacts) -> Subject:
     if evaluation.kind == "set":
         assert found.ipc is not None
         settings = {
-            "file": evaluation.sha256["set"], "labels": evaluation.sha256.get("labels") or evaluation.labels,
-            "nth": evaluation.nth, "space": evaluation.space, "factor": evaluation.factor,
-            "mean": evaluation.mean and list(evaluation.mean), "std": evaluation.std and list(evaluation.std),
-        }  # fmt: skip
+            "file": evaluation.sha256["set"],
+            "labels": evaluation.sha256.get("labels") or evaluation.labels,
+            "nth": evaluation.nth,
+            "space": evaluation.space,
+            "factor": evaluation.factor,
+            "mean": evaluation.mean and list(evaluation.mean),
+            "std": evaluation.std and list(evaluation.std),
+        }
         # Whose images it is of changes nothing about the set: its members are those of the trainings.
         made = DistillConfig(
-            method=EXTERNAL, method_version=1, dataset=facts.config, origin=everything, ipc=found.ipc, init=None,
-            augmentation=None, network=None, settings=settings, distill_seed=0,
-        )  # fmt: skip
+            method=EXTERNAL,
+            method_version=1,
+            dataset=facts.config,
+            origin=everything,
+            ipc=found.ipc,
+            init=None,
+            augmentation=None,
+            network=None,
+            settings=settings,
+            distill_seed=0,
+        )
         return Subject(made, found.members, evaluation.classes, f"distill {label} ipc={found.ipc}")
     assert evaluation.mean is not None
     assert evaluation.std is not None
     (architecture,) = evaluation.architectures
     network = network_of(
-        architecture, image_size=facts.config.image_size, channels=facts.config.channels,
+        architecture,
+        image_size=facts.config.image_size,
+        channels=facts.config.channels,
         num_classes=len(evaluation.classes),
-    )  # fmt: skip
+    )
     trained = ExternalConfig(
-        dataset=facts.config, origin=found.members or everything, network=network, mean=evaluation.mean,
-        std=evaluation.std, asked=found.members is not None, file=evaluation.sha256["model"],
-    )  # fmt: skip
+        dataset=facts.config,
+        origin=found.members or everything,
+        network=network,
+        mean=evaluation.mean,
+        std=evaluation.std,
+        asked=found.members is not None,
+        file=evaluation.sha256["model"],
+    )
     return Subject(trained, found.members, evaluation.classes, f"train {label} {architecture}")
 
 
@@ -104,11 +136,20 @@ def _points(evaluation: Evaluation, facts: DatasetFacts, grid: Grid) -> Iterator
     for architecture in evaluation.architectures:
         for seed in evaluation.seeds:
             yield GridPoint(
-                method=EXTERNAL, dataset=evaluation.dataset, ipc=found.ipc, architecture=architecture, seed=seed,
-                num_classes=len(evaluation.classes) if subset else None, settings=settings,
-                protocol=evaluation.protocol, train=evaluation.train, evaluations=evaluation.evaluations,
-                grids=(EXTERNAL,), grid=grid, **nothing,
-            )  # fmt: skip
+                method=EXTERNAL,
+                dataset=evaluation.dataset,
+                ipc=found.ipc,
+                architecture=architecture,
+                seed=seed,
+                num_classes=len(evaluation.classes) if subset else None,
+                settings=settings,
+                protocol=evaluation.protocol,
+                train=evaluation.train,
+                evaluations=evaluation.evaluations,
+                grids=(EXTERNAL,),
+                grid=grid,
+                **nothing,
+            )
 
 
 def facts_of(evaluation: Evaluation, places: Places, build: Build, *, read_all: bool) -> DatasetFacts:

@@ -168,24 +168,40 @@ def checked(options: Options) -> Evaluation:
     model = kind == "model"
     return Evaluation.model_validate(
         {
-            "name": name, "kind": kind, "file": str(file.resolve()), "sha256": sha256, "nth": options.nth,
+            "name": name,
+            "kind": kind,
+            "file": str(file.resolve()),
+            "sha256": sha256,
+            "nth": options.nth,
             "labels": labels if labels in (None, CLASS_MAJOR) else str(Path(labels).resolve()),
             "members": None if options.members is None else str(options.members.resolve()),
-            "members_order": options.members_order, "dataset": options.dataset,
-            "classes": classes or tuple(range(known.num_classes)), "space": options.space,
-            "factor": options.factor or 1, "mean": constants[0], "std": constants[1], "architectures": architectures,
-            "seeds": (0,) if model else seeds or (0,), "protocol": EXTERNAL if model else protocol,
-            "train": {} if model else train, "evaluations": evaluations,
+            "members_order": options.members_order,
+            "dataset": options.dataset,
+            "classes": classes or tuple(range(known.num_classes)),
+            "space": options.space,
+            "factor": options.factor or 1,
+            "mean": constants[0],
+            "std": constants[1],
+            "architectures": architectures,
+            "seeds": (0,) if model else seeds or (0,),
+            "protocol": EXTERNAL if model else protocol,
+            "train": {} if model else train,
+            "evaluations": evaluations,
         }
-    )  # fmt: skip
+    )
 
 
 def _not_of_a_model(options: Options) -> Iterator[str]:
     given = {
-        "--space": options.space, "--factor": options.factor, "--labels": options.labels, "--nth": options.nth,
-        "--protocol": options.protocol, "--train": options.train or None, "--seeds": options.seeds,
+        "--space": options.space,
+        "--factor": options.factor,
+        "--labels": options.labels,
+        "--nth": options.nth,
+        "--protocol": options.protocol,
+        "--train": options.train or None,
+        "--seeds": options.seeds,
         "--embedding": options.embedding or None,
-    }  # fmt: skip
+    }
     for option, value in given.items():
         if value is not None:
             yield f"{option}: belongs to a distilled set; got --model, of which nothing is trained. Leave it out."
@@ -286,13 +302,31 @@ def _recipe_point(protocol: str, train: Mapping[str, Any]) -> GridPoint:
     """A point that says nothing but its recipe."""
     grid = Grid(EXTERNAL, "", {}, (), False, {}, protocol, train, {})
     nothing = dict.fromkeys(
-        ("ipc", "init", "distill_seed", "origin_per_class", "origin_draw", "num_classes", "class_draw", "distill_aug",
-         "train_aug")
-    )  # fmt: skip
+        (
+            "ipc",
+            "init",
+            "distill_seed",
+            "origin_per_class",
+            "origin_draw",
+            "num_classes",
+            "class_draw",
+            "distill_aug",
+            "train_aug",
+        )
+    )
     return GridPoint(
-        method=EXTERNAL, dataset="", architecture="", seed=0, settings={}, protocol=protocol, train=train,
-        evaluations={}, grids=(), grid=grid, **nothing,
-    )  # fmt: skip
+        method=EXTERNAL,
+        dataset="",
+        architecture="",
+        seed=0,
+        settings={},
+        protocol=protocol,
+        train=train,
+        evaluations={},
+        grids=(),
+        grid=grid,
+        **nothing,
+    )
 
 
 def _evaluations(options: Options, kind: str, problems: list[str]) -> dict[str, dict[str, Any]]:

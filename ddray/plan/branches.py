@@ -103,11 +103,22 @@ def audit(
     if "one_run" in found.audit:
         member("coin", Part("coin", row=0), 0, started=False)
     config = PrivacyConfig(
-        dataset=pipeline.facts[point.dataset].config, origin=pipeline.origin(point), method=point.method, ipc=point.ipc,
-        init=point.init, audit=found.audit, unfit=dict(found.unfit), rows=found.rows, targets=found.targets,
-        shadows=found.shadows, attacks=found.attacks, canaries=found.canaries, signals=found.signals, start=start,
+        dataset=pipeline.facts[point.dataset].config,
+        origin=pipeline.origin(point),
+        method=point.method,
+        ipc=point.ipc,
+        init=point.init,
+        audit=found.audit,
+        unfit=dict(found.unfit),
+        rows=found.rows,
+        targets=found.targets,
+        shadows=found.shadows,
+        attacks=found.attacks,
+        canaries=found.canaries,
+        signals=found.signals,
+        start=start,
         resamples=asked.resamples,
-    )  # fmt: skip
+    )
     return tuple(paths), pipeline.make("privacy", point, label_of("privacy", point), config, tuple(inputs))
 
 
@@ -132,9 +143,11 @@ def embed(pipeline: Pipeline, point: GridPoint, making: Making) -> tuple[Stage, 
     asked = pipeline.asked(point, EmbeddingSettings)
     encoder = pipeline.reference(_of_all_images(point))
     config = EmbeddingConfig(
-        dataset=pipeline.facts[point.dataset].config, classes=pipeline.origin(point).classes,
-        real_per_class=asked.real_per_class, neighbours=asked.neighbours,
-    )  # fmt: skip
+        dataset=pipeline.facts[point.dataset].config,
+        classes=pipeline.origin(point).classes,
+        real_per_class=asked.real_per_class,
+        neighbours=asked.neighbours,
+    )
     inputs = (("encoder", encoder.key), *making.inputs)
     return encoder, pipeline.make("embedding", point, label_of("embedding", point), config, inputs)
 
@@ -185,10 +198,12 @@ def _map(pipeline: Pipeline, chains: Sequence[Chain]) -> Stage:
     assert embedding is not None
     assert isinstance(embedding.config, EmbeddingConfig)
     config = TsneConfig(
-        dataset=embedding.config.dataset, classes=embedding.config.classes,
-        real_per_class=embedding.config.real_per_class, sources=tuple(name for name, _ in named),
+        dataset=embedding.config.dataset,
+        classes=embedding.config.classes,
+        real_per_class=embedding.config.real_per_class,
+        sources=tuple(name for name, _ in named),
         perplexity=pipeline.asked(point, EmbeddingSettings).perplexity,
-    )  # fmt: skip
+    )
     inputs = (
         ("encoder", dict(embedding.inputs)["encoder"]),
         *((f"embedding.{place}", key) for place, (_, key) in enumerate(named)),

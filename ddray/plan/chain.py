@@ -40,10 +40,15 @@ class Stage:
     def spec(self) -> dict[str, Any]:
         """Everything a worker needs, as JSON types."""
         return {
-            "kind": self.kind, "key": self.key, "lineage": self.lineage, "budget": self.budget,
-            "version": self.version, "label": self.label, "config": self.config.model_dump(mode="json"),
+            "kind": self.kind,
+            "key": self.key,
+            "lineage": self.lineage,
+            "budget": self.budget,
+            "version": self.version,
+            "label": self.label,
+            "config": self.config.model_dump(mode="json"),
             "inputs": dict(self.inputs),
-        }  # fmt: skip
+        }
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -83,10 +83,18 @@ def _resolve(sweep: Sweep, name: str, data: Path, cache: Path, build: Build, rea
         raise EnvironmentProblem(str(error)) from error
     digest = index.digest if index is not None else pinned or f"unread:{name}"
     config = DatasetConfig(
-        name=name, base=base, folder=folder, resize=resize, digest=digest, num_classes=known.num_classes,
-        image_size=resize or known.image_size, channels=1 if known.channels == 1 else 3, mean=constants.mean,
-        std=constants.std, flip=known.flip,
-    )  # fmt: skip
+        name=name,
+        base=base,
+        folder=folder,
+        resize=resize,
+        digest=digest,
+        num_classes=known.num_classes,
+        image_size=resize or known.image_size,
+        channels=1 if known.channels == 1 else 3,
+        mean=constants.mean,
+        std=constants.std,
+        flip=known.flip,
+    )
     return DatasetFacts(
         config=config,
         train_per_class=min(index.train_counts) if index is not None else known.train_per_class,

@@ -57,10 +57,20 @@ class Subject:
         kind: Kind = "train" if self.is_model else "distill"
         key = stage_key(kind, VERSIONS[kind], self.config.key_json, {})
         return Stage(
-            kind=kind, key=key, lineage=key, budget=None, version=VERSIONS[kind], label=self.label, config=self.config,
-            inputs=(), unavailable="it was imported and is gone from the store: import it again with ddray evaluate",
-            cpus=1.0, share=0.0, work=0.0, size=0,
-        )  # fmt: skip
+            kind=kind,
+            key=key,
+            lineage=key,
+            budget=None,
+            version=VERSIONS[kind],
+            label=self.label,
+            config=self.config,
+            inputs=(),
+            unavailable="it was imported and is gone from the store: import it again with ddray evaluate",
+            cpus=1.0,
+            share=0.0,
+            work=0.0,
+            size=0,
+        )
 
 
 class ExternalPipeline(Pipeline):
@@ -125,8 +135,20 @@ class ExternalPipeline(Pipeline):
             inputs.append(("seed.model", train.key))
             inputs.extend((f"seed.{name}", key) for name, key in self.making(point).inputs)
         config = PrivacyConfig(
-            dataset=self.facts[point.dataset].config, origin=self.origin(point), method=point.method, ipc=point.ipc,
-            init=None, audit=fit, unfit={} if fit else {"seed": NO_MEMBERS}, rows=0, targets=1, shadows=0,
-            attacks=asked.attacks, canaries=0, signals=SignalsConfig(), start=False, resamples=asked.resamples,
-        )  # fmt: skip
+            dataset=self.facts[point.dataset].config,
+            origin=self.origin(point),
+            method=point.method,
+            ipc=point.ipc,
+            init=None,
+            audit=fit,
+            unfit={} if fit else {"seed": NO_MEMBERS},
+            rows=0,
+            targets=1,
+            shadows=0,
+            attacks=asked.attacks,
+            canaries=0,
+            signals=SignalsConfig(),
+            start=False,
+            resamples=asked.resamples,
+        )
         return self.make("privacy", point, label_of("privacy", point), config, tuple(inputs))

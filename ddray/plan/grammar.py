@@ -210,10 +210,16 @@ def _put_together(reader: Reader, root: Document, patch: Node, path: Path, profi
     if patch.value:
         name += f"-{_sha(plain(patch))[:6]}"
     return Sweep(
-        name=name, stem=path.stem, path=path, files=tuple(document.path for document in documents),
-        grids=tuple(grids), datasets=datasets, resources=resources, notify=notify,
+        name=name,
+        stem=path.stem,
+        path=path,
+        files=tuple(document.path for document in documents),
+        grids=tuple(grids),
+        datasets=datasets,
+        resources=resources,
+        notify=notify,
         digest=_digest(grids, datasets, resources, notify),
-    )  # fmt: skip
+    )
 
 
 def _entries(node: Node, name: str) -> list[tuple[str, Node]]:
@@ -423,10 +429,18 @@ def _grid(name: str, owner: Document, node: Node, inherited: bool, known: frozen
     )
     train = {key: value for key, value in (block.train or {}).items() if value is not None}
     return Grid(
-        name=name, file=owner.name, axes=axes, exclude=exclude, exclude_inherited=inherited,
-        settings=block.settings or {}, protocol=block.protocol or DEFAULT_PROTOCOL, train=train,
-        evaluations=block.evaluations or {}, doubtful=frozenset(reader.doubtful), node=node,
-    )  # fmt: skip
+        name=name,
+        file=owner.name,
+        axes=axes,
+        exclude=exclude,
+        exclude_inherited=inherited,
+        settings=block.settings or {},
+        protocol=block.protocol or DEFAULT_PROTOCOL,
+        train=train,
+        evaluations=block.evaluations or {},
+        doubtful=frozenset(reader.doubtful),
+        node=node,
+    )
 
 
 def _values(values: tuple[Any, ...] | None, known: frozenset[str] | None) -> tuple[Any, ...]:
@@ -442,8 +456,13 @@ def _digest(
     content = {
         "grids": [
             {
-                "name": grid.name, "axes": list(grid.axes.items()), "exclude": grid.exclude, "settings": grid.settings,
-                "protocol": grid.protocol, "train": grid.train, "evaluations": grid.evaluations,
+                "name": grid.name,
+                "axes": list(grid.axes.items()),
+                "exclude": grid.exclude,
+                "settings": grid.settings,
+                "protocol": grid.protocol,
+                "train": grid.train,
+                "evaluations": grid.evaluations,
             }
             for grid in grids
         ],
@@ -453,7 +472,7 @@ def _digest(
         },
         "resources": {name: [entry.cpus, entry.gpu] for name, entry in resources.items()},
         "notify": notify.command if notify is not None else None,
-    }  # fmt: skip
+    }
     return _sha(content)
 
 

@@ -29,8 +29,13 @@ MAX_COMBINATIONS = 1_000_000
 COMMON = frozenset({"method", "dataset", "architecture", "seed", "origin_per_class", "num_classes", "train_aug"})
 """Axes of every point; ``Method.uses`` adds to them. Draws are used where there is something to draw."""
 DEFAULTS: dict[str, Any] = {
-    "architecture": "convnet3", "seed": 0, "distill_seed": 0, "origin_draw": 0, "class_draw": 0, "distill_aug": "dsa",
-}  # fmt: skip
+    "architecture": "convnet3",
+    "seed": 0,
+    "distill_seed": 0,
+    "origin_draw": 0,
+    "class_draw": 0,
+    "distill_aug": "dsa",
+}
 """Values of axes that are left out. ``init`` is the method's own; the rest is null."""
 
 
@@ -342,9 +347,13 @@ _UNITING = frozenset({"attacks", "audit"})
 
 
 _OF_AUDITS = {
-    "rows": {"pool"}, "targets": {"pool"}, "canaries": {"pool"}, "population": {"pool", "one_run"},
-    "reserve": {"pool", "one_run"}, "shadows": {"seed"},
-}  # fmt: skip
+    "rows": {"pool"},
+    "targets": {"pool"},
+    "canaries": {"pool"},
+    "population": {"pool", "one_run"},
+    "reserve": {"pool", "one_run"},
+    "shadows": {"seed"},
+}
 """Settings of privacy that matter to some audits only."""
 
 

@@ -133,9 +133,17 @@ class Pipeline:
             return Making()
         distill_seed = point.distill_seed if distill_seed is None else distill_seed
         memo = (
-            "making", point.method, point.ipc, point.init, distill_seed, point.distill_aug, self._origin_memo(point),
-            part, start, id(point.grid),
-        )  # fmt: skip
+            "making",
+            point.method,
+            point.ipc,
+            point.init,
+            distill_seed,
+            point.distill_aug,
+            self._origin_memo(point),
+            part,
+            start,
+            id(point.grid),
+        )
         if memo in self._memo:
             found: Making = self._memo[memo]
             return found
@@ -149,20 +157,36 @@ class Pipeline:
         network = None
         if isinstance(settings, NetworkSettings):
             network = default_network(
-                settings.architecture, image_size=facts.config.image_size, channels=facts.config.channels,
-                num_classes=len(origin.classes), width=settings.width, norm=settings.norm, depth=settings.depth,
-            )  # fmt: skip
+                settings.architecture,
+                image_size=facts.config.image_size,
+                channels=facts.config.channels,
+                num_classes=len(origin.classes),
+                width=settings.width,
+                norm=settings.norm,
+                depth=settings.depth,
+            )
         config = DistillConfig(
-            method=method.name, method_version=method.version, dataset=facts.config, origin=origin, ipc=point.ipc,
-            init=point.init, augmentation=point.distill_aug, network=network, settings=self._material(settings),
+            method=method.name,
+            method_version=method.version,
+            dataset=facts.config,
+            origin=origin,
+            ipc=point.ipc,
+            init=point.init,
+            augmentation=point.distill_aug,
+            network=network,
+            settings=self._material(settings),
             distill_seed=distill_seed or 0,
-        )  # fmt: skip
+        )
         experts = self._experts(point, part, config, settings)
         words = [*([str(part)] if part is not None else []), *(["start"] if start else [])]
         stage = self.make(
-            "distill", point, label_of("distill", point, *words, distill_seed=distill_seed), config,
-            tuple((f"expert.{index}", expert.key) for index, expert in enumerate(experts)), settings=settings,
-        )  # fmt: skip
+            "distill",
+            point,
+            label_of("distill", point, *words, distill_seed=distill_seed),
+            config,
+            tuple((f"expert.{index}", expert.key) for index, expert in enumerate(experts)),
+            settings=settings,
+        )
         made = self._memo[memo] = Making((*experts, stage))
         return made
 
@@ -180,9 +204,7 @@ class Pipeline:
         """The experts of a distillation: the same for every start and seed of it. What takes no step needs none."""
         if config.network is None or settings.length == 0:
             return ()
-        memo = (
-            "experts", point.method, point.ipc, point.distill_aug, self._origin_memo(point), part, id(point.grid),
-        )  # fmt: skip
+        memo = ("experts", point.method, point.ipc, point.distill_aug, self._origin_memo(point), part, id(point.grid))
         if memo not in self._memo:
             words = label_of("experts", point, *([str(part)] if part is not None else []))
             configs = settings.experts(config.dataset, config.origin, config.network, config.augmentation)
@@ -228,18 +250,27 @@ class Pipeline:
         if ensemble is None:
             first = self._training(point, recipe, seeds[0], signals=signals)
             ensemble = self._memo["ensemble", repeat] = self.make(
-                "ensemble", point, label_of("ensemble", point, seeds=seeds), EnsembleConfig(base=first, seeds=seeds),
-                making.inputs, recipe=recipe,
-            )  # fmt: skip
+                "ensemble",
+                point,
+                label_of("ensemble", point, seeds=seeds),
+                EnsembleConfig(base=first, seeds=seeds),
+                making.inputs,
+                recipe=recipe,
+            )
         config = self._training(point, recipe, point.seed, signals=signals, ensemble=seeds)
         return ensemble, self.make("train", point, label, config, (("ensemble", ensemble.key),))
 
     def reference(self, point: GridPoint) -> Stage:
         """The training of a point of method ``full`` on its own, whatever is trained together."""
         memo = (
-            "reference", point.architecture, point.seed, point.protocol, point.train_aug, id(point.grid),
+            "reference",
+            point.architecture,
+            point.seed,
+            point.protocol,
+            point.train_aug,
+            id(point.grid),
             self._origin_memo(point),
-        )  # fmt: skip
+        )
         if memo not in self._memo:
             recipe = self.recipe(point)[0].model_copy(update={"ensemble": False})
             (self._memo[memo],) = self._train(point, recipe, Making())
@@ -267,13 +298,20 @@ class Pipeline:
         memo = ("network", point.dataset, point.architecture, len(origin.classes))
         if memo not in self._memo:
             self._memo[memo] = network_of(
-                point.architecture, image_size=facts.config.image_size, channels=facts.config.channels,
+                point.architecture,
+                image_size=facts.config.image_size,
+                channels=facts.config.channels,
                 num_classes=len(origin.classes),
-            )  # fmt: skip
+            )
         return TrainConfig(
-            dataset=facts.config, origin=origin, on_origin=point.method == "full", network=self._memo[memo],
-            recipe=recipe, seed=seed, **more,
-        )  # fmt: skip
+            dataset=facts.config,
+            origin=origin,
+            on_origin=point.method == "full",
+            network=self._memo[memo],
+            recipe=recipe,
+            seed=seed,
+            **more,
+        )
 
     # --- evaluations on the main path ------------------------------------------------------------------------------
 
@@ -289,21 +327,28 @@ class Pipeline:
         if memo not in self._memo:
             self._memo[memo] = [
                 AttackConfig(
-                    attack=spec.name, dataset=facts.config, classes=origin.classes, settings=attack_settings(spec.name),
+                    attack=spec.name,
+                    dataset=facts.config,
+                    classes=origin.classes,
+                    settings=attack_settings(spec.name),
                     images=min(asked.images, len(origin.classes) * facts.test_per_class),
                     epsilons=epsilons_for(spec.name, asked.epsilons_l2, asked.epsilons_linf),
                 )
                 for spec in SPECS.values()
                 if spec.name in asked.attacks
-            ]  # fmt: skip
+            ]
         configs: list[AttackConfig] = self._memo[memo]
         attacks = [
             self.make(
-                "attack", point, label_of("attack", point, config.attack), config, (("model", train.key),),
+                "attack",
+                point,
+                label_of("attack", point, config.attack),
+                config,
+                (("model", train.key),),
                 unavailable=missing_library(SPECS[config.attack]),
             )
             for config in configs
-        ]  # fmt: skip
+        ]
         summary = RobustnessConfig(num_classes=len(origin.classes), attacks=tuple(config.attack for config in configs))
         inputs = tuple((f"attack.{config.attack}", stage.key) for config, stage in zip(configs, attacks, strict=True))
         return *attacks, self.make("robustness", point, label_of("robustness", point), summary, inputs)
@@ -355,15 +400,30 @@ class Pipeline:
         if _takes_a_member(config):
             share = None  # a copy of files: no card of its own
         stage = Stage(
-            kind=kind, key=key, lineage=lineage, budget=budget, version=version, label=label, config=config,
-            inputs=inputs, unavailable=unavailable, cpus=cpus, share=share,
+            kind=kind,
+            key=key,
+            lineage=lineage,
+            budget=budget,
+            version=version,
+            label=label,
+            config=config,
+            inputs=inputs,
+            unavailable=unavailable,
+            cpus=cpus,
+            share=share,
             work=self._work(kind, point, network, num_classes, config, settings, recipe),
             size=resources.size(
-                kind, architecture=network.base, width=network.relative_width, num_classes=num_classes, ipc=point.ipc,
-                pixels=data.channels * data.image_size**2, members=members, numbers=_numbers(config, num_classes),
+                kind,
+                architecture=network.base,
+                width=network.relative_width,
+                num_classes=num_classes,
+                ipc=point.ipc,
+                pixels=data.channels * data.image_size**2,
+                members=members,
+                numbers=_numbers(config, num_classes),
                 test_images=num_classes * self.facts[point.dataset].test_per_class,
             ),
-        )  # fmt: skip
+        )
         self.stages[key] = stage
         return stage
 
@@ -467,9 +527,15 @@ class Pipeline:
             images = num_classes * (point.ipc * factor**2 if point.ipc else per_class)
             steps, batch = recipe.steps or (recipe.epochs or 0) * -(-images // recipe.batch), recipe.batch
         return resources.work(
-            kind, gflop=gflop, images=images, steps=steps, batch=batch, test_images=num_classes * facts.test_per_class,
-            members=len(config.seeds) if isinstance(config, EnsembleConfig) else 1, passes=passes,
-        )  # fmt: skip
+            kind,
+            gflop=gflop,
+            images=images,
+            steps=steps,
+            batch=batch,
+            test_images=num_classes * facts.test_per_class,
+            members=len(config.seeds) if isinstance(config, EnsembleConfig) else 1,
+            passes=passes,
+        )
 
 
 def _takes_a_member(config: Config) -> bool:

@@ -375,20 +375,30 @@ def make_job(stages: Sequence[Stage], points: int, shorter: Mapping[str, tuple[s
     )
     shares = [stage.share for stage in stages if stage.share is not None]
     return Job(
-        name=digest([stage.key for stage in stages])[:12], stages=tuple(stages), needs=tuple(needs),
-        after=tuple(after), cpus=max(stage.cpus for stage in stages), gpu=max(shares, default=0.0),
-        work=sum(stage.work for stage in stages), points=points,
-    )  # fmt: skip
+        name=digest([stage.key for stage in stages])[:12],
+        stages=tuple(stages),
+        needs=tuple(needs),
+        after=tuple(after),
+        cpus=max(stage.cpus for stage in stages),
+        gpu=max(shares, default=0.0),
+        work=sum(stage.work for stage in stages),
+        points=points,
+    )
 
 
 def _restrict(job: Job, stages: Sequence[Stage], done: Collection[str]) -> Job:
     own = {stage.key for stage in stages}
     needs = dict.fromkeys(key for stage in stages for _, key in stage.inputs if key not in own and key not in done)
     return Job(
-        name=job.name, stages=tuple(stages), needs=tuple(needs),
-        after=tuple(key for key in job.after if key not in done), cpus=job.cpus, gpu=job.gpu,
-        work=sum(stage.work for stage in stages), points=job.points,
-    )  # fmt: skip
+        name=job.name,
+        stages=tuple(stages),
+        needs=tuple(needs),
+        after=tuple(key for key in job.after if key not in done),
+        cpus=job.cpus,
+        gpu=job.gpu,
+        work=sum(stage.work for stage in stages),
+        points=job.points,
+    )
 
 
 def _shorter_budgets(stages: Iterable[Stage]) -> dict[str, tuple[str, ...]]:

@@ -98,13 +98,19 @@ class Progress:
                     **{name: finished.count(name) for name in ("done", "failed", "blocked")},
                 },
                 "running": [
-                    {"job": name, "label": job.label, "seconds": round(time.monotonic() - since, 1),
-                     **{k: v for k, v in self._shown.get(name, {}).items() if k in ("kind", "done", "total", "unit")}}
+                    {
+                        "job": name,
+                        "label": job.label,
+                        "seconds": round(time.monotonic() - since, 1),
+                        **{
+                            k: v for k, v in self._shown.get(name, {}).items() if k in ("kind", "done", "total", "unit")
+                        },
+                    }
                     for name, (job, since) in self._running.items()
                 ],
                 "elapsed": round(time.monotonic() - self.started_at, 1),
                 "eta": self._eta(),
-            }  # fmt: skip
+            }
 
     def _eta(self) -> float | None:
         """Seconds left, from the estimated work done so far; None before a twentieth of it is done."""

@@ -182,9 +182,14 @@ def _compute(
     inputs = {role: _open(store, key) for role, key in spec["inputs"].items()}
     checkpoints = store.checkpoints(spec["lineage"])
     context = StageContext(
-        device=device, data=Path(surroundings.data), cache=Path(surroundings.cache), checkpoints=checkpoints,
-        budget=spec["budget"], stop=heart.stop, on_progress=heart.on_progress,
-    )  # fmt: skip
+        device=device,
+        data=Path(surroundings.data),
+        cache=Path(surroundings.cache),
+        checkpoints=checkpoints,
+        budget=spec["budget"],
+        stop=heart.stop,
+        on_progress=heart.on_progress,
+    )
     payload = stages.run(spec["kind"], config, inputs, context)  # type: ignore[arg-type]
     with store.writing() as folder:
         payload.save(folder)
@@ -201,9 +206,15 @@ def _compute(
             "gpu_share": share,
         }
         manifest = Manifest(
-            key=spec["key"], kind=spec["kind"], version=spec["version"], label=spec["label"], config=spec["config"],
-            inputs=spec["inputs"], files={}, provenance=provenance,
-        )  # fmt: skip
+            key=spec["key"],
+            kind=spec["kind"],
+            version=spec["version"],
+            label=spec["label"],
+            config=spec["config"],
+            inputs=spec["inputs"],
+            files={},
+            provenance=provenance,
+        )
         store.commit(folder, manifest)
     if spec["budget"] is None:
         checkpoints.remove()
@@ -316,10 +327,16 @@ def _record(
     store: Store, spec: Mapping[str, Any], job: Mapping[str, Any], error: BaseException, surroundings: Surroundings
 ) -> None:
     failure = {
-        **spec, "cpus": job["cpus"], "gpu": job["gpu"],
-        "cause": _cause(error), "traceback": "".join(traceback.format_exception(error)), "job": job["name"],
-        "versions": versions(), "host": socket.gethostname(), **surroundings.code,
-    }  # fmt: skip
+        **spec,
+        "cpus": job["cpus"],
+        "gpu": job["gpu"],
+        "cause": _cause(error),
+        "traceback": "".join(traceback.format_exception(error)),
+        "job": job["name"],
+        "versions": versions(),
+        "host": socket.gethostname(),
+        **surroundings.code,
+    }
     try:
         store.record_failure(spec["key"], failure)
     except OSError as problem:

@@ -114,9 +114,13 @@ def _execute(
 ) -> bool:
     """Run the schedule; returns whether it was interrupted."""
     surroundings = Surroundings(
-        store=places.store, data=str(places.data), cache=str(places.cache), code=code_state(),
-        device="auto", precision=how.precision,
-    )  # fmt: skip
+        store=places.store,
+        data=str(places.data),
+        cache=str(places.cache),
+        code=code_state(),
+        device="auto",
+        precision=how.precision,
+    )
     name = prepared.sweep.name
     unavailable = blocked_stages(prepared.plan.stages, done)
     if unavailable:
@@ -135,10 +139,18 @@ def _execute(
             from ddray.run import tune
 
             tune.execute(
-                schedule, verdicts, surroundings, progress, stop, sweep=name, run_folder=run_folder,
-                address=how.address, cpus=how.cpus, gpus=how.gpus,
+                schedule,
+                verdicts,
+                surroundings,
+                progress,
+                stop,
+                sweep=name,
+                run_folder=run_folder,
+                address=how.address,
+                cpus=how.cpus,
+                gpus=how.gpus,
                 on_start=lambda url: _say(f"Ray dashboard: {url}" if url else "Ray runs without a dashboard"),
-            )  # fmt: skip
+            )
         shutil.rmtree(run_folder / "tune", ignore_errors=True)
         return stop.is_set() or verdicts.interrupted
 

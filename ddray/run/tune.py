@@ -328,9 +328,11 @@ def _start(sweep: str, address: str | None, cpus: int | None, gpus: int | None) 
     from ray.job_config import JobConfig
 
     common: dict[str, Any] = {
-        "namespace": f"ddray-{sweep}-{time.time_ns()}", "log_to_driver": False, "logging_level": logging.ERROR,
+        "namespace": f"ddray-{sweep}-{time.time_ns()}",
+        "log_to_driver": False,
+        "logging_level": logging.ERROR,
         "job_config": JobConfig(metadata={"ddray.sweep": sweep, "job_name": f"ddray sweep {sweep}"}),
-    }  # fmt: skip
+    }
     _reach(address)
     for name in NODE_PLACES:
         if os.environ.get(name):  # workers started here inherit it, perhaps with another working directory
@@ -340,9 +342,13 @@ def _start(sweep: str, address: str | None, cpus: int | None, gpus: int | None) 
             ray.init(address=address, **common)
         else:
             ray.init(
-                num_cpus=cpus, num_gpus=gpus, include_dashboard=True, dashboard_host="127.0.0.1",
-                object_store_memory=256 * 2**20, **common,
-            )  # fmt: skip
+                num_cpus=cpus,
+                num_gpus=gpus,
+                include_dashboard=True,
+                dashboard_host="127.0.0.1",
+                object_store_memory=256 * 2**20,
+                **common,
+            )
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         where = f"the cluster at {address}" if address else "Ray on this machine"
         raise EnvironmentProblem(

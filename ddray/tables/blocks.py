@@ -20,13 +20,19 @@ from trainables.methods import METHODS
 
 ORDER = ("random", "dsa", "dm", "mtt", "idc", "full")
 
-BLOCK_AXES = (
-    "dataset", "num_classes", "class_draw", "architecture", "protocol", "origin_per_class", "origin_draw",
-)  # fmt: skip
+BLOCK_AXES = ("dataset", "num_classes", "class_draw", "architecture", "protocol", "origin_per_class", "origin_draw")
 IN_CELL = (
-    "distill_cfg_hash", "distill_arch", "distill_iters", "distill_aug", "init", "factor", "zca", "label_kind",
-    "budget_fraction", "selection",
-)  # fmt: skip
+    "distill_cfg_hash",
+    "distill_arch",
+    "distill_iters",
+    "distill_aug",
+    "init",
+    "factor",
+    "zca",
+    "label_kind",
+    "budget_fraction",
+    "selection",
+)
 """Parameters that seeds of one cell must agree on."""
 IN_BLOCK = ("data_hash", "norm_layer", "train_aug", "train_epochs", "train_steps", "optimizer", "lr")
 """Parameters that all rows of a block must agree on."""
@@ -124,9 +130,14 @@ def spread_json(found: Spread | None) -> dict[str, Any] | None:
     if found is None:
         return None
     return {
-        "mean": found.mean, "sd": found.sd, "unit": found.unit, "count": found.count, "trainings": found.trainings,
-        "seed_level": found.seed_level, "short": found.short,
-    }  # fmt: skip
+        "mean": found.mean,
+        "sd": found.sd,
+        "unit": found.unit,
+        "count": found.count,
+        "trainings": found.trainings,
+        "seed_level": found.seed_level,
+        "short": found.short,
+    }
 
 
 def block_key(row: Row) -> tuple[Any, ...]:

@@ -52,9 +52,17 @@ VALUES: dict[str, tuple[str, ...]] = {
     "norm": ("l2", "linf"),
     "adv_def": ("clip", "norm"),
     "status": ("ok", "failed", "blocked", "pending"),
-    "flag": ("degenerate", "low_resolution", "not_converged", "not_applicable", "outside_frontier", "unequal_steps",
-             "above_ceiling", "outside_band"),
-}  # fmt: skip
+    "flag": (
+        "degenerate",
+        "low_resolution",
+        "not_converged",
+        "not_applicable",
+        "outside_frontier",
+        "unequal_steps",
+        "above_ceiling",
+        "outside_band",
+    ),
+}
 """All that columns of a fixed vocabulary hold, null apart."""
 
 

@@ -163,14 +163,23 @@ def collect(plan: Plan, sweep: Sweep, store: Store, folder: Path) -> Coverage:
     with no_cycle_search():
         _replace(folder / MEASUREMENTS_FILE, write)
     coverage = Coverage(
-        sweep.name, sweep.digest, tally.points, tally.evaluations, tally.methods,
+        sweep.name,
+        sweep.digest,
+        tally.points,
+        tally.evaluations,
+        tally.methods,
         [
-            {"key": key, "kind": plan.stages[key].kind, "label": plan.stages[key].label,
-             "cause": lookup.cause(key), "points": count}
+            {
+                "key": key,
+                "kind": plan.stages[key].kind,
+                "label": plan.stages[key].label,
+                "cause": lookup.cause(key),
+                "points": count,
+            }
             for key, count in sorted(tally.failed.items())
         ],
         dict(tally.blocked.most_common()),
-    )  # fmt: skip
+    )
     content = json.dumps(asdict(coverage), sort_keys=True, indent=1, ensure_ascii=False) + "\n"
     _replace(folder / COVERAGE_FILE, lambda temporary: temporary.write_text(content, encoding="utf-8"))
     return coverage
@@ -331,7 +340,7 @@ class _Lookup:
                 ("privacy_beside_s", total, "s"),
             )
             if value is not None
-        ]  # fmt: skip
+        ]
 
     def _seconds(self, stage: Stage) -> float | None:
         """Of a finished stage that points may share and none holds; its manifest is read once and not kept."""
@@ -388,10 +397,16 @@ def _of_map(facts: Mapping[str, Any]) -> list[Row]:
     """A map's numbers, from its facts."""
     common = {"property": "informativeness", "n": sum(facts.get("points", ())), "perplexity": facts["perplexity"]}
     return [
-        {**common, "metric": f"tsne_{name}", "value": facts.get(name), "unit": unit, "agg": "pooled",
-         "flag": "degenerate" if facts.get(name) is None else None}
+        {
+            **common,
+            "metric": f"tsne_{name}",
+            "value": facts.get(name),
+            "unit": unit,
+            "agg": "pooled",
+            "flag": "degenerate" if facts.get(name) is None else None,
+        }
         for name, unit in (("trustworthiness", "ratio"), ("kl_divergence", "nat"))
-    ]  # fmt: skip
+    ]
 
 
 def _own_labels(chain: Chain) -> tuple[int, ...] | None:

@@ -76,24 +76,37 @@ def point_values(chain: Chain, made: Facts | None, trained: Facts | None, memo: 
     origin, recipe = config.origin, config.recipe
     subset = point.num_classes is not None
     values: dict[str, Any] = {
-        "grids": list(point.grids), "point": point.hash, "protocol": chain.protocol,
-        "dataset": point.dataset, "num_classes": len(origin.classes),
+        "grids": list(point.grids),
+        "point": point.hash,
+        "protocol": chain.protocol,
+        "dataset": point.dataset,
+        "num_classes": len(origin.classes),
         "class_ids": list(origin.classes) if subset else None,
         "class_draw": (point.class_draw or 0) if subset and point.method != EXTERNAL else None,
-        "origin_per_class": origin.per_class, "origin_draw": origin.draw,
+        "origin_per_class": origin.per_class,
+        "origin_draw": origin.draw,
         "data_hash": memo(
             ("data", config.dataset.digest, id(origin)),
             lambda: digest({"data": config.dataset.digest, "origin": origin.key_material()}),
         ),
-        "method": point.method, "ipc": point.ipc, "ratio": _ratio(point.ipc, config), "init": point.init,
-        "architecture": point.architecture, "norm_layer": config.network.norm,
+        "method": point.method,
+        "ipc": point.ipc,
+        "ratio": _ratio(point.ipc, config),
+        "init": point.init,
+        "architecture": point.architecture,
+        "norm_layer": config.network.norm,
         "model_hash": trained.content if trained else None,
-    }  # fmt: skip
+    }
     if recipe is not None:  # of a model that was brought, nothing of it is known
         values |= {
-            "train_aug": recipe.augmentation, "train_epochs": recipe.epochs, "train_steps": recipe.steps,
-            "optimizer": "sgd", "lr": recipe.lr, "seed": point.seed, "selection": "last",
-        }  # fmt: skip
+            "train_aug": recipe.augmentation,
+            "train_epochs": recipe.epochs,
+            "train_steps": recipe.steps,
+            "optimizer": "sgd",
+            "lr": recipe.lr,
+            "seed": point.seed,
+            "selection": "last",
+        }
     distill = chain.stage("distill")
     if distill is not None:
         values |= memo(("distill", distill.key), lambda: _distill_values(chain, distill))
@@ -122,13 +135,19 @@ def provenance_values(stage: Facts, trained: Facts) -> tuple[Any, ...]:
     own, other = stage.provenance, trained.provenance
     versions, numerics = own.get("versions") or {}, other.get("numerics") or {}
     values = {
-        "git_commit": own.get("commit"), "dirty": own.get("dirty"), "code_version": versions.get("ddray"),
-        "torch_version": (other.get("versions") or {}).get("torch"), "numpy_version": versions.get("numpy"),
-        "sklearn_version": versions.get("sklearn"), "device": other.get("device"),
-        "numerics": _text(tuple(numerics.items())) if numerics else None, "dtype": numerics.get("dtype"),
-        "deterministic": numerics.get("deterministic"), "wall_s": own.get("seconds"),
+        "git_commit": own.get("commit"),
+        "dirty": own.get("dirty"),
+        "code_version": versions.get("ddray"),
+        "torch_version": (other.get("versions") or {}).get("torch"),
+        "numpy_version": versions.get("numpy"),
+        "sklearn_version": versions.get("sklearn"),
+        "device": other.get("device"),
+        "numerics": _text(tuple(numerics.items())) if numerics else None,
+        "dtype": numerics.get("dtype"),
+        "deterministic": numerics.get("deterministic"),
+        "wall_s": own.get("seconds"),
         "started_at": _time(own.get("started_at")),
-    }  # fmt: skip
+    }
     return tuple(values[name] for name in PROVENANCE)
 
 
@@ -183,14 +202,17 @@ def _distill_values(chain: Chain, distill: Stage) -> dict[str, Any]:
     return {
         "budget_fraction": iterations / published if iterations and published else None,
         "distill_arch": config.network.architecture if config.network is not None else None,
-        "distill_aug": config.augmentation, "distill_iters": iterations,
+        "distill_aug": config.augmentation,
+        "distill_iters": iterations,
         "distill_seed": config.distill_seed if config.method != EXTERNAL else None,
         "distill_cfg_hash": digest(
             {"method": config.method, "version": config.method_version, "settings": settings, "network": network}
         ),
-        "zca": bool(settings.get("zca", False)), "label_kind": str(settings.get("label_kind", "hard")),
-        "factor": factor, "effective_ipc": config.ipc * factor**2,
-    }  # fmt: skip
+        "zca": bool(settings.get("zca", False)),
+        "label_kind": str(settings.get("label_kind", "hard")),
+        "factor": factor,
+        "effective_ipc": config.ipc * factor**2,
+    }
 
 
 def _param(chain: Chain, distill: Stage | None) -> str | None:

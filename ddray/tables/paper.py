@@ -38,15 +38,18 @@ class Published:
     """What is odd about the cell in the paper itself."""
 
 
-_DOUBTS: dict[tuple[str, int, str, str], str] = {
-    ("cifar10", ipc, "resnet18", "full"): "sd of 5 points: an outlier among three runs" for ipc in (1, 10, 20, 50, 100)
-} | {
-    ("cifar100", ipc, "vgg16", "full"): "sd of 5 points: an outlier among three runs" for ipc in (1, 10, 20, 50)
-} | {
-    ("cifar100", 1, "convnet3", "full"): "64.5 in this row, 64.35 in the rows below",
-    ("cifar100", 1, "resnet18", "full"): "72.57 in this row, 72.71 in the rows below",
-    ("cifar100", 1, "resnet18", "dsa"): "printed with one decimal",
-}  # fmt: skip
+_DOUBTS: dict[tuple[str, int, str, str], str] = (
+    {
+        ("cifar10", ipc, "resnet18", "full"): "sd of 5 points: an outlier among three runs"
+        for ipc in (1, 10, 20, 50, 100)
+    }
+    | {("cifar100", ipc, "vgg16", "full"): "sd of 5 points: an outlier among three runs" for ipc in (1, 10, 20, 50)}
+    | {
+        ("cifar100", 1, "convnet3", "full"): "64.5 in this row, 64.35 in the rows below",
+        ("cifar100", 1, "resnet18", "full"): "72.57 in this row, 72.71 in the rows below",
+        ("cifar100", 1, "resnet18", "dsa"): "printed with one decimal",
+    }
+)
 
 
 @cache
@@ -65,11 +68,12 @@ def table1() -> Mapping[tuple[int, str, str], Published]:
     """Membership inference AUC on CIFAR-10, IPC 10, ten classes, by (origin_per_class, init, method)."""
     return {
         (int(row["origin_per_class"]), {"random": "noise"}.get(row["init"], row["init"]), row["method"]): Published(
-            float(row["auc"]) / 100, None,
+            float(row["auc"]) / 100,
+            None,
             f"Table 1, {row['origin_per_class']} per class, {row['init']}, {row['method']}",
         )
         for row in _rows("paper_table1_mia_origin_init.csv")
-    }  # fmt: skip
+    }
 
 
 @cache
@@ -77,12 +81,13 @@ def table2() -> Mapping[tuple[int, int, str], Published]:
     """The same AUC by (origin_per_class, num_classes, method); real init, by its agreement with Table 1."""
     return {
         (int(row["origin_per_class"]), int(row["num_classes"]), row["method"]): Published(
-            float(row["auc"]) / 100, None,
+            float(row["auc"]) / 100,
+            None,
             f"Table 2, {row['origin_per_class']} per class, {row['num_classes']} classes, {row['method']}",
             "Table 1 has 56.34 for the same cell" if row["auc"] == "54.45" else None,
         )
         for row in _rows("paper_table2_mia_classes.csv")
-    }  # fmt: skip
+    }
 
 
 def accuracy_of(dataset: str, ipc: int | None, architecture: str, method: str) -> Published | None:

@@ -25,9 +25,28 @@ ByPoint = Mapping[str, float]
 """Point -> value."""
 
 _NUMBER = (
-    "point", "stage_key", "metric", "value", "unit", "ci_low", "ci_high", "ci_method", "ci_unit", "n", "n_pos",
-    "n_neg", "repeat", "agg", "n_agg", "class_id", "split", "flag", "status", "note", *names("parameters"),
-)  # fmt: skip
+    "point",
+    "stage_key",
+    "metric",
+    "value",
+    "unit",
+    "ci_low",
+    "ci_high",
+    "ci_method",
+    "ci_unit",
+    "n",
+    "n_pos",
+    "n_neg",
+    "repeat",
+    "agg",
+    "n_agg",
+    "class_id",
+    "split",
+    "flag",
+    "status",
+    "note",
+    *names("parameters"),
+)
 
 
 @dataclass
@@ -102,10 +121,13 @@ def read_provenance(path: Path) -> dict[str, Any]:
     return {
         "first": times["min"].isoformat(timespec="seconds") if times["min"] else None,
         "last": times["max"].isoformat(timespec="seconds") if times["max"] else None,
-        "commits": distinct("git_commit"), "dirty": any(distinct("dirty")), "ddray": distinct("code_version"),
-        "torch": distinct("torch_version"), "devices": distinct("device"),
+        "commits": distinct("git_commit"),
+        "dirty": any(distinct("dirty")),
+        "ddray": distinct("code_version"),
+        "torch": distinct("torch_version"),
+        "devices": distinct("device"),
         "numerics": [json.loads(text) for text in distinct("numerics")],
-    }  # fmt: skip
+    }
 
 
 @lru_cache(maxsize=1 << 16)

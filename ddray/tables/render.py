@@ -141,8 +141,12 @@ def _borrowed(blocks: Iterable[Facts]) -> list[str]:
 def _flagged(entries: Sequence[str]) -> list[str]:
     if not entries:
         return []
-    return ["", "## Numbers that are missing or to be read with care, by flag (docs/metrics.md)", "",
-            *(f"- {entry}" for entry in entries)]  # fmt: skip
+    return [
+        "",
+        "## Numbers that are missing or to be read with care, by flag (docs/metrics.md)",
+        "",
+        *(f"- {entry}" for entry in entries),
+    ]
 
 
 def _failures(coverage: Facts) -> list[str]:

@@ -19,9 +19,21 @@ from ddray.tables.reading import Numbers, Row, read_numbers, read_points, read_p
 from ddray.tables.sections import accuracy, contrasts, embedding, fairness, generalisation, privacy, robustness
 
 _OF_POINT = (
-    "schema_version", "point", "method", "ipc", "distill_seed", "seed", *BLOCK_AXES, *IN_CELL, *IN_BLOCK,
-    "value", "param_json", "numerics", "status", "class_ids",
-)  # fmt: skip
+    "schema_version",
+    "point",
+    "method",
+    "ipc",
+    "distill_seed",
+    "seed",
+    *BLOCK_AXES,
+    *IN_CELL,
+    *IN_BLOCK,
+    "value",
+    "param_json",
+    "numerics",
+    "status",
+    "class_ids",
+)
 """Columns read for every point."""
 _PLAIN = (*fairness.METRICS, *generalisation.PLAIN)
 _DETAILED = (*robustness.METRICS, *privacy.METRICS, *embedding.METRICS, *generalisation.RANKS)

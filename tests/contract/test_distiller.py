@@ -20,9 +20,12 @@ LEARNED = [name for name in METHOD_NAMES if "init" in METHODS[name].uses]
 IN_PIXELS = ("idc",)
 """Methods whose images are kept within [0, 1]."""
 LEARNING: dict[str, dict[str, Any]] = {
-    "dm": {"lr_img": 1.0, "batch_real": 12}, "dsa": {"lr_img": 0.2, "batch_real": 12},
-    "dc": {"lr_img": 0.2, "batch_real": 12}, "idc": {"lr_base": 1.0, "batch_real": 12}, "mtt": {"lr_img": 30.0},
-}  # fmt: skip
+    "dm": {"lr_img": 1.0, "batch_real": 12},
+    "dsa": {"lr_img": 0.2, "batch_real": 12},
+    "dc": {"lr_img": 0.2, "batch_real": 12},
+    "idc": {"lr_base": 1.0, "batch_real": 12},
+    "mtt": {"lr_img": 30.0},
+}
 """Settings with which a method learns something in forty tiny iterations."""
 
 
@@ -50,8 +53,11 @@ class TestEveryMethod:
         facts = distilled(distill_config(method), tmp_path).facts
         factor = 2 if method == "idc" else 1
         assert (facts["space"], facts["zca"], facts["factor"], facts["label_kind"]) == (
-            "pixel01", False, factor, "hard",
-        )  # fmt: skip
+            "pixel01",
+            False,
+            factor,
+            "hard",
+        )
         assert (facts["method"], facts["ipc"], facts["classes"]) == (method, 2, [0, 1, 2])
         assert facts["mean"] == [0.4]
         assert facts["std"] == [0.3]

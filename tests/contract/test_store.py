@@ -48,8 +48,13 @@ def store(make: Callable[..., Store]) -> Store:
 
 def manifest(key: str = KEY, **other: Any) -> Manifest:
     values: dict[str, Any] = {
-        "kind": "distill", "version": 1, "label": "distill dm digits", "config": {"ipc": 1}, "inputs": {}, **other
-    }  # fmt: skip
+        "kind": "distill",
+        "version": 1,
+        "label": "distill dm digits",
+        "config": {"ipc": 1},
+        "inputs": {},
+        **other,
+    }
     return Manifest(key=key, files={}, **values)
 
 

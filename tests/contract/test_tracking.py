@@ -137,9 +137,14 @@ def test_a_run_says_what_the_point_is(mixed: World) -> None:
     assert run.info.run_name == "random-digits-ipc2-convnet3-s1"
     tags = run.data.tags
     expected = {
-        "dataset": "digits", "ipc": "2", "architecture": "convnet3", "seed": "1", "protocol": "quick",
-        "git_commit": "0123456789abcdef", "dirty": "false",
-    }  # fmt: skip
+        "dataset": "digits",
+        "ipc": "2",
+        "architecture": "convnet3",
+        "seed": "1",
+        "protocol": "quick",
+        "git_commit": "0123456789abcdef",
+        "dirty": "false",
+    }
     assert {name: tags[name] for name in expected} == expected
     for kind in ("distill", "train", "accuracy"):
         assert tags[f"ddray.stage.{kind}"] == b.stage_of(chain, kind).key

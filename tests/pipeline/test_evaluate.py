@@ -100,9 +100,20 @@ def refused(ran: Ran) -> str:
 
 def test_our_own_set_from_a_file_gets_our_own_numbers(exported: Exported) -> None:
     request = (
-        "--set", exported.folder / "set.safetensors", "--dataset", "digits", "--space", "pixel01", *RECIPE,
-        "--seeds", "0,1", "--robustness", "none", "--name", "again",
-    )  # fmt: skip
+        "--set",
+        exported.folder / "set.safetensors",
+        "--dataset",
+        "digits",
+        "--space",
+        "pixel01",
+        *RECIPE,
+        "--seeds",
+        "0,1",
+        "--robustness",
+        "none",
+        "--name",
+        "again",
+    )
     ran = exported.evaluate(*request)
     assert ran.code == 0, ran.err
     assert "2 of 2 points done" in ran.err
@@ -133,9 +144,24 @@ def test_normalised_images_and_further_networks(exported: Exported) -> None:
     content = load_file(exported.folder / "set.safetensors")
     torch.save([(content["images"] - 0.25) / 0.5, content["labels"]], exported.folder / "normalised.pt")
     ran = exported.evaluate(
-        "--set", exported.folder / "normalised.pt", "--dataset", "digits", "--space", "normalised", "--mean", "0.25",
-        "--std", "0.5", *RECIPE, "--architecture", "convnet3-d1-w8", "--robustness", "fgsm", "--images", "20",
-    )  # fmt: skip
+        "--set",
+        exported.folder / "normalised.pt",
+        "--dataset",
+        "digits",
+        "--space",
+        "normalised",
+        "--mean",
+        "0.25",
+        "--std",
+        "0.5",
+        *RECIPE,
+        "--architecture",
+        "convnet3-d1-w8",
+        "--robustness",
+        "fgsm",
+        "--images",
+        "20",
+    )
     assert ran.code == 0, ran.err
     rows = exported.rows("normalised")
     found = numbers([row for row in rows if row["architecture"] == "convnet3-d2-w16"])
@@ -150,9 +176,21 @@ def test_normalised_images_and_further_networks(exported: Exported) -> None:
 
 def test_a_factor_trains_on_the_decoded_images(exported: Exported) -> None:
     ran = exported.evaluate(
-        "--set", exported.folder / "set.safetensors", "--dataset", "digits", "--space", "pixel01", *RECIPE, "--factor",
-        "2", "--robustness", "none", "--name", "decoded", "--json",
-    )  # fmt: skip
+        "--set",
+        exported.folder / "set.safetensors",
+        "--dataset",
+        "digits",
+        "--space",
+        "pixel01",
+        *RECIPE,
+        "--factor",
+        "2",
+        "--robustness",
+        "none",
+        "--name",
+        "decoded",
+        "--json",
+    )
     assert ran.code == 0, ran.err
     assert json.loads(ran.out)["sweep"] == "decoded"
     (row,) = [row for row in exported.rows("decoded") if row["metric"] == "train_acc"]
@@ -164,9 +202,16 @@ def test_a_factor_trains_on_the_decoded_images(exported: Exported) -> None:
 
 def test_our_own_model_from_a_file_gets_our_own_numbers(exported: Exported) -> None:
     ran = exported.evaluate(
-        "--model", exported.folder / "net.pt", *MODEL, "--robustness", "none", "--members",
-        exported.folder / "members.json", "--name", "model",
-    )  # fmt: skip
+        "--model",
+        exported.folder / "net.pt",
+        *MODEL,
+        "--robustness",
+        "none",
+        "--members",
+        exported.folder / "members.json",
+        "--name",
+        "model",
+    )
     assert ran.code == 0, ran.err
     ours = numbers(exported.rows("ours"), method="full")
     theirs = {(*key[:2], 0, *key[3:]): value for key, value in numbers(exported.rows("model")).items()}
@@ -187,9 +232,18 @@ def test_members_by_index_are_the_same_members(exported: Exported) -> None:
     signals = load_file(exported.workspace.store.open(exported.model_key).folder / "signals.safetensors")
     (exported.folder / "members.txt").write_text("\n".join(map(str, signals["origin.ids"].tolist())))
     ran = exported.evaluate(
-        "--model", exported.folder / "net.pt", *MODEL, "--robustness", "none", "--members",
-        exported.folder / "members.txt", "--members-order", "canonical", "--name", "listed",
-    )  # fmt: skip
+        "--model",
+        exported.folder / "net.pt",
+        *MODEL,
+        "--robustness",
+        "none",
+        "--members",
+        exported.folder / "members.txt",
+        "--members-order",
+        "canonical",
+        "--name",
+        "listed",
+    )
     assert ran.code == 0, ran.err
     # Which of the test images stand against as many members is drawn for each origin; all of them is all of them.
     chosen = {"metric": "mia_auc", "attack": "loss", "nonmember_source": "test"}
@@ -203,10 +257,14 @@ def test_members_by_index_are_the_same_members(exported: Exported) -> None:
     assert "without it an AUC says little" in text
 
 
-@pytest.mark.parametrize("origin", [
-    {"kind": "pool", "per_class": 20, "draw": 0, "row": 0}, {"kind": "coin", "per_class": 20, "draw": 0, "row": 1},
-    {"kind": "draw", "per_class": 12, "draw": 0, "block": 1},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "origin",
+    [
+        {"kind": "pool", "per_class": 20, "draw": 0, "row": 0},
+        {"kind": "coin", "per_class": 20, "draw": 0, "row": 1},
+        {"kind": "draw", "per_class": 12, "draw": 0, "block": 1},
+    ],
+)
 def test_members_of_every_kind_of_origin_are_audited(exported: Exported, origin: dict[str, Any]) -> None:
     name = origin["kind"]
     (exported.folder / f"{name}.json").write_text(json.dumps(origin))
@@ -222,9 +280,15 @@ def test_members_of_every_kind_of_origin_are_audited(exported: Exported, origin:
 def test_members_of_some_classes_are_audited_class_by_class(exported: Exported) -> None:
     (exported.folder / "uneven.json").write_text(json.dumps(list(range(104)) + list(range(128, 134))))
     request = (
-        "--robustness", "none", "--members", exported.folder / "uneven.json", "--members-order", "canonical",
-        "--name", "uneven",
-    )  # fmt: skip
+        "--robustness",
+        "none",
+        "--members",
+        exported.folder / "uneven.json",
+        "--members-order",
+        "canonical",
+        "--name",
+        "uneven",
+    )
     ran = exported.evaluate("--model", exported.folder / "net.pt", *MODEL, *request)
     assert ran.code == 0, ran.err
     rows = [row for row in exported.rows("uneven") if row["metric"] == "mia_auc" and row["attack"] == "loss"]
@@ -321,23 +385,38 @@ def test_every_missing_fact_is_named_at_once(exported: Exported) -> None:
     assert "expected one of --set FILE, --model FILE" in refused(exported.evaluate("--dataset", "digits"))
 
 
-@pytest.mark.parametrize("arguments, message", [
-    (("--dataset", "digist", "--space", "pixel01"), "unknown data set 'digist'; expected one.*Did you mean 'digits'"),
-    (("--dataset", "digits", "--space", "normalised"), "--normalisation: missing"),
-    (("--dataset", "digits", "--space", "pixel01", "--std", "1"), "not for images in pixel space"),
-    (("--dataset", "digits", "--space", "normalised", "--mean", "1,2,3", "--std", "0"), "--mean: one number per cha"),
-    (("--dataset", "digits", "--space", "pixel01", "--protocol", "quik"), "unknown recipe 'quik'.*Did you mean"),
-    (("--dataset", "digits", "--space", "pixel01", "--train", "epochs=0"), "--train: epochs"),
-    (("--dataset", "digits", "--space", "pixel01", "--robustness", "fgms"), "unknown attack 'fgms'.*Did you mean"),
-    (("--dataset", "digits", "--space", "pixel01", "--architecture", "vgg16"), "cannot take the images of digits"),
-    (("--dataset", "digits", "--space", "pixel01", "--classes", "3,44"), "--classes: out of range"),
-    (("--dataset", "digits", "--space", "pixel01", "--images", "9"), "--images: fewer.*got 9; expected at least 10"),
-    (("--dataset", "digits", "--space", "pixel01", "--classes", "3,4,5", "--images", "2"), "expected at least 3, one"),
-    (("--dataset", "digits", "--space", "pixel01", "--seeds", "a"), "--seeds: not whole numbers"),
-    (("--dataset", "digits", "--space", "pixel01", "--name", "../x"), "--name: not a name"),
-    (("--dataset", "digits", "--space", "pixel01", "--labels", "nowhere.pt"), "--labels: cannot be read"),
-    (("--dataset", "mnist", "--space", "pixel01", "--classes", "0,1"), None),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (
+            ("--dataset", "digist", "--space", "pixel01"),
+            "unknown data set 'digist'; expected one.*Did you mean 'digits'",
+        ),
+        (("--dataset", "digits", "--space", "normalised"), "--normalisation: missing"),
+        (("--dataset", "digits", "--space", "pixel01", "--std", "1"), "not for images in pixel space"),
+        (
+            ("--dataset", "digits", "--space", "normalised", "--mean", "1,2,3", "--std", "0"),
+            "--mean: one number per cha",
+        ),
+        (("--dataset", "digits", "--space", "pixel01", "--protocol", "quik"), "unknown recipe 'quik'.*Did you mean"),
+        (("--dataset", "digits", "--space", "pixel01", "--train", "epochs=0"), "--train: epochs"),
+        (("--dataset", "digits", "--space", "pixel01", "--robustness", "fgms"), "unknown attack 'fgms'.*Did you mean"),
+        (("--dataset", "digits", "--space", "pixel01", "--architecture", "vgg16"), "cannot take the images of digits"),
+        (("--dataset", "digits", "--space", "pixel01", "--classes", "3,44"), "--classes: out of range"),
+        (
+            ("--dataset", "digits", "--space", "pixel01", "--images", "9"),
+            "--images: fewer.*got 9; expected at least 10",
+        ),
+        (
+            ("--dataset", "digits", "--space", "pixel01", "--classes", "3,4,5", "--images", "2"),
+            "expected at least 3, one",
+        ),
+        (("--dataset", "digits", "--space", "pixel01", "--seeds", "a"), "--seeds: not whole numbers"),
+        (("--dataset", "digits", "--space", "pixel01", "--name", "../x"), "--name: not a name"),
+        (("--dataset", "digits", "--space", "pixel01", "--labels", "nowhere.pt"), "--labels: cannot be read"),
+        (("--dataset", "mnist", "--space", "pixel01", "--classes", "0,1"), None),
+    ],
+)
 def test_wrong_requests_are_refused(exported: Exported, arguments: tuple[str, ...], message: str | None) -> None:
     ran = exported.evaluate("--set", exported.folder / "set.safetensors", *arguments)
     if message is None:  # the request is right; this machine has no such data
@@ -347,12 +426,19 @@ def test_wrong_requests_are_refused(exported: Exported, arguments: tuple[str, ..
         assert re.search(message, refused(ran)), ran.err
 
 
-@pytest.mark.parametrize("text, order, message", [
-    ("[1000000000000000000000000000000]", "canonical", "not indices of training images; got 10000000"),
-    ('{"kind": "listed", "indices": [-5, 3, 999999]}', None, "not indices of training images; got -5"),
-    ('{"kind": "pool", "per_class": 9, "draw": 0, "row": 0, "canaries": 999}', None, "canaries are not audited"),
-    ('{"kind": "draw", "per_class": 12, "draw": 0}', "files", "an origin needs no order; got --members-order files"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "text, order, message",
+    [
+        ("[1000000000000000000000000000000]", "canonical", "not indices of training images; got 10000000"),
+        ('{"kind": "listed", "indices": [-5, 3, 999999]}', None, "not indices of training images; got -5"),
+        ('{"kind": "pool", "per_class": 9, "draw": 0, "row": 0, "canaries": 999}', None, "canaries are not audited"),
+        (
+            '{"kind": "draw", "per_class": 12, "draw": 0}',
+            "files",
+            "an origin needs no order; got --members-order files",
+        ),
+    ],
+)
 def test_wrong_members_are_refused(
     exported: Exported, tmp_path: Path, text: str, order: str | None, message: str
 ) -> None:
@@ -374,9 +460,13 @@ def test_broken_and_odd_files_are_refused(exported: Exported, tmp_path: Path) ->
     (tmp_path / "empty").touch()
     (tmp_path / "folder").mkdir()
     messages = {
-        "sparse": "got a sparse one", "meta": "got one without numbers", "pops": "cannot be read",
-        "cut": "cannot be read", "empty": "not a kind of file", "folder": "cannot be read",
-    }  # fmt: skip
+        "sparse": "got a sparse one",
+        "meta": "got one without numbers",
+        "pops": "cannot be read",
+        "cut": "cannot be read",
+        "empty": "not a kind of file",
+        "folder": "cannot be read",
+    }
     of_set = ("--dataset", "digits", "--space", "pixel01", *RECIPE)
     for name, message in messages.items():
         assert message in refused(exported.evaluate("--model", tmp_path / name, *MODEL))
@@ -385,10 +475,13 @@ def test_broken_and_odd_files_are_refused(exported: Exported, tmp_path: Path) ->
     assert "holds one set; got --nth 7; expected 0" in refused(one)
 
 
-@pytest.mark.parametrize("images, message", [
-    (torch.rand(20, 1, 8, 7), "images have another shape; got (20, 1, 8, 7); expected (N, 1, 8, 8) for digits"),
-    (torch.full((20, 1, 8, 8), torch.nan), "not finite; got 1280 of 1280"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "images, message",
+    [
+        (torch.rand(20, 1, 8, 7), "images have another shape; got (20, 1, 8, 7); expected (N, 1, 8, 8) for digits"),
+        (torch.full((20, 1, 8, 8), torch.nan), "not finite; got 1280 of 1280"),
+    ],
+)
 def test_wrong_contents_are_refused_with_the_facts(
     exported: Exported, tmp_path: Path, images: torch.Tensor, message: str
 ) -> None:

@@ -52,8 +52,13 @@ def test_everything_of_the_study_is_there(study: Study, rows: list[dict[str, Any
     assert {row["method"] for row in rows} == {"dsa", "dm", "mtt", "idc", "random", "full"}
     assert {row["architecture"].partition("-")[0] for row in rows} == {"convnet3", "resnet18", "vgg16"}
     assert {row["property"] for row in rows} == {
-        "performance", "fairness", "robustness", "privacy", "informativeness", "cost",
-    }  # fmt: skip
+        "performance",
+        "fairness",
+        "robustness",
+        "privacy",
+        "informativeness",
+        "cost",
+    }
     assert {row["audit"] for row in rows if row["property"] == "privacy"} == {"seed", "pool"}
     assert {row["attack"] for row in rows if row["property"] == "privacy"} - {None} == set(MEMBERSHIP_ATTACKS)
 
@@ -109,8 +114,15 @@ def test_sets_and_real_images_share_one_map(study: Study) -> None:
 
 
 def test_the_report_has_a_table_for_each_question(study: Study) -> None:
-    for words in ("Test accuracy", "Fairness between classes", "Robustness", "Membership inference", "Embedding",
-                  "at equal accuracy", "Against random images"):  # fmt: skip
+    for words in (
+        "Test accuracy",
+        "Fairness between classes",
+        "Robustness",
+        "Membership inference",
+        "Embedding",
+        "at equal accuracy",
+        "Against random images",
+    ):
         assert words in study.first.out, words
 
 

@@ -31,9 +31,13 @@ NAME = "pixel_means"
 def python(*arguments: object, path: list[Path], cwd: Path, check: bool = True) -> subprocess.CompletedProcess[str]:
     """A new process with folders on its path."""
     ran = subprocess.run(
-        [sys.executable, *map(str, arguments)], cwd=cwd, capture_output=True, text=True, timeout=240,
+        [sys.executable, *map(str, arguments)],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=240,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, path))},
-    )  # fmt: skip
+    )
     assert not check or ran.returncode == 0, f"{ran.stdout}\n{ran.stderr}"
     return ran
 
@@ -98,9 +102,10 @@ def test_it_is_swept_by_name_like_any_other(package: Path, path: list[Path], wor
     assert [(row["status"], row["distill_iters"], row["init"]) for row in mine] == [("ok", 100, "real")]
     assert json.loads(mine[0]["param_json"])["settings"]["lr_img"] == 0.1
     assert f'"{NAME}"' in ddray("schema").stdout
-    assert f"from other packages: {NAME}" in python(
-        "-m", "ddray", "doctor", path=path, cwd=workspace.folder, check=False
-    ).stdout  # fmt: skip
+    assert (
+        f"from other packages: {NAME}"
+        in python("-m", "ddray", "doctor", path=path, cwd=workspace.folder, check=False).stdout
+    )
 
 
 def test_planning_it_loads_no_torch(package: Path, path: list[Path], workspace: Workspace) -> None:
@@ -141,12 +146,18 @@ def test_nothing_is_overwritten(package: Path, workspace: Workspace) -> None:
 @pytest.mark.parametrize(
     "name, reason",
     [
-        ("dm", "exists already, in trainables.methods"), ("json", "something else to Python"),
-        ("torch", "something else to Python"), ("class", "something else to Python"), ("Mine", "not a name"),
-        ("my-method", "not a name"), ("../up", "not a name"), ("2nd", "not a name"), ("a__b", "not a name"),
+        ("dm", "exists already, in trainables.methods"),
+        ("json", "something else to Python"),
+        ("torch", "something else to Python"),
+        ("class", "something else to Python"),
+        ("Mine", "not a name"),
+        ("my-method", "not a name"),
+        ("../up", "not a name"),
+        ("2nd", "not a name"),
+        ("a__b", "not a name"),
         ("train", "a kind of stage"),
     ],
-)  # fmt: skip
+)
 def test_a_name_that_cannot_be_used_is_refused(name: str, reason: str, workspace: Workspace) -> None:
     ran = workspace.run("new", "method", name, "--into", workspace.folder / "mine")
     assert ran.code == 2
@@ -291,9 +302,13 @@ def faulty(origin: Any, settings: Settings, context: Any) -> Any:
 @pytest.fixture
 def declared(monkeypatch: pytest.MonkeyPatch) -> Method:
     made = Method(
-        name="faulty", title="F", settings=Settings, uses=LEARNED - {"distill_aug"}, init="real",
+        name="faulty",
+        title="F",
+        settings=Settings,
+        uses=LEARNED - {"distill_aug"},
+        init="real",
         function=f"{__name__}:faulty",
-    )  # fmt: skip
+    )
     monkeypatch.setitem(METHODS, "faulty", made)
     return made
 
@@ -316,9 +331,14 @@ CHECKS = {
     "noise indices": testing.check_start,
 }
 ALL = (
-    testing.check_set, testing.check_seed, testing.check_global_state, testing.check_interruption,
-    testing.check_budget, testing.check_start, testing.check_too_few,
-)  # fmt: skip
+    testing.check_set,
+    testing.check_seed,
+    testing.check_global_state,
+    testing.check_interruption,
+    testing.check_budget,
+    testing.check_start,
+    testing.check_too_few,
+)
 
 
 @pytest.mark.parametrize("fault", CHECKS)

@@ -76,9 +76,15 @@ def test_sweep_computes_everything_and_a_second_run_nothing(workspace: Workspace
 def test_the_check_for_heavy_packages_can_fail(workspace: Workspace, tmp_path: Path) -> None:
     """Control: a run with something to do does load torch."""
     ran = workspace.spawn(
-        "sweep", workspace.tiny(), "--local", "--no-mlflow", "--limit", "1",
-        script=MODULES, MODULES=str(tmp_path / "modules"),
-    )  # fmt: skip
+        "sweep",
+        workspace.tiny(),
+        "--local",
+        "--no-mlflow",
+        "--limit",
+        "1",
+        script=MODULES,
+        MODULES=str(tmp_path / "modules"),
+    )
     assert ran.code == 0, ran.err
     assert HEAVY & loaded(tmp_path / "modules") >= {"torch", "pyarrow"}
     assert "ray" not in loaded(tmp_path / "modules")
@@ -145,8 +151,11 @@ def test_only_narrows_what_is_run_never_what_counts(workspace: Workspace) -> Non
     assert ran.code == 0, ran.err
     assert coverage(workspace, "tiny") == {"planned": 4, "done": 1, "failed": 0, "blocked": 0, "pending": 3}
     prepared = workspace.prepare(path)
-    wanted = {stage.key for kind in ("distill", "train", "accuracy")
-              for stage in stages(prepared, kind, method="random", seed=0)}  # fmt: skip
+    wanted = {
+        stage.key
+        for kind in ("distill", "train", "accuracy")
+        for stage in stages(prepared, kind, method="random", seed=0)
+    }
     assert set(workspace.payloads()) == wanted
 
 

@@ -67,9 +67,16 @@ def protocol_cells(protocol: Protocol) -> list[str]:
     length = f"{recipe.epochs} epochs" if recipe.epochs else f"{recipe.steps} steps"
     drops = ", ".join(str(Fraction(point).limit_denominator(100)) for point in recipe.milestones)
     return [
-        length, f"{recipe.lr:g}", f"{recipe.momentum:g}", f"{recipe.weight_decay:g}", f"x{recipe.gamma:g} at {drops}",
-        str(recipe.batch), recipe.augmentation, f"{recipe.cutmix:g}", protocol.source,
-    ]  # fmt: skip
+        length,
+        f"{recipe.lr:g}",
+        f"{recipe.momentum:g}",
+        f"{recipe.weight_decay:g}",
+        f"x{recipe.gamma:g} at {drops}",
+        str(recipe.batch),
+        recipe.augmentation,
+        f"{recipe.cutmix:g}",
+        protocol.source,
+    ]
 
 
 def test_shares_of_distillation() -> None:

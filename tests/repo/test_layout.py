@@ -57,8 +57,19 @@ def test_types_are_shipped(package: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "CONTRIBUTING.md", "Makefile", ".ci/run",
-     "mlflow/serve.sh", "mlflow/compose.yaml", "docs/README.md", "ddray.schema.json"],
-)  # fmt: skip
+    [
+        "pyproject.toml",
+        "README.md",
+        "LICENSE",
+        "CHANGELOG.md",
+        "CONTRIBUTING.md",
+        "Makefile",
+        ".ci/run",
+        "mlflow/serve.sh",
+        "mlflow/compose.yaml",
+        "docs/README.md",
+        "ddray.schema.json",
+    ],
+)
 def test_is_there(name: str) -> None:
     assert (ROOT / name).is_file()

@@ -12,8 +12,18 @@ import pytest
 from pages import ROOT
 
 HEAVY = {
-    "torch", "torchvision", "ray", "mlflow", "pyarrow", "sklearn", "scipy", "foolbox", "matplotlib", "fsspec", "pandas",
-}  # fmt: skip
+    "torch",
+    "torchvision",
+    "ray",
+    "mlflow",
+    "pyarrow",
+    "sklearn",
+    "scipy",
+    "foolbox",
+    "matplotlib",
+    "fsspec",
+    "pandas",
+}
 QUICKSTART = ROOT / "sweeps" / "quickstart.yaml"
 
 PROGRAM = """
@@ -32,9 +42,13 @@ def loaded(*arguments: object, cwd: Path, home: Path, program: str = PROGRAM) ->
     """Top-level names of the modules that a command has loaded; it must succeed."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("DDRAY_")}
     ran = subprocess.run(
-        [sys.executable, "-c", program, *map(str, arguments)], cwd=cwd, capture_output=True, text=True, timeout=120,
+        [sys.executable, "-c", program, *map(str, arguments)],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=120,
         env={**environment, "DDRAY_HOME": str(home)},
-    )  # fmt: skip
+    )
     code, names = json.loads(ran.stderr.splitlines()[-1])
     assert code == 0, ran.stderr
     return set(names)

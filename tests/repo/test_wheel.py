@@ -27,8 +27,10 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (source / "mlflow" / "stray.py").write_text("raise ImportError\n")  # would be shipped by automatic discovery
     ran = subprocess.run(
         [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", source / "dist", source],
-        capture_output=True, text=True, timeout=240,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
     assert ran.returncode == 0, ran.stdout + ran.stderr
     (built,) = (source / "dist").glob("*.whl")
     return built
@@ -67,9 +69,13 @@ def test_works_from_elsewhere(wheel: Path, tmp_path: Path) -> None:
         "from ddray.tables.paper import table3; assert table3(); sys.argv[0] = 'ddray'; main()"
     )
     ran = subprocess.run(
-        [sys.executable, "-P", "-c", program, "plan", sweep], cwd=tmp_path, capture_output=True, text=True, timeout=120,
+        [sys.executable, "-P", "-c", program, "plan", sweep],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
         env={**os.environ, "PYTHONPATH": str(installed)},
-    )  # fmt: skip
+    )
     assert ran.returncode == 0, ran.stderr
     assert Path(ran.stdout.splitlines()[0]).is_relative_to(installed)
     assert "quickstart: 36 points" in ran.stdout

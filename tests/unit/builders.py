@@ -55,9 +55,16 @@ def facts_of(name: str) -> DatasetFacts:
     """A known data set's constants, as if it had been read."""
     known = KNOWN[name]
     config = DatasetConfig(
-        name=name, base=name, digest=f"sha256:{name}", num_classes=known.num_classes, image_size=known.image_size,
-        channels=1 if known.channels == 1 else 3, mean=known.mean, std=known.std, flip=known.flip,
-    )  # fmt: skip
+        name=name,
+        base=name,
+        digest=f"sha256:{name}",
+        num_classes=known.num_classes,
+        image_size=known.image_size,
+        channels=1 if known.channels == 1 else 3,
+        mean=known.mean,
+        std=known.std,
+        flip=known.flip,
+    )
     return DatasetFacts(config, known.train_per_class, known.test_per_class, read=True, decoded=True)
 
 
@@ -192,10 +199,17 @@ def trained_model(network: NetworkConfig, accuracy: float, config: TrainConfig, 
     right = torch.arange(TEST_IMAGES).repeat(classes) < hits[labels]
     logits[torch.arange(len(labels)), torch.where(right, labels, (labels + 1) % classes)] += 5
     facts = {
-        "optimiser_steps": 100, "epochs": 100.0, "train_acc": 1.0, "train_loss": 0.01, "train_images": 10,
-        "num_parameters": 4, "curve": [{"epoch": 50.0, "steps": 50, "test_acc": accuracy / 2},
-                                       {"epoch": 100.0, "steps": 100, "test_acc": accuracy}],
-    }  # fmt: skip
+        "optimiser_steps": 100,
+        "epochs": 100.0,
+        "train_acc": 1.0,
+        "train_loss": 0.01,
+        "train_images": 10,
+        "num_parameters": 4,
+        "curve": [
+            {"epoch": 50.0, "steps": 50, "test_acc": accuracy / 2},
+            {"epoch": 100.0, "steps": 100, "test_acc": accuracy},
+        ],
+    }
     signals = Signals(logits, labels, torch.arange(len(labels)))
     return TrainedModel(
         {"weight": torch.ones(2, 2)}, network, config.dataset.mean, config.dataset.std, {"test": signals}, facts
@@ -204,11 +218,19 @@ def trained_model(network: NetworkConfig, accuracy: float, config: TrainConfig, 
 
 def provenance(**said: Any) -> dict[str, Any]:
     return {
-        "commit": "0123456789abcdef", "dirty": False, "device": "cpu", "seconds": 2.5, "peak_mib": 300.0,
-        "host": "somewhere", "started_at": "2026-01-02T03:04:05+00:00", "cpus": 1, "gpu_share": 0.0,
+        "commit": "0123456789abcdef",
+        "dirty": False,
+        "device": "cpu",
+        "seconds": 2.5,
+        "peak_mib": 300.0,
+        "host": "somewhere",
+        "started_at": "2026-01-02T03:04:05+00:00",
+        "cpus": 1,
+        "gpu_share": 0.0,
         "versions": {"ddray": "0.1.0", "torch": "2.9.0", "numpy": "2.0.0", "sklearn": "1.7.0", "python": "3.11.9"},
-        "numerics": {"device": "cpu", "torch": "2.9.0", "threads": 1}, **said,
-    }  # fmt: skip
+        "numerics": {"device": "cpu", "torch": "2.9.0", "threads": 1},
+        **said,
+    }
 
 
 def commit(store: Store, stage: Stage, payload: Payload, **said: Any) -> None:
@@ -216,10 +238,15 @@ def commit(store: Store, stage: Stage, payload: Payload, **said: Any) -> None:
     with store.writing() as folder:
         payload.save(folder)
         manifest = Manifest(
-            key=stage.key, kind=stage.kind, version=stage.version, label=stage.label,
-            config=stage.config.model_dump(mode="json"), inputs=dict(stage.inputs), files={},
+            key=stage.key,
+            kind=stage.kind,
+            version=stage.version,
+            label=stage.label,
+            config=stage.config.model_dump(mode="json"),
+            inputs=dict(stage.inputs),
+            files={},
             provenance=provenance(**said),
-        )  # fmt: skip
+        )
         store.commit(folder, manifest)
 
 

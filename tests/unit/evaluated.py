@@ -131,8 +131,15 @@ def _asked(config: TrainConfig, cache: Path) -> dict[str, Any]:
 
 
 def _facts() -> dict[str, Any]:
-    return {"optimiser_steps": 100, "epochs": 100.0, "train_acc": 1.0, "train_loss": 0.01, "train_images": 10,
-            "num_parameters": 4, "curve": []}  # fmt: skip
+    return {
+        "optimiser_steps": 100,
+        "epochs": 100.0,
+        "train_acc": 1.0,
+        "train_loss": 0.01,
+        "train_images": 10,
+        "num_parameters": 4,
+        "curve": [],
+    }
 
 
 def attacked(config: AttackConfig, said: Signals, key: str) -> AttackResult:
@@ -147,9 +154,14 @@ def attacked(config: AttackConfig, said: Signals, key: str) -> AttackResult:
     # What is tried within a budget may succeed where the raw perturbation is longer.
     success = (0.9 * distance)[None] <= torch.tensor(config.epsilons)[:, None]
     facts = {
-        "attack": config.attack, "norm": spec.norm, "epsilons": list(config.epsilons), "settings": config.settings,
-        "library": spec.library, "library_version": "1.0", "zero_gradient_share": 0.25,
-    }  # fmt: skip
+        "attack": config.attack,
+        "norm": spec.norm,
+        "epsilons": list(config.epsilons),
+        "settings": config.settings,
+        "library": spec.library,
+        "library_version": "1.0",
+        "zero_gradient_share": 0.25,
+    }
     found = distance if spec.minimal else None
     return AttackResult(said.ids[:count], said.labels[:count], correct, success | ~correct, found, facts)
 
@@ -159,8 +171,14 @@ def _map(stage: Stage) -> TsneMap:
     total = 5 * (1 + len(sources))
     points = torch.arange(2 * total).reshape(total, 2).float()
     labels, of = torch.arange(total) % 3, torch.arange(1 + len(sources)).repeat_interleave(5)
-    facts = {"sources": ["real", *sources], "points": [5] * (1 + len(sources)), "perplexity": 5.0,
-             "trustworthiness": 0.9, "kl_divergence": 1.0, "fit_id": "a map"}  # fmt: skip
+    facts = {
+        "sources": ["real", *sources],
+        "points": [5] * (1 + len(sources)),
+        "perplexity": 5.0,
+        "trustworthiness": 0.9,
+        "kl_divergence": 1.0,
+        "fit_id": "a map",
+    }
     return TsneMap(points, labels, of, facts)
 
 

@@ -80,9 +80,13 @@ def test_loss_intervals_cover_the_truth_as_often_as_they_say() -> None:
 def test_optimism_is_best_minus_last() -> None:
     curve = [{"epoch": 1, "steps": 1, "test_acc": acc} for acc in (0.2, 0.6, 0.5)]
     facts = {
-        "train_acc": 0.9, "train_loss": 0.1, "train_images": 30, "curve": curve, "optimiser_steps": 12,
+        "train_acc": 0.9,
+        "train_loss": 0.1,
+        "train_images": 30,
+        "curve": curve,
+        "optimiser_steps": 12,
         "num_parameters": 99,
-    }  # fmt: skip
+    }
     rows = training_rows(TrainedModel({}, tiny_network(), (0.5,), (0.2,), {}, facts))
     assert value(rows, "optimism") == pytest.approx(0.1)
     assert value(rows, "train_acc") == 0.9

@@ -30,9 +30,14 @@ class Bench:
         self.verdicts = Verdicts(self.schedule, {}, progress)
         self.stop = threading.Event()
         self.searcher = tune.Admitter(
-            self.schedule, self.verdicts, Ledger([Node(cpus, [1.0] * gpus)]), progress, self.stop, workspace.store,
+            self.schedule,
+            self.verdicts,
+            Ledger([Node(cpus, [1.0] * gpus)]),
+            progress,
+            self.stop,
+            workspace.store,
             use_gpus=gpus > 0,
-        )  # fmt: skip
+        )
         self._trials = iter(range(1000))
 
     def release(self) -> Iterator[tuple[str, dict[str, object]]]:

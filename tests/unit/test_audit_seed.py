@@ -35,10 +35,16 @@ class Listed(Audited):
         chosen = [np.flatnonzero(labels == label)[:count] for label, count in zip(EVERY, self.counts, strict=True)]
         indices = tuple(np.concatenate(chosen).tolist())
         values: dict[str, Any] = {
-            "origin": OriginConfig(kind="listed", indices=indices, classes=self.classes), "audit": ("seed",),
-            "method": "full", "ipc": None, "rows": 0, "targets": 1, "start": False, "resamples": 100,
+            "origin": OriginConfig(kind="listed", indices=indices, classes=self.classes),
+            "audit": ("seed",),
+            "method": "full",
+            "ipc": None,
+            "rows": 0,
+            "targets": 1,
+            "start": False,
+            "resamples": 100,
             "attacks": ("loss",),
-        }  # fmt: skip
+        }
         return super().config(**{**values, **other})
 
 
@@ -60,9 +66,13 @@ def by_class(ids: Any, labels: Any, member: Any, start: Any, rng: Any) -> NDArra
 
 def row(metrics: Metrics, source: str, attack: str = "loss", metric: str = "mia_auc") -> Row:
     (found,) = [
-        each for each in metrics.rows if each["metric"] == metric and each.get("attack") == attack
-        and each["nonmember_source"] == source and "member_role" not in each
-    ]  # fmt: skip
+        each
+        for each in metrics.rows
+        if each["metric"] == metric
+        and each.get("attack") == attack
+        and each["nonmember_source"] == source
+        and "member_role" not in each
+    ]
     return found
 
 
@@ -76,11 +86,14 @@ def per_class(metrics: Metrics, member: bool) -> list[int]:
 # --- classes say nothing ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("counts, each", [
-    ((104, 6, 0, 0, 0, 0, 0, 0, 0, 0), [50, 6, 0, 0, 0, 0, 0, 0, 0, 0]),
-    ((0, 3, 0, 80, 40, 0, 7, 0, 0, 124), [0, 3, 0, 50, 40, 0, 7, 0, 0, 50]),
-    ((30, 20, 10, 10, 10, 10, 10, 10, 10, 10), [30, 20, 10, 10, 10, 10, 10, 10, 10, 10]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "counts, each",
+    [
+        ((104, 6, 0, 0, 0, 0, 0, 0, 0, 0), [50, 6, 0, 0, 0, 0, 0, 0, 0, 0]),
+        ((0, 3, 0, 80, 40, 0, 7, 0, 0, 124), [0, 3, 0, 50, 40, 0, 7, 0, 0, 50]),
+        ((30, 20, 10, 10, 10, 10, 10, 10, 10, 10), [30, 20, 10, 10, 10, 10, 10, 10, 10, 10]),
+    ],
+)
 def test_classes_of_members_in_any_shares_say_nothing(
     tmp_path: Path, digits_cache: Path, counts: tuple[int, ...], each: list[int]
 ) -> None:

@@ -127,8 +127,9 @@ def test_a_start_takes_no_step_and_no_experts_and_begins_as_its_set_does(tmp_pat
     plan = plan_of(tmp_path, POINT.replace("dm", "mtt"))
     _, inputs = audit_of(only(plan))
     for role in ("seed", *(f"row.{row}" for row in range(6))):
-        (start, made) = (plan.stages[dict(plan.stages[inputs[f"{role}.{what}"]].inputs)["set"]]
-                         for what in ("start", "model"))  # fmt: skip
+        (start, made) = (
+            plan.stages[dict(plan.stages[inputs[f"{role}.{what}"]].inputs)["set"]] for what in ("start", "model")
+        )
         assert (start.budget, start.inputs, len(made.inputs)) == (0, (), 7)
         assert isinstance(start.config, DistillConfig)
         assert isinstance(made.config, DistillConfig)
@@ -345,11 +346,13 @@ def test_an_encoder_sees_all_images_of_the_point_s_classes(tmp_path: Path) -> No
     "axes, sources",
     [
         ("init: [noise, real]", ("dm noise", "dm real", "random")),
-        ("init: [noise], distill_seed: [0, 1]", ("dm distill_seed=0", "dm distill_seed=1", "random distill_seed=0",
-                                                 "random distill_seed=1")),
+        (
+            "init: [noise], distill_seed: [0, 1]",
+            ("dm distill_seed=0", "dm distill_seed=1", "random distill_seed=0", "random distill_seed=1"),
+        ),
         ("init: [real], distill_aug: [dsa, none]", ("dm aug=dsa", "dm aug=none", "random")),
     ],
-)  # fmt: skip
+)
 def test_names_tell_sets_apart(tmp_path: Path, axes: str, sources: tuple[str, ...]) -> None:
     plan = plan_of(tmp_path, f"method: [random, dm], ipc: [1], {axes}", EMBED)
     assert [config.sources for config in maps_of(plan)] == [sources]
@@ -417,8 +420,16 @@ def test_evaluations_do_not_touch_what_others_share(tmp_path: Path) -> None:
 
 # --- hostile requests -------------------------------------------------------------------------------------------------
 
-JUNK = st.one_of(st.none(), st.booleans(), st.integers(-3, 3), st.floats(allow_nan=False), st.text(max_size=4),
-                 st.just([]), st.just({}), st.just(10**12))  # fmt: skip
+JUNK = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-3, 3),
+    st.floats(allow_nan=False),
+    st.text(max_size=4),
+    st.just([]),
+    st.just({}),
+    st.just(10**12),
+)
 
 
 def some_of(names: Any) -> st.SearchStrategy[Any]:
@@ -435,17 +446,24 @@ EVALUATIONS_ASKED = st.fixed_dictionaries(
     {},
     optional={
         "privacy": near(
-            audit=some_of(AUDITS), rows=st.sampled_from(["smoke", "standard", 4, 8]), targets=st.integers(1, 9),
-            shadows=st.integers(0, 9), attacks=some_of(MEMBERSHIP_ATTACKS), canaries=st.sampled_from([0, 0, 3, 300]),
-            population=st.integers(1, 300), reserve=st.integers(0, 300), start=st.booleans(),
+            audit=some_of(AUDITS),
+            rows=st.sampled_from(["smoke", "standard", 4, 8]),
+            targets=st.integers(1, 9),
+            shadows=st.integers(0, 9),
+            attacks=some_of(MEMBERSHIP_ATTACKS),
+            canaries=st.sampled_from([0, 0, 3, 300]),
+            population=st.integers(1, 300),
+            reserve=st.integers(0, 300),
+            start=st.booleans(),
         ),
         "robustness": near(
-            attacks=some_of(SPECS), images=st.integers(8, 2000),
+            attacks=some_of(SPECS),
+            images=st.integers(8, 2000),
             epsilons_l2=st.lists(st.floats(0.1, 2), min_size=1, max_size=3),
         ),
         "embedding": near(perplexity=st.floats(1, 100), real_per_class=st.integers(10, 500)),
     },
-)  # fmt: skip
+)
 ORIGINS = st.lists(st.sampled_from([5, 12, 30, 41, 50, 62, 63, 124, 1, 125, None]), min_size=1, max_size=2, unique=True)
 
 

@@ -31,9 +31,14 @@ def finished(workspace: Workspace, key: str, **other: Any) -> None:
 
 def failed(workspace: Workspace, key: str, **other: Any) -> None:
     failure = {
-        "label": "distill dm digits", "kind": "distill", "cause": "StageFailure: the loss is nan",
-        "traceback": "Traceback (most recent call last):\n  boom\n", "config": {"ipc": 10}, "inputs": {}, **other,
-    }  # fmt: skip
+        "label": "distill dm digits",
+        "kind": "distill",
+        "cause": "StageFailure: the loss is nan",
+        "traceback": "Traceback (most recent call last):\n  boom\n",
+        "config": {"ipc": 10},
+        "inputs": {},
+        **other,
+    }
     workspace.store.record_failure(key, failure)
 
 

@@ -50,9 +50,9 @@ def spread_out(num: int, spread: float) -> Floats:
 
 
 @pytest.mark.parametrize(
-    ("num", "each", "spread", "trials"), [(5, 100, 0.05, 200), (5, 1000, 0.02, 100), (10, 100, 0.15, 200),
-                                          (10, 1000, 0.05, 100), (10, 100, 0.0, 150)],
-)  # fmt: skip
+    ("num", "each", "spread", "trials"),
+    [(5, 100, 0.05, 200), (5, 1000, 0.02, 100), (10, 100, 0.15, 200), (10, 1000, 0.05, 100), (10, 100, 0.0, 150)],
+)
 def test_intervals_hold_what_they_are_about(num: int, each: int, spread: float, trials: int) -> None:
     made = Simulated(spread_out(num, spread), np.exp(2 * spread_out(num, spread)), each, num * each)
     missed = dict.fromkeys(made.truth, 0)

@@ -55,9 +55,10 @@ class Made:
 
     def measured(self, metric: str, **wanted: Any) -> list[Row]:
         return [
-            row for row in self._measured
+            row
+            for row in self._measured
             if row["metric"] == metric and all(row[name] == value for name, value in wanted.items())
-        ]  # fmt: skip
+        ]
 
     def examples(self, **wanted: Any) -> Columns:
         """Columns of the samples with these values; None: without one."""
@@ -92,10 +93,16 @@ def is_start(row: Row) -> bool:
 # --- memberships ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("attack, distance", [
-    ("loss", None), ("shokri", None), ("data_release", "pixel"), ("data_release", "relative"),
-    ("data_release", "features"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "attack, distance",
+    [
+        ("loss", None),
+        ("shokri", None),
+        ("data_release", "pixel"),
+        ("data_release", "relative"),
+        ("data_release", "features"),
+    ],
+)
 @pytest.mark.parametrize("method", ["random", "dm"])
 def test_curves_of_the_audit_seed_can_be_drawn_again(
     made: Made, method: str, attack: str, distance: str | None

@@ -34,9 +34,14 @@ class Stage:
 
     def context(self) -> StageContext:
         return StageContext(
-            device="cpu", data=self.folder, cache=self.folder, checkpoints=self.checkpoints, budget=self.budget,
-            stop=self.stop, on_progress=lambda progress: self.shown.append(dict(progress)),
-        )  # fmt: skip
+            device="cpu",
+            data=self.folder,
+            cache=self.folder,
+            checkpoints=self.checkpoints,
+            budget=self.budget,
+            stop=self.stop,
+            on_progress=lambda progress: self.shown.append(dict(progress)),
+        )
 
     def run(self, total: int, *, saves: bool = True, at: Callable[[int], None] = lambda _: None) -> int:
         """Count to ``total``; ``at`` is called in the body of every iteration. Returns the sum."""

@@ -105,8 +105,10 @@ def test_the_report_tests_methods_over_cells(tmp_path: Path) -> None:
 
 def cell(values: dict[str, float], ipc: int) -> dict[str, Any]:
     fairness = {"fair_var_acc_corr": None}
-    return {"ipc": ipc, "cells": {name: {"accuracy": {"mean": value}, "fairness": fairness}
-                                  for name, value in values.items()}}  # fmt: skip
+    return {
+        "ipc": ipc,
+        "cells": {name: {"accuracy": {"mean": value}, "fairness": fairness} for name, value in values.items()},
+    }
 
 
 def block(rows: list[dict[str, Any]]) -> dict[str, Any]:

@@ -36,9 +36,18 @@ def write_set(root: Path, per_class: int = 3, size: int = 8) -> None:
 def config(digest: str, folder: str | None = None, resize: int | None = None) -> DatasetConfig:
     known = KNOWN["digits"]
     return DatasetConfig(
-        name="mine", base="digits", folder=folder, resize=resize, digest=digest, num_classes=10,
-        image_size=resize or 8, channels=1, mean=known.mean, std=known.std, flip=False,
-    )  # fmt: skip
+        name="mine",
+        base="digits",
+        folder=folder,
+        resize=resize,
+        digest=digest,
+        num_classes=10,
+        image_size=resize or 8,
+        channels=1,
+        mean=known.mean,
+        std=known.std,
+        flip=False,
+    )
 
 
 def test_find_index_is_what_build_returned_and_notices_changed_files(tmp_path: Path) -> None:

@@ -96,8 +96,11 @@ def test_what_images_add_to_both_models_falls_out() -> None:
     rng = np.random.default_rng(2)
     hardness, member = 3 * rng.normal(size=400), np.arange(400) < 200
     first, second = (hardness + effect * member + rng.normal(size=400) for effect in (1.0, 0.2))
-    apart = [np.var(placements(values, member)[side], ddof=1) / 200 for values in (first, second) for side in
-             (member, ~member)]  # fmt: skip
+    apart = [
+        np.var(placements(values, member)[side], ddof=1) / 200
+        for values in (first, second)
+        for side in (member, ~member)
+    ]
     found = difference(first[None], second[None], member[None])
     assert found.ci_low is not None
     assert found.ci_high is not None

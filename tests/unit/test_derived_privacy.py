@@ -62,17 +62,20 @@ class Made:
 
     def of(self, metric: str, **wanted: Any) -> list[Row]:
         return [
-            row for row in self.rows
+            row
+            for row in self.rows
             if row["metric"] == metric and all(row[name] == value for name, value in wanted.items())
-        ]  # fmt: skip
+        ]
 
     def headline(self, point: str, audit: str, attack: str, start: bool = False) -> float:
         """The point's own AUC, or that of its undistilled start."""
         (row,) = [
-            row for row in self.of("mia_auc", point=point, audit=audit, attack=attack, member_role=None, repeat=None)
-            if row["nonmember_source"] in ("test_balanced", "pool") and row["agg"] != "pooled"
+            row
+            for row in self.of("mia_auc", point=point, audit=audit, attack=attack, member_role=None, repeat=None)
+            if row["nonmember_source"] in ("test_balanced", "pool")
+            and row["agg"] != "pooled"
             and ("iteration" in said(row)) == start
-        ]  # fmt: skip
+        ]
         value: float = row["value"]
         return value
 
@@ -121,14 +124,22 @@ def test_only_points_that_differ_in_one_thing_are_compared_and_once(made: Made) 
         elif against["method"] not in ("random", "full"):
             assert other["init"] == row["init"]
         compared[f"{row['method']} {row['init']}", *against.items()] += 1
-    assert compared == Counter({
-        **{(f"{method} {init}", ("method", baseline)): 1 for method in ("dm", "dsa") for init in ("noise", "real")
-           for baseline in ("random", "full")},
-        ("dsa noise", ("method", "dm")): 1, ("dsa real", ("method", "dm")): 1,
-        ("dm real", ("init", "noise")): 1, ("dsa real", ("init", "noise")): 1,
-        **{(f"{method} {init}", ("iteration", 0)): 1 for method in ("dm", "dsa") for init in ("noise", "real")},
-        ("random None", ("method", "full")): 1,
-    })  # fmt: skip
+    assert compared == Counter(
+        {
+            **{
+                (f"{method} {init}", ("method", baseline)): 1
+                for method in ("dm", "dsa")
+                for init in ("noise", "real")
+                for baseline in ("random", "full")
+            },
+            ("dsa noise", ("method", "dm")): 1,
+            ("dsa real", ("method", "dm")): 1,
+            ("dm real", ("init", "noise")): 1,
+            ("dsa real", ("init", "noise")): 1,
+            **{(f"{method} {init}", ("iteration", 0)): 1 for method in ("dm", "dsa") for init in ("noise", "real")},
+            ("random None", ("method", "full")): 1,
+        }
+    )
 
 
 def test_what_leaks_more_is_found_and_what_leaks_alike_is_not(made: Made) -> None:
@@ -172,8 +183,16 @@ def test_audits_that_asked_other_questions_are_not_compared(tmp_path: Path, digi
     )
     made = Made(tmp_path, digits_cache, text)
     found = {(row["audit"], *said(row)["against"].values()) for row in made.of("mia_auc_delta", method="dsa")}
-    assert found == {("seed", "random"), ("seed", "full"), ("seed", "dm"), ("seed", "noise"), ("pool", "dm"),
-                     ("pool", "noise"), ("seed", 0), ("pool", 0)}  # fmt: skip
+    assert found == {
+        ("seed", "random"),
+        ("seed", "full"),
+        ("seed", "dm"),
+        ("seed", "noise"),
+        ("pool", "dm"),
+        ("pool", "noise"),
+        ("seed", 0),
+        ("pool", 0),
+    }
 
 
 def test_a_broken_file_costs_its_own_differences_alone(
@@ -189,9 +208,10 @@ def test_a_broken_file_costs_its_own_differences_alone(
     with caplog.at_level(logging.WARNING):
         collect(plan, sweep, store, tmp_path / "again")
     left = [
-        row for row in pq.read_table(tmp_path / "again" / MEASUREMENTS_FILE).to_pylist()
+        row
+        for row in pq.read_table(tmp_path / "again" / MEASUREMENTS_FILE).to_pylist()
         if row["metric"] == "mia_auc_delta"
-    ]  # fmt: skip
+    ]
     assert 0 < len(left) < before
     assert not any(said(row)["against"] == {"method": "random"} for row in left)
     assert any("not compared" in record.getMessage() or "details" in record.getMessage() for record in caplog.records)
@@ -205,8 +225,13 @@ def test_a_method_is_compared_with_itself_at_the_same_budget_alone(tmp_path: Pat
     made = Made(tmp_path, digits_cache, text)
     rows = made.of("mia_auc_delta", method="dm", audit="seed", attack="loss")
     assert sorted((row["init"], said(row)["against"].get("method", "")) for row in rows) == [
-        ("noise", ""), ("noise", "full"), ("noise", "random"), ("real", ""), ("real", "full"), ("real", "random"),
-    ]  # fmt: skip
+        ("noise", ""),
+        ("noise", "full"),
+        ("noise", "random"),
+        ("real", ""),
+        ("real", "full"),
+        ("real", "random"),
+    ]
     assert "AUC of `loss` less that of another" in report(made.results), "the report shows what there is"
 
 
@@ -218,9 +243,14 @@ def test_the_report_names_what_leaks_more(made: Made) -> None:
     text = text.partition("###")[0]
     header, _, *rows = [line for line in text.splitlines() if line.startswith("|")]
     assert [cell.strip() for cell in header.split("|")[1:-1]] == [
-        "origin per class · init", "method", "less Random", "less DM", "less Full data", "less init noise",
+        "origin per class · init",
+        "method",
+        "less Random",
+        "less DM",
+        "less Full data",
+        "less init noise",
         "less iteration 0",
-    ]  # fmt: skip
+    ]
     assert len(rows) == 5
     assert "intervals are over 2 trainings" in text
 
@@ -249,9 +279,10 @@ def test_trainings_of_one_set_are_no_independent_tests(made: Made) -> None:
     (cells,) = [row["cells"] for row in table["rows"] if row["init"] == "real"]
     entry = cells["dm"]["less"]["random"]
     rows = [
-        row for row in made.of("mia_auc_delta", audit="seed", attack="shokri", method="dm", init="real")
+        row
+        for row in made.of("mia_auc_delta", audit="seed", attack="shokri", method="dm", init="real")
         if said(row)["against"] == {"method": "random"}
-    ]  # fmt: skip
+    ]
     values = [row["value"] for row in rows]
     own, images = np.var(values, ddof=1) / 2, np.mean([((row["ci_high"] - row["ci_low"]) / 3.92) ** 2 for row in rows])
     assert (entry["value"], entry["count"], entry["unit"]) == (pytest.approx(np.mean(values)), 2, "trainings")
@@ -280,8 +311,10 @@ def test_a_method_without_an_axis_is_compared_in_every_row_with_what_stands_ther
     assert {name: entry["value"] for name, entry in shown.items()} == {
         name: pytest.approx(row["value"]) for name, row in wanted.items()
     }
-    p_of = {said(row)["against_point"]: row["value"] for row in made.of("mia_auc_delta_p", audit="seed",
-            attack="shokri", method="dc")}  # fmt: skip
+    p_of = {
+        said(row)["against_point"]: row["value"]
+        for row in made.of("mia_auc_delta_p", audit="seed", attack="shokri", method="dc")
+    }
     assert {name: entry["p"] for name, entry in shown.items()} == {
         name: p_of[said(row)["against_point"]] for name, row in wanted.items()
     }
@@ -303,8 +336,11 @@ def test_one_full_model_beside_several_distillations_gives_no_p(tmp_path: Path, 
 
 def test_attacks_that_learned_from_other_shadows_are_not_compared(tmp_path: Path, digits_cache: Path) -> None:
     text = LIGHT.replace("method: [random, full]}}", "method: [random]}, evaluations: {privacy: {shadows: 3}}}")
-    rows = [row for row in Made(tmp_path, digits_cache, text).of("mia_auc_delta", method="dm", init="real")
-            if said(row)["against"] == {"method": "random"}]  # fmt: skip
+    rows = [
+        row
+        for row in Made(tmp_path, digits_cache, text).of("mia_auc_delta", method="dm", init="real")
+        if said(row)["against"] == {"method": "random"}
+    ]
     assert [(row["attack"], row["n_shadows"]) for row in rows] == [("loss", None)]
 
 
@@ -323,9 +359,10 @@ def test_of_one_point_the_report_has_the_tables_own_p_and_a_star(tmp_path: Path,
     (row,) = [row for row in tables[0]["rows"] if row["init"] == "real"]
     entry = row["cells"]["dm"]["less"]["init noise"]
     (wanted,) = [
-        each for each in made.of("mia_auc_delta_p", audit="seed", attack="shokri", method="dm", init="real")
+        each
+        for each in made.of("mia_auc_delta_p", audit="seed", attack="shokri", method="dm", init="real")
         if "init" in said(each)["against"]
-    ]  # fmt: skip
+    ]
     assert entry["p"] == wanted["value"] < 0.001
     text = report(made.results)
     assert f"({100 * entry['low']:+.1f} to {100 * entry['high']:+.1f}) *" in text

@@ -50,10 +50,13 @@ def test_relative_accuracies_by_hand(tmp_path: Path) -> None:
     at: dict[str, Any] = {"method": "dm", "distill_seed": 1, "seed": 1}
     ours, random, full = 0.431, 0.231, (0.80 + 0.81) / 2
     expected = {
-        "acc_over_full": ours / full, "ior": ours - random, "dd_ior": ours - random,
-        "recovery": (ours - random) / (full - random), "dd_hlr": full - ours,
+        "acc_over_full": ours / full,
+        "ior": ours - random,
+        "dd_ior": ours - random,
+        "recovery": (ours - random) / (full - random),
+        "dd_hlr": full - ours,
         "dd_lrs": dd_score(((ours - random) - (full - ours)) / 2),
-    }  # fmt: skip
+    }
     for metric, value in expected.items():
         (row,) = rows(points, metric, **at)
         assert row["value"] == pytest.approx(value), metric
@@ -171,11 +174,13 @@ def test_retention_and_its_ranks_by_hand(tmp_path: Path) -> None:
     assert [row["class_rank"] for row in found] == [5, 1, 3, 2, 4], "1 is the full data's best class"
     assert {row["n"] for row in found} == {200}
     expected = {
-        "fair_retention_min": 0.5, "fair_retention_std": STAR.std(), "fair_hardness_rho": 1.0,
+        "fair_retention_min": 0.5,
+        "fair_retention_std": STAR.std(),
+        "fair_hardness_rho": 1.0,
         "fair_hardness_slope": 2.0,
         "fair_amplification": ((STAR**2).std() / (STAR**2).mean())
         / np.mean([STAR.std() / (STAR.mean() + step) for step in (-0.01, 0.01)]),
-    }  # fmt: skip
+    }
     for metric, value in expected.items():
         (row,) = rows(points, metric, distill_seed=0, seed=0)
         assert row["value"] == pytest.approx(value), metric
@@ -399,29 +404,54 @@ def test_a_frontier_of_other_steps_says_so(tmp_path: Path) -> None:
 
 
 def adversarial(attack: str, epsilon: float, value: float, **other: Any) -> dict[str, Any]:
-    return {"property": "robustness", "metric": "adv_acc", "value": value, "unit": "fraction", "n": 100,
-            "split": "test", "attack": attack, "norm": "l2", "epsilon": epsilon, "adv_def": "clip",
-            **other}  # fmt: skip
+    return {
+        "property": "robustness",
+        "metric": "adv_acc",
+        "value": value,
+        "unit": "fraction",
+        "n": 100,
+        "split": "test",
+        "attack": attack,
+        "norm": "l2",
+        "epsilon": epsilon,
+        "adv_def": "clip",
+        **other,
+    }
 
 
 def leak(attack: str, value: float, **other: Any) -> dict[str, Any]:
-    return {"property": "privacy", "metric": "mia_auc", "value": value, "unit": "fraction", "n": 100, "attack": attack,
-            "audit": "seed", **other}  # fmt: skip
+    return {
+        "property": "privacy",
+        "metric": "mia_auc",
+        "value": value,
+        "unit": "fraction",
+        "n": 100,
+        "attack": attack,
+        "audit": "seed",
+        **other,
+    }
 
 
 def test_the_primary_attacks_are_compared_at_equal_accuracy(tmp_path: Path) -> None:
     def numbers(point: GridPoint) -> Numbers:
         more = 0.0 if point.method == "random" else 0.05
         robust = [
-            adversarial(PRIMARY_ADVERSARY, 0.0, 0.9), adversarial(PRIMARY_ADVERSARY, 0.5, 0.3 + more),
-            adversarial(PRIMARY_ADVERSARY, 1.0, 0.1 + more), adversarial(PRIMARY_ADVERSARY, 1.0, 0.2, adv_def="norm"),
-            adversarial("fgsm", 1.0, 0.2), adversarial(PRIMARY_ADVERSARY, 1.0, 0.2, class_id=3),
-        ]  # fmt: skip
+            adversarial(PRIMARY_ADVERSARY, 0.0, 0.9),
+            adversarial(PRIMARY_ADVERSARY, 0.5, 0.3 + more),
+            adversarial(PRIMARY_ADVERSARY, 1.0, 0.1 + more),
+            adversarial(PRIMARY_ADVERSARY, 1.0, 0.2, adv_def="norm"),
+            adversarial("fgsm", 1.0, 0.2),
+            adversarial(PRIMARY_ADVERSARY, 1.0, 0.2, class_id=3),
+        ]
         leaks = [
-            leak(PRIMARY_ATTACK, 0.6 + more), leak(PRIMARY_ATTACK, 0.7 - more, audit="pool"), leak("loss", 0.5),
-            leak(PRIMARY_ATTACK, 0.9, member_role="member_init"), leak(PRIMARY_ATTACK, 0.9, audit="pool", target_row=2),
-            leak(PRIMARY_ATTACK, 0.9, iteration=0), leak(PRIMARY_ATTACK, 0.9, audit="pool", repeat=0),
-        ]  # fmt: skip
+            leak(PRIMARY_ATTACK, 0.6 + more),
+            leak(PRIMARY_ATTACK, 0.7 - more, audit="pool"),
+            leak("loss", 0.5),
+            leak(PRIMARY_ATTACK, 0.9, member_role="member_init"),
+            leak(PRIMARY_ATTACK, 0.9, audit="pool", target_row=2),
+            leak(PRIMARY_ATTACK, 0.9, iteration=0),
+            leak(PRIMARY_ATTACK, 0.9, audit="pool", repeat=0),
+        ]
         return {**on_curve(point), "robustness": robust, "privacy": leaks}
 
     text = sweep("[random, dm]", "[1, 10, 50]", ", origin_per_class: [60]")
@@ -430,13 +460,15 @@ def test_the_primary_attacks_are_compared_at_equal_accuracy(tmp_path: Path) -> N
     frontier(points)
     found = rows(points, "excess_adv_acc", method="dm", ipc=1, distill_seed=0, seed=0)
     assert [(row["epsilon"], row["norm"], row["attack"], row["adv_def"]) for row in found] == [
-        (0.5, "l2", PRIMARY_ADVERSARY, "clip"), (1.0, "l2", PRIMARY_ADVERSARY, "clip"),
-    ]  # fmt: skip
+        (0.5, "l2", PRIMARY_ADVERSARY, "clip"),
+        (1.0, "l2", PRIMARY_ADVERSARY, "clip"),
+    ]
     assert [row["value"] for row in found] == pytest.approx([0.05, 0.05])
     found = rows(points, "excess_mia_auc", method="dm", ipc=1, distill_seed=0, seed=0)
     assert [(row["audit"], row["attack"], row["property"]) for row in found] == [
-        ("seed", PRIMARY_ATTACK, "privacy"), ("pool", PRIMARY_ATTACK, "privacy"),
-    ]  # fmt: skip
+        ("seed", PRIMARY_ATTACK, "privacy"),
+        ("pool", PRIMARY_ATTACK, "privacy"),
+    ]
     assert [row["value"] for row in found] == pytest.approx([0.05, -0.05])
     point = next(point for point in points if point.distilled)
     assert set(point.derived) == {"accuracy", "robustness", "privacy"}, "each with the evaluation it is derived from"

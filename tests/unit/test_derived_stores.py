@@ -63,13 +63,22 @@ def attacked(config: AttackConfig, chain: Chain) -> AttackResult:
     success = distance[None] <= np.array(config.epsilons)[:, None]
     minimal = config.attack.startswith("deepfool")
     facts = {
-        "attack": config.attack, "norm": "l2" if minimal else "linf", "epsilons": list(config.epsilons),
-        "settings": config.settings, "library": "foolbox", "library_version": "3", "zero_gradient_share": 0.0,
-    }  # fmt: skip
+        "attack": config.attack,
+        "norm": "l2" if minimal else "linf",
+        "epsilons": list(config.epsilons),
+        "settings": config.settings,
+        "library": "foolbox",
+        "library_version": "3",
+        "zero_gradient_share": 0.0,
+    }
     return AttackResult(
-        torch.arange(images), torch.arange(images) % 10, torch.from_numpy(correct), torch.from_numpy(success),
-        torch.from_numpy(distance.astype(np.float32)) if minimal else None, facts,
-    )  # fmt: skip
+        torch.arange(images),
+        torch.arange(images) % 10,
+        torch.from_numpy(correct),
+        torch.from_numpy(success),
+        torch.from_numpy(distance.astype(np.float32)) if minimal else None,
+        facts,
+    )
 
 
 def fill(store: Store, plan: Plan, skip: Callable[[Stage], bool] = lambda stage: False) -> None:
@@ -131,8 +140,11 @@ def test_derived_rows_are_rows_of_their_points(finished: tuple[World, Path]) -> 
             chain = chains[row["point"]]
             point = chain.point
             assert (row["method"], row["ipc"], row["seed"], row["distill_seed"]) == (
-                point.method, point.ipc, point.seed, point.distill_seed,
-            )  # fmt: skip
+                point.method,
+                point.ipc,
+                point.seed,
+                point.distill_seed,
+            )
             assert row["stage_key"] == b.stage_of(chain, kind).key
             assert (row["status"], row["device"], row["code_version"]) == ("ok", "cpu", "0.1.0")
             assert row["model_hash"] is not None
@@ -215,8 +227,11 @@ def test_classes_have_the_data_sets_names(tmp_path: Path) -> None:
     classes = list(plan.chains[0].stages[-2].config.origin.classes)
     assert classes != [0, 1, 2]
     for metric in ("fair_retention_c", "fair_confusion_excess"):
-        found = [row for row in rows_of(tmp_path / "r", metric=metric, method="dm", ipc=1, seed=0)
-                 if row["class_id"] is not None]  # fmt: skip
+        found = [
+            row
+            for row in rows_of(tmp_path / "r", metric=metric, method="dm", ipc=1, seed=0)
+            if row["class_id"] is not None
+        ]
         assert [row["class_id"] for row in found] == classes
 
 

@@ -53,8 +53,11 @@ def test_a_network_that_diverges_is_not_blamed_on_the_images(
     tmp_path: Path, method: str, more: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = distill_config(method, iterations=4, lr_net=1e30, network=tiny_network(norm="none"), **more)
-    with pytest.raises(StageFailure, match=rf"{method}: a loss of the network's training is not finite at iteration 0.*"
-                                           rf"Lower settings\.{method}\.lr_net\."):  # fmt: skip
+    with pytest.raises(
+        StageFailure,
+        match=rf"{method}: a loss of the network's training is not finite at iteration 0.*"
+        rf"Lower settings\.{method}\.lr_net\.",
+    ):
         distil(config, FakeContext(tmp_path))
     monkeypatch.setattr(DistillContext, "check_training", lambda *args: None)
     with pytest.raises(StageFailure, match=r"the loss is nan .* Lower settings\.\w+\.lr_net\."):
@@ -112,9 +115,7 @@ LEFT_OVER: dict[str, dict[str, Any]] = {
     "mtt": {"batch_syn": 5},
     "idc": {"batch_real": 7, "net_images": 64, "inner_loop": 4},  # of 36 real ones
 }
-ALONE: dict[str, dict[str, Any]] = {
-    "dsa": {"batch_train": 1}, "mtt": {"batch_syn": 1}, "idc": {"batch_real": 1}
-}  # fmt: skip
+ALONE: dict[str, dict[str, Any]] = {"dsa": {"batch_train": 1}, "mtt": {"batch_syn": 1}, "idc": {"batch_real": 1}}
 
 
 def test_one_image_has_no_batch_statistics() -> None:
@@ -136,11 +137,13 @@ LARGE = tiny_network(norm="batch")
 @pytest.mark.parametrize(
     ("method", "network", "sizes"),
     [
-        ("dsa", SMALL, [6]), ("dsa", LARGE, [5, 1]),
-        ("idc", SMALL, [7] * 5), ("idc", LARGE, [7] * 5),  # with batch norm a last real image alone is left out
+        ("dsa", SMALL, [6]),
+        ("dsa", LARGE, [5, 1]),
+        ("idc", SMALL, [7] * 5),
+        ("idc", LARGE, [7] * 5),  # with batch norm a last real image alone is left out
     ],
     ids=["dsa-small", "dsa-large", "idc-small", "idc-large"],
-)  # fmt: skip
+)
 def test_batches_are_joined_only_where_they_must_be(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, network: NetworkConfig, sizes: list[int]
 ) -> None:

@@ -158,9 +158,14 @@ def test_all_classes_together_need_a_fifth_of_the_calls() -> None:
 
     def step(first: int, last: int) -> None:
         dm.match_distributions(
-            network, origin.images, origin.by_class[first:last], synthetic[first:last], 1, omegas.rows(first, last),
+            network,
+            origin.images,
+            origin.by_class[first:last],
+            synthetic[first:last],
+            1,
+            omegas.rows(first, last),
             "vectorised",
-        )  # fmt: skip
+        )
 
     together = dispatches(lambda: step(0, 10))
     one_by_one = dispatches(lambda: [step(index, index + 1) for index in range(10)])

@@ -115,10 +115,16 @@ def test_grouping_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
         for path in PATHS:
             found.append(
                 match_gradients(
-                    network, dsa.matched_weights(network, "ours"), dsa.layer_distance, origin.images, origin.by_class,
-                    synthetic, omegas(3), path=path,
+                    network,
+                    dsa.matched_weights(network, "ours"),
+                    dsa.layer_distance,
+                    origin.images,
+                    origin.by_class,
+                    synthetic,
+                    omegas(3),
+                    path=path,
                 )
-            )  # fmt: skip
+            )
     for distances, gradient in found[1:]:
         torch.testing.assert_close(distances, found[0][0], rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(gradient, found[0][1], rtol=1e-3, atol=1e-4)
@@ -130,12 +136,18 @@ def test_the_vectorised_way_needs_a_fifth_of_the_calls() -> None:
     counts = [
         dispatches(
             lambda path=path: match_gradients(
-                network, dsa.matched_weights(network, "ours"), dsa.layer_distance, origin.images, origin.by_class,
-                synthetic, omegas(10), path=path,
+                network,
+                dsa.matched_weights(network, "ours"),
+                dsa.layer_distance,
+                origin.images,
+                origin.by_class,
+                synthetic,
+                omegas(10),
+                path=path,
             )
         )
         for path in PATHS
-    ]  # fmt: skip
+    ]
     assert counts[0] >= 5 * counts[1], counts
 
 
@@ -166,9 +178,15 @@ def test_the_augmentation_is_shared_by_real_and_distilled_images(monkeypatch: py
     monkeypatch.setattr(augment, "apply", spy)
     origin, network = tiny_origin(), build(tiny_network(), 0)
     match_gradients(
-        network, ["classifier.weight"], dsa.layer_distance, origin.images, origin.by_class, torch.randn(3, 1, 8, 8),
-        omegas(3), path="loop",
-    )  # fmt: skip
+        network,
+        ["classifier.weight"],
+        dsa.layer_distance,
+        origin.images,
+        origin.by_class,
+        torch.randn(3, 1, 8, 8),
+        omegas(3),
+        path="loop",
+    )
     assert len(seen) == 6
     for real, synthetic in zip(seen[::2], seen[1::2], strict=True):
         assert torch.equal(real, synthetic)
@@ -246,9 +264,15 @@ def test_conformance_of_loss_and_gradient(distance: str, path: gradients.Path) -
     network.load_state_dict(state)
     # The recorded pair belongs to one class; the classes before it get the same images, under their own labels.
     found, gradient = match_gradients(
-        network, dsa.matched_weights(network, distance), dsa.DISTANCES[distance], real,
-        [torch.arange(len(real))] * (label + 1), synthetic.repeat(label + 1, 1, 1, 1), None, path=path,
-    )  # fmt: skip
+        network,
+        dsa.matched_weights(network, distance),
+        dsa.DISTANCES[distance],
+        real,
+        [torch.arange(len(real))] * (label + 1),
+        synthetic.repeat(label + 1, 1, 1, 1),
+        None,
+        path=path,
+    )
     expected = recorded[f"gradient_matching.{distance}.grad_syn"]
     assert float(found[label]) == pytest.approx(float(recorded[f"gradient_matching.{distance}.loss"]), rel=1e-3)
     assert (gradient[-len(synthetic) :] - expected).norm() <= 1e-3 * expected.norm()

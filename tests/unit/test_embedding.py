@@ -287,9 +287,12 @@ def test_a_single_image_has_no_mmd() -> None:
 
 def tsne(digits: Digits, embeddings: list[Embedding], perplexity: float = 10.0) -> Any:
     config = TsneConfig(
-        dataset=digits.dataset, classes=CLASSES, real_per_class=30, perplexity=perplexity,
+        dataset=digits.dataset,
+        classes=CLASSES,
+        real_per_class=30,
+        perplexity=perplexity,
         sources=tuple(f"set {index}" for index in range(len(embeddings))),
-    )  # fmt: skip
+    )
     return joint_tsne(config, digits.encoder, embeddings, digits.context)
 
 

@@ -52,11 +52,9 @@ def trained(config: EnsembleConfig, context: FakeContext, each: int = 7, **given
 def one_by_one(config: EnsembleConfig, folder: Path, each: int = 7, **given: Any) -> dict[int, TrainedModel]:
     origin = tiny_origin(each=each, size=config.base.network.image_size)
     return {
-        seed: train(
-            config.member(seed), origin.images, origin.labels, tiny_test(origin), FakeContext(folder), **given
-        )
+        seed: train(config.member(seed), origin.images, origin.labels, tiny_test(origin), FakeContext(folder), **given)
         for seed in config.seeds
-    }  # fmt: skip
+    }
 
 
 def saved_bytes(folder: Path, models: TrainedEnsemble) -> dict[str, bytes]:
@@ -87,9 +85,17 @@ def assert_agree(together: TrainedEnsemble, separate: dict[int, TrainedModel], t
 # --- packed networks ----------------------------------------------------------------------------------------------
 
 NETWORKS = {
-    "convnet3-w4": 8, "convnet3-w4-batch": 8, "convnet3-w4-group": 8, "convnet3-w4-layer": 8, "convnet3-w4-none": 8,
-    "convnet3-d1-w4": 32, "resnet18-w4": 8, "resnet18-w4-instance": 16, "vgg16-w4": 32, "vgg16-w4-group": 32,
-}  # fmt: skip
+    "convnet3-w4": 8,
+    "convnet3-w4-batch": 8,
+    "convnet3-w4-group": 8,
+    "convnet3-w4-layer": 8,
+    "convnet3-w4-none": 8,
+    "convnet3-d1-w4": 32,
+    "resnet18-w4": 8,
+    "resnet18-w4-instance": 16,
+    "vgg16-w4": 32,
+    "vgg16-w4-group": 32,
+}
 """Every kind of layer, and maps on both sides of the size from which instance norm takes PyTorch's kernel."""
 
 

@@ -19,9 +19,16 @@ from trainables.payloads import Expert, StoredExpert, load_tensors
 
 def expert_config(index: int = 0, **other: Any) -> ExpertConfig:
     values: dict[str, Any] = {
-        "dataset": dataset_config(flip=False), "origin": OriginConfig(classes=(0, 1, 2)), "network": tiny_network(),
-        "snapshots": 3, "snapshot_steps": 4, "lr": 0.05, "batch": 16, "augmentation": "dsa", **other,
-    }  # fmt: skip
+        "dataset": dataset_config(flip=False),
+        "origin": OriginConfig(classes=(0, 1, 2)),
+        "network": tiny_network(),
+        "snapshots": 3,
+        "snapshot_steps": 4,
+        "lr": 0.05,
+        "batch": 16,
+        "augmentation": "dsa",
+        **other,
+    }
     return ExpertConfig(index=index, **values)
 
 
@@ -47,9 +54,7 @@ def test_snapshots_are_those_of_the_training_written_out_by_hand(tmp_path: Path,
     expert = train_expert(config, origin, FakeContext(tmp_path))
     network = build(config.network, "expert", 0, "network").double()
     speeds = [torch.zeros_like(weight) for weight in network.parameters()]
-    rows = torch.cat([
-        torch.randperm(36, generator=seeds.generator("expert", 0, "order", epoch)) for epoch in range(4)
-    ])  # fmt: skip
+    rows = torch.cat([torch.randperm(36, generator=seeds.generator("expert", 0, "order", epoch)) for epoch in range(4)])
     batches = [part for epoch in rows.split(36) for part in epoch.split(16)]
     assert [len(part) for part in batches[:3]] == [16, 16, 4]
     for step in range(13):

@@ -89,19 +89,23 @@ def _trusting(path: Path) -> None:
     torch.load(path, weights_only=False)
 
 
-@pytest.mark.parametrize("write, trusting", [
-    (torch.save, _trusting),
-    (lambda content, path: torch.save(content, path, _use_new_zipfile_serialization=False), _trusting),
-    (lambda content, path: path.write_bytes(pickle.dumps(content)), lambda path: pickle.loads(path.read_bytes())),
-    (
-        lambda content, path: path.write_bytes(pickle.dumps(content, protocol=2)),
-        lambda path: pickle.loads(path.read_bytes()),
-    ),
-    (
-        lambda content, path: np.savez(path.open("wb"), x=np.array([content], dtype=object)),
-        lambda path: np.load(path, allow_pickle=True)["x"],
-    ),
-], ids=["zip", "legacy", "pickle", "pickle2", "npz"])  # fmt: skip
+@pytest.mark.parametrize(
+    "write, trusting",
+    [
+        (torch.save, _trusting),
+        (lambda content, path: torch.save(content, path, _use_new_zipfile_serialization=False), _trusting),
+        (lambda content, path: path.write_bytes(pickle.dumps(content)), lambda path: pickle.loads(path.read_bytes())),
+        (
+            lambda content, path: path.write_bytes(pickle.dumps(content, protocol=2)),
+            lambda path: pickle.loads(path.read_bytes()),
+        ),
+        (
+            lambda content, path: np.savez(path.open("wb"), x=np.array([content], dtype=object)),
+            lambda path: np.load(path, allow_pickle=True)["x"],
+        ),
+    ],
+    ids=["zip", "legacy", "pickle", "pickle2", "npz"],
+)
 def test_files_that_need_code_are_refused_and_not_run(
     tmp_path: Path, write: Callable[[Any, Path], Any], trusting: Callable[[Path], Any]
 ) -> None:
@@ -146,14 +150,20 @@ def broken_files(folder: Path) -> dict[str, bytes]:
     np.savez_compressed(folder / "packed.npz", images=images().numpy())
     np.save(folder / "array.npy", images().numpy())
     save_file(content, folder / "tensors")
-    legacy, packed, array, tensors = ((folder / name).read_bytes()
-                                      for name in ("legacy", "packed.npz", "array.npy", "tensors"))  # fmt: skip
+    legacy, packed, array, tensors = (
+        (folder / name).read_bytes() for name in ("legacy", "packed.npz", "array.npy", "tensors")
+    )
     return {
-        "pops": b"\x80\x04.", "ends": b"\x80", "empty": b"", "legacy": legacy[:-700],
-        "packed": packed[:200] + b"\xff" * 60 + packed[260:], "cut": array[:150],
+        "pops": b"\x80\x04.",
+        "ends": b"\x80",
+        "empty": b"",
+        "legacy": legacy[:-700],
+        "packed": packed[:200] + b"\xff" * 60 + packed[260:],
+        "cut": array[:150],
         "vast": array.replace(b"(6, 1, 8, 8), }            ", b"(6000000000000, 1, 8, 8), }"),
-        "header": tensors[:40], "tail": tensors[:-20],
-    }  # fmt: skip
+        "header": tensors[:40],
+        "tail": tensors[:-20],
+    }
 
 
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
@@ -286,11 +296,21 @@ def test_images_are_put_class_after_class_with_their_labels(tmp_path: Path) -> N
     assert torch.equal(set_of(tmp_path / "hot.pt").images, found.images)
 
 
-@pytest.mark.parametrize("labels", [
-    LABELS.to(torch.uint8), LABELS.to(torch.int8), LABELS.to(torch.uint16), LABELS.half(), LABELS.double(),
-    nn.functional.one_hot(LABELS).bool(), nn.functional.one_hot(LABELS).half(),
-    nn.functional.one_hot(LABELS).to(torch.uint16), LABELS.float().requires_grad_(),
-], ids=lambda labels: f"{labels.dtype}-{labels.ndim}")  # fmt: skip
+@pytest.mark.parametrize(
+    "labels",
+    [
+        LABELS.to(torch.uint8),
+        LABELS.to(torch.int8),
+        LABELS.to(torch.uint16),
+        LABELS.half(),
+        LABELS.double(),
+        nn.functional.one_hot(LABELS).bool(),
+        nn.functional.one_hot(LABELS).half(),
+        nn.functional.one_hot(LABELS).to(torch.uint16),
+        LABELS.float().requires_grad_(),
+    ],
+    ids=lambda labels: f"{labels.dtype}-{labels.ndim}",
+)
 def test_labels_of_every_kind_of_number(tmp_path: Path, labels: Tensor) -> None:
     torch.save({"images": images(), "labels": labels}, tmp_path / "set.pt")
     assert torch.equal(set_of(tmp_path / "set.pt").labels, LABELS)
@@ -327,29 +347,32 @@ def test_labels_are_the_data_sets_own_numbers(tmp_path: Path) -> None:
         set_of(tmp_path / "set.pt", dataset=wide, classes=(2, 3, 5))
 
 
-@pytest.mark.parametrize("content, message", [
-    ({"images": images()[:, :, :7], "labels": LABELS}, r"got \(6, 1, 7, 8\); expected \(N, 1, 8, 8\)"),
-    ({"images": images().permute(0, 2, 3, 1), "labels": LABELS}, "Permute them to channels first"),
-    ({"images": (255 * images()).byte(), "labels": LABELS}, "torch.uint8.*Divide bytes by 255"),
-    ({"images": 255 * images(), "labels": LABELS}, "not in pixel space; got values from .* to 25"),
-    ({"images": images().where(images() > 0.1, torch.nan), "labels": LABELS}, r"not finite; got \d+ of 384"),
-    ({"images": images().where(images() > 0.1, torch.inf), "labels": LABELS}, "not finite"),
-    ({"images": images(), "labels": LABELS[:5]}, r"labels do not fit.*expected \(6,\) whole numbers"),
-    ({"images": images(), "labels": LABELS + 0.5}, "with 0.5; expected .6,. whole numbers"),
-    ({"images": images(), "labels": LABELS.where(LABELS > 0, torch.nan)}, "with nan; expected .6,. whole numbers"),
-    ({"images": images(), "labels": LABELS.where(LABELS > 0, torch.inf)}, "with inf; expected"),
-    ({"images": images(), "labels": 1e30 * LABELS}, r"with 1e\+30; expected"),
-    ({"images": images(), "labels": torch.tensor(1.0)}, r"labels do not fit the images; got torch.float32 \(\)"),
-    ({"images": torch.tensor(1.0), "labels": LABELS}, r"another shape; got \(\)"),
-    ({"images": 1e300 * images().double(), "labels": LABELS}, "not finite.*expected what 32 bits can hold"),
-    ({"images": images(), "labels": torch.full((6, 3), 1 / 3)}, "labels are soft; got 6 of 6 rows"),
-    ({"images": images(), "labels": torch.tensor([0, 0, 0, 1, 1, 2])}, "different numbers of images; got 1 to 3"),
-    ({"images": images(), "labels": torch.tensor([0, 0, 1, 1, 1, 1])}, "none of 2"),
-    ({"pictures": images(), "labels": LABELS}, "no images; got pictures, labels"),
-    (images(), "no labels.*--labels FILE"),
-    ([[images(), LABELS], [images(), LABELS]], "holds several sets; got 2.*--nth 0 to 1"),
-    ({"a": 1}, "no images; got a"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        ({"images": images()[:, :, :7], "labels": LABELS}, r"got \(6, 1, 7, 8\); expected \(N, 1, 8, 8\)"),
+        ({"images": images().permute(0, 2, 3, 1), "labels": LABELS}, "Permute them to channels first"),
+        ({"images": (255 * images()).byte(), "labels": LABELS}, "torch.uint8.*Divide bytes by 255"),
+        ({"images": 255 * images(), "labels": LABELS}, "not in pixel space; got values from .* to 25"),
+        ({"images": images().where(images() > 0.1, torch.nan), "labels": LABELS}, r"not finite; got \d+ of 384"),
+        ({"images": images().where(images() > 0.1, torch.inf), "labels": LABELS}, "not finite"),
+        ({"images": images(), "labels": LABELS[:5]}, r"labels do not fit.*expected \(6,\) whole numbers"),
+        ({"images": images(), "labels": LABELS + 0.5}, "with 0.5; expected .6,. whole numbers"),
+        ({"images": images(), "labels": LABELS.where(LABELS > 0, torch.nan)}, "with nan; expected .6,. whole numbers"),
+        ({"images": images(), "labels": LABELS.where(LABELS > 0, torch.inf)}, "with inf; expected"),
+        ({"images": images(), "labels": 1e30 * LABELS}, r"with 1e\+30; expected"),
+        ({"images": images(), "labels": torch.tensor(1.0)}, r"labels do not fit the images; got torch.float32 \(\)"),
+        ({"images": torch.tensor(1.0), "labels": LABELS}, r"another shape; got \(\)"),
+        ({"images": 1e300 * images().double(), "labels": LABELS}, "not finite.*expected what 32 bits can hold"),
+        ({"images": images(), "labels": torch.full((6, 3), 1 / 3)}, "labels are soft; got 6 of 6 rows"),
+        ({"images": images(), "labels": torch.tensor([0, 0, 0, 1, 1, 2])}, "different numbers of images; got 1 to 3"),
+        ({"images": images(), "labels": torch.tensor([0, 0, 1, 1, 1, 1])}, "none of 2"),
+        ({"pictures": images(), "labels": LABELS}, "no images; got pictures, labels"),
+        (images(), "no labels.*--labels FILE"),
+        ([[images(), LABELS], [images(), LABELS]], "holds several sets; got 2.*--nth 0 to 1"),
+        ({"a": 1}, "no images; got a"),
+    ],
+)
 def test_sets_that_do_not_fit_are_refused(tmp_path: Path, content: Any, message: str) -> None:
     torch.save(content, tmp_path / "set.pt")
     with pytest.raises(ValueError, match=message) as refused:
@@ -536,10 +559,15 @@ def test_a_list_has_a_number_per_class_where_every_class_has_it(
     assert per_class(30, 30, 0) is None
 
 
-@pytest.mark.parametrize("origin", [
-    {"kind": "pool", "per_class": 20, "draw": 0, "row": 0}, {"kind": "pool", "per_class": 20, "draw": 1, "row": 3},
-    {"kind": "coin", "per_class": 20, "draw": 0, "row": 5}, {"kind": "draw", "per_class": 12, "draw": 0, "block": 1},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "origin",
+    [
+        {"kind": "pool", "per_class": 20, "draw": 0, "row": 0},
+        {"kind": "pool", "per_class": 20, "draw": 1, "row": 3},
+        {"kind": "coin", "per_class": 20, "draw": 0, "row": 5},
+        {"kind": "draw", "per_class": 12, "draw": 0, "block": 1},
+    ],
+)
 def test_origins_that_belong_to_audits_become_lists_of_their_images(
     tmp_path: Path, digits: DatasetConfig, digits_cache: Path, origin: dict[str, Any]
 ) -> None:
@@ -566,44 +594,55 @@ def test_a_list_that_is_an_origin_counts_as_ddray_does(
     assert full == OriginConfig(classes=(0, 1))
 
 
-@pytest.mark.parametrize("text, order, message", [
-    ("[1, 2]", None, "indices of what order; got 2.*--members-order files"),
-    ("[1, 1]", "canonical", "got 1 of 2 twice"),
-    ("[1, 5000]", "canonical", "got 5000; expected different numbers from 0 to 1296"),
-    ("[1, -1]", "files", "got -1"),
-    ("[]", "canonical", "not indices"),
-    ("[0.5]", "canonical", "no indices"),
-    ('{"kind": "draw"}', None, "not an origin.*takes"),
-    ("{}", None, "not an origin.*kind is missing"),
-    ('{"indices": [1, 2]}', None, "not an origin.*kind is missing"),
-    ('{"kind": "dawr", "per_class": 4, "draw": 0}', None, "not an origin.*kind: Input should be 'full', 'draw'"),
-    ('{"kind": "draw", "per_class": 4.5, "draw": 0}', None, "not an origin.*per_class: "),
-    ('{"kind": "draw", "per_class": 4, "draw": 1000000000000000000000}', None, "numbers are below 1000000000"),
-    ('{"kind": "draw", "per_class": 5000, "draw": 0}', None, "members.json: origin draw: a class holds too few"),
-    ('{"kind": "draw", "per_class": 60, "draw": 0, "block": 7}', None, "members.json: origin draw: a class holds too"),
-    ('{"kind": "pool", "per_class": 90, "draw": 0, "row": 0}', None, "members.json: origin pool: a class holds too"),
-    ('{"kind": "pool", "per_class": 9, "draw": 0, "row": 0, "canaries": 3}', None, "canaries are not audited"),
-    ('{"kind": "pool", "per_class": 9, "draw": 0, "row": 0, "canaries": -3}', None, "canaries: Input should be"),
-    ('{"kind": "draw", "per_class": 4, "draw": 0, "canaries": "x"}', None, "canaries: Input should be"),
-    ('{"kind": "draw", "per_class": 4, "draw": 1e30}', None, "not an origin.*: draw: "),
-    ('{"kind": "draw", "per_class": 4, "draw": 0, "classes": [0, 1, 2]}', None, r"classes are \[0, 1\] here"),
-    ('{"kind": "draw", "per_class": 4, "draw": 0}', "canonical", "needs no order; got --members-order canonical"),
-    ('{"kind": "listed", "indices": [1, 2]}', "files", "needs no order; got --members-order files"),
-    ('{"kind": "listed", "indices": [-5, 3, 999999]}', None, "got -5; expected different numbers from 0 to 1296"),
-    ('{"kind": "listed", "indices": [-5]}', None, "got -5; expected different numbers"),
-    ('{"kind": "listed", "indices": [4, 4]}', None, "got 1 of 2 twice"),
-    ('{"kind": "listed", "indices": [1200]}', None, "got class 9"),
-    ('{"kind": "listed", "indices": []}', None, "not an origin.*indices: Tuple should have"),
-    ('{"kind": "listed", "indices": ["4"], "draw": 1}', None, "not an origin"),
-    ('{"kind": "listed"}', None, "not an origin.*a list of images has indices"),
-    ("[1000000000000000000000000000000]", "canonical", "got 1000000000000000000000000000000; expected different"),
-    ("[1, -1000000000000000000000000000000]", "files", "got -1000000000000000000000000000000; expected different"),
-    ("[true]", "canonical", "no indices"),
-    ("[" * 100_000, "canonical", "cannot be read"),
-    ("\ud800", "canonical", "cannot be read"),
-    ("[1200]", "canonical", r"classes that are not evaluated; got class 9; expected \[0, 1\]"),
-    ("nonsense", "canonical", "cannot be read"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "text, order, message",
+    [
+        ("[1, 2]", None, "indices of what order; got 2.*--members-order files"),
+        ("[1, 1]", "canonical", "got 1 of 2 twice"),
+        ("[1, 5000]", "canonical", "got 5000; expected different numbers from 0 to 1296"),
+        ("[1, -1]", "files", "got -1"),
+        ("[]", "canonical", "not indices"),
+        ("[0.5]", "canonical", "no indices"),
+        ('{"kind": "draw"}', None, "not an origin.*takes"),
+        ("{}", None, "not an origin.*kind is missing"),
+        ('{"indices": [1, 2]}', None, "not an origin.*kind is missing"),
+        ('{"kind": "dawr", "per_class": 4, "draw": 0}', None, "not an origin.*kind: Input should be 'full', 'draw'"),
+        ('{"kind": "draw", "per_class": 4.5, "draw": 0}', None, "not an origin.*per_class: "),
+        ('{"kind": "draw", "per_class": 4, "draw": 1000000000000000000000}', None, "numbers are below 1000000000"),
+        ('{"kind": "draw", "per_class": 5000, "draw": 0}', None, "members.json: origin draw: a class holds too few"),
+        (
+            '{"kind": "draw", "per_class": 60, "draw": 0, "block": 7}',
+            None,
+            "members.json: origin draw: a class holds too",
+        ),
+        (
+            '{"kind": "pool", "per_class": 90, "draw": 0, "row": 0}',
+            None,
+            "members.json: origin pool: a class holds too",
+        ),
+        ('{"kind": "pool", "per_class": 9, "draw": 0, "row": 0, "canaries": 3}', None, "canaries are not audited"),
+        ('{"kind": "pool", "per_class": 9, "draw": 0, "row": 0, "canaries": -3}', None, "canaries: Input should be"),
+        ('{"kind": "draw", "per_class": 4, "draw": 0, "canaries": "x"}', None, "canaries: Input should be"),
+        ('{"kind": "draw", "per_class": 4, "draw": 1e30}', None, "not an origin.*: draw: "),
+        ('{"kind": "draw", "per_class": 4, "draw": 0, "classes": [0, 1, 2]}', None, r"classes are \[0, 1\] here"),
+        ('{"kind": "draw", "per_class": 4, "draw": 0}', "canonical", "needs no order; got --members-order canonical"),
+        ('{"kind": "listed", "indices": [1, 2]}', "files", "needs no order; got --members-order files"),
+        ('{"kind": "listed", "indices": [-5, 3, 999999]}', None, "got -5; expected different numbers from 0 to 1296"),
+        ('{"kind": "listed", "indices": [-5]}', None, "got -5; expected different numbers"),
+        ('{"kind": "listed", "indices": [4, 4]}', None, "got 1 of 2 twice"),
+        ('{"kind": "listed", "indices": [1200]}', None, "got class 9"),
+        ('{"kind": "listed", "indices": []}', None, "not an origin.*indices: Tuple should have"),
+        ('{"kind": "listed", "indices": ["4"], "draw": 1}', None, "not an origin"),
+        ('{"kind": "listed"}', None, "not an origin.*a list of images has indices"),
+        ("[1000000000000000000000000000000]", "canonical", "got 1000000000000000000000000000000; expected different"),
+        ("[1, -1000000000000000000000000000000]", "files", "got -1000000000000000000000000000000; expected different"),
+        ("[true]", "canonical", "no indices"),
+        ("[" * 100_000, "canonical", "cannot be read"),
+        ("\ud800", "canonical", "cannot be read"),
+        ("[1200]", "canonical", r"classes that are not evaluated; got class 9; expected \[0, 1\]"),
+        ("nonsense", "canonical", "cannot be read"),
+    ],
+)
 def test_members_that_do_not_fit_are_refused(
     tmp_path: Path, digits: DatasetConfig, digits_cache: Path, text: str, order: Any, message: str
 ) -> None:
@@ -614,13 +653,29 @@ def test_members_that_do_not_fit_are_refused(
     assert str(refused.value).startswith(f"{tmp_path / 'members.json'}: ")
 
 
-@pytest.mark.parametrize("content", [
-    torch.tensor([0.5]), torch.tensor([1 + 2j]), torch.tensor([True]), torch.tensor([1]).to_sparse(),
-    torch.tensor([2**63], dtype=torch.uint64), [10**30], [1, "2"], (1, 2), None, {1: 2, 3: 4}, {(1,): 2, (2,): 3},
-    {"a": torch.tensor([1]), "b": torch.tensor([2])}, {"kind": torch.tensor(1), "draw": 0},
-    {"kind": "draw", "canaries": torch.ones(2)}, {"kind": "listed", "indices": torch.tensor([1, 2])},
-    {"kind": "listed", "indices": ["1", "2"]}, {"kind": "listed", "indices": (1, 2)},
-], ids=str)  # fmt: skip
+@pytest.mark.parametrize(
+    "content",
+    [
+        torch.tensor([0.5]),
+        torch.tensor([1 + 2j]),
+        torch.tensor([True]),
+        torch.tensor([1]).to_sparse(),
+        torch.tensor([2**63], dtype=torch.uint64),
+        [10**30],
+        [1, "2"],
+        (1, 2),
+        None,
+        {1: 2, 3: 4},
+        {(1,): 2, (2,): 3},
+        {"a": torch.tensor([1]), "b": torch.tensor([2])},
+        {"kind": torch.tensor(1), "draw": 0},
+        {"kind": "draw", "canaries": torch.ones(2)},
+        {"kind": "listed", "indices": torch.tensor([1, 2])},
+        {"kind": "listed", "indices": ["1", "2"]},
+        {"kind": "listed", "indices": (1, 2)},
+    ],
+    ids=str,
+)
 def test_arrays_that_are_no_indices_are_refused(
     tmp_path: Path, digits: DatasetConfig, digits_cache: Path, content: Any
 ) -> None:

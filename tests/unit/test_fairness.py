@@ -38,13 +38,18 @@ def test_estimators_against_their_formulas() -> None:
     within = [losses(logits, labels)[labels == index].var(ddof=1) for index in range(4)]
     differences = np.abs(a[:, None] - a[None, :]).sum() / (2 * 4 * a.sum())
     expected = {
-        "fair_var_acc": a.var(), "fair_var_loss": np.var(means),
+        "fair_var_acc": a.var(),
+        "fair_var_loss": np.var(means),
         "fair_var_acc_corr": a.var() - 0.75 * np.mean(a * (1 - a) / (n - 1)),
         "fair_var_loss_corr": np.var(means) - 0.75 * np.mean(np.array(within) / n),
-        "fair_std_acc": a.std(), "fair_cv_acc": a.std() / a.mean(), "fair_worst_acc": 0.2,
-        "fair_worst10pct_acc": 0.2, "fair_gap_acc": 0.7, "fair_gini_acc": differences,
+        "fair_std_acc": a.std(),
+        "fair_cv_acc": a.std() / a.mean(),
+        "fair_worst_acc": 0.2,
+        "fair_worst10pct_acc": 0.2,
+        "fair_gap_acc": 0.7,
+        "fair_gini_acc": differences,
         "fair_jain": a.sum() ** 2 / (4 * (a**2).sum()),
-    }  # fmt: skip
+    }
     assert {metric: found[metric] for metric in expected} == pytest.approx(expected)
 
 

@@ -161,9 +161,11 @@ def test_files_that_are_no_sweep(tmp_path: Path, data: bytes, message: str) -> N
 
 def test_paths_that_are_no_file(tmp_path: Path) -> None:
     for path, message in [
-        (tmp_path / "no.yaml", "no such sweep file"), (tmp_path, "not a regular file"),
-        (tmp_path / ("x" * 5000), "cannot be read|no such"), (Path("a\0b"), "cannot be read|no such"),
-    ]:  # fmt: skip
+        (tmp_path / "no.yaml", "no such sweep file"),
+        (tmp_path, "not a regular file"),
+        (tmp_path / ("x" * 5000), "cannot be read|no such"),
+        (Path("a\0b"), "cannot be read|no such"),
+    ]:
         problems: list[str] = []
         assert read(path, problems) is None
         with pytest.raises(AssertionError, match=message):

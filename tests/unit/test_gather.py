@@ -85,8 +85,11 @@ def test_rows_are_the_numbers_of_the_artifacts(tiny: Any, tmp_path: Path) -> Non
         stage = b.stage_of(chain, "accuracy")
         expected = Metrics.load(store.open(stage.key).folder).rows
         measured = {numbers["metric"] for numbers in expected}
-        found = [row for row in rows_of(tmp_path / "r", point=chain.point.hash, stage_key=stage.key)
-                 if row["metric"] in measured]  # fmt: skip
+        found = [
+            row
+            for row in rows_of(tmp_path / "r", point=chain.point.hash, stage_key=stage.key)
+            if row["metric"] in measured
+        ]
         assert len(found) == len(expected) > 30
         for row, numbers in zip(found, expected, strict=True):
             assert {name: row[name] for name in numbers} == numbers
@@ -101,9 +104,13 @@ def test_rows_carry_the_identity_of_their_point(tiny: Any, tmp_path: Path) -> No
         point = chain.point
         for row in rows_of(tmp_path / "r", point=point.hash):
             assert {name: row[name] for name in ("method", "dataset", "ipc", "init", "architecture", "seed")} == {
-                "method": point.method, "dataset": "digits", "ipc": point.ipc, "init": point.init,
-                "architecture": "convnet3", "seed": point.seed,
-            }  # fmt: skip
+                "method": point.method,
+                "dataset": "digits",
+                "ipc": point.ipc,
+                "init": point.init,
+                "architecture": "convnet3",
+                "seed": point.seed,
+            }
             assert row["sweep"] == sweep.name
             assert row["grids"] == ["small"]
             assert row["protocol"] == "quick"
@@ -139,9 +146,16 @@ def test_costs_and_provenance_come_from_the_manifests(tiny: Any, tmp_path: Path)
     point = b.chains_of(plan, method="dm")[0].point.hash
     costs = {row["metric"]: row for row in rows_of(tmp_path / "r", point=point, property="cost")}
     assert set(costs) == {
-        "distill_s", "distill_peak_mib", "distill_bytes", "train_s", "train_peak_mib", "accuracy_s",
-        "accuracy_peak_mib", "optimiser_steps", "num_parameters",
-    }  # fmt: skip
+        "distill_s",
+        "distill_peak_mib",
+        "distill_bytes",
+        "train_s",
+        "train_peak_mib",
+        "accuracy_s",
+        "accuracy_peak_mib",
+        "optimiser_steps",
+        "num_parameters",
+    }
     assert costs["distill_s"]["value"] == 1.5
     assert costs["train_peak_mib"]["unit"] == "MiB"
     assert costs["distill_bytes"]["value"] > 20 * 8 * 8 * 4
@@ -225,9 +239,14 @@ def test_a_failed_stage_is_on_the_rows_of_every_point_it_concerns(tiny: Any, tmp
     assert (coverage.failed, coverage.done, coverage.pending) == (2, 2, 2)
     assert coverage.methods["dm"]["failed"] == 2
     assert coverage.failures == [
-        {"key": distill.key, "kind": "distill", "label": distill.label, "points": 2,
-         "cause": "StageFailure: diverged in iteration 7"}
-    ]  # fmt: skip
+        {
+            "key": distill.key,
+            "kind": "distill",
+            "label": distill.label,
+            "points": 2,
+            "cause": "StageFailure: diverged in iteration 7",
+        }
+    ]
 
 
 def test_a_failure_before_a_finished_stage_does_not_matter(tiny: Any, tmp_path: Path) -> None:
@@ -277,9 +296,14 @@ def test_an_evaluation_fails_with_a_stage_beside_the_main_path(tmp_path: Path) -
     assert row["note"] == f"attack {attack.key[:12]}: StageFailure: the gradient vanished"
     assert coverage.evaluations["robustness"] == {"planned": 4, "done": 0, "failed": 1, "blocked": 0, "pending": 3}
     assert coverage.failures == [
-        {"key": attack.key, "kind": "attack", "label": attack.label, "points": 1,
-         "cause": "StageFailure: the gradient vanished"}
-    ]  # fmt: skip
+        {
+            "key": attack.key,
+            "kind": "attack",
+            "label": attack.label,
+            "points": 1,
+            "cause": "StageFailure: the gradient vanished",
+        }
+    ]
 
     _, plan, store = world = b.world(tmp_path / "private", PRIVATE)
     (chain,) = plan.chains
@@ -449,10 +473,15 @@ _NAMES = st.sampled_from(["a", "b", "long name"])
 _ROW = st.fixed_dictionaries(
     {"property": _NAMES, "metric": _NAMES},
     optional={
-        "value": st.none() | st.floats(-1e9, 1e9), "n": st.integers(0, 2**31 - 1), "class_id": st.integers(0, 9),
-        "attack": _NAMES, "epsilon": st.floats(0, 1), "flag": _NAMES, "unknown": st.integers(0, 9),
+        "value": st.none() | st.floats(-1e9, 1e9),
+        "n": st.integers(0, 2**31 - 1),
+        "class_id": st.integers(0, 9),
+        "attack": _NAMES,
+        "epsilon": st.floats(0, 1),
+        "flag": _NAMES,
+        "unknown": st.integers(0, 9),
     },
-)  # fmt: skip
+)
 
 
 @settings(max_examples=60, deadline=None)

@@ -193,10 +193,15 @@ def test_a_grid_without_protocol_takes_the_study_s(tmp_path: Path) -> None:
 
 def test_set_reaches_every_part(tmp_path: Path) -> None:
     sets = [
-        "resources.distill.dm.gpu=0.25", "resources.train.cpus=2", "notify.command=echo {status}",
-        "datasets.mini={like: digits, folder: mini}", "grids.one.axes.dataset=[mini]", "defaults.train.epochs=3",
-        "defaults.evaluations.robustness={}", "grids.two.settings.dm.iterations=7",
-    ]  # fmt: skip
+        "resources.distill.dm.gpu=0.25",
+        "resources.train.cpus=2",
+        "notify.command=echo {status}",
+        "datasets.mini={like: digits, folder: mini}",
+        "grids.one.axes.dataset=[mini]",
+        "defaults.train.epochs=3",
+        "defaults.evaluations.robustness={}",
+        "grids.two.settings.dm.iterations=7",
+    ]
     sweep = sweep_of(tmp_path, SMALL, sets=sets)
     assert sweep.resources["distill.dm"].gpu == 0.25
     assert sweep.resources["train"].cpus == 2
@@ -785,9 +790,14 @@ def test_the_schema_accepts_the_example_and_refuses_mistakes() -> None:
 
     assert not wrong(EXAMPLE)
     for old, new in [
-        ("method: [dm,", "method: [dn,"), ("ipc: [10]", "ipc: ['10']"), ("protocol: quick", "protocol: quik"),
-        ("grids:\n", "grid:\n"), ("rows: 16", "rows: 15"), ("gpu: 0.5", "gpu: 5"), ("idc: {gpu", "icd: {gpu"),
-    ]:  # fmt: skip
+        ("method: [dm,", "method: [dn,"),
+        ("ipc: [10]", "ipc: ['10']"),
+        ("protocol: quick", "protocol: quik"),
+        ("grids:\n", "grid:\n"),
+        ("rows: 16", "rows: 15"),
+        ("gpu: 0.5", "gpu: 5"),
+        ("idc: {gpu", "icd: {gpu"),
+    ]:
         broken = EXAMPLE.replace(old, new)
         assert broken != EXAMPLE or old == "method: [dm,"
         assert wrong(broken) or broken == EXAMPLE

@@ -171,8 +171,12 @@ def test_exclusions_that_match_nothing_are_mistakes(tmp_path: Path, entry: str, 
 
 def test_exclusions_of_defaults_concern_the_grids_they_concern(tmp_path: Path) -> None:
     top = "defaults: {exclude: [{ipc: 3}, {dataset: svhn, ipc: 2}]}"
-    points = points_of(tmp_path, "t: {" + axes("method: dm, dataset: digits, ipc: [1, 2]") + "}, "
-                       "u: {" + axes("method: dm, dataset: svhn, ipc: [1, 2, 3]") + "}", top)  # fmt: skip
+    points = points_of(
+        tmp_path,
+        "t: {" + axes("method: dm, dataset: digits, ipc: [1, 2]") + "}, "
+        "u: {" + axes("method: dm, dataset: svhn, ipc: [1, 2, 3]") + "}",
+        top,
+    )
     assert {(p.dataset, p.ipc) for p in points} == {("digits", 1), ("digits", 2), ("svhn", 1)}
 
 
@@ -181,8 +185,10 @@ def test_exclusions_of_defaults_concern_the_grids_they_concern(tmp_path: Path) -
 
 def test_equal_points_of_several_grids_are_one(tmp_path: Path) -> None:
     first = axes("method: dm, dataset: digits, ipc: [1, 2]", evaluations="{robustness: {attacks: [fgsm], images: 90}}")
-    second = axes("method: dm, dataset: digits, ipc: [2, 3]",
-                  evaluations="{robustness: {attacks: [cw_l2, fgsm], images: 90}, embedding: {}}")  # fmt: skip
+    second = axes(
+        "method: dm, dataset: digits, ipc: [2, 3]",
+        evaluations="{robustness: {attacks: [cw_l2, fgsm], images: 90}, embedding: {}}",
+    )
     points = points_of(tmp_path, f"a: {{{first}}}, b: {{{second}}}")
     assert [(p.ipc, p.grids, p.grid.name) for p in points] == [(1, ("a",), "a"), (2, ("a", "b"), "a"), (3, ("b",), "b")]
     assert points[0].evaluations == {"robustness": {"attacks": ["fgsm"], "images": 90}}
@@ -253,17 +259,28 @@ def test_settings_of_audits_that_a_grid_does_not_ask_for_cannot_disagree(tmp_pat
 
 
 UNMEASURABLE = [
-    ("{privacy: {}}", "", r"s.yaml:3: grids.t.evaluations.privacy: members are told from .* origin_per_class null; "
-     r"expected a number. Set axes.origin_per_class, as \[400\]"),
-    ("{privacy: {canaries: 5, audit: [seed, one_run]}}", "origin_per_class: 10",
-     r"privacy.canaries: canaries are images of a pool; got audit seed, one_run; expected pool"),
-    ("{privacy: {canaries: 201}}", "origin_per_class: 10",
-     r"privacy.canaries: more canaries than the pool of origin_per_class 10 has images; got 201; expected at most 200"),
+    (
+        "{privacy: {}}",
+        "",
+        r"s.yaml:3: grids.t.evaluations.privacy: members are told from .* origin_per_class null; "
+        r"expected a number. Set axes.origin_per_class, as \[400\]",
+    ),
+    (
+        "{privacy: {canaries: 5, audit: [seed, one_run]}}",
+        "origin_per_class: 10",
+        r"privacy.canaries: canaries are images of a pool; got audit seed, one_run; expected pool",
+    ),
+    (
+        "{privacy: {canaries: 201}}",
+        "origin_per_class: 10",
+        r"privacy.canaries: more canaries than the pool of origin_per_class 10 has images; "
+        r"got 201; expected at most 200",
+    ),
     ("{privacy: {canaries: 41}}", "origin_per_class: 10, num_classes: 2", r"got 41; expected at most 40"),
     ("{privacy: {rows: 1000000000}}", "origin_per_class: 10", r"privacy.rows: more than .* 1000000000; .* at most 500"),
     ("{privacy: {shadows: 500}}", "origin_per_class: 10", r"privacy.shadows: more than .* got 500; .* at most 499"),
     ("{robustness: {images: 9}}", "", r"robustness.images: fewer images than classes; got 9; expected at least 10"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("asked, more, expected", UNMEASURABLE)
@@ -322,8 +339,10 @@ def test_identity_is_canonical_and_leaves_null_axes_out(tmp_path: Path) -> None:
     (point,) = points_of(tmp_path, "t: {" + axes("method: full, dataset: digits, seed: 4") + "}")
     assert json.loads(point.identity) == {
         "axes": {"method": "full", "dataset": "digits", "architecture": "convnet3", "seed": 4},
-        "settings": {}, "protocol": "paper2023", "train": {},
-    }  # fmt: skip
+        "settings": {},
+        "protocol": "paper2023",
+        "train": {},
+    }
     # Pinned: results are filed under it. A change here orphans the rows of finished sweeps.
     assert point.hash == "a55feda065dadb0297a49c88957f13bc448198a01ca205749205692d00bb8d06"
     again = pickle.loads(pickle.dumps(point))
@@ -334,9 +353,20 @@ def test_identity_is_canonical_and_leaves_null_axes_out(tmp_path: Path) -> None:
 def test_the_axes_are_the_point_s_fields_in_order() -> None:
     assert tuple(GridPoint.__dataclass_fields__)[: len(AXES)] == AXES
     assert AXES == (
-        "method", "dataset", "ipc", "init", "architecture", "seed", "distill_seed", "origin_per_class", "origin_draw",
-        "num_classes", "class_draw", "distill_aug", "train_aug",
-    )  # fmt: skip
+        "method",
+        "dataset",
+        "ipc",
+        "init",
+        "architecture",
+        "seed",
+        "distill_seed",
+        "origin_per_class",
+        "origin_draw",
+        "num_classes",
+        "class_draw",
+        "distill_aug",
+        "train_aug",
+    )
 
 
 # --- what cannot be -----------------------------------------------------------------------------------------------
@@ -435,9 +465,7 @@ def test_networks_and_the_sizes_they_take() -> None:
         name: [size for size in range(4, 257) if network_problem(name, size, 3) is None]
         for name in ("convnet3", "resnet18", "vgg16")
     }
-    assert takes == {
-        "convnet3": list(range(8, 65)), "resnet18": list(range(8, 257)), "vgg16": list(range(28, 257)),
-    }  # fmt: skip
+    assert takes == {"convnet3": list(range(8, 65)), "resnet18": list(range(8, 257)), "vgg16": list(range(28, 257))}
 
 
 def test_problems_of_all_grids_at_once_with_their_values_lines(tmp_path: Path) -> None:
@@ -513,9 +541,13 @@ def test_filters_that_cannot_be(some: list[GridPoint], options: dict[str, Any], 
     distill_seeds=st.lists(st.integers(0, 99), min_size=1, max_size=2, unique=True),
 )
 def test_the_number_of_points_is_the_product_of_the_axes_each_method_uses(
-    tmp_path_factory: pytest.TempPathFactory, methods: list[str], ipcs: list[int], inits: list[str], seeds: list[int],
+    tmp_path_factory: pytest.TempPathFactory,
+    methods: list[str],
+    ipcs: list[int],
+    inits: list[str],
+    seeds: list[int],
     distill_seeds: list[int],
-) -> None:  # fmt: skip
+) -> None:
     entries = (
         f"init: {json.dumps(inits)}, seed: {seeds}, method: {json.dumps(methods)}, ipc: {ipcs}, dataset: digits, "
         f"distill_seed: {distill_seeds}"

@@ -114,9 +114,15 @@ def test_the_distance_is_a_sum_over_the_weights_of_convolutions(metric: str, pat
         return [value.double().numpy() for value in found.values() if value.ndim == 4]
 
     found, _ = match_gradients(
-        network, idc.matched_weights(network), idc.DISTANCES[metric], origin.images, origin.by_class, synthetic, None,
+        network,
+        idc.matched_weights(network),
+        idc.DISTANCES[metric],
+        origin.images,
+        origin.by_class,
+        synthetic,
+        None,
         path=path,
-    )  # fmt: skip
+    )
     for index, members in enumerate(origin.by_class):
         pairs = zip(
             plain(synthetic[2 * index : 2 * index + 2], index), plain(origin.images[members], index), strict=True
@@ -141,11 +147,18 @@ def test_both_ways_give_the_same_numbers(tmp_path: Path, metric: str, limit: int
     stored = torch.rand(6, 1, 8, 8, generator=torch.Generator().manual_seed(2))
     found = [
         match_gradients(
-            network, idc.matched_weights(network), idc.DISTANCES[metric], origin.images, batches, stored, omegas(3),
-            decode=idc._shown(settings, context, (0, 0)), path=path,
+            network,
+            idc.matched_weights(network),
+            idc.DISTANCES[metric],
+            origin.images,
+            batches,
+            stored,
+            omegas(3),
+            decode=idc._shown(settings, context, (0, 0)),
+            path=path,
         )
         for path in PATHS
-    ]  # fmt: skip
+    ]
     torch.testing.assert_close(found[0][0], found[1][0], rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(found[0][1], found[1][1], rtol=1e-3, atol=1e-3)
 
@@ -180,9 +193,15 @@ def test_conformance_of_loss_and_gradient(metric: str, path: gradients.Path) -> 
     network.load_state_dict(state)
     # The recorded pair belongs to one class; the classes before it get the same images, under their own labels.
     found, gradient = match_gradients(
-        network, idc.matched_weights(network), idc.DISTANCES[metric], real, [torch.arange(len(real))] * (label + 1),
-        synthetic.repeat(label + 1, 1, 1, 1), None, path=path,
-    )  # fmt: skip
+        network,
+        idc.matched_weights(network),
+        idc.DISTANCES[metric],
+        real,
+        [torch.arange(len(real))] * (label + 1),
+        synthetic.repeat(label + 1, 1, 1, 1),
+        None,
+        path=path,
+    )
     expected = recorded[f"idc_matching.{metric}.grad_syn"]
     assert float(found[label]) == pytest.approx(float(recorded[f"idc_matching.{metric}.loss"]), rel=1e-3)
     assert (gradient[-len(synthetic) :] - expected).norm() <= 1e-3 * expected.norm()

@@ -170,9 +170,18 @@ def test_no_two_stages_share_a_key(chains: Any) -> None:
 # --- what a key covers --------------------------------------------------------------------------------------------
 
 DATASET = DatasetConfig(
-    name="mine", base="digits", folder="here", resize=8, digest="sha256:0", num_classes=10, image_size=8, channels=1,
-    mean=(0.3,), std=(0.4,), flip=False,
-)  # fmt: skip
+    name="mine",
+    base="digits",
+    folder="here",
+    resize=8,
+    digest="sha256:0",
+    num_classes=10,
+    image_size=8,
+    channels=1,
+    mean=(0.3,),
+    std=(0.4,),
+    flip=False,
+)
 DRAW = OriginConfig(kind="draw", per_class=4, draw=0, classes=(0, 1, 2))
 NETWORK = NetworkConfig(
     architecture="convnet3", norm="instance", width=128, depth=3, image_size=8, channels=1, num_classes=3
@@ -187,8 +196,16 @@ BASES: dict[type[Config], Config] = {
     NetworkConfig: NETWORK,
     RecipeConfig: RECIPE,
     DistillConfig: DistillConfig(
-        method="dm", method_version=1, dataset=DATASET, origin=DRAW, ipc=1, init="real", augmentation="dsa",
-        network=NETWORK, settings={"iterations": 10, "lr_img": 1.0}, distill_seed=0,
+        method="dm",
+        method_version=1,
+        dataset=DATASET,
+        origin=DRAW,
+        ipc=1,
+        init="real",
+        augmentation="dsa",
+        network=NETWORK,
+        settings={"iterations": 10, "lr_img": 1.0},
+        distill_seed=0,
     ),
     TrainConfig: TrainConfig(dataset=DATASET, origin=DRAW, on_origin=False, network=NETWORK, recipe=RECIPE, seed=0),
     EnsembleConfig: EnsembleConfig(
@@ -202,12 +219,24 @@ BASES: dict[type[Config], Config] = {
     ),
     RobustnessConfig: RobustnessConfig(num_classes=3, attacks=("deepfool_l2",)),
     PrivacyConfig: PrivacyConfig(
-        dataset=DATASET, origin=DRAW, method="dm", ipc=1, init="real", audit=("seed",), rows=6, targets=3, shadows=2,
-        attacks=("loss",), canaries=0, signals=SIGNALS, start=True, resamples=1000,
+        dataset=DATASET,
+        origin=DRAW,
+        method="dm",
+        ipc=1,
+        init="real",
+        audit=("seed",),
+        rows=6,
+        targets=3,
+        shadows=2,
+        attacks=("loss",),
+        canaries=0,
+        signals=SIGNALS,
+        start=True,
+        resamples=1000,
     ),
     EmbeddingConfig: EmbeddingConfig(dataset=DATASET, classes=(0, 1, 2), real_per_class=50, neighbours=10),
     TsneConfig: TsneConfig(dataset=DATASET, classes=(0, 1, 2), real_per_class=50, sources=("dm",), perplexity=30.0),
-}  # fmt: skip
+}
 
 COUNTS = st.integers(1, 10**6)
 SEEDS = st.integers(0, 2**31)
@@ -228,33 +257,48 @@ def _part(field: str, base: Config) -> st.SearchStrategy[dict[str, Any]]:
 
 FIELDS: dict[type[Config], dict[str, st.SearchStrategy[dict[str, Any]]]] = {
     DatasetConfig: {
-        "name": _with("name", WORDS), "base": _with("base", WORDS), "folder": _with("folder", st.none() | WORDS),
-        "resize": _with("resize", st.none() | st.integers(4, 256)), "digest": _with("digest", WORDS),
+        "name": _with("name", WORDS),
+        "base": _with("base", WORDS),
+        "folder": _with("folder", st.none() | WORDS),
+        "resize": _with("resize", st.none() | st.integers(4, 256)),
+        "digest": _with("digest", WORDS),
         "num_classes": _with("num_classes", st.integers(2, 1000)),
-        "image_size": _with("image_size", st.integers(4, 256)), "channels": _with("channels", st.just(3)),
-        "mean": _with("mean", st.tuples(NUMBERS)), "std": _with("std", st.tuples(NUMBERS)),
+        "image_size": _with("image_size", st.integers(4, 256)),
+        "channels": _with("channels", st.just(3)),
+        "mean": _with("mean", st.tuples(NUMBERS)),
+        "std": _with("std", st.tuples(NUMBERS)),
         "flip": _with("flip", st.just(True)),
     },
     OriginConfig: {
         "kind": _with("kind", st.just("full"), per_class=None, draw=None),
-        "per_class": _with("per_class", COUNTS), "draw": _with("draw", SEEDS),
+        "per_class": _with("per_class", COUNTS),
+        "draw": _with("draw", SEEDS),
         "row": _with("row", SEEDS, kind="pool") | _with("row", SEEDS, kind="coin"),
         "block": _with("block", st.none() | COUNTS),
-        "canaries": _with("canaries", COUNTS, kind="pool", row=0), "classes": _with("classes", LABELS),
+        "canaries": _with("canaries", COUNTS, kind="pool", row=0),
+        "classes": _with("classes", LABELS),
         "indices": _with("indices", LABELS, kind="listed", per_class=None, draw=None),
     },
     NetworkConfig: {
         "architecture": _with("architecture", st.sampled_from(["resnet18", "vgg16"])),
         "norm": _with("norm", st.sampled_from(["batch", "layer", "group", "none"])),
-        "width": _with("width", COUNTS), "depth": _with("depth", COUNTS), "image_size": _with("image_size", COUNTS),
-        "channels": _with("channels", st.just(3)), "num_classes": _with("num_classes", st.integers(2, 1000)),
+        "width": _with("width", COUNTS),
+        "depth": _with("depth", COUNTS),
+        "image_size": _with("image_size", COUNTS),
+        "channels": _with("channels", st.just(3)),
+        "num_classes": _with("num_classes", st.integers(2, 1000)),
     },
     RecipeConfig: {
-        "epochs": _with("epochs", COUNTS), "steps": _with("steps", COUNTS, epochs=None), "lr": _with("lr", NUMBERS),
-        "momentum": _with("momentum", NUMBERS), "weight_decay": _with("weight_decay", NUMBERS),
+        "epochs": _with("epochs", COUNTS),
+        "steps": _with("steps", COUNTS, epochs=None),
+        "lr": _with("lr", NUMBERS),
+        "momentum": _with("momentum", NUMBERS),
+        "weight_decay": _with("weight_decay", NUMBERS),
         "milestones": _with("milestones", st.lists(NUMBERS, max_size=3).map(tuple)),
-        "gamma": _with("gamma", NUMBERS), "batch": _with("batch", COUNTS),
-        "augmentation": _with("augmentation", st.sampled_from(["idc", "none"])), "cutmix": _with("cutmix", NUMBERS),
+        "gamma": _with("gamma", NUMBERS),
+        "batch": _with("batch", COUNTS),
+        "augmentation": _with("augmentation", st.sampled_from(["idc", "none"])),
+        "cutmix": _with("cutmix", NUMBERS),
         "learned_lr": _with("learned_lr", st.sampled_from(["always", "never"])),
         "ensemble": _with("ensemble", st.just(True)),
     },
@@ -264,7 +308,7 @@ FIELDS: dict[type[Config], dict[str, st.SearchStrategy[dict[str, Any]]]] = {
         "num_classes": _with("num_classes", st.integers(2, 1000)),
         "attacks": _with("attacks", st.sampled_from([("fgsm",), ("fgsm", "deepfool_l2")])),
     },
-}  # fmt: skip
+}
 
 
 def changes(model: type[Config]) -> st.SearchStrategy[dict[str, Any]]:
@@ -273,21 +317,29 @@ def changes(model: type[Config]) -> st.SearchStrategy[dict[str, Any]]:
 
 
 FIELDS[DistillConfig] = {
-    "method": _with("method", WORDS), "method_version": _with("method_version", COUNTS),
-    "dataset": _part("dataset", DATASET), "origin": _part("origin", DRAW), "ipc": _with("ipc", COUNTS),
+    "method": _with("method", WORDS),
+    "method_version": _with("method_version", COUNTS),
+    "dataset": _part("dataset", DATASET),
+    "origin": _part("origin", DRAW),
+    "ipc": _with("ipc", COUNTS),
     "init": _with("init", st.sampled_from([None, "noise"])),
     "augmentation": _with("augmentation", st.sampled_from([None, "none"])),
     "network": _with("network", st.none()) | _part("network", NETWORK),
     "settings": _with("settings", st.dictionaries(WORDS, NUMBERS | COUNTS | st.none() | st.booleans())),
     "distill_seed": _with("distill_seed", SEEDS),
-}  # fmt: skip
+}
 FIELDS[TrainConfig] = {
-    "dataset": _part("dataset", DATASET), "origin": _part("origin", DRAW), "network": _part("network", NETWORK),
-    "recipe": _part("recipe", RECIPE), "on_origin": _with("on_origin", st.just(True)), "seed": _with("seed", SEEDS),
-    "curve_points": _with("curve_points", SEEDS), "curve_images": _with("curve_images", COUNTS),
+    "dataset": _part("dataset", DATASET),
+    "origin": _part("origin", DRAW),
+    "network": _part("network", NETWORK),
+    "recipe": _part("recipe", RECIPE),
+    "on_origin": _with("on_origin", st.just(True)),
+    "seed": _with("seed", SEEDS),
+    "curve_points": _with("curve_points", SEEDS),
+    "curve_images": _with("curve_images", COUNTS),
     "signals": _with("signals", st.none()) | _part("signals", SIGNALS),
     "ensemble": _with("ensemble", st.sets(SEEDS, min_size=1).map(lambda found: tuple(sorted({0, *found})))),
-}  # fmt: skip
+}
 FIELDS[EnsembleConfig] = {
     "base": st.sampled_from(sorted(set(FIELDS[TrainConfig]) - {"seed", "ensemble"})).flatmap(
         lambda field: FIELDS[TrainConfig][field].map(
@@ -295,31 +347,43 @@ FIELDS[EnsembleConfig] = {
         )
     ),
     "seeds": _with("seeds", st.sets(SEEDS).map(lambda found: tuple(sorted({0, *found})))),
-}  # fmt: skip
+}
 _IMAGES = {"dataset": _part("dataset", DATASET), "classes": _with("classes", LABELS)}
 FIELDS[AttackConfig] = {
-    **_IMAGES, "attack": _with("attack", st.sampled_from(["fgsm", "cw_l2"])), "images": _with("images", COUNTS),
+    **_IMAGES,
+    "attack": _with("attack", st.sampled_from(["fgsm", "cw_l2"])),
+    "images": _with("images", COUNTS),
     "epsilons": _with("epsilons", st.lists(NUMBERS, max_size=3).map(tuple)),
     "settings": _with("settings", st.dictionaries(WORDS, NUMBERS | COUNTS)),
-}  # fmt: skip
+}
 FIELDS[PrivacyConfig] = {
-    "dataset": _part("dataset", DATASET), "origin": _part("origin", DRAW), "method": _with("method", WORDS),
-    "ipc": _with("ipc", st.none() | COUNTS), "init": _with("init", st.sampled_from([None, "noise"])),
+    "dataset": _part("dataset", DATASET),
+    "origin": _part("origin", DRAW),
+    "method": _with("method", WORDS),
+    "ipc": _with("ipc", st.none() | COUNTS),
+    "init": _with("init", st.sampled_from([None, "noise"])),
     "audit": _with("audit", st.sampled_from([("pool",), ("seed", "pool"), ("one_run",)])),
-    "unfit": _with("unfit", st.dictionaries(st.just("pool"), WORDS)), "rows": _with("rows", SEEDS),
-    "targets": _with("targets", COUNTS), "shadows": _with("shadows", SEEDS),
+    "unfit": _with("unfit", st.dictionaries(st.just("pool"), WORDS)),
+    "rows": _with("rows", SEEDS),
+    "targets": _with("targets", COUNTS),
+    "shadows": _with("shadows", SEEDS),
     "attacks": _with("attacks", st.sampled_from([MEMBERSHIP_ATTACKS, ("conf", "loss")])),
-    "canaries": _with("canaries", SEEDS), "signals": _part("signals", SIGNALS),
-    "start": _with("start", st.just(False)), "resamples": _with("resamples", st.integers(100, 10**6)),
-}  # fmt: skip
+    "canaries": _with("canaries", SEEDS),
+    "signals": _part("signals", SIGNALS),
+    "start": _with("start", st.just(False)),
+    "resamples": _with("resamples", st.integers(100, 10**6)),
+}
 FIELDS[EmbeddingConfig] = {
-    **_IMAGES, "real_per_class": _with("real_per_class", st.integers(10, 999)),
+    **_IMAGES,
+    "real_per_class": _with("real_per_class", st.integers(10, 999)),
     "neighbours": _with("neighbours", COUNTS),
-}  # fmt: skip
+}
 FIELDS[TsneConfig] = {
-    **_IMAGES, "real_per_class": _with("real_per_class", st.integers(10, 999)),
-    "perplexity": _with("perplexity", NUMBERS), "sources": _with("sources", st.lists(WORDS, max_size=3).map(tuple)),
-}  # fmt: skip
+    **_IMAGES,
+    "real_per_class": _with("real_per_class", st.integers(10, 999)),
+    "perplexity": _with("perplexity", NUMBERS),
+    "sources": _with("sources", st.lists(WORDS, max_size=3).map(tuple)),
+}
 
 
 def key_of(config: Config) -> str:
@@ -351,9 +415,16 @@ def test_a_key_changes_with_what_can_change_the_result_and_with_nothing_else(
     assert (key_of(other) == key_of(base)) == (inside(other) == inside(base))
 
 
-@given(where=st.fixed_dictionaries({
-    "name": WORDS, "base": WORDS, "folder": st.none() | WORDS, "resize": st.none() | st.integers(4, 256),
-}))  # fmt: skip
+@given(
+    where=st.fixed_dictionaries(
+        {
+            "name": WORDS,
+            "base": WORDS,
+            "folder": st.none() | WORDS,
+            "resize": st.none() | st.integers(4, 256),
+        }
+    )
+)
 def test_where_data_lie_is_outside_the_key(where: dict[str, Any]) -> None:
     assert set(where) == set(DatasetConfig.outside_key)
     other = {**DATASET.model_dump(), **where}
@@ -379,9 +450,11 @@ def test_a_field_added_later_leaves_finished_work_its_address(bins: int) -> None
 
 HEX = st.text("0123456789abcdef", min_size=64, max_size=64)
 PARTS = st.tuples(
-    st.sampled_from(["distill", "train", "accuracy"]), st.integers(1, 9),
-    st.dictionaries(WORDS, st.integers(), max_size=3), st.dictionaries(st.sampled_from(["set", "model"]), HEX),
-)  # fmt: skip
+    st.sampled_from(["distill", "train", "accuracy"]),
+    st.integers(1, 9),
+    st.dictionaries(WORDS, st.integers(), max_size=3),
+    st.dictionaries(st.sampled_from(["set", "model"]), HEX),
+)
 
 
 @given(one=PARTS, two=PARTS)

@@ -10,9 +10,7 @@ from ddray.plan.resources import SHARES
 from ddray.run.ledger import Ledger, Node, nodes_of
 
 NODES = st.lists(st.tuples(st.integers(1, 8), st.integers(0, 3)), min_size=1, max_size=3)
-REQUESTS = st.lists(
-    st.tuples(st.integers(1, 4), st.sampled_from([0.0, *SHARES, 0.3])), min_size=1, max_size=40
-)  # fmt: skip
+REQUESTS = st.lists(st.tuples(st.integers(1, 4), st.sampled_from([0.0, *SHARES, 0.3])), min_size=1, max_size=40)
 
 
 def ledger(nodes: list[tuple[int, int]]) -> Ledger:

@@ -11,13 +11,24 @@ from ddray.tables.columns import MEASUREMENTS
 from ddray.tracking import _headlines
 
 AUC: dict[str, Any] = {
-    "property": "privacy", "metric": "mia_auc", "attack": "shokri", "audit": "pool", "agg": "mean_targets",
-    "nonmember_source": "pool", "status": "ok",
-}  # fmt: skip
+    "property": "privacy",
+    "metric": "mia_auc",
+    "attack": "shokri",
+    "audit": "pool",
+    "agg": "mean_targets",
+    "nonmember_source": "pool",
+    "status": "ok",
+}
 ROBUST: dict[str, Any] = {
-    "property": "robustness", "metric": "adv_acc", "attack": "deepfool_l2", "norm": "l2", "epsilon": 0.5,
-    "adv_def": "clip", "agg": "single", "status": "ok",
-}  # fmt: skip
+    "property": "robustness",
+    "metric": "adv_acc",
+    "attack": "deepfool_l2",
+    "norm": "l2",
+    "epsilon": 0.5,
+    "adv_def": "clip",
+    "agg": "single",
+    "status": "ok",
+}
 LOSS: dict[str, Any] = {"property": "performance", "metric": "test_loss", "status": "ok"}
 
 
@@ -29,10 +40,14 @@ def kept(*rows: dict[str, Any]) -> list[bool]:
 @pytest.mark.parametrize(
     "row",
     [
-        AUC, ROBUST, LOSS, {**AUC, "nonmember_source": "test_balanced", "agg": "single"}, {**ROBUST, "epsilon": 0.0},
+        AUC,
+        ROBUST,
+        LOSS,
+        {**AUC, "nonmember_source": "test_balanced", "agg": "single"},
+        {**ROBUST, "epsilon": 0.0},
         {**AUC, "metric": "mia_adv_max", "status": "failed"},
     ],
-)  # fmt: skip
+)
 def test_headlines_are_mirrored(row: dict[str, Any]) -> None:
     assert kept(row) == [True]
 
@@ -40,12 +55,18 @@ def test_headlines_are_mirrored(row: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("row", "other"),
     [
-        (AUC, {"member_role": "member_init"}), (AUC, {"repeat": 0, "target_row": 0}), (AUC, {"agg": "pooled"}),
-        (AUC, {"nonmember_source": "reserve"}), (AUC, {"variance_mode": "per_example"}),
-        (AUC, {"param_json": '{"iteration":0}'}), (AUC, {"metric": "mia_adv_max"}), (ROBUST, {"epsilon": 0.15}),
-        (ROBUST, {"adv_def": "norm"}), (ROBUST, {"metric": "adv_dist_q10"}),
+        (AUC, {"member_role": "member_init"}),
+        (AUC, {"repeat": 0, "target_row": 0}),
+        (AUC, {"agg": "pooled"}),
+        (AUC, {"nonmember_source": "reserve"}),
+        (AUC, {"variance_mode": "per_example"}),
+        (AUC, {"param_json": '{"iteration":0}'}),
+        (AUC, {"metric": "mia_adv_max"}),
+        (ROBUST, {"epsilon": 0.15}),
+        (ROBUST, {"adv_def": "norm"}),
+        (ROBUST, {"metric": "adv_dist_q10"}),
         (LOSS, {"property": "cost", "metric": "accuracy_s"}),
     ],
-)  # fmt: skip
+)
 def test_what_would_take_a_headlines_name_or_crowd_the_page_is_not(row: dict[str, Any], other: dict[str, Any]) -> None:
     assert kept(row, {**row, **other}) == [True, False]

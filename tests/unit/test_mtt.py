@@ -123,10 +123,12 @@ def test_tesla_is_back_propagation_with_earlier_parameters_cut_off() -> None:
     for batch in problem.batches:
         gradient = plain_gradient(problem.network, constant[-1], images.detach(), batch)
         constant.append((constant[-1] - problem.rate * gradient).detach())
-    total = torch.stack([
-        plain_gradient(problem.network, theta, images, batch)
-        for theta, batch in zip(constant[:-1], problem.batches, strict=True)
-    ]).sum(0)  # fmt: skip
+    total = torch.stack(
+        [
+            plain_gradient(problem.network, theta, images, batch)
+            for theta, batch in zip(constant[:-1], problem.batches, strict=True)
+        ]
+    ).sum(0)
     loss = (problem.start - rate * total - problem.target).square().sum()
     loss = loss / (problem.start - problem.target).square().sum()
     at_images, at_rate = torch.autograd.grad(loss, (images, rate))
@@ -193,9 +195,14 @@ class TestEveryGradient:
     def test_it_gives_way_between_steps(self, way) -> None:
         problem, asked = Problem(3), []
         way(
-            problem.start, problem.images, problem.rate, problem.batches, problem.network, problem.target,
+            problem.start,
+            problem.images,
+            problem.rate,
+            problem.batches,
+            problem.network,
+            problem.target,
             lambda: asked.append(1),
-        )  # fmt: skip
+        )
         assert len(asked) >= 3
 
     @pytest.mark.conformance
@@ -354,9 +361,17 @@ def test_batches_are_parts_of_permutations(tmp_path: Path, batch, sizes: list[in
 def test_the_expert_itself_is_the_best_student(tmp_path: Path) -> None:
     """The whole origin as the set, the expert's rate, no augmentation: the student goes the expert's way."""
     config = distill_config(
-        "mtt", ipc=12, iterations=3, lr_img=1e-30, lr_lr=1e-30, lr_syn=0.05, lr_expert=0.05, syn_steps=8,
-        snapshot_steps=8, augmentation="none",
-    )  # fmt: skip
+        "mtt",
+        ipc=12,
+        iterations=3,
+        lr_img=1e-30,
+        lr_lr=1e-30,
+        lr_syn=0.05,
+        lr_expert=0.05,
+        syn_steps=8,
+        snapshot_steps=8,
+        augmentation="none",
+    )
     context = FakeContext(tmp_path)
     result = distil(config, context)
     assert max(losses(context)) < 1e-6
@@ -469,9 +484,19 @@ def test_forty_images_per_class_are_enough(tmp_path: Path) -> None:
     """Where snapshots by epochs stand still: an epoch of so few images is a step or two."""
     origin = tiny_origin(each=40)
     config = distill_config(
-        "mtt", iterations=20, batch_expert=256, snapshot_steps=None, expert_snapshots=3, max_start=3,
-        match_snapshots=1, lr_expert=0.01, lr_syn=0.02, syn_steps=10, lr_img=10.0, lr_lr=1e-5,
-    )  # fmt: skip
+        "mtt",
+        iterations=20,
+        batch_expert=256,
+        snapshot_steps=None,
+        expert_snapshots=3,
+        max_start=3,
+        match_snapshots=1,
+        lr_expert=0.01,
+        lr_syn=0.02,
+        syn_steps=10,
+        lr_img=10.0,
+        lr_lr=1e-5,
+    )
     context = FakeContext(tmp_path)
     inputs = tiny_experts(config, tmp_path / "experts", origin)
     assert StoredExpert(inputs["expert.0"]).facts["steps"] == [0, 50, 100, 150]

@@ -47,15 +47,26 @@ def images_of(network: NetworkConfig, count: int = 2) -> torch.Tensor:
 @pytest.mark.parametrize(
     "name, size, channels, classes, count",
     [
-        ("convnet3", 32, 3, 10, 320_010), ("convnet3", 32, 3, 100, 504_420), ("convnet3", 32, 3, 2, 303_618),
-        ("convnet3", 32, 3, 5, 309_765), ("convnet3", 28, 1, 10, 317_706), ("convnet3-d4", 64, 3, 200, 857_160),
-        ("convnet3-batch", 32, 3, 10, 320_010), ("convnet3-none", 32, 3, 10, 320_010 - 3 * 256),
-        ("resnet18", 32, 3, 10, 11_173_962), ("resnet18", 32, 3, 100, 11_220_132), ("resnet18", 64, 3, 10, 11_173_962),
-        ("resnet18-instance", 32, 3, 10, 11_173_962), ("resnet18-w32", 32, 3, 10, 2_797_610),
-        ("vgg16", 32, 3, 10, 14_728_266), ("vgg16", 32, 3, 100, 14_774_436), ("vgg16", 64, 3, 10, 14_728_266),
-        ("vgg16-instance", 32, 3, 10, 14_728_266), ("vgg16-none", 32, 3, 10, 14_728_266 - 2 * 4224),
+        ("convnet3", 32, 3, 10, 320_010),
+        ("convnet3", 32, 3, 100, 504_420),
+        ("convnet3", 32, 3, 2, 303_618),
+        ("convnet3", 32, 3, 5, 309_765),
+        ("convnet3", 28, 1, 10, 317_706),
+        ("convnet3-d4", 64, 3, 200, 857_160),
+        ("convnet3-batch", 32, 3, 10, 320_010),
+        ("convnet3-none", 32, 3, 10, 320_010 - 3 * 256),
+        ("resnet18", 32, 3, 10, 11_173_962),
+        ("resnet18", 32, 3, 100, 11_220_132),
+        ("resnet18", 64, 3, 10, 11_173_962),
+        ("resnet18-instance", 32, 3, 10, 11_173_962),
+        ("resnet18-w32", 32, 3, 10, 2_797_610),
+        ("vgg16", 32, 3, 10, 14_728_266),
+        ("vgg16", 32, 3, 100, 14_774_436),
+        ("vgg16", 64, 3, 10, 14_728_266),
+        ("vgg16-instance", 32, 3, 10, 14_728_266),
+        ("vgg16-none", 32, 3, 10, 14_728_266 - 2 * 4224),
     ],
-)  # fmt: skip
+)
 def test_parameter_counts(name: str, size: int, channels: int, classes: int, count: int) -> None:
     # On the meta device nothing is drawn: counting needs shapes only.
     with torch.device("meta"):
@@ -74,9 +85,7 @@ def test_parameters_are_where_the_published_tables_have_them() -> None:
     assert stages_of("resnet18", "stages") == [147_968, 525_568, 2_099_712, 8_393_728]
     convolutions = [count for count in stages_of("vgg16", "features") if count]
     pairs = [conv + norm for conv, norm in zip(convolutions[::2], convolutions[1::2], strict=True)]
-    assert pairs == [
-        1_920, 37_056, 74_112, 147_840, 295_680, 590_592, 590_592, 1_181_184, *[2_360_832] * 5
-    ]  # fmt: skip
+    assert pairs == [1_920, 37_056, 74_112, 147_840, 295_680, 590_592, 590_592, 1_181_184, *[2_360_832] * 5]
 
 
 def test_vgg_pools_after_the_convolutions_of_the_published_layout() -> None:
@@ -294,9 +303,7 @@ def test_every_network_has_one_name(network: Parsed, order: list[str], spelled: 
     """Other orders, and options that hold anyway, are refused with the one spelling."""
     usual = PUBLISHED[network.base]
     parts = {"d": f"d{network.depth}", "w": f"w{network.width}", "n": network.norm}
-    needed = {
-        "d": network.depth != usual.depth, "w": network.width != usual.width, "n": network.norm != usual.norm
-    }  # fmt: skip
+    needed = {"d": network.depth != usual.depth, "w": network.width != usual.width, "n": network.norm != usual.norm}
     name = "-".join([network.base, *(parts[part] for part in order if needed[part] or part in spelled)])
     if option_problem(network) is not None:
         return
@@ -336,7 +343,7 @@ def test_plain_names_are_the_published_networks() -> None:
         ("", r"unknown architecture ''"),
         ("x" * 9999, r"^.{0,250}$"),
     ],
-)  # fmt: skip
+)
 def test_wrong_names_are_answered_with_the_nearest(name: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         parse(name)
@@ -367,9 +374,7 @@ def test_the_page_about_sweep_files_has_the_published_networks() -> None:
         low, high = size_limits(parse(base))
         depths = f" ({usual.depths[0]} to {usual.depths[-1]})" if len(usual.depths) > 1 else ""
         others = ", ".join(norm for norm in usual.norms if norm != usual.norm)
-        expected[base] = [
-            str(usual.width), f"{usual.depth}{depths}", f"{usual.norm} ({others})", f"{low} to {high}"
-        ]  # fmt: skip
+        expected[base] = [str(usual.width), f"{usual.depth}{depths}", f"{usual.norm} ({others})", f"{low} to {high}"]
     assert shown == expected
 
 

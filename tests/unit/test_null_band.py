@@ -63,9 +63,13 @@ def reach(rows: int, targets: int, taught: bool) -> float:
         role = np.where(member, 1, 2)
         scores.append(Audited(np.arange(IMAGES), member, np.arange(IMAGES), role, LABELS, pair, 2 * pair))
     told = membership_rows(
-        scores, resamples=100, seed_parts=("test",), base={"attack": "any"}, per_class=10,
+        scores,
+        resamples=100,
+        seed_parts=("test",),
+        base={"attack": "any"},
+        per_class=10,
         taught_by=rows // 2 - 1 if taught else 0,
-    )  # fmt: skip
+    )
     low, high = (
         next(row["value"] for row in told if row["metric"] == f"mia_auc_null_{end}") for end in ("low", "high")
     )

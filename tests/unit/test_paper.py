@@ -10,11 +10,23 @@ import pytest
 from ddray.tables.paper import accuracy_of, objections, percent, table1, table2, table3
 
 COMPARABLE: dict[str, Any] = {
-    "dataset": "cifar10", "ipc": 10, "architecture": "convnet3", "method": "dm", "protocol": "paper2023",
-    "budget_fraction": 1.0, "distill_iters": 20_000, "distill_cfg_hash": "x", "init": "real", "distill_aug": "dsa",
-    "distill_arch": "convnet3", "factor": 1, "origin_per_class": None, "class_draw": None, "num_classes": 10,
+    "dataset": "cifar10",
+    "ipc": 10,
+    "architecture": "convnet3",
+    "method": "dm",
+    "protocol": "paper2023",
+    "budget_fraction": 1.0,
+    "distill_iters": 20_000,
+    "distill_cfg_hash": "x",
+    "init": "real",
+    "distill_aug": "dsa",
+    "distill_arch": "convnet3",
+    "factor": 1,
+    "origin_per_class": None,
+    "class_draw": None,
+    "num_classes": 10,
     "param": {},
-}  # fmt: skip
+}
 
 
 def test_table3_is_whole() -> None:

@@ -52,9 +52,7 @@ def test_exclusive_stages_go_together_and_are_cut_where_the_share_changes(worksp
 def test_another_number_of_cpus_cuts_too(workspace: Workspace) -> None:
     """Threads decide the bytes of a result, so a stage gets its own number and not that of its neighbours."""
     plan = plan_of(workspace, ALONE, "resources: {train: {cpus: 3}}")
-    assert {(kinds(job), job.cpus) for job in plan.jobs} == {
-        (("distill",), 1), (("train",), 3), (("accuracy",), 1),
-    }  # fmt: skip
+    assert {(kinds(job), job.cpus) for job in plan.jobs} == {(("distill",), 1), (("train",), 3), (("accuracy",), 1)}
 
 
 def test_every_stage_is_in_exactly_one_job(workspace: Workspace) -> None:

@@ -83,9 +83,12 @@ def test_conditions_see_the_value_that_a_point_will_have() -> None:
 
 
 @given(
-    method=st.sampled_from(LEARNING), dataset=st.sampled_from(sorted(KNOWN)), ipc=st.integers(1, 2000),
-    zca=st.booleans(), factor=st.sampled_from([1, 2, 3]),
-)  # fmt: skip
+    method=st.sampled_from(LEARNING),
+    dataset=st.sampled_from(sorted(KNOWN)),
+    ipc=st.integers(1, 2000),
+    zca=st.booleans(),
+    factor=st.sampled_from([1, 2, 3]),
+)
 def test_what_was_published_together_is_taken_together(
     method: str, dataset: str, ipc: int, zca: bool, factor: int
 ) -> None:
@@ -139,9 +142,18 @@ def test_mtt_is_without_zca_unless_the_sweep_sets_it() -> None:
 
 
 @pytest.mark.parametrize(
-    "dataset, ipc, like", [("cifar100", 1, 10), ("cifar100", 50, 10), ("cifar100", 20, 10), ("cifar100", 100, 10),
-                           ("cifar10", 20, 10), ("cifar10", 100, 50), ("cifar10", 23, 50), ("tiny_imagenet", 100, 50)],
-)  # fmt: skip
+    "dataset, ipc, like",
+    [
+        ("cifar100", 1, 10),
+        ("cifar100", 50, 10),
+        ("cifar100", 20, 10),
+        ("cifar100", 100, 10),
+        ("cifar10", 20, 10),
+        ("cifar10", 100, 50),
+        ("cifar10", 23, 50),
+        ("tiny_imagenet", 100, 50),
+    ],
+)
 def test_mtt_without_a_row_borrows_a_whole_one_and_says_so(dataset: str, ipc: int, like: int) -> None:
     found, lender = chosen("mtt", dataset, ipc), chosen("mtt", dataset, like)
     for name in COMMAND:
@@ -162,10 +174,16 @@ def test_loops(method: str) -> None:
 
 def test_dm_rates() -> None:
     for dataset, ipc, rate, exact in (
-        ("cifar10", 1, 1.0, True), ("cifar10", 50, 1.0, True), ("cifar10", 100, 10.0, True),
-        ("cifar10", 1250, 10.0, True), ("cifar10", 20, 1.0, False), ("cifar10", 80, 10.0, False),
-        ("cifar100", 100, 1.0, True), ("cifar100", 500, 1.0, False), ("mnist", 100, 10.0, False),
-    ):  # fmt: skip
+        ("cifar10", 1, 1.0, True),
+        ("cifar10", 50, 1.0, True),
+        ("cifar10", 100, 10.0, True),
+        ("cifar10", 1250, 10.0, True),
+        ("cifar10", 20, 1.0, False),
+        ("cifar10", 80, 10.0, False),
+        ("cifar100", 100, 1.0, True),
+        ("cifar100", 500, 1.0, False),
+        ("mnist", 100, 10.0, False),
+    ):
         found = chosen("dm", dataset, ipc)["lr_img"]
         assert (found.value, found.exact) == (rate, exact), (dataset, ipc)
 
@@ -173,10 +191,13 @@ def test_dm_rates() -> None:
 @pytest.mark.parametrize(
     "dataset, metric, net_images, size, rate_at_ten",
     [
-        ("cifar10", "mse", 2000, 32, 5e-3), ("cifar100", "mse", 2000, 32, 5e-3), ("svhn", "mse", 500, 32, 5e-3),
-        ("mnist", "l1", 500, 28, 1e-4), ("fashion_mnist", "l1", 500, 28, 0.765625e-4),
+        ("cifar10", "mse", 2000, 32, 5e-3),
+        ("cifar100", "mse", 2000, 32, 5e-3),
+        ("svhn", "mse", 500, 32, 5e-3),
+        ("mnist", "l1", 500, 28, 1e-4),
+        ("fashion_mnist", "l1", 500, 28, 0.765625e-4),
     ],
-)  # fmt: skip
+)
 def test_idc_by_data_set(dataset: str, metric: str, net_images: int, size: int, rate_at_ten: float) -> None:
     for ipc in (1, 10, 20, 50, 100):
         settings: Any = METHODS["idc"].settings.model_validate(values("idc", dataset, ipc))
@@ -190,9 +211,12 @@ def test_idc_on_mnist_drops_cutout_and_cutmix_with_a_factor_above_one() -> None:
     names = ("match_aug", "net_aug", "cutmix")
     plain, reduced = ("color_crop_cutout", "color_crop", 0.5), ("color_crop", "color_crop", 0.0)
     for dataset, settings, expected in (
-        ("mnist", {}, reduced), ("mnist", {"factor": 3}, reduced), ("mnist", {"factor": 1}, plain),
-        ("fashion_mnist", {}, plain), ("cifar10", {"factor": 1}, plain),
-    ):  # fmt: skip
+        ("mnist", {}, reduced),
+        ("mnist", {"factor": 3}, reduced),
+        ("mnist", {"factor": 1}, plain),
+        ("fashion_mnist", {}, plain),
+        ("cifar10", {"factor": 1}, plain),
+    ):
         found = chosen("idc", dataset, 10, **settings)
         assert tuple(found[name].value for name in names) == expected
         assert all(found[name].exact for name in names)
@@ -230,11 +254,16 @@ def test_same_data_set_first_then_cifar10_then_the_smallest_ratio(table: list[Pr
         )
     )
     for dataset, ipc, expected in (
-        ("svhn", 16, "svhn 16"), ("svhn", 64, "svhn 16"), ("svhn", 3, "svhn 1"), ("svhn", 5, "svhn 16"),
+        ("svhn", 16, "svhn 16"),
+        ("svhn", 64, "svhn 16"),
+        ("svhn", 3, "svhn 1"),
+        ("svhn", 5, "svhn 16"),
         ("svhn", 4, "svhn 1"),  # a tie: the smaller one
-        ("digits", 5, "cifar10 4"), ("digits", 16, "cifar10 4"), ("digits", 17, "cifar10 64"),
+        ("digits", 5, "cifar10 4"),
+        ("digits", 16, "cifar10 4"),
+        ("digits", 17, "cifar10 64"),
         ("mnist", 900, "mnist 5"),
-    ):  # fmt: skip
+    ):
         found = chosen("m", dataset, ipc)["x"]
         assert found.value == expected
         assert found.exact == (f"{dataset} {ipc}" == expected)
@@ -443,9 +472,12 @@ def test_the_command_is_light(arguments: list[str], tmp_path: Path) -> None:
     )
     home = tmp_path / "home"
     ran = subprocess.run(
-        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True,
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
         env={**os.environ, "DDRAY_HOME": str(home)},
-    )  # fmt: skip
+    )
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout
     assert not home.exists(), "looking makes nothing"

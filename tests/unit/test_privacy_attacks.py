@@ -90,10 +90,13 @@ def test_statistics_against_plain_probabilities() -> None:
     own = p[np.arange(200), labels]
     others = np.where(np.eye(5, dtype=bool)[labels], 0.0, p * np.log(1 - p)).sum(axis=1)
     expected = {
-        "loss": np.log(own), "conf": np.log(own / (1 - own)), "max_conf": np.log(p.max(1) / (1 - p.max(1))),
-        "entropy": (p * np.log(p)).sum(axis=1), "mentropy": (1 - own) * np.log(own) + others,
+        "loss": np.log(own),
+        "conf": np.log(own / (1 - own)),
+        "max_conf": np.log(p.max(1) / (1 - p.max(1))),
+        "entropy": (p * np.log(p)).sum(axis=1),
+        "mentropy": (1 - own) * np.log(own) + others,
         "correct": (p.argmax(1) == labels).astype(float),
-    }  # fmt: skip
+    }
     assert set(expected) == set(statistic.STATISTICS)
     for name, values in expected.items():
         np.testing.assert_allclose(statistic.STATISTICS[name](logits, labels), values, rtol=1e-9, err_msg=name)
@@ -175,8 +178,11 @@ def test_the_twin_spoils_a_likelihood_ratio_without_any_leak(kept: int, expected
         toy = Toy(300 + seed, kept + 1, n=600, effect=0.0)
         values = statistic.phi(toy.logits, np.broadcast_to(toy.labels, toy.member.shape))
         for start, found in ((1, with_twin), (2, without)):
-            scores = lira.online(values[0], values[start:], toy.member[start:], "per_example") if (
-                start == 1 or kept - 1 >= 4) else None  # fmt: skip
+            scores = (
+                lira.online(values[0], values[start:], toy.member[start:], "per_example")
+                if (start == 1 or kept - 1 >= 4)
+                else None
+            )
             if scores is not None:
                 found.append(auc(scores, toy.member[0]))
     assert np.mean(with_twin) == pytest.approx(expected, abs=0.03)
@@ -488,8 +494,10 @@ def test_the_best_threshold_against_all_of_them() -> None:
         member = rng.random(40) < 0.4
         values = np.round(rng.normal(size=40) + member, 1)
         grid = [*np.unique(values), np.inf]
-        gains = [((values >= t) & member).sum() / member.sum() - ((values >= t) & ~member).sum() / (~member).sum()
-                 for t in grid]  # fmt: skip
+        gains = [
+            ((values >= t) & member).sum() / member.sum() - ((values >= t) & ~member).sum() / (~member).sum()
+            for t in grid
+        ]
         t = best_threshold(values, member)
         found = (values >= t)[member].mean() - (values >= t)[~member].mean()
         assert found == pytest.approx(max(max(gains[:-1]), 0.0))

@@ -116,9 +116,14 @@ def test_delong_against_its_definition_and_a_bootstrap() -> None:
         return stats.mannwhitneyu(a, b, axis=axis, method="asymptotic").statistic / product
 
     sampled = stats.bootstrap(
-        (inside, outside), statistic, vectorized=True, batch=200, method="percentile", n_resamples=1000,
+        (inside, outside),
+        statistic,
+        vectorized=True,
+        batch=200,
+        method="percentile",
+        n_resamples=1000,
         random_state=np.random.default_rng(0),
-    ).confidence_interval  # fmt: skip
+    ).confidence_interval
     assert interval == pytest.approx((sampled.low, sampled.high), abs=0.01)
 
 
@@ -293,8 +298,13 @@ def test_an_empty_stratum_is_empty() -> None:
 )
 def test_resolution_of_low_false_positive_rates(outside: int, flags: list[str | None]) -> None:
     rng, member = np.random.default_rng(10), np.arange(outside + 200) < 200
-    each = Audited(rng.normal(size=outside + 200) + member, member, np.arange(len(member)), np.where(member, 1, 2),
-                   np.zeros(len(member)))  # fmt: skip
+    each = Audited(
+        rng.normal(size=outside + 200) + member,
+        member,
+        np.arange(len(member)),
+        np.where(member, 1, 2),
+        np.zeros(len(member)),
+    )
     rows = rows_of([each], resamples=100)
     found = [pick(rows, "mia_tpr_at_fpr", fpr=fpr) for fpr in (0.01, 0.001)]
     assert [row.get("flag") for row in found] == flags
@@ -325,8 +335,12 @@ def test_copies_of_the_data_change_nothing() -> None:
     each = audited(11, n=300)
     twice = each.take(np.tile(np.arange(300), 2))
     one, two = rows_of([each]), rows_of([twice])
-    for metric, columns in (("mia_tpr_at_fpr", {"fpr": 0.01}), ("mia_tpr_at_fpr", {"fpr": 0.001}),
-                            ("mia_tpr_at_fpr0", {}), ("mia_auc", {})):  # fmt: skip
+    for metric, columns in (
+        ("mia_tpr_at_fpr", {"fpr": 0.01}),
+        ("mia_tpr_at_fpr", {"fpr": 0.001}),
+        ("mia_tpr_at_fpr0", {}),
+        ("mia_auc", {}),
+    ):
         first, second = pick(one, metric, **columns), pick(two, metric, **columns)
         assert first["value"] == (None if second["value"] is None else pytest.approx(second["value"], abs=1e-12))
         assert first.get("flag") == second.get("flag")

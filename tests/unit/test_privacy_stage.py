@@ -64,10 +64,11 @@ def headline(metrics: Metrics, attack: str, metric: str = "mia_auc", **wanted: A
     found = [
         row
         for row in rows_where(metrics, attack=attack, metric=metric, member_role=wanted.pop("member_role", None))
-        if row.get("agg") != "pooled" and "repeat" not in row
+        if row.get("agg") != "pooled"
+        and "repeat" not in row
         and all(row.get(name) in plain[name] for name in ("distance", "rmia_mode"))
         and all(row.get(name) == value for name, value in wanted.items())
-    ]  # fmt: skip
+    ]
     (row,) = found
     return row
 
@@ -163,9 +164,11 @@ def test_the_seed_audit_finds_the_same_against_test_images(leaking: tuple[Audite
     assert (shokri["n_shadows"], shokri["shadow_kind"], shokri["shadow_fidelity"]) == (1, "distilled", "full")
     assert shokri["threat_model"] == "blackbox"
     assert {row["attack"]: row["threat_model"] for row in rows_where(metrics, audit="seed") if row.get("attack")} == {
-        **dict.fromkeys(MEMBERSHIP_ATTACKS, "blackbox"), "correct": "label_only", "data_release": "data_release",
+        **dict.fromkeys(MEMBERSHIP_ATTACKS, "blackbox"),
+        "correct": "label_only",
+        "data_release": "data_release",
         "blind": "none",
-    }  # fmt: skip
+    }
     (row,) = rows_where(metrics, attack="lira_offline", audit="seed")
     assert row["value"] is None
     assert row["flag"] == "not_applicable"
@@ -180,9 +183,14 @@ def test_rows_of_the_start_stand_beside_the_others(leaking: tuple[Audited, Metri
     assert (near["value"], near["flag"], near["threat_model"]) == (None, "not_applicable", "data_release")
     assert "the model, not the images" in near["reason"]
     (auc,) = [
-        row for row in start if row["metric"] == "mia_auc" and row["attack"] == "loss" and "repeat" not in row
-        and "member_role" not in row and row["nonmember_source"] == "pool"
-    ]  # fmt: skip
+        row
+        for row in start
+        if row["metric"] == "mia_auc"
+        and row["attack"] == "loss"
+        and "repeat" not in row
+        and "member_role" not in row
+        and row["nonmember_source"] == "pool"
+    ]
     assert abs(auc["value"] - 0.5) < 0.05  # the start was made to leak nothing, the trained models much
     assert "pool.start.scores.loss" in metrics.details
 
@@ -611,10 +619,21 @@ def test_a_whole_audit_of_random_images(tmp_path: Path, digits_cache: Path) -> N
     own = OriginConfig(kind="draw", per_class=12, draw=0, classes=classes)
     signals = SignalsConfig(population=10, reserve=10)
     config = PrivacyConfig(
-        dataset=digits(), origin=own, method="random", ipc=6, init=None, audit=("pool",), rows=6, targets=3, shadows=0,
-        attacks=("loss", "shokri", "lira_offline", "data_release", "blind"), canaries=0, signals=signals, start=True,
+        dataset=digits(),
+        origin=own,
+        method="random",
+        ipc=6,
+        init=None,
+        audit=("pool",),
+        rows=6,
+        targets=3,
+        shadows=0,
+        attacks=("loss", "shokri", "lira_offline", "data_release", "blind"),
+        canaries=0,
+        signals=signals,
+        start=True,
         resamples=200,
-    )  # fmt: skip
+    )
     inputs: dict[str, Path] = {}
 
     def stage(role: str, kind: Any, asked: Any, **given: Path) -> None:
@@ -625,13 +644,27 @@ def test_a_whole_audit_of_random_images(tmp_path: Path, digits_cache: Path) -> N
     for row in range(6):
         origin = row_origin(config, row)
         distill = DistillConfig(
-            method="random", method_version=1, dataset=digits(), origin=origin, ipc=6, init=None, augmentation=None,
-            network=None, settings={}, distill_seed=0,
-        )  # fmt: skip
+            method="random",
+            method_version=1,
+            dataset=digits(),
+            origin=origin,
+            ipc=6,
+            init=None,
+            augmentation=None,
+            network=None,
+            settings={},
+            distill_seed=0,
+        )
         training = TrainConfig(
-            dataset=digits(), origin=origin, on_origin=False, network=tiny_network(3, width=16), seed=row,
-            recipe=recipe(epochs=40, batch=18), curve_points=0, signals=signals,
-        )  # fmt: skip
+            dataset=digits(),
+            origin=origin,
+            on_origin=False,
+            network=tiny_network(3, width=16),
+            seed=row,
+            recipe=recipe(epochs=40, batch=18),
+            curve_points=0,
+            signals=signals,
+        )
         stage(f"row.{row}.set", "distill", distill)
         stage(f"row.{row}.model", "train", training, set=inputs[f"row.{row}.set"])
     metrics = stages.run("privacy", config, inputs, context)

@@ -24,8 +24,9 @@ from ddray.tables.gather import COVERAGE_FILE, MEASUREMENTS_FILE, collect
 from ddray.tables.render import machine_report, report
 
 FRACTION = st.floats(0, 1)
-VALUES = st.dictionaries(st.integers(0, 5), st.dictionaries(st.integers(0, 5), FRACTION, min_size=1, max_size=4),
-                         min_size=1, max_size=5)  # fmt: skip
+VALUES = st.dictionaries(
+    st.integers(0, 5), st.dictionaries(st.integers(0, 5), FRACTION, min_size=1, max_size=4), min_size=1, max_size=5
+)
 
 CIFAR = """
 ddray: 1
@@ -70,8 +71,11 @@ def test_one_distilled_set_scatters_over_trainings() -> None:
     found = spread({0: {0: 0.1, 1: 0.2, 2: 0.6}})
     assert found is not None
     assert (found.mean, found.unit, found.seed_level, found.short) == (
-        pytest.approx(0.3), "trainings", "n=3 trainings", "n=3",
-    )  # fmt: skip
+        pytest.approx(0.3),
+        "trainings",
+        "n=3 trainings",
+        "n=3",
+    )
     assert found.sd == pytest.approx(math.sqrt((0.04 + 0.01 + 0.09) / 2))
 
 

@@ -60,25 +60,42 @@ def row(metric: str, value: float | None, **columns: Any) -> Row:
     kind = columns.get("audit", "seed")
     source = {"seed": "test_balanced", "pool": "pool", "one_run": "pool"}[kind]
     return {
-        "property": "privacy", "metric": metric, "value": value, "unit": "fraction", "audit": kind, "attack": "shokri",
-        "threat_model": "blackbox", "nonmember_source": source, "n": 80, "n_pos": 40, "n_neg": 40, "agg": "single",
-        "ci_low": None if value is None else value - REACH, "ci_high": None if value is None else value + REACH,
-        "ci_level": 0.95, "ci_method": "delong", "ci_unit": "images", **columns,
-    }  # fmt: skip
+        "property": "privacy",
+        "metric": metric,
+        "value": value,
+        "unit": "fraction",
+        "audit": kind,
+        "attack": "shokri",
+        "threat_model": "blackbox",
+        "nonmember_source": source,
+        "n": 80,
+        "n_pos": 40,
+        "n_neg": 40,
+        "agg": "single",
+        "ci_low": None if value is None else value - REACH,
+        "ci_high": None if value is None else value + REACH,
+        "ci_level": 0.95,
+        "ci_method": "delong",
+        "ci_unit": "images",
+        **columns,
+    }
 
 
 def audited(value: float, **columns: Any) -> list[Row]:
     """What a report reads of one audit, in short."""
     per_class = {"unit": "images", "value": 80 * (value - 0.5)}
     rows = [
-        row("mia_auc", value, **columns), row("mia_auc", value - 0.05, **{**columns, "attack": "loss"}),
+        row("mia_auc", value, **columns),
+        row("mia_auc", value - 0.05, **{**columns, "attack": "loss"}),
         row("mia_auc", 0.5, **{**columns, "attack": "blind", "threat_model": "none"}),
-        row("mia_auc_null_low", 0.46, **columns), row("mia_auc_null_high", 0.54, **columns),
-        row("mia_tpr_at_fpr", value / 4, fpr=0.01, **columns), row("mia_rho", 0.25, **columns),
+        row("mia_auc_null_low", 0.46, **columns),
+        row("mia_auc_null_high", 0.54, **columns),
+        row("mia_tpr_at_fpr", value / 4, fpr=0.01, **columns),
+        row("mia_rho", 0.25, **columns),
         row("mia_auc", 0.99, member_role="member_init", **columns),
         row("mia_auc", 0.51, member_role="member_other", **columns),
         row("mia_target_test_acc", 0.40, **{**columns, "attack": None, "nonmember_source": None}),
-    ]  # fmt: skip
+    ]
     return [*rows, {**row("mia_k", 0, **columns), **per_class}]
 
 
@@ -119,8 +136,11 @@ def test_a_table_spans_origins_and_draws_are_repeats(tmp_path: Path) -> None:
     (table,) = facts["privacy"]
     assert (table["audit"], table["attack"], table["row_axes"]) == ("seed", "shokri", ["origin_per_class", "init"])
     assert [(entry["origin_per_class"], entry["init"]) for entry in table["rows"]] == [
-        (40, "noise"), (40, "real"), (80, "noise"), (80, "real"),
-    ]  # fmt: skip
+        (40, "noise"),
+        (40, "real"),
+        (80, "noise"),
+        (80, "real"),
+    ]
     found = cells(table)[40, "real", "dm"]["attacks"]["shokri"]
     assert (found["value"], found["level"]) == (pytest.approx(0.68), "2 origin draws")
     # What has no start stands in the rows of both.
@@ -161,10 +181,17 @@ def test_the_interval_over_draws_holds_the_truth(units: int, share: float, apart
         common, own = rng.normal(0, share**0.5), rng.normal(0, (1 - share + apart) ** 0.5, units)
         values = 0.5 + 0.001 * (common + own)
         rows = [
-            {"point": member["point"], "stage_key": member["point"], "value": value, "ci_low": value - far,
-             "ci_high": value + far, "flag": None, "unit": "fraction"}
+            {
+                "point": member["point"],
+                "stage_key": member["point"],
+                "value": value,
+                "ci_low": value - far,
+                "ci_high": value + far,
+                "flag": None,
+                "unit": "fraction",
+            }
             for member, value in zip(members, values.tolist(), strict=True)
-        ]  # fmt: skip
+        ]
         found = combined(members, rows, common={"origin draws": share})
         plain = combined(members, rows)
         assert found is not None
@@ -184,8 +211,10 @@ def test_a_single_draw_keeps_the_interval_it_came_with(tmp_path: Path) -> None:
     (table,) = machine_report(folder)["privacy"]
     found = cells(table)[80, "noise", "dm"]["attacks"]["shokri"]
     assert (found["value"], found["low"], found["high"]) == (
-        pytest.approx(0.62), pytest.approx(0.59), pytest.approx(0.65),
-    )  # fmt: skip
+        pytest.approx(0.62),
+        pytest.approx(0.59),
+        pytest.approx(0.65),
+    )
     assert (found["unit"], found["level"]) == ("targets", "6 targets")
     assert "62.0 (59.0 to 65.0)" in report(folder)
 
@@ -362,8 +391,10 @@ def test_a_bound_on_epsilon_is_shown_for_every_attack(tmp_path: Path) -> None:
 
     def rows(point: GridPoint) -> list[Row]:
         bound = {"unit": "nat", "audit": "one_run", "ci_high": None}
-        return [row("mia_eps_lb", 1.25, **{**bound, "attack": "loss"}),
-                row("mia_eps_lb", 0.0, **{**bound, "attack": "entropy"})]  # fmt: skip
+        return [
+            row("mia_eps_lb", 1.25, **{**bound, "attack": "loss"}),
+            row("mia_eps_lb", 0.0, **{**bound, "attack": "entropy"}),
+        ]
 
     folder = filled(tmp_path, text, rows)
     (table,) = machine_report(folder)["privacy"]

@@ -74,16 +74,21 @@ def test_robust_accuracy_is_a_mean_over_the_seeds_of_the_accuracy(tmp_path: Path
         assert len(values) == 2
         assert found["mean"] == pytest.approx(sum(values) / 2)
         assert found["seed_level"] == "n=2 trainings"
-    distances = [row["value"] for row in e.rows_of(folder, metric="adv_dist_median", attack="deepfool_l2", method="dm",
-                                                   ipc=2)]  # fmt: skip
+    distances = [
+        row["value"] for row in e.rows_of(folder, metric="adv_dist_median", attack="deepfool_l2", method="dm", ipc=2)
+    ]
     assert entry["adv_dist_median"]["mean"] == pytest.approx(sum(distances) / 2)
 
 
 def test_the_full_model_stands_once_and_last(tmp_path: Path) -> None:
     attack = attack_of(machine_report(robust(tmp_path)), "deepfool_linf")
     assert [(entry["ipc"], entry["method"]) for entry in attack["rows"]] == [
-        (1, "random"), (1, "dm"), (2, "random"), (2, "dm"), (None, "full"),
-    ]  # fmt: skip
+        (1, "random"),
+        (1, "dm"),
+        (2, "random"),
+        (2, "dm"),
+        (None, "full"),
+    ]
 
 
 def test_gaps_and_crossings_come_from_the_rows(tmp_path: Path) -> None:
@@ -380,11 +385,15 @@ def test_several_sets_scatter(tmp_path: Path) -> None:
 
 def test_flags_are_one_line_each_and_information_is_no_alarm() -> None:
     counts = {
-        ("mia_pauc", "low_resolution"): 3, ("mia_tpr_at_fpr", "low_resolution"): 40, ("adv_acc", "not_converged"): 2,
-        ("mia_auc", "not_applicable"): 500, ("distill_loss", "not_converged"): 4,
-    }  # fmt: skip
+        ("mia_pauc", "low_resolution"): 3,
+        ("mia_tpr_at_fpr", "low_resolution"): 40,
+        ("adv_acc", "not_converged"): 2,
+        ("mia_auc", "not_applicable"): 500,
+        ("distill_loss", "not_converged"): 4,
+    }
     assert flagged(counts) == [
-        "the loss ended at 1 or more, so that nothing was learned, at 4 points", "flagged not_converged: 2 adv_acc",
-    ]  # fmt: skip
+        "the loss ended at 1 or more, so that nothing was learned, at 4 points",
+        "flagged not_converged: 2 adv_acc",
+    ]
     assert careful(counts) == ["low_resolution: 40 mia_tpr_at_fpr, 3 mia_pauc", "not_applicable: 500 mia_auc"]
     assert flagged({}) == []

@@ -27,10 +27,13 @@ from trainables.methods import METHODS
 
 ON_STORED = ("accuracy", "robustness")
 ASKED = st.tuples(
-    st.sampled_from([kind for kind in KINDS if kind not in ON_STORED]), st.sampled_from([*METHODS, "unheard_of"]),
-    st.sampled_from(sorted(NETWORK)), st.sampled_from([8, 28, 32, 64]), st.sampled_from([2, 10, 100, 200]),
+    st.sampled_from([kind for kind in KINDS if kind not in ON_STORED]),
+    st.sampled_from([*METHODS, "unheard_of"]),
+    st.sampled_from(sorted(NETWORK)),
+    st.sampled_from([8, 28, 32, 64]),
+    st.sampled_from([2, 10, 100, 200]),
     st.none() | st.integers(1, 5000),
-)  # fmt: skip
+)
 
 
 @dataclass
@@ -92,10 +95,16 @@ def test_requests_by_how_specific_they_are() -> None:
     assert requested({"distill": Asks(gpu=0)}, "distill", "dm", 1.0) == (1, 0), "0 is an answer"
 
 
-SIZES = st.fixed_dictionaries({
-    "gflop": st.floats(0.001, 10), "images": st.integers(1, 10**5), "steps": st.integers(1, 10**5),
-    "batch": st.integers(1, 512), "test_images": st.integers(1, 10**4), "passes": st.floats(0, 10**4),
-})  # fmt: skip
+SIZES = st.fixed_dictionaries(
+    {
+        "gflop": st.floats(0.001, 10),
+        "images": st.integers(1, 10**5),
+        "steps": st.integers(1, 10**5),
+        "batch": st.integers(1, 512),
+        "test_images": st.integers(1, 10**4),
+        "passes": st.floats(0, 10**4),
+    }
+)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -128,9 +137,7 @@ def test_the_order_of_attacks_by_cost() -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_is_kept_beside_counts(kind: str) -> None:
     def bytes_of(numbers: int) -> int:
-        return size(
-            kind, architecture="convnet3", num_classes=10, ipc=1, pixels=64, test_images=100, numbers=numbers
-        )  # fmt: skip
+        return size(kind, architecture="convnet3", num_classes=10, ipc=1, pixels=64, test_images=100, numbers=numbers)
 
     assert bytes_of(0) > 0
     assert bytes_of(1000) - bytes_of(0) == (0 if kind == "distill" else 4000)
@@ -141,9 +148,12 @@ LEARNERS = sorted(name for name, method in METHODS.items() if method.settings.bu
 
 @pytest.mark.parametrize("method", LEARNERS)
 @given(
-    st.integers(2, 200), st.integers(1, 100), st.integers(1, 5000), st.integers(1, 100),
+    st.integers(2, 200),
+    st.integers(1, 100),
+    st.integers(1, 5000),
+    st.integers(1, 100),
     st.sampled_from(["num_classes", "ipc", "iterations"]),
-)  # fmt: skip
+)
 def test_the_work_of_a_distillation_grows(
     method: str, num_classes: int, ipc: int, per_class: int, iterations: int, grown: str
 ) -> None:

@@ -31,9 +31,11 @@ from trainables.train import predict, train
 
 QUICK = [name for name, spec in SPECS.items() if spec.extra is None]
 SHORT: dict[str, dict[str, Any]] = {
-    "cw_l2": {"binary_search_steps": 2, "steps": 30}, "pgd_linf": {"restarts": 2, "steps": 25},
-    "pgd_l2": {"restarts": 2, "steps": 25}, "fmn_linf": {"steps": 40},
-}  # fmt: skip
+    "cw_l2": {"binary_search_steps": 2, "steps": 30},
+    "pgd_linf": {"restarts": 2, "steps": 25},
+    "pgd_l2": {"restarts": 2, "steps": 25},
+    "fmn_linf": {"steps": 40},
+}
 """Enough to test everything around an attack."""
 
 
@@ -53,17 +55,29 @@ def digits() -> DatasetConfig:
     known = KNOWN["digits"]
     assert known.digest is not None
     return DatasetConfig(
-        name="digits", base="digits", digest=known.digest, num_classes=10, image_size=8, channels=1,
-        mean=known.mean, std=known.std, flip=False,
-    )  # fmt: skip
+        name="digits",
+        base="digits",
+        digest=known.digest,
+        num_classes=10,
+        image_size=8,
+        channels=1,
+        mean=known.mean,
+        std=known.std,
+        flip=False,
+    )
 
 
 def trained(cache: Path, folder: Path, classes: tuple[int, ...], epochs: int) -> TrainedModel:
     origin, context = OriginConfig(classes=classes), At(folder, cache)
     config = TrainConfig(
-        dataset=digits(), origin=origin, on_origin=True, network=tiny_network(len(classes), norm="batch"),
-        recipe=recipe(epochs=epochs, batch=32), seed=0, curve_points=0,
-    )  # fmt: skip
+        dataset=digits(),
+        origin=origin,
+        on_origin=True,
+        network=tiny_network(len(classes), norm="batch"),
+        recipe=recipe(epochs=epochs, batch=32),
+        seed=0,
+        curve_points=0,
+    )
     real = load_origin(config.dataset, origin, context.data, cache, "cpu")
     test = load_test(config.dataset, classes, context.data, cache, "cpu")
     torch.set_num_threads(1)
@@ -249,9 +263,13 @@ def test_budgets_in_normalised_units_would_show(model: TrainedModel, context: At
     spread = 1 / digits().std[0]
     right = attack_images(SPECS["fgsm"], asked, network, images, None, context)
     wrong = attack_images(
-        SPECS["fgsm"], asked.model_copy(update={"epsilons": tuple(value * spread for value in (0.05, 0.1))}),
-        network, images, None, context,
-    )  # fmt: skip
+        SPECS["fgsm"],
+        asked.model_copy(update={"epsilons": tuple(value * spread for value in (0.05, 0.1))}),
+        network,
+        images,
+        None,
+        context,
+    )
     assert float((right.success[2] != wrong.success[1]).double().mean()) > 0.05
 
 

@@ -103,8 +103,10 @@ def test_equal_models_do_not_cross_more_often_than_one_interval_errs() -> None:
         common = rng.normal(-0.6, 0.6, 400)
         one, other = (np.exp(common + rng.normal(0, 0.4, 400)) > np.array(epsilons)[:, None] for _ in range(2))
         found += crossover(epsilons, one, other) is not None
-        single += any(paired_difference(a, b).ci_low > 0 and min(a.mean(), b.mean()) >= 0.02
-                      for a, b in zip(one[1:], other[1:], strict=True))  # fmt: skip
+        single += any(
+            paired_difference(a, b).ci_low > 0 and min(a.mean(), b.mean()) >= 0.02
+            for a, b in zip(one[1:], other[1:], strict=True)
+        )
     assert found <= 15 < 30 < single
 
 

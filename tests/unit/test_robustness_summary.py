@@ -24,15 +24,24 @@ LINF = (1 / 255, 2 / 255, 4 / 255, 8 / 255)
 
 
 def result(
-    name: str, epsilons: Sequence[float], success: Tensor, correct: Tensor, distance: Tensor | None = None,
+    name: str,
+    epsilons: Sequence[float],
+    success: Tensor,
+    correct: Tensor,
+    distance: Tensor | None = None,
     labels: Tensor | None = None,
-) -> AttackResult:  # fmt: skip
+) -> AttackResult:
     spec, n = SPECS[name], len(correct)
     assert (distance is not None) is spec.minimal
     facts = {
-        "attack": name, "norm": spec.norm, "epsilons": list(epsilons), "settings": attack_settings(name),
-        "library": spec.library, "library_version": "1.0", "zero_gradient_share": 0.25,
-    }  # fmt: skip
+        "attack": name,
+        "norm": spec.norm,
+        "epsilons": list(epsilons),
+        "settings": attack_settings(name),
+        "library": spec.library,
+        "library_version": "1.0",
+        "zero_gradient_share": 0.25,
+    }
     if labels is None:
         labels = torch.arange(n) % 2
     success = success.clone()
@@ -156,9 +165,11 @@ booleans = st.lists(st.booleans(), min_size=12, max_size=12)
 
 @settings(max_examples=30)
 @given(
-    correct=booleans, far=st.lists(st.floats(0, 0.05), min_size=12, max_size=12),
-    near=st.lists(st.floats(0, 0.05), min_size=12, max_size=12), tried=st.lists(booleans, min_size=3, max_size=3),
-)  # fmt: skip
+    correct=booleans,
+    far=st.lists(st.floats(0, 0.05), min_size=12, max_size=12),
+    near=st.lists(st.floats(0, 0.05), min_size=12, max_size=12),
+    tried=st.lists(booleans, min_size=3, max_size=3),
+)
 def test_properties(correct: list[bool], far: list[float], near: list[float], tried: list[list[bool]]) -> None:
     """Of any results: monotone, clean at 0, the ensemble nowhere above a member, gaps never negative."""
     right = torch.tensor(correct)

@@ -18,9 +18,19 @@ from ddray.plan.resources import SHARES
 
 def stage(key: str, needs: Sequence[str] = (), **other: Any) -> Stage:
     values: dict[str, Any] = {
-        "kind": "train", "lineage": key, "budget": None, "version": 1, "label": f"train {key}", "config": None,
-        "unavailable": None, "cpus": 1.0, "share": 0.125, "work": 1.0, "size": 1, **other,
-    }  # fmt: skip
+        "kind": "train",
+        "lineage": key,
+        "budget": None,
+        "version": 1,
+        "label": f"train {key}",
+        "config": None,
+        "unavailable": None,
+        "cpus": 1.0,
+        "share": 0.125,
+        "work": 1.0,
+        "size": 1,
+        **other,
+    }
     return Stage(key=key, inputs=tuple((f"input{number}", need) for number, need in enumerate(needs)), **values)
 
 

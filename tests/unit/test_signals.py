@@ -40,9 +40,13 @@ class OnDigits(FakeContext):
 
 def training(**other: object) -> TrainConfig:
     values: dict[str, object] = {
-        "dataset": digits(), "origin": POOL, "network": tiny_network(3), "on_origin": True, "signals": ASKED,
+        "dataset": digits(),
+        "origin": POOL,
+        "network": tiny_network(3),
+        "on_origin": True,
+        "signals": ASKED,
         "curve_points": 1,
-    }  # fmt: skip
+    }
     return train_config(recipe(epochs=3, augmentation="dsa"), **{**values, **other})
 
 

@@ -14,8 +14,9 @@ from support import TINY, FakeContext, distil, distill_config
 def test_a_start_needs_no_experts(tmp_path: Path, method: str, init: str) -> None:
     """Planning gives it none; the same start comes out where there are some."""
     config = distill_config(method, iterations=0, init=init)
-    alone, usual = (distil(config, FakeContext(tmp_path / name), inputs=inputs)
-                    for name, inputs in (("alone", {}), ("usual", None)))  # fmt: skip
+    alone, usual = (
+        distil(config, FakeContext(tmp_path / name), inputs=inputs) for name, inputs in (("alone", {}), ("usual", None))
+    )
     assert torch.equal(alone.images, usual.images)
     assert torch.equal(alone.labels, usual.labels)
     assert alone.facts["iterations"] == 0
@@ -30,6 +31,7 @@ def test_what_takes_steps_does_need_them(tmp_path: Path) -> None:
 @pytest.mark.parametrize("method", ["dsa", "mtt"])
 def test_methods_start_from_the_same_images(tmp_path: Path, method: str) -> None:
     """Real starts are shared, so their rows at iteration 0 compare methods by nothing at all."""
-    one, two = (distil(distill_config(name, iterations=0), FakeContext(tmp_path / name), inputs={})
-                for name in ("dm", method))  # fmt: skip
+    one, two = (
+        distil(distill_config(name, iterations=0), FakeContext(tmp_path / name), inputs={}) for name in ("dm", method)
+    )
     torch.testing.assert_close(one.images, two.images)

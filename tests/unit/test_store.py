@@ -116,9 +116,15 @@ WORDS = st.text("abc:=", max_size=5)
 @given(st.dictionaries(WORDS, st.integers() | WORDS | st.lists(WORDS)), st.dictionaries(WORDS, WORDS))
 def test_manifests_survive_the_disk(config: dict[str, object], inputs: dict[str, str]) -> None:
     manifest = Manifest(
-        key="k", kind="train", version=2, label="train x", config=config, inputs=inputs,
-        files={"a": {"sha256": "0", "bytes": 1}}, provenance={"seconds": 0.5},
-    )  # fmt: skip
+        key="k",
+        kind="train",
+        version=2,
+        label="train x",
+        config=config,
+        inputs=inputs,
+        files={"a": {"sha256": "0", "bytes": 1}},
+        provenance={"seconds": 0.5},
+    )
     assert Manifest.loads(manifest.dumps()) == manifest
     assert manifest.dumps().endswith(b"\n")
 
@@ -141,7 +147,5 @@ def test_digests_are_those_of_the_files(tmp_path: Path) -> None:
     found = digest_files(tmp_path, ["empty", "abc"])
     assert list(found) == ["abc", "empty"]
     # FIPS 180-2, appendix B.1, and the digest of nothing
-    assert found["abc"] == {
-        "sha256": "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad", "bytes": 3
-    }  # fmt: skip
+    assert found["abc"] == {"sha256": "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad", "bytes": 3}
     assert sha256(tmp_path / "empty") == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"

@@ -132,9 +132,11 @@ def test_batch_norm_of_one_image_is_refused(tmp_path: Path) -> None:
 def test_one_image_of_each_of_two_classes_is_enough(tmp_path: Path, name: str, size: int) -> None:
     origin = tiny_origin(num_classes=2, each=1, size=size)
     config = train_config(
-        recipe(epochs=3), network=network_of(name, image_size=size, channels=1, num_classes=2),
-        dataset=dataset_config(num_classes=2, size=size, flip=False), origin=OriginConfig(classes=(0, 1)),
-    )  # fmt: skip
+        recipe(epochs=3),
+        network=network_of(name, image_size=size, channels=1, num_classes=2),
+        dataset=dataset_config(num_classes=2, size=size, flip=False),
+        origin=OriginConfig(classes=(0, 1)),
+    )
     model = train(config, origin.images, origin.labels, tiny_test(origin), FakeContext(tmp_path))
     assert model.facts["optimiser_steps"] == 3
     assert model.signals["test"].logits.shape == (2, 2)
@@ -145,9 +147,11 @@ def test_one_image_of_each_of_two_classes_is_enough(tmp_path: Path, name: str, s
 def test_networks_with_batch_norm_learn(tmp_path: Path, name: str, size: int) -> None:
     origin = tiny_origin(each=8, size=size)
     config = train_config(
-        recipe(epochs=60, batch=12), network=network_of(name, image_size=size, channels=1, num_classes=3),
-        dataset=dataset_config(size=size, flip=False), curve_points=0,
-    )  # fmt: skip
+        recipe(epochs=60, batch=12),
+        network=network_of(name, image_size=size, channels=1, num_classes=3),
+        dataset=dataset_config(size=size, flip=False),
+        curve_points=0,
+    )
     model = train(config, origin.images, origin.labels, tiny_test(origin), FakeContext(tmp_path))
     signals = model.signals["test"]
     assert (signals.logits.argmax(1) == signals.labels).float().mean() >= 0.9, "judged in evaluation mode"

@@ -49,10 +49,17 @@ def test_the_order_in_which_members_are_told_does_not_enter_a_key(tmp_path: Path
 
 
 AXES: dict[str, tuple[str, str]] = {
-    "dataset": ("cifar10", "cifar100"), "method": ("dm", "dsa"), "ipc": ("1", "10"), "init": ("real", "noise"),
-    "origin_per_class": ("40", "80"), "origin_draw": ("0", "1"), "num_classes": ("5", "2"), "class_draw": ("0", "1"),
-    "distill_aug": ("dsa", "none"), "distill_seed": ("0", "1"),
-}  # fmt: skip
+    "dataset": ("cifar10", "cifar100"),
+    "method": ("dm", "dsa"),
+    "ipc": ("1", "10"),
+    "init": ("real", "noise"),
+    "origin_per_class": ("40", "80"),
+    "origin_draw": ("0", "1"),
+    "num_classes": ("5", "2"),
+    "class_draw": ("0", "1"),
+    "distill_aug": ("dsa", "none"),
+    "distill_seed": ("0", "1"),
+}
 """What a distilled set is made of: a value, and another."""
 
 

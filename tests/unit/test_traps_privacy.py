@@ -66,16 +66,34 @@ def real(tmp_path_factory: pytest.TempPathFactory, digits_cache: Path) -> Traine
     labels = open_split(digits(), "train", *place).labels
     own = OriginConfig(kind="draw", per_class=EACH, draw=0, classes=tuple(range(10)))
     config = PrivacyConfig(
-        dataset=digits(), origin=own, method="full", ipc=None, init=None, audit=("pool",), rows=ROWS, targets=3,
-        shadows=0, attacks=("loss",), canaries=0, signals=ASKED, start=False, resamples=100,
-    )  # fmt: skip
+        dataset=digits(),
+        origin=own,
+        method="full",
+        ipc=None,
+        init=None,
+        audit=("pool",),
+        rows=ROWS,
+        targets=3,
+        shadows=0,
+        attacks=("loss",),
+        canaries=0,
+        signals=ASKED,
+        start=False,
+        resamples=100,
+    )
     network = tiny_network(10, width=16)
 
     def model(origin: OriginConfig, signals: SignalsConfig | None, seed: int) -> TrainedModel:
         asked = train_config(
-            recipe(epochs=40, batch=32, weight_decay=0.0), seed=seed, dataset=digits(), origin=origin, on_origin=True,
-            network=network, signals=signals, curve_points=0,
-        )  # fmt: skip
+            recipe(epochs=40, batch=32, weight_decay=0.0),
+            seed=seed,
+            dataset=digits(),
+            origin=origin,
+            on_origin=True,
+            network=network,
+            signals=signals,
+            curve_points=0,
+        )
         found = stages.run("train", asked, {}, context)
         assert isinstance(found, TrainedModel)
         return found
@@ -209,9 +227,13 @@ def test_real_starts_are_images_of_the_row_that_was_asked_for(
     for row in (2, 3):
         origin = OriginConfig(kind="pool", per_class=12, draw=1, row=row, classes=(1, 4, 7))
         config = distill_config(
-            name, ipc=3, dataset=digits(), origin=origin, network=tiny_network() if name != "random" else None,
+            name,
+            ipc=3,
+            dataset=digits(),
+            origin=origin,
+            network=tiny_network() if name != "random" else None,
             **settings,
-        )  # fmt: skip
+        )
         images = load_origin(digits(), origin, tmp_path / "data", digits_cache, "cpu")
         found = distil(config, FakeContext(tmp_path / "shared", keep=False), images)
         named = found.indices[found.indices >= 0].unique().numpy()

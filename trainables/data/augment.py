@@ -26,8 +26,19 @@ CROP_SHARE, CUTOUT_SHARE = 0.125, 0.5
 SCALE_RATIO, ROTATE_DEGREES = 1.2, 15.0
 """Constants of all three code bases (DC, MTT, IDC)."""
 
-_COLUMNS = ("brightness", "saturation", "contrast", "crop_h", "crop_w", "cutout_h", "cutout_w", "flip", "scale_x",
-            "scale_y", "rotate")  # fmt: skip
+_COLUMNS = (
+    "brightness",
+    "saturation",
+    "contrast",
+    "crop_h",
+    "crop_w",
+    "cutout_h",
+    "cutout_w",
+    "flip",
+    "scale_x",
+    "scale_y",
+    "rotate",
+)
 
 
 @dataclass(frozen=True)

@@ -36,9 +36,17 @@ if TYPE_CHECKING:
     from trainables.configs import DatasetConfig
 
 __all__ = [
-    "RESIZE", "DataBroken", "DataMissing", "Index", "Split", "build", "find_index", "open_split",
-    "resized", "resized_digest",
-]  # fmt: skip
+    "RESIZE",
+    "DataBroken",
+    "DataMissing",
+    "Index",
+    "Split",
+    "build",
+    "find_index",
+    "open_split",
+    "resized",
+    "resized_digest",
+]
 
 
 @dataclass(frozen=True)

@@ -40,8 +40,12 @@ _DIGITS_TEST_PER_CLASS = 50
 _SOME_GRAY = frozenset({"tiny_imagenet"})
 """Colour data sets that hold some gray images as published; these are read as colour."""
 _TORCHVISION = {
-    "cifar10": "CIFAR10", "cifar100": "CIFAR100", "mnist": "MNIST", "fashion_mnist": "FashionMNIST", "svhn": "SVHN",
-}  # fmt: skip
+    "cifar10": "CIFAR10",
+    "cifar100": "CIFAR100",
+    "mnist": "MNIST",
+    "fashion_mnist": "FashionMNIST",
+    "svhn": "SVHN",
+}
 
 
 def read(source: Source, base: str, split: Literal["train", "test"], *, any_size: bool = False) -> Arrays:

@@ -176,9 +176,12 @@ def _train_epoch(
     order = torch.randperm(len(images), generator=context.generator("order", *place)).to(images.device)
     method = context.config.method
     batches = in_batches(
-        order, settings.batch_train, batch_statistics=context.needs_two_images, who=method,
+        order,
+        settings.batch_train,
+        batch_statistics=context.needs_two_images,
+        who=method,
         setting=f"settings.{method}.batch_train",
-    )  # fmt: skip
+    )
     for step, rows in enumerate(batches):
         context.poll()
         params = None

@@ -220,9 +220,11 @@ class Learner:
     def fresh(cls, settings: IDCSettings, context: DistillContext, iteration: int) -> Learner:
         network = context.network(iteration).eval()
         optimiser = torch.optim.SGD(
-            network.parameters(), lr=settings.lr_net, momentum=settings.momentum_net,
+            network.parameters(),
+            lr=settings.lr_net,
+            momentum=settings.momentum_net,
             weight_decay=settings.weight_decay_net,
-        )  # fmt: skip
+        )
         return cls(network, optimiser)
 
     def state(self) -> dict[str, Tensor]:

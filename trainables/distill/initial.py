@@ -124,8 +124,15 @@ def distilled_set(
     """
     dataset, classes = config.dataset, config.origin.classes
     common = {
-        "space": "pixel01", "mean": list(dataset.mean), "std": list(dataset.std), "zca": False, "factor": 1,
-        "label_kind": "hard", "method": config.method, "ipc": config.ipc, "classes": list(classes),
-    }  # fmt: skip
+        "space": "pixel01",
+        "mean": list(dataset.mean),
+        "std": list(dataset.std),
+        "zca": False,
+        "factor": 1,
+        "label_kind": "hard",
+        "method": config.method,
+        "ipc": config.ipc,
+        "classes": list(classes),
+    }
     pixels = images if in_pixels else denormalise(images, dataset.mean, dataset.std)
     return DistilledSet(pixels.cpu(), class_major_labels(len(classes), config.ipc), indices.cpu(), {**common, **facts})

@@ -106,15 +106,20 @@ def distill(origin: Origin, settings: MTTSettings, context: DistillContext) -> D
 
     assert context.config.network is not None
     facts = {
-        "iterations": settings.iterations, "learned_lr": float(state.rate), "rate_clamped": state.clamped,
-        "loss_last": sum(state.losses) / len(state.losses) if state.losses else None, "zca": settings.zca,
+        "iterations": settings.iterations,
+        "learned_lr": float(state.rate),
+        "rate_clamped": state.clamped,
+        "loss_last": sum(state.losses) / len(state.losses) if state.losses else None,
+        "zca": settings.zca,
         "network": context.config.network.model_dump(mode="json"),
-        "experts": len(experts), "experts_left_out": len(trajectories) - len(experts),
+        "experts": len(experts),
+        "experts_left_out": len(trajectories) - len(experts),
         "last_starts": [found.last for found in trajectories],
         "segments": sum(len(found.starts) for found in trajectories),
         "segments_refused": sum(len(found.refused) for found in trajectories),
-        "mtt_gradient": settings.mtt_gradient, "tesla_cosines": state.cosines,
-    }  # fmt: skip
+        "mtt_gradient": settings.mtt_gradient,
+        "tesla_cosines": state.cosines,
+    }
     final = whitening.pixels(state.images) if whitening is not None else state.images
     result = context.finish(final, indices, in_pixels=settings.zca, **facts)
     return replace(result, whitening=whitening)
@@ -183,9 +188,12 @@ def student_batches(settings: MTTSettings, context: DistillContext, iteration: i
             break
         order = torch.randperm(len(labels), generator=context.generator("order", iteration, turn)).to(labels.device)
         parts += in_batches(
-            order, settings.batch_syn or len(labels), batch_statistics=context.needs_two_images, who="mtt",
+            order,
+            settings.batch_syn or len(labels),
+            batch_statistics=context.needs_two_images,
+            who="mtt",
             setting="settings.mtt.batch_syn",
-        )  # fmt: skip
+        )
     batches = []
     for step, rows in enumerate(parts[: settings.syn_steps]):
         params = None

@@ -266,22 +266,37 @@ def joint_tsne(config: TsneConfig, encoder: TrainedModel, embeddings: list[Embed
         inputs = reduced.transform(features)
         context.poll()
         tsne = TSNE(
-            n_components=2, perplexity=perplexity, init="pca", learning_rate="auto", max_iter=MAX_ITERATIONS,
-            random_state=seeds.derive("embedding", "tsne") % 2**32, n_jobs=1,
-        )  # fmt: skip
+            n_components=2,
+            perplexity=perplexity,
+            init="pca",
+            learning_rate="auto",
+            max_iter=MAX_ITERATIONS,
+            random_state=seeds.derive("embedding", "tsne") % 2**32,
+            n_jobs=1,
+        )
         points = tsne.fit_transform(inputs)
         chosen = _subset(torch.arange(total), TRUST_POINTS, "trust").numpy()
         near = min(TRUST_NEIGHBOURS, (len(chosen) - 1) // 2)
         trust = float(trustworthiness(features[chosen], points[chosen], n_neighbors=near))
     fit = hashlib.sha256(config.key_json.encode() + features.tobytes()).hexdigest()[:12]
     facts: dict[str, Any] = {
-        "fit_id": fit, "sources": ["real", *config.sources], "points": sizes, "perplexity": perplexity,
-        "perplexity_asked": config.perplexity, "pca_components": components,
-        "pca_explained": float(reduced.explained_variance_ratio_.sum()), "embed_dim": features.shape[1],
-        "init": "pca", "learning_rate": float(tsne.learning_rate_), "max_iter": MAX_ITERATIONS,
-        "iterations": int(tsne.n_iter_) + 1, "kl_divergence": float(tsne.kl_divergence_), "trustworthiness": trust,
-        "trust_neighbours": near, "trust_points": len(chosen),
-    }  # fmt: skip
+        "fit_id": fit,
+        "sources": ["real", *config.sources],
+        "points": sizes,
+        "perplexity": perplexity,
+        "perplexity_asked": config.perplexity,
+        "pca_components": components,
+        "pca_explained": float(reduced.explained_variance_ratio_.sum()),
+        "embed_dim": features.shape[1],
+        "init": "pca",
+        "learning_rate": float(tsne.learning_rate_),
+        "max_iter": MAX_ITERATIONS,
+        "iterations": int(tsne.n_iter_) + 1,
+        "kl_divergence": float(tsne.kl_divergence_),
+        "trustworthiness": trust,
+        "trust_neighbours": near,
+        "trust_points": len(chosen),
+    }
     return TsneMap(torch.from_numpy(np.asarray(points, dtype=np.float32)), labels, sources, facts)
 
 

@@ -22,12 +22,22 @@ from trainables.evaluate.class_bootstrap import LEAST, drawn_means, drawn_shares
 from trainables.evaluate.halves import halves
 
 UNITS: dict[str, str] = {
-    "fair_var_acc": "fraction^2", "fair_var_loss": "nat^2", "fair_var_acc_corr": "fraction^2",
-    "fair_var_loss_corr": "nat^2", "fair_var_loss_rescaled": "nat^2", "fair_var_loss_rescaled_corr": "nat^2",
-    "temperature": "1", "fair_std_acc": "fraction", "fair_cv_acc": "ratio", "fair_worst_acc": "fraction",
-    "fair_worst_acc_split": "fraction", "fair_worst10pct_acc": "fraction", "fair_gap_acc": "fraction",
-    "fair_gini_acc": "ratio", "fair_jain": "ratio",
-}  # fmt: skip
+    "fair_var_acc": "fraction^2",
+    "fair_var_loss": "nat^2",
+    "fair_var_acc_corr": "fraction^2",
+    "fair_var_loss_corr": "nat^2",
+    "fair_var_loss_rescaled": "nat^2",
+    "fair_var_loss_rescaled_corr": "nat^2",
+    "temperature": "1",
+    "fair_std_acc": "fraction",
+    "fair_cv_acc": "ratio",
+    "fair_worst_acc": "fraction",
+    "fair_worst_acc_split": "fraction",
+    "fair_worst10pct_acc": "fraction",
+    "fair_gap_acc": "fraction",
+    "fair_gini_acc": "ratio",
+    "fair_jain": "ratio",
+}
 _OF_ZEROS = ("fair_cv_acc", "fair_gini_acc", "fair_jain")
 """Undefined when every accuracy is 0."""
 
@@ -115,10 +125,12 @@ def observed_means(correct: Floats, groups: list[Floats], labels: Any, first: An
         sides = (one, other)
     with np.errstate(divide="ignore", invalid="ignore"):  # of a single image the noise cannot be known
         return Means(
-            accuracies, accuracies * (1 - accuracies) / (counts - 1),
+            accuracies,
+            accuracies * (1 - accuracies) / (counts - 1),
             np.stack([group.mean(axis=0) for group in groups]),
-            np.stack([group.var(axis=0) / (len(group) - 1) for group in groups]), sides,
-        )  # fmt: skip
+            np.stack([group.var(axis=0) / (len(group) - 1) for group in groups]),
+            sides,
+        )
 
 
 def drawn_from(correct: Floats, groups: list[Floats], labels: Any, first: Any, counts: Any) -> Means:
@@ -138,13 +150,16 @@ def estimates(means: Means) -> dict[str, Floats]:
     accuracies = means.accuracies
     spread, mean = accuracies.std(axis=-1), accuracies.mean(axis=-1)
     found = {
-        "fair_var_acc": accuracies.var(axis=-1), "fair_std_acc": spread,
+        "fair_var_acc": accuracies.var(axis=-1),
+        "fair_std_acc": spread,
         "fair_var_acc_corr": less_noise(accuracies, means.accuracy_noise),
         "fair_cv_acc": np.divide(spread, mean, out=np.full_like(mean, np.nan), where=mean > 0),
-        "fair_worst_acc": accuracies.min(axis=-1), "fair_worst10pct_acc": worst_tenth(accuracies),
+        "fair_worst_acc": accuracies.min(axis=-1),
+        "fair_worst10pct_acc": worst_tenth(accuracies),
         "fair_gap_acc": accuracies.max(axis=-1) - accuracies.min(axis=-1),
-        "fair_gini_acc": gini(accuracies), "fair_jain": jain(accuracies),
-    }  # fmt: skip
+        "fair_gini_acc": gini(accuracies),
+        "fair_jain": jain(accuracies),
+    }
     for index, name in enumerate(("fair_var_loss", "fair_var_loss_rescaled")[: means.losses.shape[-1]]):
         found[name] = means.losses[..., index].var(axis=-1)
         found[f"{name}_corr"] = less_noise(means.losses[..., index], means.loss_noise[..., index])

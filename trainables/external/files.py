@@ -18,9 +18,20 @@ from torch import Tensor
 LABELS = ("labels", "targets", "label_syn", "y")
 """Names under which others keep labels, beside images and alone."""
 _PLAIN = {
-    torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.bool, torch.int8, torch.int16, torch.int32,
-    torch.int64, torch.uint8, torch.uint16, torch.uint32, torch.uint64,
-}  # fmt: skip
+    torch.float16,
+    torch.bfloat16,
+    torch.float32,
+    torch.float64,
+    torch.bool,
+    torch.int8,
+    torch.int16,
+    torch.int32,
+    torch.int64,
+    torch.uint8,
+    torch.uint16,
+    torch.uint32,
+    torch.uint64,
+}
 _LONGEST_HEADER = 100_000_000
 """Bytes; of safetensors."""
 SHOWN = 6

@@ -87,9 +87,15 @@ def read_set(
         )
     order = torch.sort(positions, stable=True).indices
     facts: dict[str, Any] = {
-        "space": "pixel01", "mean": list(dataset.mean), "std": list(dataset.std), "zca": False, "factor": factor,
-        "label_kind": "hard", "iterations": None, "init": None,
-    }  # fmt: skip
+        "space": "pixel01",
+        "mean": list(dataset.mean),
+        "std": list(dataset.std),
+        "zca": False,
+        "factor": factor,
+        "label_kind": "hard",
+        "iterations": None,
+        "init": None,
+    }
     return DistilledSet(images[order].contiguous(), positions[order], torch.full_like(positions, -1), facts)
 
 

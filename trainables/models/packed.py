@@ -76,9 +76,14 @@ def _packed(layer: nn.Module, members: int) -> nn.Module | None:
         case nn.Conv2d():
             assert isinstance(layer.padding, tuple), layer
             return nn.Conv2d(
-                members * layer.in_channels, members * layer.out_channels, _pair(layer.kernel_size),
-                _pair(layer.stride), _pair(layer.padding), groups=members * layer.groups, bias=layer.bias is not None,
-            )  # fmt: skip
+                members * layer.in_channels,
+                members * layer.out_channels,
+                _pair(layer.kernel_size),
+                _pair(layer.stride),
+                _pair(layer.padding),
+                groups=members * layer.groups,
+                bias=layer.bias is not None,
+            )
         case nn.BatchNorm2d():
             return nn.BatchNorm2d(members * layer.num_features, layer.eps, layer.momentum)
         case nn.GroupNorm():

@@ -19,10 +19,15 @@ ARTIFACTS_FILE = "artifacts.parquet"
 
 _FILES = pa.schema(
     [
-        ("kind", pa.string()), ("key", pa.string()), ("label", pa.string()), ("file", pa.string()),
-        ("path", pa.string()), ("sha256", pa.string()), ("bytes", pa.int64()),
+        ("kind", pa.string()),
+        ("key", pa.string()),
+        ("label", pa.string()),
+        ("file", pa.string()),
+        ("path", pa.string()),
+        ("sha256", pa.string()),
+        ("bytes", pa.int64()),
     ]
-)  # fmt: skip
+)
 
 
 def write_artifacts(plan: Plan, store: Store, folder: Path) -> int:

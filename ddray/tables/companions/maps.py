@@ -52,11 +52,20 @@ def write_embeddings(plan: Plan, sweep: Sweep, store: Store, folder: Path) -> in
 
 _MAP = pa.schema(
     [
-        ("sweep", pa.string()), ("fit_id", pa.string()), ("dataset", pa.string()), ("ipc", pa.int32()),
-        ("source", pa.string()), ("method", pa.string()), ("init", pa.string()), ("class_id", pa.int32()),
-        ("x", pa.float32()), ("y", pa.float32()), ("perplexity", pa.float64()), ("seed", pa.int32()),
+        ("sweep", pa.string()),
+        ("fit_id", pa.string()),
+        ("dataset", pa.string()),
+        ("ipc", pa.int32()),
+        ("source", pa.string()),
+        ("method", pa.string()),
+        ("init", pa.string()),
+        ("class_id", pa.int32()),
+        ("x", pa.float32()),
+        ("y", pa.float32()),
+        ("perplexity", pa.float64()),
+        ("seed", pa.int32()),
     ]
-)  # fmt: skip
+)
 
 
 def _sets_of_embeddings(plan: Plan) -> dict[str, Chain]:
@@ -83,11 +92,17 @@ def _map(stage: Stage, sweep: str, store: Store, sets: Mapping[str, Chain]) -> p
 
     count = len(sources)
     columns: dict[str, Any] = {
-        "sweep": [sweep] * count, "fit_id": [stage.key] * count, "dataset": [stage.config.dataset.name] * count,
-        "ipc": [ipc] * count, "source": [facts["sources"][source] for source in sources],
-        "method": of_set("method"), "init": of_set("init"),
+        "sweep": [sweep] * count,
+        "fit_id": [stage.key] * count,
+        "dataset": [stage.config.dataset.name] * count,
+        "ipc": [ipc] * count,
+        "source": [facts["sources"][source] for source in sources],
+        "method": of_set("method"),
+        "init": of_set("init"),
         "class_id": np.asarray(stage.config.classes, dtype=np.int32)[arrays["labels"]],
-        "x": np.ascontiguousarray(arrays["points"][:, 0]), "y": np.ascontiguousarray(arrays["points"][:, 1]),
-        "perplexity": [facts["perplexity"]] * count, "seed": of_set("distill_seed"),
-    }  # fmt: skip
+        "x": np.ascontiguousarray(arrays["points"][:, 0]),
+        "y": np.ascontiguousarray(arrays["points"][:, 1]),
+        "perplexity": [facts["perplexity"]] * count,
+        "seed": of_set("distill_seed"),
+    }
     return pa.Table.from_arrays([pa.array(columns[entry.name], entry.type) for entry in _MAP], schema=_MAP)

@@ -173,14 +173,23 @@ def _details(models: list[_Model], store: Store) -> tuple[list[str], dict[str | 
 def _schema(scores: list[str]) -> pa.Schema:
     number = pa.float64()
     own: list[tuple[str, pa.DataType]] = [
-        ("model_key", pa.string()), ("audit", pa.dictionary(pa.int32(), pa.string())), ("target_row", pa.int32()),
-        ("iteration", pa.int32()), ("split", pa.dictionary(pa.int32(), pa.string())), ("example_id", pa.int64()),
-        ("y", pa.int32()), ("pred", pa.int32()), ("loss", number), ("phi", number),
-        ("is_member", pa.bool_()), ("member_role", pa.dictionary(pa.int32(), pa.string())), ("balanced", pa.bool_()),
+        ("model_key", pa.string()),
+        ("audit", pa.dictionary(pa.int32(), pa.string())),
+        ("target_row", pa.int32()),
+        ("iteration", pa.int32()),
+        ("split", pa.dictionary(pa.int32(), pa.string())),
+        ("example_id", pa.int64()),
+        ("y", pa.int32()),
+        ("pred", pa.int32()),
+        ("loss", number),
+        ("phi", number),
+        ("is_member", pa.bool_()),
+        ("member_role", pa.dictionary(pa.int32(), pa.string())),
+        ("balanced", pa.bool_()),
         *((f"score_{name}", number) for name in scores),
         *((f"adv_found_{name}", number) for name in SPECS),
         *((_DISTANCES.get(name, f"adv_dist_{name}"), pa.float32()) for name, spec in SPECS.items() if spec.minimal),
-    ]  # fmt: skip
+    ]
     identity = [MEASUREMENTS.field(name) for name in ("sweep", *POINT)]
     return pa.schema([*identity, *(pa.field(name, kind) for name, kind in own)])
 
@@ -212,8 +221,11 @@ def _answers(said: Arrays) -> dict[str, Any]:
         parts["split"] += [split] * len(ids)
         parts["example_id"] += ids.tolist()
         for name, values in (
-            ("y", labels), ("pred", np.argmax(logits, axis=1)), ("loss", np.logaddexp(0.0, -phi)), ("phi", phi),
-        ):  # fmt: skip
+            ("y", labels),
+            ("pred", np.argmax(logits, axis=1)),
+            ("loss", np.logaddexp(0.0, -phi)),
+            ("phi", phi),
+        ):
             parts[name].append(values)
     return {
         name: values if name in ("split", "example_id") else np.concatenate(values) for name, values in parts.items()
@@ -300,8 +312,13 @@ def _table(
 
     made = Facts.of(store.manifest(model.set_key)) if model.set_key is not None else None
     identity = dict(zip(POINT, point_values(model.chain, made, Facts.of(manifest), once), strict=True))
-    identity |= {"sweep": sweep, "model_key": model.key, "audit": model.audit, "target_row": model.target_row,
-                 "iteration": model.iteration}  # fmt: skip
+    identity |= {
+        "sweep": sweep,
+        "model_key": model.key,
+        "audit": model.audit,
+        "target_row": model.target_row,
+        "iteration": model.iteration,
+    }
     if model.privacy is not None and (model.audit != "seed" or model.iteration == 0):
         identity["data_hash"] = identity["data_hash"] if model.audit == "seed" else None  # of the point's own draw
     classes = training(model.chain).origin.classes

@@ -43,8 +43,9 @@ def of_mean(points: Sequence[Noted]) -> None:
         first = min(members, key=lambda point: point.order)
         losses = np.array([point.class_losses for point in members])
         for metric, values, unit in (
-            ("fair_var_acc_of_mean", _classes(members), "fraction^2"), ("fair_var_loss_of_mean", losses, "nat^2"),
-        ):  # fmt: skip
+            ("fair_var_acc_of_mean", _classes(members), "fraction^2"),
+            ("fair_var_loss_of_mean", losses, "nat^2"),
+        ):
             value = float(values.mean(axis=0).var())
             first.add("fairness", metric, value, unit, first.images, agg="mean_seeds", n_agg=len(members), split="test")
 
@@ -89,17 +90,28 @@ def _against(points: Sequence[Noted], reference: Floats, full_steps: Sequence[fl
     lowest = retention[:, known].min(axis=1) if known.any() else np.full(len(points), np.nan)
     scatter = retention[:, known].std(axis=1) if known.any() else np.full(len(points), np.nan)
     overall = (
-        ("fair_retention_min", lowest), ("fair_retention_std", scatter), ("fair_amplification", amplification),
-        ("fair_hardness_rho", hardness(reference, accuracies)), ("fair_hardness_slope", log_slope(star, accuracies)),
-    )  # fmt: skip
+        ("fair_retention_min", lowest),
+        ("fair_retention_std", scatter),
+        ("fair_amplification", amplification),
+        ("fair_hardness_rho", hardness(reference, accuracies)),
+        ("fair_hardness_slope", log_slope(star, accuracies)),
+    )
     ranks, used, models = rank.tolist(), int(known.sum()), len(reference)
     for index, point in enumerate(points):
         flag = unequal(point.steps, *full_steps)
         for position, value in enumerate(retention[index].tolist()):
             point.add(
-                "fairness", "fair_retention_c", value, "ratio", point.class_images[position], n_agg=models,
-                split="test", class_id=position, class_rank=ranks[position], **(flag if value == value else {}),
-            )  # fmt: skip
+                "fairness",
+                "fair_retention_c",
+                value,
+                "ratio",
+                point.class_images[position],
+                n_agg=models,
+                split="test",
+                class_id=position,
+                class_rank=ranks[position],
+                **(flag if value == value else {}),
+            )
         for metric, values in overall:
             value = float(values[index])
             point.add(
@@ -121,9 +133,15 @@ def _cells(points: Sequence[Noted], reference: Floats) -> list[_Tested]:
         mean = np.mean(sets, axis=0)
         rho = float(hardness(reference, mean[None])[0])
         first.add(
-            "fairness", "fair_hardness_rho_of_mean", rho, "ratio", len(mean), agg="mean_seeds", n_agg=len(sets),
+            "fairness",
+            "fair_hardness_rho_of_mean",
+            rho,
+            "ratio",
+            len(mean),
+            agg="mean_seeds",
+            n_agg=len(sets),
             split="test",
-        )  # fmt: skip
+        )
         p = None
         if rho == rho:
             seed = int(digest(["hardness", len(mean)])[:16], 16)

@@ -59,9 +59,12 @@ def _excess(points: Sequence[Noted], random: Sequence[Noted], identity: str) -> 
             derived |= {"value": excess, **unequal(point.steps, *steps)}
             if reach == reach:
                 derived |= {
-                    "ci_low": excess - reach, "ci_high": excess + reach, "ci_level": LEVEL, "ci_method": "t",
+                    "ci_low": excess - reach,
+                    "ci_high": excess + reach,
+                    "ci_level": LEVEL,
+                    "ci_method": "t",
                     "ci_unit": "distillations",
-                }  # fmt: skip
+                }
         point.derived[kind].append(derived)
 
 

@@ -86,8 +86,13 @@ def on_frontier(knots: Sequence[Knot], accuracies: Floats) -> OnFrontier | None:
         degrees = np.where(freedom > 0, variance**2 / freedom, np.inf)
         reach = np.where(variance > 0, stdtrit(degrees, (1 + LEVEL) / 2) * np.sqrt(variance), 0.0)
     value = (1 - weight) * y[segment] + weight * y[segment + 1]
-    beside = np.stack([np.where(weight < 1, steps[segment], steps[segment + 1]),
-                       np.where(weight > 0, steps[segment + 1], steps[segment])], axis=1)  # fmt: skip
+    beside = np.stack(
+        [
+            np.where(weight < 1, steps[segment], steps[segment + 1]),
+            np.where(weight > 0, steps[segment + 1], steps[segment]),
+        ],
+        axis=1,
+    )
     return OnFrontier(
         np.where(inside, value, np.nan), np.where(inside & ~alone, reach, np.nan), np.where(inside, draws, 0), beside
     )

@@ -169,8 +169,10 @@ class Notes:
             return Block(
                 canonical([config.dataset.digest, config.dataset.key_material(), config.origin.key_material()]),
                 canonical([chain.point.architecture, config.network.key_material()]),
-                chain.protocol, canonical(recipe), augmentation,
-            )  # fmt: skip
+                chain.protocol,
+                canonical(recipe),
+                augmentation,
+            )
 
         block: Block = self._memo(key, make)
         return block

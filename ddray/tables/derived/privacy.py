@@ -53,10 +53,8 @@ class _Scored:
         """Whether both were asked the same questions."""
         return all(
             np.array_equal(ours, theirs)
-            for ours, theirs in (
-                (self.who, other.who), (self.targets, other.targets), (self.member, other.member),
-            )
-        )  # fmt: skip
+            for ours, theirs in ((self.who, other.who), (self.targets, other.targets), (self.member, other.member))
+        )
 
 
 def privacy(points: Sequence[Noted], store: Store) -> None:
@@ -136,10 +134,17 @@ def _differences(audit: str, ours: _Scored, theirs: _Scored, start: bool = False
     targets, images = ours.member.shape
     inside = int(ours.member.sum(axis=1).min())
     row: Row = {
-        "property": "privacy", "metric": "mia_auc_delta", "audit": audit, "threat_model": "blackbox",
-        "nonmember_source": "test_balanced" if audit == "seed" else "pool", "unit": "fraction", "n": images,
-        "n_pos": inside, "n_neg": images - inside, "agg": "single" if targets == 1 else "mean_targets",
-    }  # fmt: skip
+        "property": "privacy",
+        "metric": "mia_auc_delta",
+        "audit": audit,
+        "threat_model": "blackbox",
+        "nonmember_source": "test_balanced" if audit == "seed" else "pool",
+        "unit": "fraction",
+        "n": images,
+        "n_pos": inside,
+        "n_neg": images - inside,
+        "agg": "single" if targets == 1 else "mean_targets",
+    }
     if targets > 1:
         row["n_agg"] = targets
     for attack in ATTACKS:
@@ -157,10 +162,12 @@ def _differences(audit: str, ours: _Scored, theirs: _Scored, start: bool = False
         interval: Row = {}
         if found.ci_low is not None:
             interval = {
-                "ci_low": found.ci_low, "ci_high": found.ci_high, "ci_level": LEVEL,
+                "ci_low": found.ci_low,
+                "ci_high": found.ci_high,
+                "ci_level": LEVEL,
                 "ci_method": "delong" if targets == 1 else "delong_two_way",
                 "ci_unit": "images" if targets == 1 else "targets",
-            }  # fmt: skip
+            }
         yield {**row, "attack": attack, "value": found.value, **learned, **interval}, found.p
 
 

@@ -75,11 +75,22 @@ def _compare(point: Noted, ours: _Attacked, references: Sequence[tuple[Noted, _A
     flag = unequal(point.steps, *(full.steps for full, _ in references))
     derived = point.derived["robustness"]
     for epsilon, found in zip(epsilons, adv_delta(robust, theirs), strict=True):
-        derived.append({
-            **row, "metric": "adv_delta_full", "value": found.value, "unit": "fraction", "n": found.n,
-            "ci_low": found.ci_low, "ci_high": found.ci_high, "ci_level": LEVEL, "ci_unit": "images",
-            "ci_method": found.method, "epsilon": epsilon, **flag,
-        })  # fmt: skip
+        derived.append(
+            {
+                **row,
+                "metric": "adv_delta_full",
+                "value": found.value,
+                "unit": "fraction",
+                "n": found.n,
+                "ci_low": found.ci_low,
+                "ci_high": found.ci_high,
+                "ci_level": LEVEL,
+                "ci_unit": "images",
+                "ci_method": found.method,
+                "epsilon": epsilon,
+                **flag,
+            }
+        )
     cross = crossover(epsilons, robust, theirs)
     none = flag if cross is not None else {"flag": "not_applicable"}
     derived.append({**row, "metric": "eps_cross", "value": cross, "unit": ours.facts["norm"], "n": len(ids), **none})
@@ -116,10 +127,14 @@ def _columns(result: _Attacked) -> Row:
     facts = result.facts
     settings = {column: facts["settings"].get(name) for column, name in SETTING_COLUMNS.items()}
     return {
-        "property": "robustness", "attack": facts["attack"], "norm": facts["norm"], "adv_def": "clip",
-        "attack_lib": facts.get("library"), "attack_lib_version": facts.get("library_version"),
+        "property": "robustness",
+        "attack": facts["attack"],
+        "norm": facts["norm"],
+        "adv_def": "clip",
+        "attack_lib": facts.get("library"),
+        "attack_lib_version": facts.get("library_version"),
         **{column: value for column, value in settings.items() if value is not None},
-    }  # fmt: skip
+    }
 
 
 def _read(store: Store, point: Noted, role: str) -> _Attacked | None:

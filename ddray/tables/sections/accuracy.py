@@ -32,13 +32,18 @@ def _cell(group: Group, numbers: Numbers) -> dict[str, Any]:
     published = paper.accuracy_of(first["dataset"], first["ipc"], first["architecture"], group.method)
     states = Counter(row["status"] for row in group.members)
     return {
-        "method": group.method, "planned": len(group.members),
-        "done": states.pop("ok", 0), "not_done": dict(sorted(states.items())),
-        "accuracy": group.mean(), "fairness": fairness.facts(group, numbers),
-        "budget_fraction": first["budget_fraction"], "distill_iters": first["distill_iters"],
-        "paper": asdict(published) if published else None, "objections": paper.objections(first),
+        "method": group.method,
+        "planned": len(group.members),
+        "done": states.pop("ok", 0),
+        "not_done": dict(sorted(states.items())),
+        "accuracy": group.mean(),
+        "fairness": fairness.facts(group, numbers),
+        "budget_fraction": first["budget_fraction"],
+        "distill_iters": first["distill_iters"],
+        "paper": asdict(published) if published else None,
+        "objections": paper.objections(first),
         "unpublished": first["param"].get("unpublished", {}),
-    }  # fmt: skip
+    }
 
 
 def _differences(cells: Mapping[str, Any], values: Mapping[str, Values]) -> dict[str, Any]:
@@ -121,15 +126,26 @@ def against_random(block: Facts) -> list[str]:
                 shown = f"{100 * difference['low']:+.2f} to {100 * difference['high']:+.2f}"
             low, high = difference["trainings"]
             noise |= entry["init"] == "noise"
-            rows.append([
-                place(block["row_axes"], entry), title_of(method), f"{100 * difference['mean']:+.2f}", shown,
-                f"{difference['pairs']} {difference['unit'] if difference['pairs'] != 1 else 'distillation'}",
-                str(low) if low == high else f"{low}-{high}",
-            ])  # fmt: skip
+            rows.append(
+                [
+                    place(block["row_axes"], entry),
+                    title_of(method),
+                    f"{100 * difference['mean']:+.2f}",
+                    shown,
+                    f"{difference['pairs']} {difference['unit'] if difference['pairs'] != 1 else 'distillation'}",
+                    str(low) if low == high else f"{low}-{high}",
+                ]
+            )
     if not rows:
         return ["### Against random images", "", "No method has a distillation seed in common with random here."]
-    header = [axes_header(block["row_axes"]), "method", "difference, points", "95 % t-interval", "pairs",
-              "trainings each"]  # fmt: skip
+    header = [
+        axes_header(block["row_axes"]),
+        "method",
+        "difference, points",
+        "95 % t-interval",
+        "pairs",
+        "trainings each",
+    ]
     lines = ["### Against random images, paired by distill_seed", "", *table(header, rows), ""]
     lines.append(
         "Unit: a distilled set, by the mean over the trainings whose seeds both sides have. A set that no seed made is "

@@ -132,9 +132,14 @@ def _tested(name: str, protocol: str, cells: Sequence[Mapping[str, float]]) -> d
     statistic, p = friedman(values)
     mean_ranks = dict(zip(methods, ranks(values).mean(axis=0).tolist(), strict=True))
     return {
-        "property": name, "protocol": protocol, "cells": len(whole), "cells_left_out": len(cells) - len(whole),
-        "mean_ranks": mean_ranks, "statistic": statistic, "p": p,
-    }  # fmt: skip
+        "property": name,
+        "protocol": protocol,
+        "cells": len(whole),
+        "cells_left_out": len(cells) - len(whole),
+        "mean_ranks": mean_ranks,
+        "statistic": statistic,
+        "p": p,
+    }
 
 
 def friedman(values: Floats) -> tuple[float, float | None]:
@@ -162,9 +167,14 @@ def friedman(values: Floats) -> tuple[float, float | None]:
     from scipy.stats import permutation_test  # a second and more, and most sweeps have too few cells
 
     test = permutation_test(
-        tuple(within.T), statistic, permutation_type="samples", vectorized=True, n_resamples=RESAMPLES,
-        alternative="greater", rng=np.random.default_rng(0),
-    )  # fmt: skip
+        tuple(within.T),
+        statistic,
+        permutation_type="samples",
+        vectorized=True,
+        n_resamples=RESAMPLES,
+        alternative="greater",
+        rng=np.random.default_rng(0),
+    )
     return observed, float(test.pvalue)
 
 
@@ -175,19 +185,28 @@ def text(found: Sequence[Facts]) -> list[str]:
     rows = []
     for entry in found:
         order = sorted(entry["mean_ranks"].items(), key=lambda item: -item[1])
-        rows.append([
-            entry["property"], entry["protocol"], str(entry["cells"]),
-            ", ".join(f"{title_of(method)} {rank:.1f}" for method, rank in order), f"{entry['statistic']:.1f}",
-            NOTHING if entry["p_adjusted"] is None else f"{entry['p_adjusted']:.4f}",
-        ])  # fmt: skip
+        rows.append(
+            [
+                entry["property"],
+                entry["protocol"],
+                str(entry["cells"]),
+                ", ".join(f"{title_of(method)} {rank:.1f}" for method, rank in order),
+                f"{entry['statistic']:.1f}",
+                NOTHING if entry["p_adjusted"] is None else f"{entry['p_adjusted']:.4f}",
+            ]
+        )
     header = ["property", "protocol", "cells", "mean ranks, highest value first", "Friedman's statistic", "p, adjusted"]
     lines = [
-        "", "## Do the methods differ over all cells?", "", *table(header, rows), "",
+        "",
+        "## Do the methods differ over all cells?",
+        "",
+        *table(header, rows),
+        "",
         "A cell is one data set, origin, network, ipc, and start, augmentation and iterations where all methods differ "
         "in them, with the mean over seeds of each method; those of several networks share their sets and are not "
         "quite independent. p: of no difference, by permutation of the methods within cells, adjusted for the number "
         "of tests; absent where so few cells could not have given a small one.",
-    ]  # fmt: skip
+    ]
     left_out = sum(entry["cells_left_out"] for entry in found)
     if left_out:
         lines.append(f"{left_out} cells that lack one of the methods are left out.")

@@ -10,9 +10,15 @@ from ddray.tables.markdown import NOTHING, Facts, axes_header, place, plus_minus
 from ddray.tables.reading import Numbers
 
 METRICS = (
-    "embed_outlier_rate", "embed_outlier_rate_real", "embed_coverage", "embed_coverage_expected",
-    "embed_centroid_distance", "embed_centroid_distance_expected", "embed_mmd", "embed_mmd_null95",
-)  # fmt: skip
+    "embed_outlier_rate",
+    "embed_outlier_rate_real",
+    "embed_coverage",
+    "embed_coverage_expected",
+    "embed_centroid_distance",
+    "embed_centroid_distance_expected",
+    "embed_mmd",
+    "embed_mmd_null95",
+)
 _ONE_VALUE = ("embed_dim", "neighbours")
 
 
@@ -52,25 +58,39 @@ def text(block: Facts) -> list[str]:
     rows = []
     for entry in block["embedding"]:
         found = entry["numbers"]
-        rows.append([
-            place(block["row_axes"], entry), title_of(entry["method"]),
-            _beside(found, "embed_outlier_rate", "embed_outlier_rate_real", 100, 1),
-            _beside(found, "embed_coverage", "embed_coverage_expected", 100, 1),
-            _beside(found, "embed_centroid_distance", "embed_centroid_distance_expected", 1, 3),
-            _beside(found, "embed_mmd", "embed_mmd_null95", 1, 4),
-            next(iter(found.values()))["short"],
-        ])  # fmt: skip
+        rows.append(
+            [
+                place(block["row_axes"], entry),
+                title_of(entry["method"]),
+                _beside(found, "embed_outlier_rate", "embed_outlier_rate_real", 100, 1),
+                _beside(found, "embed_coverage", "embed_coverage_expected", 100, 1),
+                _beside(found, "embed_centroid_distance", "embed_centroid_distance_expected", 1, 3),
+                _beside(found, "embed_mmd", "embed_mmd_null95", 1, 4),
+                next(iter(found.values()))["short"],
+            ]
+        )
     if not rows:
         return []
-    header = [axes_header(block["row_axes"]), "method", "outliers % (real)", "coverage % (expected)",
-              "centre moved (expected)", "MMD² (95 % null)", "n"]  # fmt: skip
+    header = [
+        axes_header(block["row_axes"]),
+        "method",
+        "outliers % (real)",
+        "coverage % (expected)",
+        "centre moved (expected)",
+        "MMD² (95 % null)",
+        "n",
+    ]
     neighbours = block["embedding"][0]["neighbours"]
     return [
-        "", "### Embedding among real images", "", *table(header, rows), "",
+        "",
+        "### Embedding among real images",
+        "",
+        *table(header, rows),
+        "",
         f"outliers: distilled images most of whose {neighbours} nearest real images are of other classes. coverage: "
         "real images that have a distilled one of their class nearby. In brackets what real images give: the same "
         "rate, what as many further real images would cover or move, and what chance alone reaches.",
-    ]  # fmt: skip
+    ]
 
 
 def _beside(found: Facts, metric: str, other: str, scale: float, digits: int) -> str:

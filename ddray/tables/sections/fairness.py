@@ -24,31 +24,52 @@ def facts(group: Group, numbers: Numbers) -> dict[str, Any]:
 
 def text(block: Facts) -> list[str]:
     """One line per cell; what was not derived for any of them has no column."""
-    header = [axes_header(block["row_axes"]), "method", "accuracy %", "var acc pp²", "corrected pp²", "worst class %",
-              "n", "least kept %", "amplification", "slope", "rho", "persistent pp²"]  # fmt: skip
+    header = [
+        axes_header(block["row_axes"]),
+        "method",
+        "accuracy %",
+        "var acc pp²",
+        "corrected pp²",
+        "worst class %",
+        "n",
+        "least kept %",
+        "amplification",
+        "slope",
+        "rho",
+        "persistent pp²",
+    ]
     rows = []
     for entry in block["rows"]:
         for method, cell in entry["cells"].items():
             found = cell["fairness"]
             if cell["accuracy"] is None or all(found[metric] is None for metric in OWN):
                 continue
-            rows.append([
-                place(block["row_axes"], entry), title_of(method), plus_minus(cell["accuracy"]),
-                plus_minus(found["fair_var_acc"], 1e4, 1), _floored(found["fair_var_acc_corr"]),
-                plus_minus(found["fair_worst_acc"]), cell["accuracy"]["short"],
-                *(
-                    plus_minus(found[metric], scale, digits, _fewer(found[metric], cell))
-                    for metric, scale, digits in _SHOWN
-                ),
-                plus_minus(found["fair_persistent"], 1e4, 1),
-            ])  # fmt: skip
+            rows.append(
+                [
+                    place(block["row_axes"], entry),
+                    title_of(method),
+                    plus_minus(cell["accuracy"]),
+                    plus_minus(found["fair_var_acc"], 1e4, 1),
+                    _floored(found["fair_var_acc_corr"]),
+                    plus_minus(found["fair_worst_acc"]),
+                    cell["accuracy"]["short"],
+                    *(
+                        plus_minus(found[metric], scale, digits, _fewer(found[metric], cell))
+                        for metric, scale, digits in _SHOWN
+                    ),
+                    plus_minus(found["fair_persistent"], 1e4, 1),
+                ]
+            )
     if not rows:
         return ["### Fairness between classes", "", "No numbers yet."]
     lines = [
-        "### Fairness between classes: mean ± sd over the same seeds", "", *narrowed(header, rows, always=7), "",
+        "### Fairness between classes: mean ± sd over the same seeds",
+        "",
+        *narrowed(header, rows, always=7),
+        "",
         "Smaller variance is fairer. corrected: less what the sampling of test images adds, shown as 0 when negative.",
         "Low accuracy alone looks fair: compare methods at equal accuracy.",
-    ]  # fmt: skip
+    ]
     if any(row[index] != NOTHING for row in rows for index in range(7, 11)):
         lines.append(
             "Against the full-data models: least kept, the smallest share of its accuracy that a class keeps; "
@@ -62,9 +83,11 @@ def text(block: Facts) -> list[str]:
 
 
 _SHOWN = (
-    ("fair_retention_min", 100, 1), ("fair_amplification", 1, 2), ("fair_hardness_slope", 1, 2),
+    ("fair_retention_min", 100, 1),
+    ("fair_amplification", 1, 2),
+    ("fair_hardness_slope", 1, 2),
     ("fair_hardness_rho", 1, 2),
-)  # fmt: skip
+)
 
 
 def _fewer(found: Facts | None, cell: Facts) -> str:

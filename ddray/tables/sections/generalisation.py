@@ -12,9 +12,17 @@ from ddray.tables.reading import Numbers, Row
 from ddray.tables.sections.robustness import budget, chosen
 
 PLAIN = (
-    "acc_over_full", "recovery", "ior", "xarch_retention", "xarch_mean", "xarch_worst", "dd_hlr", "dd_ior", "dd_lrs",
+    "acc_over_full",
+    "recovery",
+    "ior",
+    "xarch_retention",
+    "xarch_mean",
+    "xarch_worst",
+    "dd_hlr",
+    "dd_ior",
+    "dd_lrs",
     "dd_ars",
-)  # fmt: skip
+)
 """One number per point, or per set on its first point."""
 RANKS = ("xarch_kendall_tau", "xarch_kendall_p_adjusted")
 EXCESS = "excess_"
@@ -66,14 +74,23 @@ def _excess(group: Group, numbers: Numbers) -> list[dict[str, Any]]:
             else None
             for end, column in (("low", "ci_low"), ("high", "ci_high"))
         }
-        found.append({
-            "metric": metric, "attack": attack, "norm": norm, "epsilon": epsilon, "audit": audit,
-            "nonmember_source": source, "unit": rows[0]["unit"],
-            "value": fmean(row["value"] for row in known) if known else None, **ends,
-            "points": len(known), "outside": sum(row["flag"] == "outside_frontier" for row in rows),
-            "missing": all(row["flag"] == "not_applicable" for row in rows),
-            "unequal_steps": sum(row["flag"] == "unequal_steps" for row in rows),
-        })  # fmt: skip
+        found.append(
+            {
+                "metric": metric,
+                "attack": attack,
+                "norm": norm,
+                "epsilon": epsilon,
+                "audit": audit,
+                "nonmember_source": source,
+                "unit": rows[0]["unit"],
+                "value": fmean(row["value"] for row in known) if known else None,
+                **ends,
+                "points": len(known),
+                "outside": sum(row["flag"] == "outside_frontier" for row in rows),
+                "missing": all(row["flag"] == "not_applicable" for row in rows),
+                "unequal_steps": sum(row["flag"] == "unequal_steps" for row in rows),
+            }
+        )
     return found
 
 
@@ -84,12 +101,19 @@ def ranks(blocks: Sequence[Block], numbers: Numbers) -> list[dict[str, Any]]:
         for row in block.rows:
             adjusted = {_pair(each): each["value"] for each in numbers.of(RANKS[1], [row["point"]])}
             for each in numbers.of(RANKS[0], [row["point"]]):
-                found.append({
-                    "dataset": row["dataset"], "protocol": row["protocol"], "ipc": row["ipc"],
-                    "origin_per_class": row["origin_per_class"], "num_classes": row["num_classes"],
-                    "architectures": list(_pair(each)), "kendall_tau": each["value"], "methods": each["n"],
-                    "p_adjusted": adjusted.get(_pair(each)),
-                })  # fmt: skip
+                found.append(
+                    {
+                        "dataset": row["dataset"],
+                        "protocol": row["protocol"],
+                        "ipc": row["ipc"],
+                        "origin_per_class": row["origin_per_class"],
+                        "num_classes": row["num_classes"],
+                        "architectures": list(_pair(each)),
+                        "kendall_tau": each["value"],
+                        "methods": each["n"],
+                        "p_adjusted": adjusted.get(_pair(each)),
+                    }
+                )
     return found
 
 
@@ -103,20 +127,37 @@ def _pair(row: Row) -> tuple[str, ...]:
 def text(block: Facts) -> list[str]:
     """What the sets keep of the full data and gain on random images; then what is left at equal accuracy."""
     lines: list[str] = []
-    header = [axes_header(block["row_axes"]), "method", "of full data %", "recovery %", "HLR points", _IOR,
-              "of convnet3 %", "mean of others %", "worst other %", "LRS", "ARS"]  # fmt: skip
+    header = [
+        axes_header(block["row_axes"]),
+        "method",
+        "of full data %",
+        "recovery %",
+        "HLR points",
+        _IOR,
+        "of convnet3 %",
+        "mean of others %",
+        "worst other %",
+        "LRS",
+        "ARS",
+    ]
     rows = []
     for entry in block["generalisation"]:
         found: Mapping[str, Any] = entry["numbers"]
         if found:
             gained = found.get("dd_ior") or found.get("ior")
-            rows.append([
-                place(block["row_axes"], entry), title_of(entry["method"]),
-                plus_minus(found.get("acc_over_full"), digits=1), plus_minus(found.get("recovery"), digits=1),
-                plus_minus(found.get("dd_hlr"), digits=1), plus_minus(gained, digits=1),
-                *(plus_minus(found.get(f"xarch_{name}"), digits=1) for name in ("retention", "mean", "worst")),
-                plus_minus(found.get("dd_lrs"), 1, 3), plus_minus(found.get("dd_ars"), 1, 3),
-            ])  # fmt: skip
+            rows.append(
+                [
+                    place(block["row_axes"], entry),
+                    title_of(entry["method"]),
+                    plus_minus(found.get("acc_over_full"), digits=1),
+                    plus_minus(found.get("recovery"), digits=1),
+                    plus_minus(found.get("dd_hlr"), digits=1),
+                    plus_minus(gained, digits=1),
+                    *(plus_minus(found.get(f"xarch_{name}"), digits=1) for name in ("retention", "mean", "worst")),
+                    plus_minus(found.get("dd_lrs"), 1, 3),
+                    plus_minus(found.get("dd_ars"), 1, 3),
+                ]
+            )
     # What is gained on random images stands in a table of its own already.
     if any(cell != NOTHING for row in rows for index, cell in enumerate(row) if index > 1 and header[index] != _IOR):
         lines += ["", "### Informativeness: mean ± sd over the same seeds", "", *narrowed(header, rows, always=2), ""]
@@ -194,15 +235,22 @@ def ranks_text(found: Sequence[Facts]) -> list[str]:
         return []
     rows = [
         [
-            f"{entry['dataset']}, {entry['protocol']}", str(entry["ipc"]), " and ".join(entry["architectures"]),
-            NOTHING if entry["kendall_tau"] is None else f"{entry['kendall_tau']:+.2f}", str(entry["methods"]),
+            f"{entry['dataset']}, {entry['protocol']}",
+            str(entry["ipc"]),
+            " and ".join(entry["architectures"]),
+            NOTHING if entry["kendall_tau"] is None else f"{entry['kendall_tau']:+.2f}",
+            str(entry["methods"]),
             NOTHING if entry["p_adjusted"] is None else f"{entry['p_adjusted']:.3f}",
         ]
         for entry in found
-    ]  # fmt: skip
+    ]
     header = ["data, protocol", "ipc", "networks", "Kendall's tau", "methods", "p, adjusted"]
     return [
-        "", "## Do networks agree on the ranking of methods?", "", *table(header, rows), "",
+        "",
+        "## Do networks agree on the ranking of methods?",
+        "",
+        *table(header, rows),
+        "",
         "1: the same ranking; -1: the reverse. p: of no agreement, over all pairs of this sweep; absent where so few "
         "methods could not have given a small one.",
-    ]  # fmt: skip
+    ]

@@ -23,9 +23,18 @@ from ddray.tables.sections import privacy_pairs
 from trainables.configs import PRIMARY_ATTACK, SECONDARY_ATTACK
 
 METRICS = (
-    "mia_auc", "mia_auc_null_low", "mia_auc_null_high", "mia_k", "mia_tpr_at_fpr", "mia_rho", "mia_auc_ceiling",
-    "mia_auc_efficiency", "mia_target_test_acc", "mia_eps_lb", *privacy_pairs.METRICS,
-)  # fmt: skip
+    "mia_auc",
+    "mia_auc_null_low",
+    "mia_auc_null_high",
+    "mia_k",
+    "mia_tpr_at_fpr",
+    "mia_rho",
+    "mia_auc_ceiling",
+    "mia_auc_efficiency",
+    "mia_target_test_acc",
+    "mia_eps_lb",
+    *privacy_pairs.METRICS,
+)
 AUDITS = ("seed", "pool", "one_run")
 SOURCES = {"seed": "test_balanced", "pool": "pool", "one_run": "pool"}
 """Audit -> the non-members that its headline numbers are told from."""
@@ -37,8 +46,16 @@ BASELINES = ("random", "full")
 _TABLE = ("dataset", "architecture", "protocol")
 _AXES = ("num_classes", "origin_per_class", "ipc", "init", "distill_aug", "distill_iters")
 _SAME_IN_TABLE = tuple(name for name in IN_BLOCK if name != "data_hash")
-_SAME_IN_ROW = ("n_pos", "n_neg", "n_shadows", "n_agg", "threat_model", "shadow_fidelity", "variance_mode",
-                "nonmember_source")  # fmt: skip
+_SAME_IN_ROW = (
+    "n_pos",
+    "n_neg",
+    "n_shadows",
+    "n_agg",
+    "threat_model",
+    "shadow_fidelity",
+    "variance_mode",
+    "nonmember_source",
+)
 """Parameters of an attack that the cells of a row must agree on; from row to row they follow from the data's size."""
 
 
@@ -114,12 +131,19 @@ def _table(points: list[Row], audit: str, numbers: Numbers, where: str) -> dict[
         _refuse_mixed_attacks(numbers, keys, audit, f"{where}: {at.text}")
         rows.append({**at._asdict(), "cells": cells, "null_band": _band(members, audit, numbers)})
     return {
-        "title": title, "audit": audit, "attack": attack, "secondary": SECONDARY_ATTACK, "less_attack": compared,
-        "nonmember_source": SOURCES[audit], **{name: first[name] for name in (*_TABLE, *_SAME_IN_TABLE)},
+        "title": title,
+        "audit": audit,
+        "attack": attack,
+        "secondary": SECONDARY_ATTACK,
+        "less_attack": compared,
+        "nonmember_source": SOURCES[audit],
+        **{name: first[name] for name in (*_TABLE, *_SAME_IN_TABLE)},
         "protocol_changes": first["param"].get("protocol_changes", {}),
-        "row_axes": axes, "methods": columns, "rows": rows,
+        "row_axes": axes,
+        "methods": columns,
+        "rows": rows,
         "missing_baselines": _missing(rows),
-    }  # fmt: skip
+    }
 
 
 def _axes(points: Sequence[Row]) -> list[str]:
@@ -191,9 +215,12 @@ def _cell(members: Sequence[Row], audit: str, numbers: Numbers) -> dict[str, Any
         found = [
             row
             for row in numbers.of(metric, points)
-            if row["audit"] == audit and row["attack"] == attack and _headline(row, source) and not _start(row)
+            if row["audit"] == audit
+            and row["attack"] == attack
+            and _headline(row, source)
+            and not _start(row)
             and all(row[name] == value for name, value in columns.items())
-        ]  # fmt: skip
+        ]
         return mean(found)
 
     strata = {
@@ -211,7 +238,9 @@ def _cell(members: Sequence[Row], audit: str, numbers: Numbers) -> dict[str, Any
     if audit == "one_run":
         done = [key for key in points if any(row["value"] is not None for row in numbers.of("mia_eps_lb", [key]))]
     return {
-        "method": first["method"], "planned": len(members), "done": len(done),
+        "method": first["method"],
+        "planned": len(members),
+        "done": len(done),
         "reasons": sorted({str(row["param"]["reason"]) for row in own if _refused(row)}),
         "attacks": {name: mean(rows) for name, rows in sorted(by_attack.items())},
         "k": of("mia_k", PRIMARY_ATTACK),
@@ -220,15 +249,21 @@ def _cell(members: Sequence[Row], audit: str, numbers: Numbers) -> dict[str, Any
             str(attack): of("mia_tpr_at_fpr", attack, WIDE.get(audit), fpr=FPR)
             for attack in (PRIMARY_ATTACK, SECONDARY_ATTACK)
         },
-        "rho": of("mia_rho", PRIMARY_ATTACK), "strata": strata, "iteration_0": mean(started),
-        "efficiency": of("mia_auc_efficiency", PRIMARY_ATTACK), "ceiling": of("mia_auc_ceiling", PRIMARY_ATTACK),
+        "rho": of("mia_rho", PRIMARY_ATTACK),
+        "strata": strata,
+        "iteration_0": mean(started),
+        "efficiency": of("mia_auc_efficiency", PRIMARY_ATTACK),
+        "ceiling": of("mia_auc_ceiling", PRIMARY_ATTACK),
         "target_accuracy": combined(members, accuracies),
         "eps_lower_bound": {name: _smallest(rows) for name, rows in sorted(bounds.items())},
-        "members": _single(row["n_pos"] for row in headline), "others": _single(row["n_neg"] for row in headline),
-        "budget_fraction": first["budget_fraction"], "distill_iters": first["distill_iters"],
-        "paper": asdict(published) if published else None, "objections": paper.auc_objections(first, audit),
+        "members": _single(row["n_pos"] for row in headline),
+        "others": _single(row["n_neg"] for row in headline),
+        "budget_fraction": first["budget_fraction"],
+        "distill_iters": first["distill_iters"],
+        "paper": asdict(published) if published else None,
+        "objections": paper.auc_objections(first, audit),
         "unpublished": first["param"].get("unpublished", {}),
-    }  # fmt: skip
+    }
 
 
 def _headline(row: Row, source: str | None) -> bool:
@@ -272,8 +307,16 @@ def _smallest(rows: Iterable[Row]) -> dict[str, Any] | None:
     least = min(known.values(), key=lambda row: row["value"])
     level = "1 run" if len(known) == 1 else f"smallest of {len(known)} runs"
     flags = sorted({row["flag"] for row in known.values() if row["flag"] is not None})
-    return {"value": least["value"], "low": None, "high": None, "sd": None, "unit": "images", "count": len(known),
-            "level": level, "flags": flags}  # fmt: skip
+    return {
+        "value": least["value"],
+        "low": None,
+        "high": None,
+        "sd": None,
+        "unit": "images",
+        "count": len(known),
+        "level": level,
+        "flags": flags,
+    }
 
 
 def in_common(members: Sequence[Row], audit: str, numbers: Numbers) -> dict[str, float]:
@@ -351,10 +394,17 @@ def combined(
         targets = row["n_agg"] if row["agg"] == "mean_targets" else None
         level = f"{targets} targets" if targets else "1 model"
         return {
-            "value": row["value"], "low": row["ci_low"], "high": row["ci_high"], "sd": None,
-            "unit": row["ci_unit"] or "images", "count": targets or 1, "level": level, "flags": flags,
-            "error": None, "freedom": None,
-        }  # fmt: skip
+            "value": row["value"],
+            "low": row["ci_low"],
+            "high": row["ci_high"],
+            "sd": None,
+            "unit": row["ci_unit"] or "images",
+            "count": targets or 1,
+            "level": level,
+            "flags": flags,
+            "error": None,
+            "freedom": None,
+        }
     sets = [[fmean(values) for values in draw.values()] for draw in by_draw.values()]
     trainings = [values for draw in by_draw.values() for values in draw.values()]
     if len(sets) > 1:
@@ -372,9 +422,17 @@ def combined(
     if all(row["unit"] == "fraction" for row in known.values()):
         low, high = max(least, low), min(1.0, high)
     return {
-        "value": mean, "low": low, "high": high, "sd": sd, "unit": unit, "count": len(units),
-        "level": f"{len(units)} {unit}", "flags": flags, "error": error, "freedom": freedom,
-    }  # fmt: skip
+        "value": mean,
+        "low": low,
+        "high": high,
+        "sd": sd,
+        "unit": unit,
+        "count": len(units),
+        "level": f"{len(units)} {unit}",
+        "flags": flags,
+        "error": error,
+        "freedom": freedom,
+    }
 
 
 def _difference(members: Sequence[Row], rows: Iterable[Row], audit: str, numbers: Numbers) -> dict[str, Any] | None:
@@ -421,9 +479,12 @@ def _band(members: Sequence[Row], audit: str, numbers: Numbers) -> dict[str, Any
             values += [
                 row["value"]
                 for row in numbers.of(f"mia_auc_null_{end}", [member["point"]])
-                if row["audit"] == audit and row["attack"] == PRIMARY_ATTACK and _headline(row, SOURCES[audit])
-                and not _start(row) and row["value"] is not None
-            ]  # fmt: skip
+                if row["audit"] == audit
+                and row["attack"] == PRIMARY_ATTACK
+                and _headline(row, SOURCES[audit])
+                and not _start(row)
+                and row["value"] is not None
+            ]
     if not ends["low"] or not ends["high"]:
         return None
     fewest = min(len(found) for found in draws.values())

@@ -139,11 +139,14 @@ def text(found: Facts, cells: Sequence[tuple[str, str, Facts]]) -> list[str]:
     which = "*:" if any(_told(each) for each in compared) else "None has"
     without = " No p where one model is compared with several." if any(each["p"] is None for each in compared) else ""
     return [
-        "", f"### Who leaks more: AUC of `{found['less_attack']}` less that of another, points (95 % interval)", "",
-        *table(header, rows), "",
+        "",
+        f"### Who leaks more: AUC of `{found['less_attack']}` less that of another, points (95 % interval)",
+        "",
+        *table(header, rows),
+        "",
         f"Paired: the same members, others and seeds; intervals are over {units}. {which} p below {ALPHA}, adjusted "
         f"for the number of differences in this report.{without}",
-    ]  # fmt: skip
+    ]
 
 
 def _told(entry: Facts) -> bool:

@@ -110,9 +110,21 @@ def _headline(cell: Facts | None, attack: str) -> str:
 def _details(found: Facts) -> list[str]:
     """What belongs to the headline: a line per cell."""
     attack, second = found["attack"], found["secondary"]
-    header = [axes_header(found["row_axes"]), "method", "target acc %", f"`{second}` AUC", f"TPR at {FPR:.0%} FPR",
-              f"`{second}` TPR", "k images", "AUC, started from", "AUC, others", "iteration 0", "of ceiling %",
-              "all test images", "n"]  # fmt: skip
+    header = [
+        axes_header(found["row_axes"]),
+        "method",
+        "target acc %",
+        f"`{second}` AUC",
+        f"TPR at {FPR:.0%} FPR",
+        f"`{second}` TPR",
+        "k images",
+        "AUC, started from",
+        "AUC, others",
+        "iteration 0",
+        "of ceiling %",
+        "all test images",
+        "n",
+    ]
     rows = []
     for where, column, cell in _own(found):
         main = cell["attacks"].get(attack) or cell["attacks"].get(second)
@@ -122,13 +134,23 @@ def _details(found: Facts) -> list[str]:
         init = _short(strata["member_init"])
         if init != NOTHING and rho is not None:
             init += f" ({100 * rho['value']:.0f} % of members)"
-        rows.append([
-            where, title_of(column), _short(cell["target_accuracy"]),
-            interval(cell["attacks"].get(second)), interval(cell["tpr"].get(attack)),
-            _short(cell["tpr"].get(second)), interval(cell["k"], 1),
-            init, _short(strata["member_other"]), _short(cell["iteration_0"]), _short(cell["efficiency"], 0),
-            _short(cell["auc_all_test"]), main["level"],
-        ])  # fmt: skip
+        rows.append(
+            [
+                where,
+                title_of(column),
+                _short(cell["target_accuracy"]),
+                interval(cell["attacks"].get(second)),
+                interval(cell["tpr"].get(attack)),
+                _short(cell["tpr"].get(second)),
+                interval(cell["k"], 1),
+                init,
+                _short(strata["member_other"]),
+                _short(cell["iteration_0"]),
+                _short(cell["efficiency"], 0),
+                _short(cell["auc_all_test"]),
+                main["level"],
+            ]
+        )
     if not rows:
         return []
     lines = ["", f"### What stands behind it: `{attack}` unless another is named, percent", ""]
@@ -178,9 +200,11 @@ def _level(found: Facts) -> str:
 
 
 def _other_attacks(found: Facts) -> list[str]:
-    named = [name for name in _OTHERS if any(
-        cell["attacks"].get(name) for row in found["rows"] for cell in row["cells"].values()
-    )]  # fmt: skip
+    named = [
+        name
+        for name in _OTHERS
+        if any(cell["attacks"].get(name) for row in found["rows"] for cell in row["cells"].values())
+    ]
     if not named:
         return []
     rows: list[Sequence[str]] = []
@@ -219,6 +243,10 @@ def _bounds(found: Facts) -> list[str]:
         return ["", *(f"Not applicable: {reason}." for reason in reasons)]
     header = [axes_header(found["row_axes"]), "method", *(f"`{name}`" for name in attacks)]
     return [
-        "", "### Lower bound on epsilon, at 95 % confidence", "", *narrowed(header, rows, always=2), "",
+        "",
+        "### Lower bound on epsilon, at 95 % confidence",
+        "",
+        *narrowed(header, rows, always=2),
+        "",
         f"`{found['attack']}` is the one to read. 0: the attack refuted nothing; that does not say that nothing leaks.",
-    ]  # fmt: skip
+    ]

@@ -13,8 +13,13 @@ from ddray.tables.reading import Numbers, Row
 from trainables.attacks import SPECS
 
 METRICS = (
-    "adv_acc", "adv_dist_median", "adv_gap_strong", "eps_cross", "zero_gradient_share", "adv_pgd_weaker_than_fgsm",
-)  # fmt: skip
+    "adv_acc",
+    "adv_dist_median",
+    "adv_gap_strong",
+    "eps_cross",
+    "zero_gradient_share",
+    "adv_pgd_weaker_than_fgsm",
+)
 PRIMARY = ("deepfool_l2", "deepfool_linf")
 """Attacks with a table of their own."""
 SHOWN = {"l2": (0.1, 0.25, 0.5, 1.0), "linf": (1 / 255, 2 / 255, 4 / 255, 8 / 255)}
@@ -76,12 +81,16 @@ def _attack(
     first, spec = curves[0], SPECS.get(name)
     title = spec.title if spec else name if members is None else f"{name} of {members}"
     return {
-        "attack": name, "of_attacks": members, "title": title,
-        "norm": first["norm"] or (spec.norm if spec else "l2"), "adv_def": "clip", "images": first["n"],
+        "attack": name,
+        "of_attacks": members,
+        "title": title,
+        "norm": first["norm"] or (spec.norm if spec else "l2"),
+        "adv_def": "clip",
+        "images": first["n"],
         "settings": {name: first[name] for name in _SETTINGS if first[name] is not None},
         "epsilons": sorted({row["epsilon"] for row in curves} - {0.0, None}),
         "rows": [entry for group in block.own_groups if (entry := _entry(group, found, ensembles)) is not None],
-    }  # fmt: skip
+    }
 
 
 def _entry(
@@ -110,7 +119,8 @@ def _entry(
         ],
         "strong_attack": sorted({_strong(row, ensembles) for row in gaps}),
         "eps_cross": {
-            "compared": len(crossings), "crossed": sum(value is not None for value in crossings),
+            "compared": len(crossings),
+            "crossed": sum(value is not None for value in crossings),
             "mean": fmean(known) if (known := [value for value in crossings if value is not None]) else None,
         },
         "converged_share": _least(row["converged_share"] for row in curves),
@@ -118,7 +128,7 @@ def _entry(
             row["value"] for point in points for row in found["zero_gradient_share"].get(point, ())
         ),
         "pgd_weaker_than_fgsm": sum((row["ci_low"] or 0) > 0 for row in weaker),
-    }  # fmt: skip
+    }
 
 
 def _strong(row: Row, ensembles: Mapping[tuple[str, str], str]) -> str:
@@ -195,25 +205,42 @@ def text(block: Facts) -> list[str]:
 def _primary(block: Facts, attack: Facts) -> list[str]:
     shown = chosen(attack["epsilons"], attack["norm"])
     norm = attack["norm"]
-    header = [axes_header(block["row_axes"]), "method", "clean", *(budget(value, norm) for value in shown), "n",
-              "median distance", "crosses full at", "gap to strongest", "ended %"]  # fmt: skip
+    header = [
+        axes_header(block["row_axes"]),
+        "method",
+        "clean",
+        *(budget(value, norm) for value in shown),
+        "n",
+        "median distance",
+        "crosses full at",
+        "gap to strongest",
+        "ended %",
+    ]
     rows = []
     strongest = sorted({name for entry in attack["rows"] for name in entry["strong_attack"]})
     for entry in attack["rows"]:
         clean = entry["clean"]
-        rows.append([
-            place(block["row_axes"], entry), title_of(entry["method"]), plus_minus(clean, digits=1),
-            *(plus_minus(_at(entry["adv_acc"], epsilon), digits=1) for epsilon in shown),
-            clean["short"] if clean else "", _distance(entry, norm), _crossing(entry["eps_cross"], norm),
-            _gap(entry["gap_strong"], shown, norm) if len(strongest) == 1 else NOTHING,
-            NOTHING if entry["converged_share"] is None else f"{100 * entry['converged_share']:.0f}",
-        ])  # fmt: skip
+        rows.append(
+            [
+                place(block["row_axes"], entry),
+                title_of(entry["method"]),
+                plus_minus(clean, digits=1),
+                *(plus_minus(_at(entry["adv_acc"], epsilon), digits=1) for epsilon in shown),
+                clean["short"] if clean else "",
+                _distance(entry, norm),
+                _crossing(entry["eps_cross"], norm),
+                _gap(entry["gap_strong"], shown, norm) if len(strongest) == 1 else NOTHING,
+                NOTHING if entry["converged_share"] is None else f"{100 * entry['converged_share']:.0f}",
+            ]
+        )
     settings = ", ".join(f"{name.removeprefix('attack_')} {value}" for name, value in attack["settings"].items())
     lines = [
-        f"### Robustness: {attack['title']}, percent of {attack['images']} images still classified correctly", "",
-        *narrowed(header, rows, always=4 + len(shown)), "",
+        f"### Robustness: {attack['title']}, percent of {attack['images']} images still classified correctly",
+        "",
+        *narrowed(header, rows, always=4 + len(shown)),
+        "",
         f"± is over the same seeds as the accuracy, not over images. {settings}.",
-    ]  # fmt: skip
+    ]
     if any(row[5 + len(shown)] != NOTHING for row in rows):
         lines.append(
             "crosses full at: the smallest budget at which a model is more accurate than the full-data model, with "
@@ -231,25 +258,38 @@ def _primary(block: Facts, attack: Facts) -> list[str]:
 
 def _others(block: Facts, attacks: Sequence[Facts], norm: str) -> list[str]:
     shown = chosen(sorted({epsilon for attack in attacks for epsilon in attack["epsilons"]}), norm)
-    header = [axes_header(block["row_axes"]), "method", "attack", "clean", *(budget(value, norm) for value in shown),
-              "n", "median distance"]  # fmt: skip
+    header = [
+        axes_header(block["row_axes"]),
+        "method",
+        "attack",
+        "clean",
+        *(budget(value, norm) for value in shown),
+        "n",
+        "median distance",
+    ]
     cells: dict[tuple[str, str], list[list[str]]] = {}
     for attack in attacks:
         for entry in attack["rows"]:
             where = (place(block["row_axes"], entry), title_of(entry["method"]))
             clean = entry["clean"]
-            cells.setdefault(where, []).append([
-                *where, attack["title"], plus_minus(clean, digits=1),
-                *(plus_minus(_at(entry["adv_acc"], epsilon), digits=1) for epsilon in shown),
-                clean["short"] if clean else "", _distance(entry, norm),
-            ])  # fmt: skip
+            cells.setdefault(where, []).append(
+                [
+                    *where,
+                    attack["title"],
+                    plus_minus(clean, digits=1),
+                    *(plus_minus(_at(entry["adv_acc"], epsilon), digits=1) for epsilon in shown),
+                    clean["short"] if clean else "",
+                    _distance(entry, norm),
+                ]
+            )
     rows = [row for found in cells.values() for row in found]
     images = sorted({attack["images"] for attack in attacks})
     return [
         f"### Robustness: other attacks in {'Linf' if norm == 'linf' else 'L2'}, percent of "
         f"{', '.join(map(str, images))} images still classified correctly",
-        "", *narrowed(header, rows, always=5 + len(shown)),
-    ]  # fmt: skip
+        "",
+        *narrowed(header, rows, always=5 + len(shown)),
+    ]
 
 
 def chosen(epsilons: Sequence[float], norm: str) -> list[float]:

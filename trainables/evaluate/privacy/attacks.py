@@ -17,16 +17,38 @@ from trainables.evaluate.privacy import lira, rmia, shokri
 from trainables.evaluate.privacy.inputs import NotApplicable, ShadowRows, Shadows, Target
 from trainables.evaluate.privacy.statistics import STATISTICS, log_confidence, phi
 
-__all__ = ["NEEDS", "NotApplicable", "Scored", "ShadowRows", "Shadows", "Target", "memorisation", "score",
-           "threat_of", "threshold_of"]  # fmt: skip
+__all__ = [
+    "NEEDS",
+    "NotApplicable",
+    "Scored",
+    "ShadowRows",
+    "Shadows",
+    "Target",
+    "memorisation",
+    "score",
+    "threat_of",
+    "threshold_of",
+]
 
 Need = Literal["nothing", "rows", "shadows", "images"]
 NEEDS: dict[MembershipAttack, Need] = {
-    "loss": "nothing", "conf": "nothing", "max_conf": "nothing", "entropy": "nothing", "mentropy": "nothing",
-    "correct": "nothing", "loss_classwise": "rows", "entropy_classwise": "rows", "mentropy_classwise": "rows",
-    "shokri": "rows", "lira_online": "shadows", "lira_offline": "shadows", "rmia": "shadows", "calib": "shadows",
-    "data_release": "images", "blind": "images",
-}  # fmt: skip
+    "loss": "nothing",
+    "conf": "nothing",
+    "max_conf": "nothing",
+    "entropy": "nothing",
+    "mentropy": "nothing",
+    "correct": "nothing",
+    "loss_classwise": "rows",
+    "entropy_classwise": "rows",
+    "mentropy_classwise": "rows",
+    "shokri": "rows",
+    "lira_online": "shadows",
+    "lira_offline": "shadows",
+    "rmia": "shadows",
+    "calib": "shadows",
+    "data_release": "images",
+    "blind": "images",
+}
 """What an attack needs besides the target's logits: nothing; ``ShadowRows`` of any shadows; ``Shadows`` asked about the
 same candidates; images instead of logits (not here)."""
 

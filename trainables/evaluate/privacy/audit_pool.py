@@ -68,10 +68,17 @@ class _Candidates:
         """Scores with the truth; scores of the pool alone leave the reserve out."""
         count = len(attacked.scored.values)
         return Audited(
-            attacked.scored.values, self.member[:count], self.ids[:count], self.role[:count], self.labels[:count],
-            pair=self.row // 2, target_row=self.row, threshold=attacked.threshold, pooled=attacked.scored.pooled,
+            attacked.scored.values,
+            self.member[:count],
+            self.ids[:count],
+            self.role[:count],
+            self.labels[:count],
+            pair=self.row // 2,
+            target_row=self.row,
+            threshold=attacked.threshold,
+            pooled=attacked.scored.pooled,
             memorisation=None if memorised is None else np.pad(memorised, (0, count - len(memorised))),
-        )  # fmt: skip
+        )
 
 
 def audit_pool(
@@ -106,8 +113,9 @@ def _audit(
         reasons["data_release"] = NO_START
     found.rows += accuracy_rows(
         [asked(inputs[f"row.{row}.{what}"])["test"] for row in targets],
-        {"audit": "pool", **({"iteration": 0} if what == "start" else {})}, targets,
-    )  # fmt: skip
+        {"audit": "pool", **({"iteration": 0} if what == "start" else {})},
+        targets,
+    )
     parts = parts_of(config, "pool")
     for attack in config.attacks:
         columns = {**base, "attack": attack, "threat_model": threat_of(attack)}

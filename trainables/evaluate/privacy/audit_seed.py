@@ -88,9 +88,14 @@ def _audit(
         context.poll()
         found.keep(f"{name}.scores.{attack}{variant}", attacked.scored.values)
         whole = Audited(
-            attacked.scored.values, member, ids, role, labels, threshold=attacked.threshold,
+            attacked.scored.values,
+            member,
+            ids,
+            role,
+            labels,
+            threshold=attacked.threshold,
             pooled=attacked.scored.pooled,
-        )  # fmt: skip
+        )
         for source, chosen in sources.items():
             told = {**columns, "nonmember_source": source, **attacked.scored.settings}
             if reason := unfair.get(source):
@@ -101,9 +106,13 @@ def _audit(
     found.rows += accuracy_rows([outside], base)
     if what == "model":
         truth = (
-            ("example_id", np.concatenate([inside.ids, outside.ids])), ("from_test", ~member), ("is_member", member),
-            ("label", labels), ("role", role.astype(np.uint8)), ("balanced", sources["test_balanced"]),
-        )  # fmt: skip
+            ("example_id", np.concatenate([inside.ids, outside.ids])),
+            ("from_test", ~member),
+            ("is_member", member),
+            ("label", labels),
+            ("role", role.astype(np.uint8)),
+            ("balanced", sources["test_balanced"]),
+        )
         for column, values in truth:
             found.keep(f"seed.{column}", values)
     target = Target(np.concatenate([inside.logits, outside.logits]).astype(np.float64), labels)

@@ -92,10 +92,14 @@ def rows_of(
     members = float(np.mean([each.main.member.sum() for each in scores])) if members is None else members
     several = len(scores) > 1 and base["attack"] in TAUGHT
     return membership_rows(
-        scores, resamples=config.resamples, seed_parts=seed_parts, base=base,
-        per_class=members / len(config.origin.classes), ceiling=config.method == "random",
+        scores,
+        resamples=config.resamples,
+        seed_parts=seed_parts,
+        base=base,
+        per_class=members / len(config.origin.classes),
+        ceiling=config.method == "random",
         taught_by=config.rows // 2 - 1 if several else 0,
-    )  # fmt: skip
+    )
 
 
 def blind_rows(scores: list[Audited], bands: list[Blind], base: Row) -> list[Row]:
@@ -118,9 +122,12 @@ def blind_rows(scores: list[Audited], bands: list[Blind], base: Row) -> list[Row
         else:
             own = (centre, reach) if "repeat" not in row else (bands[row["repeat"]].centre, bands[row["repeat"]].reach)
             row |= {
-                "ci_low": max(0.0, row["value"] - own[1]), "ci_high": min(1.0, row["value"] + own[1]),
-                "ci_level": CI_LEVEL, "ci_method": "permutation", "ci_unit": row.get("ci_unit", "images"),
-            }  # fmt: skip
+                "ci_low": max(0.0, row["value"] - own[1]),
+                "ci_high": min(1.0, row["value"] + own[1]),
+                "ci_level": CI_LEVEL,
+                "ci_method": "permutation",
+                "ci_unit": row.get("ci_unit", "images"),
+            }
             if abs(row["value"] - own[0]) > own[1]:
                 row["flag"] = "outside_band"
     return rows
@@ -156,16 +163,30 @@ def accuracy_rows(tests: list[Asked], base: Row, target_rows: list[int] | None =
     for index, test in enumerate(tests):
         correct = hits(test.logits.astype(np.float64), test.labels)
         row: Row = {
-            **base, "property": "privacy", "metric": "mia_target_test_acc", "value": float(correct.mean()),
-            "unit": "fraction", "n": len(correct), "split": "test", "agg": "single", **wilson(correct),
-        }  # fmt: skip
+            **base,
+            "property": "privacy",
+            "metric": "mia_target_test_acc",
+            "value": float(correct.mean()),
+            "unit": "fraction",
+            "n": len(correct),
+            "split": "test",
+            "agg": "single",
+            **wilson(correct),
+        }
         rows.append(row if target_rows is None else {**row, "repeat": index, "target_row": target_rows[index]})
     if target_rows is not None:
         values = [row["value"] for row in rows]
         mean: Row = {
-            **base, "property": "privacy", "metric": "mia_target_test_acc", "value": float(np.mean(values)),
-            "unit": "fraction", "n": rows[0]["n"], "split": "test", "agg": "mean_targets", "n_agg": len(values),
-        }  # fmt: skip
+            **base,
+            "property": "privacy",
+            "metric": "mia_target_test_acc",
+            "value": float(np.mean(values)),
+            "unit": "fraction",
+            "n": rows[0]["n"],
+            "split": "test",
+            "agg": "mean_targets",
+            "n_agg": len(values),
+        }
         if len(values) > 1:
             mean["std"] = float(np.std(values, ddof=1))
         rows.append(mean)

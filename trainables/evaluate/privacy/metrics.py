@@ -67,11 +67,15 @@ class Audited:
     def take(self, chosen: Any) -> Audited:
         """The same target on some of the candidates."""
         return replace(
-            self, values=self.values[chosen], member=self.member[chosen], example_id=self.example_id[chosen],
-            role=self.role[chosen], labels=self.labels[chosen],
+            self,
+            values=self.values[chosen],
+            member=self.member[chosen],
+            example_id=self.example_id[chosen],
+            role=self.role[chosen],
+            labels=self.labels[chosen],
             pooled=None if self.pooled is None else self.pooled[chosen],
             memorisation=None if self.memorisation is None else self.memorisation[chosen],
-        )  # fmt: skip
+        )
 
     @property
     def main(self) -> Audited:
@@ -175,8 +179,15 @@ class _Sheet:
         return "single" if self.num_targets == 1 else "mean_targets"
 
     def row(self, metric: str, value: float | None, unit: str = "fraction", **columns: Any) -> Row:
-        return {**self.base, "property": "privacy", "metric": metric, "value": value, "unit": unit, **self.counts,
-                **columns}  # fmt: skip
+        return {
+            **self.base,
+            "property": "privacy",
+            "metric": metric,
+            "value": value,
+            "unit": unit,
+            **self.counts,
+            **columns,
+        }
 
     def resampler(self, audits: list[Audited]) -> Resampler:
         ids, pairs = [each.example_id for each in audits], [each.pair for each in audits]
@@ -253,8 +264,10 @@ def _ranking(sheet: _Sheet, audits: list[Audited], full: bool) -> list[Row]:
     if full or not single:
         samples = sheet.resampler(audits).means(lambda t, weights: statistic(audits[t], weights), found.shape[1])
     rows = [_auc_row(sheet, audits, found[:, 0], samples)]
-    rows += [_recall_row(sheet, audits, fpr, found[:, 1 + at], None if single else samples, 1 + at)
-             for at, fpr in enumerate((*FPRS, 0.0))]  # fmt: skip
+    rows += [
+        _recall_row(sheet, audits, fpr, found[:, 1 + at], None if single else samples, 1 + at)
+        for at, fpr in enumerate((*FPRS, 0.0))
+    ]
     if not full:
         return rows
     assert samples is not None

@@ -118,10 +118,22 @@ def one_run_rows(
         )
         best = max(best, (eps_lower_bound(right, made, delta, alpha, total), share, made))
     bound: Row = {
-        **base, "property": "privacy", "metric": "mia_eps_lb", "value": best[0], "unit": "nat", "n": total,
-        "n_pos": int(coin.sum()), "n_neg": int((~coin).sum()), "ci_low": best[0], "ci_high": None, "ci_level": CI_LEVEL,
-        "ci_method": "steinke2023", "ci_unit": "images", "delta": delta, "guess_shares": list(shares),
-    }  # fmt: skip
+        **base,
+        "property": "privacy",
+        "metric": "mia_eps_lb",
+        "value": best[0],
+        "unit": "nat",
+        "n": total,
+        "n_pos": int(coin.sum()),
+        "n_neg": int((~coin).sum()),
+        "ci_low": best[0],
+        "ci_high": None,
+        "ci_level": CI_LEVEL,
+        "ci_method": "steinke2023",
+        "ci_unit": "images",
+        "delta": delta,
+        "guess_shares": list(shares),
+    }
     return [bound, *rows]
 
 

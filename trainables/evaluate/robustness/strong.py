@@ -80,10 +80,14 @@ def strong(
         left = (~found).nonzero().squeeze(1)
         if len(left):
             runner = library.AutoAttack(
-                network, norm="Linf" if spec.norm == "linf" else "L2", eps=epsilon, version="custom",
-                attacks=composition(spec, num_classes), device=device,
+                network,
+                norm="Linf" if spec.norm == "linf" else "L2",
+                eps=epsilon,
+                version="custom",
+                attacks=composition(spec, num_classes),
+                device=device,
                 seed=seeds.derive("attack", spec.name, repr(epsilon), int(ids[0])),
-            )  # fmt: skip
+            )
             _configure(runner, settings, num_classes)
             # It seeds the global generators.
             with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):

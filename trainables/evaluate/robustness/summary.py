@@ -24,9 +24,7 @@ from trainables.payloads import AttackResult
 
 CLASS_EPSILONS = {"l2": (0.5,), "linf": (2 / 255, 8 / 255)}
 """Where classes are told apart, when the grid has them."""
-UNEQUAL = {
-    "adv_acc_worst_class": "fraction", "adv_fair_var_acc": "fraction^2", "adv_fair_var_acc_corr": "fraction^2",
-}  # fmt: skip
+UNEQUAL = {"adv_acc_worst_class": "fraction", "adv_fair_var_acc": "fraction^2", "adv_fair_var_acc_corr": "fraction^2"}
 FEW = 20
 """Images of a class below which its accuracy says little: ``low_resolution``."""
 
@@ -87,9 +85,11 @@ def _same_images(results: Mapping[str, AttackResult]) -> None:
 def _columns(result: AttackResult) -> Row:
     facts, settings = result.facts, result.facts["settings"]
     columns: Row = {
-        "attack": facts["attack"], "norm": facts["norm"], "attack_lib": facts["library"],
+        "attack": facts["attack"],
+        "norm": facts["norm"],
+        "attack_lib": facts["library"],
         "attack_lib_version": facts["library_version"],
-    }  # fmt: skip
+    }
     for column, setting in SETTING_COLUMNS.items():
         if settings.get(setting) is not None:
             columns[column] = settings[setting]
