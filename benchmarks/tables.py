@@ -26,11 +26,11 @@ from unit.builders import plan_of, provenance, sweep_of
 
 from ddray.plan.keys import digest
 from ddray.plan.pipeline import Stage
+from ddray.report.report import report
 from ddray.store import files
 from ddray.store.artifacts import Store
 from ddray.store.manifest import Manifest
 from ddray.tables.gather import collect
-from ddray.tables.render import report
 
 PER_POINT = 45
 """Rows of a point with ten classes: 22 accuracies and losses, 5 of the training, 11 of fairness, 7 costs."""

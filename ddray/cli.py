@@ -276,9 +276,9 @@ def report(prepared: Any, as_json: bool) -> None:
     The paper's values stand beside ours where they may be compared. Alarms come first.
     """
     from ddray.errors import RequestError
+    from ddray.report.report import machine_report
+    from ddray.report.report import report as render
     from ddray.results import results_of
-    from ddray.tables.render import machine_report
-    from ddray.tables.render import report as render
 
     results = results_of(places(), prepared.sweep.name)
     if not results.measurements.exists():

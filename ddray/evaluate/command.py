@@ -12,11 +12,11 @@ from ddray.evaluate.prepare import facts_of, subject_of
 from ddray.evaluate.request import FILE, Options, checked, load
 from ddray.plan.fields import show
 from ddray.plan.prepare import Request
+from ddray.report.report import machine_report
 from ddray.results import results_of, write_json
 from ddray.run.sweep import How, run_sweep
 from ddray.settings import Places
 from ddray.store.artifacts import Store
-from ddray.tables.render import machine_report
 from trainables.data.cache import build
 
 

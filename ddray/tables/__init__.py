@@ -1,4 +1,4 @@
-"""From the store to what people read. Nothing here computes a result or asks MLflow for one.
+"""From the store to tables of measurements. Nothing here computes a result or asks MLflow for one.
 
     columns.py   the table of measurements: one row is one number
     identity.py  the columns that follow from a point's chain and its manifests
@@ -8,11 +8,6 @@
     paper.py     the numbers of Chen et al. 2023, and when ours may stand beside them
     cells.py     means over seeds, paired differences, and which seeds they are about
     reading.py   the rows of measurements.parquet that a report shows
-    blocks.py    which points may stand in one table, and the refusal to mix the others
-    sections/    the parts of a report: accuracy, fairness, robustness, privacy, ...
-    alarms.py    what makes numbers doubtful
-    summary.py   measurements -> all of it, in fractions: what --json prints
-    render.py    the same as Markdown, in percent; markdown.py has its words and tables
     companions/  tables beside the measurements: every example, maps, files
 
 There is a folder ``paper`` beside ``paper.py``: the transcribed tables, as data. This file imports nothing.

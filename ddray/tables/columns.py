@@ -1,7 +1,7 @@
 """The table of measurements: one row is one number, with everything that tells it from every other number.
 
 Names are dictionary-encoded text, counts int32, numbers float64. Fractions are in [0, 1], epsilons in units of images
-scaled to [0, 1]; percent appears only in ``render.py``. Columns that name an axis are named like it and are null where
+scaled to [0, 1]; percent appears only in ``ddray/report``. Columns that name an axis are named like it and null where
 a method does not use the axis.
 """
 

@@ -16,8 +16,8 @@ from unit import builders as b
 from unit import evaluated as e
 
 from ddray.plan.grid import GridPoint
+from ddray.report.report import machine_report, report
 from ddray.tables.gather import MEASUREMENTS_FILE, collect
-from ddray.tables.render import machine_report, report
 
 Row = dict[str, Any]
 SWEEP = """

@@ -463,7 +463,7 @@ def test_coverage_survives_its_file(tiny: Any, tmp_path: Path) -> None:
 
 
 def test_gathering_loads_no_torch() -> None:
-    program = "import sys, ddray.tables.gather, ddray.tables.render; sys.exit('torch' in sys.modules)"
+    program = "import sys, ddray.tables.gather, ddray.report.report; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 

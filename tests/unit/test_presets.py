@@ -18,8 +18,8 @@ from workspace import Workspace
 
 from ddray.errors import RequestError
 from ddray.presets import methods_facts, preset_facts, preset_text
+from ddray.report.report import machine_report, report
 from ddray.tables.gather import MEASUREMENTS_FILE, collect
-from ddray.tables.render import machine_report, report
 from trainables import presets
 from trainables.data.known import KNOWN
 from trainables.methods import METHODS

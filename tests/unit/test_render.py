@@ -17,11 +17,11 @@ from unit import builders as b
 from ddray.errors import EnvironmentProblem
 from ddray.plan.grid import GridPoint
 from ddray.plan.plan import Plan
+from ddray.report.blocks import MixedBlock
+from ddray.report.report import machine_report, report
 from ddray.store.artifacts import Store
-from ddray.tables.blocks import MixedBlock
 from ddray.tables.cells import by_seed, paired, spread
 from ddray.tables.gather import COVERAGE_FILE, MEASUREMENTS_FILE, collect
-from ddray.tables.render import machine_report, report
 
 FRACTION = st.floats(0, 1)
 VALUES = st.dictionaries(
@@ -322,7 +322,7 @@ def test_trainings_together_and_apart_are_two_columns(tmp_path: Path) -> None:
 
 def test_a_cell_never_mixes_networks(monkeypatch: pytest.MonkeyPatch, made: Any) -> None:
     """What no setting explains is refused: the control that a mixture is seen at all."""
-    from ddray.tables import blocks
+    from ddray.report import blocks
 
     monkeypatch.setattr(blocks, "_told_apart", lambda rows: {})
     with pytest.raises(MixedBlock, match=r"dm, ipc 1: rows with different parameters.*distill_cfg_hash") as caught:

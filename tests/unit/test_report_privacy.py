@@ -15,12 +15,12 @@ from unit import builders as b
 
 from ddray.plan.grid import GridPoint
 from ddray.plan.pipeline import Chain
+from ddray.report.blocks import MixedBlock
+from ddray.report.report import machine_report, report
+from ddray.report.sections.privacy import combined
 from ddray.store import files
 from ddray.store.artifacts import Store
-from ddray.tables.blocks import MixedBlock
 from ddray.tables.gather import collect
-from ddray.tables.render import machine_report, report
-from ddray.tables.sections.privacy import combined
 from trainables.configs import PrivacyConfig
 from trainables.payloads import Metrics
 

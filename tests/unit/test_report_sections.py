@@ -12,11 +12,11 @@ from unit import builders as b
 from unit import evaluated as e
 
 from ddray.plan.grid import GridPoint
+from ddray.report.alarms import careful, flagged
+from ddray.report.blocks import MixedBlock
+from ddray.report.report import machine_report, report
+from ddray.report.sections.robustness import budget, chosen
 from ddray.store import files
-from ddray.tables.alarms import careful, flagged
-from ddray.tables.blocks import MixedBlock
-from ddray.tables.render import machine_report, report
-from ddray.tables.sections.robustness import budget, chosen
 from trainables.configs import AttackConfig, EmbeddingConfig, RobustnessConfig
 from trainables.evaluate.robustness.summary import robustness_rows
 from trainables.payloads import AttackResult, Embedding, Metrics

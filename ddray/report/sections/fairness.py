@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ddray.tables.blocks import Group, title_of
-from ddray.tables.markdown import NOTHING, Facts, axes_header, narrowed, place, plus_minus
+from ddray.report.blocks import Group, title_of
+from ddray.report.markdown import NOTHING, Facts, axes_header, narrowed, place, plus_minus
 from ddray.tables.reading import Numbers
 
 OWN = ("fair_var_acc", "fair_var_acc_corr", "fair_worst_acc")

@@ -7,9 +7,9 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from ddray.tables.blocks import MixedBlock, rank, title_of
+from ddray.report.blocks import MixedBlock, rank, title_of
+from ddray.report.markdown import NOTHING, Facts, axes_header, interval, table
 from ddray.tables.derived.compare import ALPHA, adjusted
-from ddray.tables.markdown import NOTHING, Facts, axes_header, interval, table
 from ddray.tables.reading import Numbers, Row
 
 METRICS = ("mia_auc_delta", "mia_auc_delta_p")

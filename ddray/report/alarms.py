@@ -6,8 +6,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from ddray.report.blocks import At, block_key
 from ddray.tables import paper
-from ddray.tables.blocks import At, block_key
 from ddray.tables.gather import Coverage
 from ddray.tables.reading import Row
 

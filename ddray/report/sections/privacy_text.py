@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from ddray.tables.blocks import rank, title_of
-from ddray.tables.markdown import NOTHING, Facts, axes_header, interval, narrowed, place, span, table
-from ddray.tables.sections import privacy_pairs
-from ddray.tables.sections.accuracy import Notes
-from ddray.tables.sections.privacy import BASELINES, FPR
+from ddray.report.blocks import rank, title_of
+from ddray.report.markdown import NOTHING, Facts, axes_header, interval, narrowed, place, span, table
+from ddray.report.sections import privacy_pairs
+from ddray.report.sections.accuracy import Notes
+from ddray.report.sections.privacy import BASELINES, FPR
 
 _AUDITS = {
     "seed": "the paper's setting: one draw of the origin against test images",

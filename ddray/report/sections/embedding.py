@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from ddray.tables.blocks import Block, Group, refuse_mixed, spread_json, title_of
+from ddray.report.blocks import Block, Group, refuse_mixed, spread_json, title_of
+from ddray.report.markdown import NOTHING, Facts, axes_header, place, plus_minus, table
 from ddray.tables.cells import by_seed, spread
-from ddray.tables.markdown import NOTHING, Facts, axes_header, place, plus_minus, table
 from ddray.tables.reading import Numbers
 
 METRICS = (

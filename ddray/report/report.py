@@ -8,11 +8,11 @@ from typing import Any
 
 from ddray.plan.external import EXTERNAL
 from ddray.plan.keys import short
+from ddray.report.blocks import title_of
+from ddray.report.markdown import Facts, bullets
+from ddray.report.sections import accuracy, contrasts, embedding, fairness, generalisation, privacy_text, robustness
+from ddray.report.summary import summarise
 from ddray.tables import paper
-from ddray.tables.blocks import title_of
-from ddray.tables.markdown import Facts, bullets
-from ddray.tables.sections import accuracy, contrasts, embedding, fairness, generalisation, privacy_text, robustness
-from ddray.tables.summary import summarise
 from trainables.protocols import PROTOCOLS
 
 
