@@ -24,13 +24,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 from unit.builders import plan_of, provenance, sweep_of
 
+from ddray.measurements.gather import collect
 from ddray.plan.keys import digest
 from ddray.plan.pipeline import Stage
 from ddray.report.report import report
 from ddray.store import files
 from ddray.store.artifacts import Store
 from ddray.store.manifest import Manifest
-from ddray.tables.gather import collect
 
 PER_POINT = 45
 """Rows of a point with ten classes: 22 accuracies and losses, 5 of the training, 11 of fairness, 7 costs."""

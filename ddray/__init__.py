@@ -8,7 +8,7 @@
        v
        |  store/     finished stages by key, each with a manifest: the only truth
        v
-       |  tables/    store -> measurements.parquet -> report beside the published numbers
+       |  measurements/   store -> measurements.parquet, exports; tables/ -> report beside the published numbers
        `- tracking.py   the same facts mirrored to MLflow, rebuildable at any time
 
 This file imports nothing.

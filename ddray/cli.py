@@ -258,8 +258,8 @@ def collect(prepared: Any, mlflow: bool, samples: bool) -> None:
 
 def _companions(prepared: Any, folder: Path, store: Any) -> None:
     """The tables beside the measurements that are made on request: examples and files."""
-    from ddray.tables.companions.files import ARTIFACTS_FILE, write_artifacts
-    from ddray.tables.companions.samples import SAMPLES_FOLDER, write_samples
+    from ddray.measurements.exports.files import ARTIFACTS_FILE, write_artifacts
+    from ddray.measurements.exports.samples import SAMPLES_FOLDER, write_samples
 
     rows = write_samples(prepared.plan, prepared.sweep, store, folder)
     click.echo(f"{folder / SAMPLES_FOLDER}: {rows} rows")

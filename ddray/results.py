@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from ddray.errors import RequestError
+from ddray.measurements import RENDERER_VERSION
 from ddray.plan.prepare import Request
 from ddray.settings import Places
 from ddray.store.artifacts import Store
-from ddray.tables import RENDERER_VERSION
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,13 +21,13 @@ from typing import Any
 
 from ddray import settings
 from ddray.errors import EnvironmentProblem
+from ddray.measurements.derived import METRICS as DERIVED
 from ddray.plan.grammar import Sweep
 from ddray.plan.keys import digest
 from ddray.plan.pipeline import Chain, Stage
 from ddray.plan.plan import Plan
 from ddray.settings import Places
 from ddray.store.artifacts import DamagedArtifact, Store
-from ddray.tables.derived import METRICS as DERIVED
 from trainables.configs import DistillConfig, TrainConfig
 
 log = logging.getLogger(__name__)
@@ -449,7 +449,7 @@ class _Writer:
     def _drawn(self, distill: Stage) -> bytes:
         from safetensors.numpy import load_file  # what `trainables.payloads.DistilledSet` holds, without torch
 
-        from ddray.tables.picture import picture
+        from ddray.measurements.picture import picture
 
         folder = self._folder(distill)
         if folder is None:

@@ -277,7 +277,7 @@ class Workspace:
         """What must be equal of a sweep's measurements when it is computed twice."""
         from pyarrow import parquet
 
-        from ddray.tables.columns import comparable
+        from ddray.measurements.columns import comparable
 
         return comparable(parquet.read_table(self.results(name).measurements))
 

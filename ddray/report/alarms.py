@@ -6,10 +6,10 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from ddray.measurements import paper
+from ddray.measurements.gather import Coverage
+from ddray.measurements.reading import Row
 from ddray.report.blocks import At, block_key
-from ddray.tables import paper
-from ddray.tables.gather import Coverage
-from ddray.tables.reading import Row
 
 INFORMATION = frozenset({"not_applicable", "outside_frontier", "degenerate", "low_resolution"})
 """Flags that say why a number is missing or how far it carries, not that something is wrong with it."""

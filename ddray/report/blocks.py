@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ddray.errors import DdrayError
+from ddray.measurements.cells import Spread, Values, by_seed, spread
+from ddray.measurements.reading import Row
 from ddray.plan.external import EXTERNAL
-from ddray.tables.cells import Spread, Values, by_seed, spread
-from ddray.tables.reading import Row
 from trainables.methods import METHODS
 
 ORDER = ("random", "dsa", "dm", "mtt", "idc", "full")

@@ -6,13 +6,13 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from ddray.measurements import paper
 from ddray.plan.external import EXTERNAL
 from ddray.plan.keys import short
 from ddray.report.blocks import title_of
 from ddray.report.markdown import Facts, bullets
 from ddray.report.sections import accuracy, contrasts, embedding, fairness, generalisation, privacy_text, robustness
 from ddray.report.summary import summarise
-from ddray.tables import paper
 from trainables.protocols import PROTOCOLS
 
 

@@ -12,11 +12,11 @@ from typing import Any
 import pyarrow as pa
 
 from ddray.errors import EnvironmentProblem
+from ddray.measurements.gather import MEASUREMENTS_FILE, Coverage
+from ddray.measurements.reading import Numbers, Row, read_numbers, read_points, read_provenance
 from ddray.report import alarms
 from ddray.report.blocks import BLOCK_AXES, IN_BLOCK, IN_CELL, Block, block_key, make_block
 from ddray.report.sections import accuracy, contrasts, embedding, fairness, generalisation, privacy, robustness
-from ddray.tables.gather import MEASUREMENTS_FILE, Coverage
-from ddray.tables.reading import Numbers, Row, read_numbers, read_points, read_provenance
 
 _OF_POINT = (
     "schema_version",

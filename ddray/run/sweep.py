@@ -172,9 +172,9 @@ def _finish(prepared: Prepared, results: Results, store: Store, how: How, places
 
 def rebuild(prepared: Prepared, results: Results, store: Store) -> Finished:
     """Build measurements.parquet, coverage.json, report.md and, of t-SNE maps, embeddings.parquet from the store."""
+    from ddray.measurements.exports.maps import write_embeddings
+    from ddray.measurements.gather import collect
     from ddray.report.report import report
-    from ddray.tables.companions.maps import write_embeddings
-    from ddray.tables.gather import collect
 
     results.folder.mkdir(parents=True, exist_ok=True)
     coverage = collect(prepared.plan, prepared.sweep, store, results.folder)

@@ -18,10 +18,10 @@ from unit import builders as b
 
 from ddray import tracking
 from ddray.errors import EnvironmentProblem
+from ddray.measurements.gather import collect
+from ddray.measurements.picture import GAP, picture
 from ddray.settings import Places
 from ddray.store.artifacts import Store
-from ddray.tables.gather import collect
-from ddray.tables.picture import GAP, picture
 from ddray.tracking import MirrorResult, mirror, tracking_uri
 
 SWEEP = """

@@ -11,7 +11,7 @@ from pages import blocks, table
 from pyarrow import parquet
 from workspace import Ran, places_in
 
-from ddray.tables.columns import VALUES
+from ddray.measurements.columns import VALUES
 from trainables.configs import MEMBERSHIP_ATTACKS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -88,7 +88,7 @@ def test_every_flag_stands_on_the_page(rows: list[dict[str, Any]]) -> None:
 
 def test_every_value_of_a_fixed_vocabulary_is_described(rows: list[dict[str, Any]]) -> None:
     unknown = {(name, row[name]) for name, values in VALUES.items() for row in rows if row[name] not in (None, *values)}
-    assert not unknown, f"ddray.tables.columns.VALUES lacks {sorted(unknown)}"
+    assert not unknown, f"ddray.measurements.columns.VALUES lacks {sorted(unknown)}"
 
 
 def test_values_are_in_their_ranges(rows: list[dict[str, Any]]) -> None:

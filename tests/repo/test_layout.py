@@ -39,7 +39,7 @@ def test_an_init_file_would_hide_the_package(tmp_path: Path) -> None:
 
 def test_folders_of_tests_shadow_nothing() -> None:
     assert list((ROOT / "tests").rglob("__init__.py")) == []
-    packages = {"ddray", "trainables", "mlflow", "ray", "torch", "plan", "store", "tables"}
+    packages = {"ddray", "trainables", "mlflow", "ray", "torch", "plan", "store", "measurements", "report"}
     assert packages.isdisjoint(folder.name for folder in (ROOT / "tests").iterdir())
 
 

@@ -14,12 +14,12 @@ from audited import exposing
 from support import FakeContext, digits_config, signal_sets
 from unit import builders as b
 
+from ddray.measurements.gather import MEASUREMENTS_FILE, collect
 from ddray.plan.datasets import DatasetFacts
 from ddray.plan.grid import GridPoint
 from ddray.plan.pipeline import Chain, Pipeline, Stage
 from ddray.plan.plan import Plan, make_plan
 from ddray.store.artifacts import Store
-from ddray.tables.gather import MEASUREMENTS_FILE, collect
 from trainables.attacks import SPECS
 from trainables.configs import AttackConfig, DistillConfig, PrivacyConfig, RobustnessConfig, TrainConfig
 from trainables.data.cache import open_split

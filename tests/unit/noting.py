@@ -8,10 +8,10 @@ from typing import Any
 
 from unit import builders as b
 
+from ddray.measurements.derived.notes import Noted, Notes
+from ddray.measurements.identity import PROVENANCE
+from ddray.measurements.piece import Templates
 from ddray.plan.grid import GridPoint
-from ddray.tables.derived.notes import Noted, Notes
-from ddray.tables.identity import PROVENANCE
-from ddray.tables.piece import Templates
 
 Row = dict[str, Any]
 Numbers = Mapping[str, Any]

@@ -11,9 +11,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ddray import tables
+from ddray import measurements
+from ddray.measurements.columns import (
+    COLUMNS,
+    MEASUREMENTS,
+    RENDERER_VERSION,
+    SCHEMA_VERSION,
+    VALUES,
+    comparable,
+    names,
+)
 from ddray.plan.schema import AXES
-from ddray.tables.columns import COLUMNS, MEASUREMENTS, RENDERER_VERSION, SCHEMA_VERSION, VALUES, comparable, names
 
 SPECIFIED = """
 schema_version row_id sweep grids point stage_key protocol budget_fraction dataset num_classes class_ids
@@ -27,8 +35,10 @@ code_version torch_version numpy_version sklearn_version device dtype determinis
 """
 
 
-ROOT = Path(tables.__file__).parents[2]
-WRITERS = sorted(path for folder in ("trainables/evaluate", "ddray/tables") for path in (ROOT / folder).rglob("*.py"))
+ROOT = Path(measurements.__file__).parents[2]
+WRITERS = sorted(
+    path for folder in ("trainables/evaluate", "ddray/measurements") for path in (ROOT / folder).rglob("*.py")
+)
 
 
 def row(**values: object) -> dict[str, object]:
@@ -109,7 +119,7 @@ def test_flags_are_those_of_the_page() -> None:
 
 
 def test_versions_are_those_that_need_no_pyarrow() -> None:
-    assert (SCHEMA_VERSION, RENDERER_VERSION) == (tables.SCHEMA_VERSION, tables.RENDERER_VERSION)
+    assert (SCHEMA_VERSION, RENDERER_VERSION) == (measurements.SCHEMA_VERSION, measurements.RENDERER_VERSION)
 
 
 def test_schema_survives_parquet(tmp_path: Path) -> None:

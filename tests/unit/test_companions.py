@@ -20,11 +20,11 @@ from sklearn.metrics import roc_auc_score, roc_curve
 from unit import builders as b
 from unit import evaluated as e
 
+from ddray.measurements.exports.files import ARTIFACTS_FILE, write_artifacts
+from ddray.measurements.exports.maps import EMBEDDINGS_FILE, write_embeddings
+from ddray.measurements.exports.samples import write_samples
 from ddray.report.report import report
 from ddray.store.manifest import sha256
-from ddray.tables.companions.files import ARTIFACTS_FILE, write_artifacts
-from ddray.tables.companions.maps import EMBEDDINGS_FILE, write_embeddings
-from ddray.tables.companions.samples import write_samples
 
 Row = dict[str, Any]
 Columns = dict[str, NDArray[Any]]
@@ -336,9 +336,9 @@ import sys
 from pathlib import Path
 from unit import builders as b
 from ddray.store.artifacts import Store
-from ddray.tables.companions.files import write_artifacts
-from ddray.tables.companions.maps import write_embeddings
-from ddray.tables.companions.samples import write_samples
+from ddray.measurements.exports.files import write_artifacts
+from ddray.measurements.exports.maps import write_embeddings
+from ddray.measurements.exports.samples import write_samples
 from ddray.report.report import report
 folder = Path(sys.argv[1])
 sweep = b.sweep_of(folder, (folder / "tiny.yaml").read_text())

@@ -11,9 +11,9 @@ import pytest
 from scipy.stats import friedmanchisquare
 from unit import builders as b
 
+from ddray.measurements.gather import collect
 from ddray.report.report import machine_report, report
 from ddray.report.sections.contrasts import facts, friedman, merged
-from ddray.tables.gather import collect
 
 
 @pytest.mark.parametrize(("cells", "methods"), [(4, 3), (6, 3), (9, 4), (12, 5)])

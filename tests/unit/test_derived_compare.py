@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from ddray.tables.derived.compare import (
+from ddray.measurements.derived.compare import (
     ALPHA,
     Floats,
     Integers,
@@ -24,7 +24,7 @@ from ddray.tables.derived.compare import (
     ranks,
     spearman,
 )
-from ddray.tables.derived.interpolate import Knot, on_frontier
+from ddray.measurements.derived.interpolate import Knot, on_frontier
 from trainables.evaluate.halves import halves
 
 _VALUES = st.lists(st.lists(st.integers(0, 4).map(float), min_size=4, max_size=4), min_size=1, max_size=5).map(np.array)

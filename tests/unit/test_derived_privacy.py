@@ -15,9 +15,9 @@ from scipy.stats import false_discovery_control, t
 from unit import builders as b
 from unit import evaluated as e
 
+from ddray.measurements.gather import MEASUREMENTS_FILE, collect
 from ddray.plan.grid import GridPoint
 from ddray.report.report import machine_report, report
-from ddray.tables.gather import MEASUREMENTS_FILE, collect
 
 Row = dict[str, Any]
 SWEEP = """

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 from unit.noting import Numbers, metrics, noted, rows
 
+from ddray.measurements.derived.architectures import architectures
+from ddray.measurements.derived.compare import dd_score
+from ddray.measurements.derived.fairness import fairness, hardness, of_mean
+from ddray.measurements.derived.frontier import frontier
+from ddray.measurements.derived.notes import PRIMARY_ADVERSARY, Noted
+from ddray.measurements.derived.relative import relative
+from ddray.measurements.derived.rows import once
 from ddray.plan.grid import GridPoint
-from ddray.tables.derived.architectures import architectures
-from ddray.tables.derived.compare import dd_score
-from ddray.tables.derived.fairness import fairness, hardness, of_mean
-from ddray.tables.derived.frontier import frontier
-from ddray.tables.derived.notes import PRIMARY_ADVERSARY, Noted
-from ddray.tables.derived.relative import relative
-from ddray.tables.derived.rows import once
 from trainables.configs import PRIMARY_ATTACK
 
 SWEEP = """

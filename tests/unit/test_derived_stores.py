@@ -16,15 +16,15 @@ import torch
 from unit import builders as b
 from unit.noting import metrics, noted
 
+from ddray.measurements.columns import comparable
+from ddray.measurements.derived import METRICS, seeds
+from ddray.measurements.derived.architectures import architectures
+from ddray.measurements.derived.notes import SIGNALS
+from ddray.measurements.derived.relative import relative
+from ddray.measurements.gather import MEASUREMENTS_FILE, collect
 from ddray.plan.pipeline import Chain, Stage
 from ddray.plan.plan import Plan
 from ddray.store.artifacts import DamagedArtifact, Store
-from ddray.tables.columns import comparable
-from ddray.tables.derived import METRICS, seeds
-from ddray.tables.derived.architectures import architectures
-from ddray.tables.derived.notes import SIGNALS
-from ddray.tables.derived.relative import relative
-from ddray.tables.gather import MEASUREMENTS_FILE, collect
 from trainables.configs import AttackConfig, RobustnessConfig
 from trainables.evaluate.robustness.paired import adv_delta, crossover, robust_curve
 from trainables.evaluate.robustness.summary import robustness_rows

@@ -17,13 +17,13 @@ from hypothesis import strategies as st
 from unit import builders as b
 
 from ddray.errors import EnvironmentProblem
+from ddray.measurements.columns import MEASUREMENTS, comparable, names
+from ddray.measurements.gather import COVERAGE_FILE, MEASUREMENTS_FILE, Coverage, collect
+from ddray.measurements.identity import POINT, PROVENANCE
+from ddray.measurements.piece import COMMON, MEASURED, Piece, Templates
 from ddray.plan.plan import Plan
 from ddray.store.artifacts import Artifact, Store
 from ddray.store.manifest import Manifest
-from ddray.tables.columns import MEASUREMENTS, comparable, names
-from ddray.tables.gather import COVERAGE_FILE, MEASUREMENTS_FILE, Coverage, collect
-from ddray.tables.identity import POINT, PROVENANCE
-from ddray.tables.piece import COMMON, MEASURED, Piece, Templates
 
 SMALL = """
 ddray: 1
@@ -463,7 +463,7 @@ def test_coverage_survives_its_file(tiny: Any, tmp_path: Path) -> None:
 
 
 def test_gathering_loads_no_torch() -> None:
-    program = "import sys, ddray.tables.gather, ddray.report.report; sys.exit('torch' in sys.modules)"
+    program = "import sys, ddray.measurements.gather, ddray.report.report; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 

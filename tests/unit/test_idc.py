@@ -29,8 +29,8 @@ from torch.nn import functional as F
 from unit import builders as b
 
 from ddray.errors import RequestError
+from ddray.measurements.gather import MEASUREMENTS_FILE, collect
 from ddray.plan.grid import expand
-from ddray.tables.gather import MEASUREMENTS_FILE, collect
 from trainables.configs import OriginConfig
 from trainables.context import Interrupted, StageFailure
 from trainables.data import augment

@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from ddray.tables.columns import MEASUREMENTS
+from ddray.measurements.columns import MEASUREMENTS
 from ddray.tracking import _headlines
 
 AUC: dict[str, Any] = {

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ddray.tables.paper import accuracy_of, objections, percent, table1, table2, table3
+from ddray.measurements.paper import accuracy_of, objections, percent, table1, table2, table3
 
 COMPARABLE: dict[str, Any] = {
     "dataset": "cifar10",

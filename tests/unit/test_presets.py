@@ -17,9 +17,9 @@ from unit import builders as b
 from workspace import Workspace
 
 from ddray.errors import RequestError
+from ddray.measurements.gather import MEASUREMENTS_FILE, collect
 from ddray.presets import methods_facts, preset_facts, preset_text
 from ddray.report.report import machine_report, report
-from ddray.tables.gather import MEASUREMENTS_FILE, collect
 from trainables import presets
 from trainables.data.known import KNOWN
 from trainables.methods import METHODS

@@ -12,7 +12,7 @@ from audited import Audited, digits, exposing, noise
 from sklearn.metrics import roc_auc_score
 from support import FakeContext, dataset_config, digits_config, folder_bytes, recipe, tiny_network, train_config
 
-from ddray.tables.piece import Templates
+from ddray.measurements.piece import Templates
 from trainables import stages
 from trainables.configs import (
     MEMBERSHIP_ATTACKS,

@@ -15,13 +15,13 @@ from scipy import stats
 from unit import builders as b
 
 from ddray.errors import EnvironmentProblem
+from ddray.measurements.cells import by_seed, paired, spread
+from ddray.measurements.gather import COVERAGE_FILE, MEASUREMENTS_FILE, collect
 from ddray.plan.grid import GridPoint
 from ddray.plan.plan import Plan
 from ddray.report.blocks import MixedBlock
 from ddray.report.report import machine_report, report
 from ddray.store.artifacts import Store
-from ddray.tables.cells import by_seed, paired, spread
-from ddray.tables.gather import COVERAGE_FILE, MEASUREMENTS_FILE, collect
 
 FRACTION = st.floats(0, 1)
 VALUES = st.dictionaries(

@@ -13,6 +13,7 @@ import pytest
 from scipy import stats
 from unit import builders as b
 
+from ddray.measurements.gather import collect
 from ddray.plan.grid import GridPoint
 from ddray.plan.pipeline import Chain
 from ddray.report.blocks import MixedBlock
@@ -20,7 +21,6 @@ from ddray.report.report import machine_report, report
 from ddray.report.sections.privacy import combined
 from ddray.store import files
 from ddray.store.artifacts import Store
-from ddray.tables.gather import collect
 from trainables.configs import PrivacyConfig
 from trainables.payloads import Metrics
 

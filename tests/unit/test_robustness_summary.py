@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from ddray.tables.columns import COLUMNS
+from ddray.measurements.columns import COLUMNS
 from trainables.attacks import SPECS, attack_settings
 from trainables.evaluate.robustness.summary import robustness_rows
 from trainables.payloads import AttackResult

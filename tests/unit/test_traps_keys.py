@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from support import recipe, train_config
 from unit import builders as b
 
+from ddray.measurements.cells import paired, spread
 from ddray.plan.keys import stage_key
-from ddray.tables.cells import paired, spread
 from trainables.configs import OriginConfig
 from trainables.data.cache import open_split
 from trainables.external.members import read_members

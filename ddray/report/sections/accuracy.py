@@ -7,12 +7,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
 
+from ddray.measurements import paper
+from ddray.measurements.cells import Values, paired
+from ddray.measurements.reading import Numbers
 from ddray.report.blocks import Block, Group, title_of
 from ddray.report.markdown import NOTHING, Facts, axes_header, place, plus_minus, table
 from ddray.report.sections import fairness
-from ddray.tables import paper
-from ddray.tables.cells import Values, paired
-from ddray.tables.reading import Numbers
 from trainables.methods import METHODS
 
 

@@ -19,10 +19,10 @@ from typing import Any
 
 import numpy as np
 
+from ddray.measurements.derived.compare import ALPHA, Floats, adjusted, ranks
 from ddray.report.blocks import BLOCK_AXES, At, title_of
 from ddray.report.markdown import NOTHING, Facts, table
 from ddray.report.sections.robustness import PRIMARY, budget, chosen
-from ddray.tables.derived.compare import ALPHA, Floats, adjusted, ranks
 
 RESAMPLES = 9999
 """Permutations drawn where there are more; below that number all are tried."""

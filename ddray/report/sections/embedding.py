@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from ddray.measurements.cells import by_seed, spread
+from ddray.measurements.reading import Numbers
 from ddray.report.blocks import Block, Group, refuse_mixed, spread_json, title_of
 from ddray.report.markdown import NOTHING, Facts, axes_header, place, plus_minus, table
-from ddray.tables.cells import by_seed, spread
-from ddray.tables.reading import Numbers
 
 METRICS = (
     "embed_outlier_rate",

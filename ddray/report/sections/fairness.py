@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from ddray.measurements.reading import Numbers
 from ddray.report.blocks import Group, title_of
 from ddray.report.markdown import NOTHING, Facts, axes_header, narrowed, place, plus_minus
-from ddray.tables.reading import Numbers
 
 OWN = ("fair_var_acc", "fair_var_acc_corr", "fair_worst_acc")
 """Of one model alone."""

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
+from ddray.measurements.reading import Numbers, Row
 from ddray.report.blocks import Block, Group, title_of
 from ddray.report.markdown import NOTHING, Facts, axes_header, interval, narrowed, place, plus_minus, table
 from ddray.report.sections.robustness import budget, chosen
-from ddray.tables.reading import Numbers, Row
 
 PLAIN = (
     "acc_over_full",

@@ -15,11 +15,11 @@ from dataclasses import asdict
 from statistics import NormalDist, fmean, stdev
 from typing import Any, NamedTuple
 
+from ddray.measurements import paper
+from ddray.measurements.cells import LEVEL
+from ddray.measurements.reading import Numbers, Row
 from ddray.report.blocks import IN_BLOCK, IN_CELL, name_columns, rank, refuse_mixed
 from ddray.report.sections import privacy_pairs
-from ddray.tables import paper
-from ddray.tables.cells import LEVEL
-from ddray.tables.reading import Numbers, Row
 from trainables.configs import PRIMARY_ATTACK, SECONDARY_ATTACK
 
 METRICS = (

@@ -7,10 +7,10 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from ddray.measurements.derived.compare import ALPHA, adjusted
+from ddray.measurements.reading import Numbers, Row
 from ddray.report.blocks import MixedBlock, rank, title_of
 from ddray.report.markdown import NOTHING, Facts, axes_header, interval, table
-from ddray.tables.derived.compare import ALPHA, adjusted
-from ddray.tables.reading import Numbers, Row
 
 METRICS = ("mia_auc_delta", "mia_auc_delta_p")
 _AXES = ("init", "distill_aug", "iteration")

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
+from ddray.measurements.reading import Numbers, Row
 from ddray.report.blocks import Block, Group, refuse_mixed, title_of
 from ddray.report.markdown import NOTHING, Facts, axes_header, narrowed, place, plus_minus
-from ddray.tables.reading import Numbers, Row
 from trainables.attacks import SPECS
 
 METRICS = (

@@ -17,14 +17,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from ddray.measurements.columns import MEASUREMENTS
+from ddray.measurements.exports.opened import opened, tensors
+from ddray.measurements.identity import POINT, Facts, point_values, training
 from ddray.plan.grammar import Sweep
 from ddray.plan.pipeline import Chain, Stage
 from ddray.plan.plan import Plan
 from ddray.store.artifacts import DamagedArtifact, Store
 from ddray.store.manifest import Manifest
-from ddray.tables.columns import MEASUREMENTS
-from ddray.tables.companions.opened import opened, tensors
-from ddray.tables.identity import POINT, Facts, point_values, training
 from trainables.attacks import SPECS
 from trainables.configs import AttackConfig
 from trainables.evaluate.privacy.roles import ROLES

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from ddray.measurements.derived.compare import Floats, Integers, adjusted, kendall, permutation_p
+from ddray.measurements.derived.notes import Noted, Row, grouped, no_p, unequal
 from ddray.plan.keys import digest
-from ddray.tables.derived.compare import Floats, Integers, adjusted, kendall, permutation_p
-from ddray.tables.derived.notes import Noted, Row, grouped, no_p, unequal
 
 REFERENCE = "convnet3"
 """The network that methods distil with; others are measured against it."""

@@ -13,10 +13,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ddray.measurements.derived.compare import Floats, persistent
+from ddray.measurements.derived.notes import SIGNALS, Noted, Row, grouped, unequal
 from ddray.plan.keys import short
 from ddray.store.artifacts import DamagedArtifact, Store
-from ddray.tables.derived.compare import Floats, persistent
-from ddray.tables.derived.notes import SIGNALS, Noted, Row, grouped, unequal
 from trainables.evaluate.halves import halves
 
 log = logging.getLogger(__name__)

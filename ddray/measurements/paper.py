@@ -172,5 +172,5 @@ def percent(fraction: float) -> str:
 
 
 def _rows(name: str) -> list[dict[str, str]]:
-    text = resources.files("ddray.tables").joinpath("paper", name).read_text(encoding="utf-8")
+    text = resources.files("ddray.measurements").joinpath("paper", name).read_text(encoding="utf-8")
     return list(csv.DictReader(text.splitlines()))

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ddray.measurements.derived.architectures import architectures
+from ddray.measurements.derived.fairness import fairness, of_mean
+from ddray.measurements.derived.frontier import frontier
+from ddray.measurements.derived.notes import Noted, grouped
+from ddray.measurements.derived.privacy import privacy
+from ddray.measurements.derived.relative import relative
+from ddray.measurements.derived.robustness import robustness
+from ddray.measurements.derived.seeds import seeds
 from ddray.store.artifacts import Store
-from ddray.tables.derived.architectures import architectures
-from ddray.tables.derived.fairness import fairness, of_mean
-from ddray.tables.derived.frontier import frontier
-from ddray.tables.derived.notes import Noted, grouped
-from ddray.tables.derived.privacy import privacy
-from ddray.tables.derived.relative import relative
-from ddray.tables.derived.robustness import robustness
-from ddray.tables.derived.seeds import seeds
 
 
 def derive(points: Sequence[Noted], store: Store) -> None:

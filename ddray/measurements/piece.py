@@ -17,9 +17,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from ddray.measurements.columns import MEASUREMENTS, SCHEMA_VERSION, names
+from ddray.measurements.identity import POINT, PROVENANCE
 from ddray.plan.keys import canonical
-from ddray.tables.columns import MEASUREMENTS, SCHEMA_VERSION, names
-from ddray.tables.identity import POINT, PROVENANCE
 
 STAGE = ("stage_key", *PROVENANCE, "status", "note")
 MEASURED = ("value", "ci_low", "ci_high", "n", "n_pos", "n_neg", "std", "n_agg", "converged_share", "flag")

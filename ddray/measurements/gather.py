@@ -19,15 +19,10 @@ import pyarrow.parquet as pq
 
 from ddray.collector import no_cycle_search
 from ddray.errors import EnvironmentProblem
-from ddray.plan.grammar import Sweep
-from ddray.plan.keys import short
-from ddray.plan.pipeline import Chain, Stage
-from ddray.plan.plan import Plan, blocked_stages
-from ddray.store.artifacts import DamagedArtifact, Store
-from ddray.tables.columns import COLUMNS, MEASUREMENTS
-from ddray.tables.derived.notes import ATTACK_FILES, SCORES, Noted, Notes, Row
-from ddray.tables.derived.rows import derive
-from ddray.tables.identity import (
+from ddray.measurements.columns import COLUMNS, MEASUREMENTS
+from ddray.measurements.derived.notes import ATTACK_FILES, SCORES, Noted, Notes, Row
+from ddray.measurements.derived.rows import derive
+from ddray.measurements.identity import (
     PROVENANCE,
     Facts,
     cost_rows,
@@ -37,7 +32,12 @@ from ddray.tables.identity import (
     provenance_values,
     training,
 )
-from ddray.tables.piece import Numbers, Piece, Templates
+from ddray.measurements.piece import Numbers, Piece, Templates
+from ddray.plan.grammar import Sweep
+from ddray.plan.keys import short
+from ddray.plan.pipeline import Chain, Stage
+from ddray.plan.plan import Plan, blocked_stages
+from ddray.store.artifacts import DamagedArtifact, Store
 from trainables.configs import AttackConfig
 
 log = logging.getLogger(__name__)

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ddray.measurements.derived.compare import adjusted
+from ddray.measurements.derived.interpolate import LEVEL
+from ddray.measurements.derived.notes import SCORES, Noted, Row, grouped, no_p, unequal
 from ddray.store.artifacts import DamagedArtifact, Store
-from ddray.tables.derived.compare import adjusted
-from ddray.tables.derived.interpolate import LEVEL
-from ddray.tables.derived.notes import SCORES, Noted, Row, grouped, no_p, unequal
 from trainables.configs import PRIMARY_ATTACK, SECONDARY_ATTACK, PrivacyConfig
 from trainables.evaluate.privacy.delong import auc_difference, placements, usable
 from trainables.evaluate.privacy.roles import CANARY

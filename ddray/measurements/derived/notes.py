@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from ddray.measurements.identity import Facts, Memo, training
+from ddray.measurements.piece import Numbers, Template
 from ddray.plan.keys import canonical
 from ddray.plan.pipeline import Chain, Stage
-from ddray.tables.identity import Facts, Memo, training
-from ddray.tables.piece import Numbers, Template
 from trainables.configs import PRIMARY_ATTACK
 
 Row = dict[str, Any]

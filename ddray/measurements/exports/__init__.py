@@ -1,4 +1,4 @@
-"""The companion tables: built on request, from the store, without torch.
+"""Tables beside the measurements: built on request, from the store, without torch.
 
     samples.py   samples/DATASET/METHOD.parquet: what every model said of every example
     maps.py      embeddings.parquet: the points of t-SNE maps

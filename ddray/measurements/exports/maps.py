@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from ddray.measurements.exports.opened import opened, replace, tensors
 from ddray.plan.grammar import Sweep
 from ddray.plan.pipeline import Chain, Stage
 from ddray.plan.plan import Plan
 from ddray.store.artifacts import DamagedArtifact, Store
-from ddray.tables.companions.opened import opened, replace, tensors
 from trainables.configs import TsneConfig
 
 log = logging.getLogger(__name__)

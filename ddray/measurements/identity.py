@@ -10,11 +10,11 @@ from datetime import datetime
 from functools import cache
 from typing import Any
 
+from ddray.measurements.columns import COLUMNS, names
 from ddray.plan.external import EXTERNAL
 from ddray.plan.keys import canonical, digest
 from ddray.plan.pipeline import Chain, Stage
 from ddray.store.manifest import Manifest
-from ddray.tables.columns import COLUMNS, names
 from trainables.configs import AttackConfig, DistillConfig, ExpertConfig, ExternalConfig, TrainConfig
 from trainables.data.known import KNOWN
 from trainables.methods import METHODS

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ddray.tables.derived.compare import Floats, Integers
+from ddray.measurements.derived.compare import Floats, Integers
 
 LEVEL = 0.95
 _ROUNDING = 1e-9

@@ -10,9 +10,9 @@ from functools import partial
 
 import numpy as np
 
+from ddray.measurements.derived.compare import Floats, Integers, adjusted, cv, log_slope, permutation_p, spearman
+from ddray.measurements.derived.notes import Noted, Row, grouped, no_p, unequal
 from ddray.plan.keys import digest
-from ddray.tables.derived.compare import Floats, Integers, adjusted, cv, log_slope, permutation_p, spearman
-from ddray.tables.derived.notes import Noted, Row, grouped, no_p, unequal
 
 _Tested = tuple[Noted, int, int, float | None, Row]
 """A cell's first point, classes, sets, p, and the flag of a p that is missing."""

@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from ddray.tables.derived.compare import dd_score
-from ddray.tables.derived.notes import Noted, grouped, unequal
+from ddray.measurements.derived.compare import dd_score
+from ddray.measurements.derived.notes import Noted, grouped, unequal
 
 _Place = tuple[int | None, int | None, int]
 """ipc, distill_seed, seed; without a distill_seed: all of them."""

@@ -1,6 +1,6 @@
-"""From the store to tables of measurements. Nothing here computes a result or asks MLflow for one.
+"""From the store to rows: one row of measurements.parquet is one number. Nothing here computes a result or asks MLflow.
 
-    columns.py   the table of measurements: one row is one number
+    columns.py   the columns of measurements.parquet
     identity.py  the columns that follow from a point's chain and its manifests
     piece.py     points, stages, numbers -> Arrow table, by column
     gather.py    plan + store -> measurements.parquet, coverage.json
@@ -8,7 +8,8 @@
     paper.py     the numbers of Chen et al. 2023, and when ours may stand beside them
     cells.py     means over seeds, paired differences, and which seeds they are about
     reading.py   the rows of measurements.parquet that a report shows
-    companions/  tables beside the measurements: every example, maps, files
+    picture.py   a distilled set as one picture
+    exports/     tables beside the measurements: every example, maps, files
 
 There is a folder ``paper`` beside ``paper.py``: the transcribed tables, as data. This file imports nothing.
 """

@@ -9,9 +9,9 @@ from typing import Any
 
 import pyarrow as pa
 
+from ddray.measurements.exports.opened import replace
 from ddray.plan.plan import Plan
 from ddray.store.artifacts import DamagedArtifact, Store
-from ddray.tables.companions.opened import replace
 
 log = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from typing import Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ddray.tables import RENDERER_VERSION, SCHEMA_VERSION
+from ddray.measurements import RENDERER_VERSION, SCHEMA_VERSION
 
 __all__ = ["COLUMNS", "MEASUREMENTS", "RENDERER_VERSION", "SCHEMA_VERSION", "VALUES", "Column", "comparable", "names"]
 

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ddray.measurements.derived.interpolate import LEVEL
+from ddray.measurements.derived.notes import ATTACK_FILES, Noted, Row, grouped, unequal
 from ddray.store.artifacts import DamagedArtifact, Store
-from ddray.tables.derived.interpolate import LEVEL
-from ddray.tables.derived.notes import ATTACK_FILES, Noted, Row, grouped, unequal
 from trainables.attacks import SETTING_COLUMNS
 from trainables.evaluate.robustness.paired import adv_delta, common_distances, crossover, robust_curve, shared
 

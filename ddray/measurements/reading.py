@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ddray.tables.columns import SCHEMA_VERSION, names
+from ddray.measurements.columns import SCHEMA_VERSION, names
 
 Row = dict[str, Any]
 ByPoint = Mapping[str, float]
