@@ -16,9 +16,10 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from ddray.plan.plan import Job, Schedule, make_job
+from ddray.plan.jobs import Job, make_job
 from ddray.plan.prepare import Request, prepare
 from ddray.run.progress import Progress
+from ddray.run.schedule import Schedule
 from ddray.run.stage import Outcome, Surroundings, code_state
 from ddray.run.verdict import Verdicts
 from ddray.settings import Places, set_environment

@@ -25,8 +25,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 from unit.builders import plan_of, provenance, sweep_of
 
 from ddray.measurements.gather import collect
+from ddray.plan.graph import Stage
 from ddray.plan.keys import digest
-from ddray.plan.pipeline import Stage
 from ddray.report.report import report
 from ddray.store import files
 from ddray.store.artifacts import Store

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from ddray.plan.pipeline import Stage
+from ddray.plan.graph import Stage
 from ddray.plan.prepare import Prepared, Request, prepare
 from ddray.results import Results, results_of
 from ddray.settings import Places, places

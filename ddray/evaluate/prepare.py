@@ -12,8 +12,8 @@ from ddray.plan.datasets import Build, DatasetFacts, resolve
 from ddray.plan.external import EXTERNAL, ExternalPipeline, Subject
 from ddray.plan.grammar import Grid, Sweep
 from ddray.plan.grid import GridPoint, select
+from ddray.plan.jobs import make_plan
 from ddray.plan.keys import digest, short
-from ddray.plan.plan import make_plan
 from ddray.plan.prepare import Prepared, Request
 from ddray.plan.prepare import prepare as prepare_sweep
 from ddray.settings import Places

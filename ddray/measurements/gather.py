@@ -34,9 +34,9 @@ from ddray.measurements.identity import (
 )
 from ddray.measurements.piece import Numbers, Piece, Templates
 from ddray.plan.grammar import Sweep
+from ddray.plan.graph import Chain, Stage
+from ddray.plan.jobs import Plan, blocked_stages
 from ddray.plan.keys import short
-from ddray.plan.pipeline import Chain, Stage
-from ddray.plan.plan import Plan, blocked_stages
 from ddray.store.artifacts import DamagedArtifact, Store
 from trainables.configs import AttackConfig
 

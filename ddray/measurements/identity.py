@@ -12,8 +12,8 @@ from typing import Any
 
 from ddray.measurements.columns import COLUMNS, names
 from ddray.plan.external import EXTERNAL
+from ddray.plan.graph import Chain, Stage
 from ddray.plan.keys import canonical, digest
-from ddray.plan.pipeline import Chain, Stage
 from ddray.store.manifest import Manifest
 from trainables.configs import AttackConfig, DistillConfig, ExpertConfig, ExternalConfig, TrainConfig
 from trainables.data.known import KNOWN

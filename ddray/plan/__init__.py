@@ -5,9 +5,9 @@
     grammar.py   files, profiles and --set -> one resolved, validated Sweep
     feasible.py  which points and evaluations cannot be
     grid.py      Sweep -> grid points
-    pipeline.py  grid point -> its chain of stages, each with a key; chain.py holds what they are
+    pipeline.py  grid point -> its chain of stages, each with a key; graph.py holds what they are
     branches.py  what evaluations need beside a point's own set and model; audits.py says what the data allow
-    plan.py      all chains -> jobs, and which may run now
+    jobs.py      all chains -> jobs; run/schedule.py says which may run now
     sharing.py   what a plan saves because equal stages are one
 
 This file imports nothing.

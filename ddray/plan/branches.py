@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from ddray.plan.audits import MOST_ROWS, audits
-from ddray.plan.chain import Chain, Making, Part, Stage, label_of
 from ddray.plan.feasible import ENCODER
+from ddray.plan.graph import Chain, Making, Part, Stage, label_of
 from ddray.plan.keys import short
 from trainables.configs import (
     EmbeddingConfig,

@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ddray.plan import resources
-from ddray.plan.chain import Chain, Making, Part, Stage, label_of
 from ddray.plan.datasets import DatasetFacts
+from ddray.plan.graph import Chain, Making, Part, Stage, label_of
 from ddray.plan.grid import GridPoint
 from ddray.plan.keys import stage_key
 from ddray.plan.pipeline import Completed, Pipeline

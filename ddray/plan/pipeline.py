@@ -22,9 +22,9 @@ from typing import Any, NamedTuple, TypeVar
 from pydantic import ValidationError
 
 from ddray.plan import branches, resources
-from ddray.plan.chain import Chain, Making, Part, Stage, label_of
 from ddray.plan.datasets import DatasetFacts
 from ddray.plan.feasible import ENCODER
+from ddray.plan.graph import Chain, Making, Part, Stage, label_of
 from ddray.plan.grid import GridPoint
 from ddray.plan.keys import stage_key
 from ddray.plan.schema import EVALUATIONS
@@ -56,7 +56,7 @@ from trainables.networks import Parsed, default_network, network_of, parse, pars
 from trainables.presets import Chosen, choose, completed
 from trainables.protocols import PROTOCOLS
 
-__all__ = ["Chain", "Pipeline", "Stage", "recipe_problem"]
+__all__ = ["Pipeline", "recipe_problem"]
 
 Asked = TypeVar("Asked", bound=Config)
 

@@ -11,9 +11,9 @@ from ddray.errors import RequestError
 from ddray.plan.datasets import Build, DatasetFacts, class_sizes, resolve
 from ddray.plan.grammar import Sweep, load
 from ddray.plan.grid import GridPoint, expand, select
+from ddray.plan.jobs import Plan, make_plan
 from ddray.plan.keys import digest
 from ddray.plan.pipeline import Pipeline, recipe_problem
-from ddray.plan.plan import Plan, make_plan
 from ddray.settings import Places
 
 

@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from ddray.plan.chain import Chain, Stage
-from ddray.plan.plan import Plan
+from ddray.plan.graph import Chain, Stage
+from ddray.plan.jobs import Plan
 from trainables.configs import PrivacyConfig, PrivacySettings
 
 NEEDS = ("experts", "distill", "train")

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from ddray.collector import no_cycle_search
-from ddray.plan.plan import runnable_jobs
+from ddray.plan.jobs import runnable_jobs
 from ddray.plan.prepare import Prepared
 from ddray.plan.sharing import sharing_facts
 from ddray.settings import Places

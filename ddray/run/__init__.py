@@ -3,6 +3,7 @@
 stage.py      run_stage: the one path that every executor shares
 context.py    what a running stage sees: progress, checkpoints, the request to stop
 board.py      where running jobs say how far they are and hear that they should stop
+schedule.py   which jobs may run now, in which order, and what their outcomes do to the others
 ledger.py     which GPUs and CPUs are free: what may be admitted
 local.py      one job at a time, in this process
 tune.py       Ray Tune: a searcher that admits jobs, a trainable that runs them

@@ -6,9 +6,10 @@ import threading
 import time
 from typing import Any
 
-from ddray.plan.plan import Job, Schedule
+from ddray.plan.jobs import Job
 from ddray.run.board import Board
 from ddray.run.progress import Progress
+from ddray.run.schedule import Schedule
 from ddray.run.stage import Outcome, Surroundings, between_jobs, run_job
 from ddray.run.verdict import Verdicts
 

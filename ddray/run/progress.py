@@ -8,7 +8,8 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from ddray.plan.plan import Job, Schedule
+from ddray.plan.jobs import Job
+from ddray.run.schedule import Schedule
 from ddray.run.stage import Outcome
 
 if TYPE_CHECKING:

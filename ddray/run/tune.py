@@ -26,11 +26,12 @@ from ray.tune import PlacementGroupFactory
 from ray.tune.search import Searcher
 
 from ddray.errors import EnvironmentProblem, RequestError
-from ddray.plan.plan import Job, Schedule
+from ddray.plan.jobs import Job
 from ddray.run.board import Board
 from ddray.run.ledger import Ledger, Node, nodes_of
 from ddray.run.local import job_spec
 from ddray.run.progress import Progress
+from ddray.run.schedule import Schedule
 from ddray.run.stage import Outcome, Surroundings, between_jobs, run_job
 from ddray.run.verdict import Verdicts
 from ddray.settings import set_environment

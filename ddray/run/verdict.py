@@ -7,9 +7,10 @@ import logging
 import time
 from collections.abc import Mapping
 
-from ddray.plan.pipeline import Stage
-from ddray.plan.plan import Job, Schedule, make_job
+from ddray.plan.graph import Stage
+from ddray.plan.jobs import Job, make_job
 from ddray.run.progress import Progress
+from ddray.run.schedule import Schedule
 from ddray.run.stage import Outcome
 
 log = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from workspace import LOG_COMMITS, Running, Swept, Workspace, places_in, stages
 
-from ddray.plan.pipeline import Stage
+from ddray.plan.graph import Stage
 
 ITERATIONS = 1000
 SEEN = 100

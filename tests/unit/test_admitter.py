@@ -11,9 +11,10 @@ from dataclasses import asdict
 import pytest
 from workspace import Workspace, stages
 
-from ddray.plan.plan import Job, Schedule, make_job
+from ddray.plan.jobs import Job, make_job
 from ddray.run.ledger import Ledger, Node
 from ddray.run.progress import Progress
+from ddray.run.schedule import Schedule
 from ddray.run.stage import Outcome
 from ddray.run.verdict import Verdicts
 

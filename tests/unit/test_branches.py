@@ -16,9 +16,10 @@ from unit import builders as b
 
 from ddray.errors import RequestError
 from ddray.plan.audits import AUDITS
+from ddray.plan.graph import Chain, Stage
 from ddray.plan.grid import expand
-from ddray.plan.pipeline import Chain, Pipeline, Stage
-from ddray.plan.plan import Plan, make_plan, runnable_jobs
+from ddray.plan.jobs import Plan, make_plan, runnable_jobs
+from ddray.plan.pipeline import Pipeline
 from trainables.attacks import SPECS
 from trainables.configs import (
     MEMBERSHIP_ATTACKS,

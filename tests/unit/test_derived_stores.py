@@ -22,8 +22,8 @@ from ddray.measurements.derived.architectures import architectures
 from ddray.measurements.derived.notes import SIGNALS
 from ddray.measurements.derived.relative import relative
 from ddray.measurements.gather import MEASUREMENTS_FILE, collect
-from ddray.plan.pipeline import Chain, Stage
-from ddray.plan.plan import Plan
+from ddray.plan.graph import Chain, Stage
+from ddray.plan.jobs import Plan
 from ddray.store.artifacts import DamagedArtifact, Store
 from trainables.configs import AttackConfig, RobustnessConfig
 from trainables.evaluate.robustness.paired import adv_delta, crossover, robust_curve

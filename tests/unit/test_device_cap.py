@@ -10,7 +10,7 @@ import pytest
 import torch
 from workspace import Workspace, stages
 
-from ddray.plan.plan import make_job
+from ddray.plan.jobs import make_job
 from ddray.run.board import Board
 from ddray.run.local import run_one
 from ddray.run.stage import Surroundings

@@ -21,7 +21,7 @@ from ddray.measurements.columns import MEASUREMENTS, comparable, names
 from ddray.measurements.gather import COVERAGE_FILE, MEASUREMENTS_FILE, Coverage, collect
 from ddray.measurements.identity import POINT, PROVENANCE
 from ddray.measurements.piece import COMMON, MEASURED, Piece, Templates
-from ddray.plan.plan import Plan
+from ddray.plan.jobs import Plan
 from ddray.store.artifacts import Artifact, Store
 from ddray.store.manifest import Manifest
 

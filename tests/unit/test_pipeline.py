@@ -10,7 +10,7 @@ import pytest
 from workspace import Workspace
 
 from ddray.errors import RequestError
-from ddray.plan.pipeline import Chain, Stage
+from ddray.plan.graph import Chain, Stage
 from ddray.run.stage import CONFIGS
 from trainables.attacks import SPECS, attack_settings
 from trainables.configs import KINDS, AttackConfig, EnsembleConfig, RobustnessConfig, TrainConfig

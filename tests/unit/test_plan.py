@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from workspace import Workspace
 
-from ddray.plan.plan import Job, Plan, Schedule, blocked_stages, runnable_jobs
+from ddray.plan.jobs import Job, Plan, blocked_stages, runnable_jobs
 from ddray.plan.prepare import Prepared
+from ddray.run.schedule import Schedule
 
 SHARED = """
 ddray: 1

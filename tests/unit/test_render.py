@@ -18,7 +18,7 @@ from ddray.errors import EnvironmentProblem
 from ddray.measurements.cells import by_seed, paired, spread
 from ddray.measurements.gather import COVERAGE_FILE, MEASUREMENTS_FILE, collect
 from ddray.plan.grid import GridPoint
-from ddray.plan.plan import Plan
+from ddray.plan.jobs import Plan
 from ddray.report.blocks import MixedBlock
 from ddray.report.report import machine_report, report
 from ddray.store.artifacts import Store

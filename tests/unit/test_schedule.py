@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from workspace import Workspace
 
-from ddray.plan.pipeline import Stage
-from ddray.plan.plan import Job, Schedule, make_job
+from ddray.plan.graph import Stage
+from ddray.plan.jobs import Job, make_job
 from ddray.plan.resources import SHARES
+from ddray.run.schedule import Schedule
 
 
 def stage(key: str, needs: Sequence[str] = (), **other: Any) -> Stage:

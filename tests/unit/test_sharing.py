@@ -10,8 +10,8 @@ import pytest
 from unit import builders as b
 from workspace import Workspace
 
+from ddray.plan.jobs import Plan
 from ddray.plan.pipeline import Pipeline
-from ddray.plan.plan import Plan
 from ddray.plan.sharing import sharing_facts
 
 TABLE1 = """

@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 from workspace import Workspace, stages
 
-from ddray.plan.pipeline import Stage
-from ddray.plan.plan import Job, Schedule, make_job
+from ddray.plan.graph import Stage
+from ddray.plan.jobs import Job, make_job
 from ddray.run.board import Board
 from ddray.run.local import job_spec, run_one
 from ddray.run.progress import Progress
+from ddray.run.schedule import Schedule
 from ddray.run.stage import Outcome, Surroundings, run_job
 from ddray.run.verdict import Verdicts
 

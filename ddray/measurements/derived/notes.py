@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 from ddray.measurements.identity import Facts, Memo, training
 from ddray.measurements.piece import Numbers, Template
+from ddray.plan.graph import Chain, Stage
 from ddray.plan.keys import canonical
-from ddray.plan.pipeline import Chain, Stage
 from trainables.configs import PRIMARY_ATTACK
 
 Row = dict[str, Any]

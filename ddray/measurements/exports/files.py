@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from ddray.measurements.exports.opened import replace
-from ddray.plan.plan import Plan
+from ddray.plan.jobs import Plan
 from ddray.store.artifacts import DamagedArtifact, Store
 
 log = logging.getLogger(__name__)

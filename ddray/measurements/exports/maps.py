@@ -13,8 +13,8 @@ import pyarrow as pa
 
 from ddray.measurements.exports.opened import opened, replace, tensors
 from ddray.plan.grammar import Sweep
-from ddray.plan.pipeline import Chain, Stage
-from ddray.plan.plan import Plan
+from ddray.plan.graph import Chain, Stage
+from ddray.plan.jobs import Plan
 from ddray.store.artifacts import DamagedArtifact, Store
 from trainables.configs import TsneConfig
 

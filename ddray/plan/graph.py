@@ -1,4 +1,4 @@
-"""What planning is made of: stages, the chain of a point, and how people see them."""
+"""The graph that a plan is: stages, the chain of a point, and how people see them."""
 
 from __future__ import annotations
 

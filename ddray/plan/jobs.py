@@ -1,0 +1,219 @@
+"""The plan: all chains of a sweep merged and grouped into jobs. Pure."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ddray.plan.graph import Chain, Stage
+from ddray.plan.keys import digest
+
+EXPERTS_PER_JOB = 5
+"""Experts trained one after the other in one job: minutes on a GPU, and enough jobs for a cluster. Not in any key."""
+
+ALONE = frozenset({"privacy", "embedding", "tsne"})
+"""Kinds that start a job of their own: they wait for branches, and a point's training must not wait with them."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Job:
+    """What one Ray Tune trial runs: one or more stages, in order, with one request for resources."""
+
+    name: str
+    """Stable and unique in a plan."""
+    stages: tuple[Stage, ...]
+    needs: tuple[str, ...]
+    """Keys that must be finished first."""
+    after: tuple[str, ...]
+    """Keys that are better finished first: shorter budgets of the same path. Their failure does not block."""
+    cpus: float
+    gpu: float
+    work: float
+    points: int
+    """Points that need the job."""
+
+    @property
+    def label(self) -> str:
+        """The longest stage's label."""
+        return max(self.stages, key=lambda stage: stage.work).label
+
+
+@dataclass(slots=True, eq=False)
+class Plan:
+    """Everything a sweep asks for."""
+
+    chains: list[Chain]
+    stages: dict[str, Stage]
+    jobs: list[Job]
+    """In plan order. Grouping is judged on the whole sweep, so that filters and finished work never regroup."""
+    selected: set[str] = field(default_factory=set)
+    """Hashes of the points that are to be run; all of them unless a filter narrowed it."""
+
+    def needed(self) -> set[str]:
+        """Keys of the stages that the selected points need. A map of several points' sets is needed once all of them
+        are selected: that one point is wanted is no reason to distil the others' sets."""
+        chains = [chain for chain in self.chains if chain.point.hash in self.selected]
+        keys = {stage.key for chain in chains for stage in chain.all_stages}
+        maps = {chain.stages[-1].key: chain.stages[-1] for chain in chains if chain.stages[-1].kind == "tsne"}
+        return keys - {key for key, stage in maps.items() if any(needed not in keys for _, needed in stage.inputs)}
+
+    def summary(self, done: Collection[str]) -> dict[str, Any]:
+        """Counts: ``points``, ``jobs`` (with something to do), ``stages`` per kind, reasons for blocked ones."""
+        needed = self.needed()
+        blocked = blocked_stages(self.stages, done)
+        per_kind: dict[str, dict[str, int]] = {}
+        reasons: Counter[str] = Counter()
+        for key, stage in self.stages.items():
+            if key not in needed:
+                continue
+            counts = per_kind.setdefault(stage.kind, {"total": 0, "cached": 0, "todo": 0, "blocked": 0})
+            counts["total"] += 1
+            if key in done:
+                counts["cached"] += 1
+            elif key in blocked:
+                counts["blocked"] += 1
+                reasons[blocked[key]] += 1
+            else:
+                counts["todo"] += 1
+        return {
+            "points": len(self.selected),
+            "jobs": len(runnable_jobs(self, done)),
+            "stages": per_kind,
+            "blocked": dict(reasons.most_common()),
+        }
+
+
+def make_plan(chains: Sequence[Chain], stages: Mapping[str, Stage]) -> Plan:
+    """Merge chains into a plan.
+
+    The rule for jobs: a stage that lies on several paths, of one point or of several, is a job of its own; the stages
+    of one path alone form one job, cut where the GPU share changes. Experts do not depend on each other, so a few of
+    them form a job whoever needs them.
+    """
+    users = Counter(stage.key for chain in chains for stage in chain.all_stages)
+    points = users
+    if any(chain.branches for chain in chains):
+        points = Counter(key for chain in chains for key in {stage.key for stage in chain.all_stages})
+    shorter = _shorter_budgets(stages.values())
+    jobs: list[Job] = []
+    seen: set[str] = set()
+    for path in (path for chain in chains for path in chain.paths):
+        group: list[Stage] = []
+        experts = [stage for stage in path if stage.kind == "experts" and stage.key not in seen]
+        for start in range(0, len(experts), EXPERTS_PER_JOB):
+            few = experts[start : start + EXPERTS_PER_JOB]
+            seen.update(stage.key for stage in few)
+            jobs.append(make_job(few, points[few[0].key], shorter))
+        for stage in path:
+            if stage.kind == "experts":
+                continue
+            if users[stage.key] > 1:
+                if stage.key not in seen:
+                    seen.add(stage.key)
+                    jobs.append(make_job([stage], points[stage.key], shorter))
+            else:
+                if group and _cut(group, stage):
+                    jobs.append(make_job(group, 1, shorter))
+                    group = []
+                group.append(stage)
+        if group:
+            jobs.append(make_job(group, 1, shorter))
+    return Plan(list(chains), dict(stages), jobs, {chain.point.hash for chain in chains})
+
+
+def blocked_stages(stages: Mapping[str, Stage], done: Collection[str]) -> dict[str, str]:
+    """Unfinished stages that cannot run here, or that wait for one, with the reason."""
+    reasons: dict[str, str] = {}
+    for key, stage in stages.items():  # inputs come before what needs them
+        if key in done:
+            continue
+        if stage.unavailable is not None:
+            reasons[key] = stage.unavailable
+            continue
+        for _, needed in stage.inputs:
+            if needed in reasons:
+                reasons[key] = reasons[needed]
+                break
+    return reasons
+
+
+def runnable_jobs(plan: Plan, done: Collection[str]) -> list[Job]:
+    """The plan's jobs reduced to stages that are selected, unfinished and possible; empty jobs left out.
+
+    Everything that a selected point consists of is wanted, an input that got lost too: tables show facts of all.
+    """
+    needed = plan.needed().difference(done)
+    blocked = blocked_stages(plan.stages, done)
+    reduced = []
+    for job in plan.jobs:
+        stages = [stage for stage in job.stages if stage.key in needed and stage.key not in blocked]
+        if not done and len(stages) == len(job.stages):
+            reduced.append(job)
+        elif stages:
+            reduced.append(restrict(job, stages, done))
+    return reduced
+
+
+def _cut(group: Sequence[Stage], stage: Stage) -> bool:
+    """Whether a stage must leave the group: what it waits for, other CPUs (and so other numerics), or another share of
+    the GPU."""
+    if stage.kind in ALONE or group[-1].kind in ALONE:
+        return True
+    if stage.cpus != group[0].cpus:
+        return True
+    shares = [member.share for member in group if member.share is not None]
+    return stage.share is not None and bool(shares) and stage.share != shares[0]
+
+
+def make_job(stages: Sequence[Stage], points: int, shorter: Mapping[str, tuple[str, ...]] | None = None) -> Job:
+    """A job of the given stages; ``shorter`` names the smaller budgets it is better run after."""
+    shorter = shorter or {}
+    own = {stage.key for stage in stages}
+    needs = dict.fromkeys(key for stage in stages for _, key in stage.inputs if key not in own)
+    after = dict.fromkeys(
+        key for stage in stages for key in shorter.get(stage.key, ()) if key not in own and key not in needs
+    )
+    shares = [stage.share for stage in stages if stage.share is not None]
+    return Job(
+        name=digest([stage.key for stage in stages])[:12],
+        stages=tuple(stages),
+        needs=tuple(needs),
+        after=tuple(after),
+        cpus=max(stage.cpus for stage in stages),
+        gpu=max(shares, default=0.0),
+        work=sum(stage.work for stage in stages),
+        points=points,
+    )
+
+
+def restrict(job: Job, stages: Sequence[Stage], done: Collection[str]) -> Job:
+    """A job with fewer stages: what it still waits for and its work follow from those that are left."""
+    own = {stage.key for stage in stages}
+    needs = dict.fromkeys(key for stage in stages for _, key in stage.inputs if key not in own and key not in done)
+    return Job(
+        name=job.name,
+        stages=tuple(stages),
+        needs=tuple(needs),
+        after=tuple(key for key in job.after if key not in done),
+        cpus=job.cpus,
+        gpu=job.gpu,
+        work=sum(stage.work for stage in stages),
+        points=job.points,
+    )
+
+
+def _shorter_budgets(stages: Iterable[Stage]) -> dict[str, tuple[str, ...]]:
+    """Key -> keys of the same path with the next smaller budget."""
+    paths: dict[str, list[Stage]] = defaultdict(list)
+    for stage in stages:
+        if stage.budget:  # nothing continues a start
+            paths[stage.lineage].append(stage)
+    shorter: dict[str, tuple[str, ...]] = {}
+    for members in paths.values():
+        ordered = sorted(members, key=lambda stage: stage.budget or 0)
+        for before, stage in itertools.pairwise(ordered):
+            shorter[stage.key] = (before.key,)
+    return shorter

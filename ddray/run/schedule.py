@@ -1,0 +1,205 @@
+"""Which jobs may run now, in which order, and what their outcomes do to the others. Both executors ask it."""
+
+from __future__ import annotations
+
+import heapq
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Mapping
+
+from ddray.plan.jobs import Job, restrict
+
+LONG_GFLOP = 2000.0
+"""A job of more work than this is worth the seconds that a new worker takes to start."""
+
+Shape = tuple[float, float]
+"""CPUs and share of a GPU: what a job asks for."""
+
+
+class Schedule:
+    """Which jobs may run now. Both executors ask it; it knows nothing of them.
+
+    Jobs with the longest chain of work behind them come first, then plan order.
+    """
+
+    def __init__(self, jobs: Iterable[Job], done: Collection[str]) -> None:
+        self.jobs: dict[str, Job] = {job.name: job for job in jobs}
+        self.running: set[str] = set()
+        self.finished: dict[str, str] = {}
+        """Job -> ``done``, ``failed`` or ``blocked``."""
+        self.failed: dict[str, str] = {}
+        """Key -> cause, of stages that failed."""
+        self.blocked: dict[str, str] = {}
+        """Key -> the failed key it waits for."""
+        self._makers = {stage.key: job.name for job in self.jobs.values() for stage in job.stages}
+        self._waits: dict[str, set[str]] = {}
+        self._hard: dict[str, set[str]] = defaultdict(set)
+        self._soft: dict[str, set[str]] = defaultdict(set)
+        self._ready: dict[Shape, list[tuple[float, int, str]]] = defaultdict(list)
+        """A heap per shape: what fits, and which worker can go on without being started anew, depends on the shape."""
+        self._order = {name: index for index, name in enumerate(self.jobs)}
+        for name, job in self.jobs.items():
+            waits = set()
+            for key in job.needs:
+                maker = self._makers.get(key)
+                if maker is not None and maker != name and key not in done:
+                    self._hard[key].add(name)
+                    waits.add(key)
+            for key in job.after:
+                maker = self._makers.get(key)
+                if maker is not None and maker != name and key not in done:
+                    self._soft[key].add(name)
+                    waits.add(key)
+            self._waits[name] = waits
+        self._tail = self._tails()
+        for name, waits in self._waits.items():
+            if not waits:
+                self._push(name)
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing is left to start or to wait for."""
+        return not self.running and not self.any_ready and len(self.finished) == len(self.jobs)
+
+    @property
+    def any_ready(self) -> bool:
+        return any(self._ready.values())
+
+    def take(self, fits: Callable[[Job], bool], rank: Callable[[Job], int] | None = None) -> Job | None:
+        """Remove and return the next ready job that fits, or None.
+
+        Args:
+            fits: Whether there is room; it may look only at what the job asks for.
+            rank: How costly it is to start a job of this shape now, 0 for nothing. Short jobs are taken in that
+                order before their own; a long one does not wait for the sake of a start.
+        """
+        heads = sorted(heap[0] for heap in self._ready.values() if heap)
+        candidates = [self.jobs[name] for _, _, name in heads if fits(self.jobs[name])]
+        if not candidates:
+            return None
+        found = candidates[0]
+        if rank is not None and found.work < LONG_GFLOP:
+            found = min(candidates, key=rank)  # the first of equals: the order of heads decides
+        heapq.heappop(self._ready[_shape(found)])
+        self.running.add(found.name)
+        return found
+
+    def put_back(self, name: str) -> None:
+        """A job was started but did not run (its worker died, an input was damaged); it is ready again."""
+        self.running.discard(name)
+        self._push(name)
+
+    def finish(self, name: str, done: Collection[str], failed: Mapping[str, str]) -> None:
+        """A job ended.
+
+        Args:
+            name: The job.
+            done: Keys that now exist.
+            failed: Key -> cause.
+        """
+        self.running.discard(name)
+        job = self.jobs[name]
+        self.finished[name] = "failed" if failed else "done"
+        self.failed.update(failed)
+        for key in done:
+            self._settle(key)
+        for stage in job.stages:
+            if stage.key not in done:
+                if stage.key not in failed:
+                    lost = [key for _, key in stage.inputs if key in self.failed or key in self.blocked]
+                    cause = lost[0] if lost else next(iter(failed), stage.key)
+                    self.blocked[stage.key] = self.blocked.get(cause, cause)
+                self._block(stage.key, self.blocked.get(stage.key, stage.key))
+
+    def making(self, key: str) -> bool:
+        """Whether a job that has not ended is to make the key."""
+        name = self._makers.get(key)
+        return name is not None and name not in self.finished
+
+    def add(self, job: Job) -> None:
+        """Schedule a further job without inputs to wait for (recomputing a damaged artifact)."""
+        self.jobs[job.name] = job
+        self.finished.pop(job.name, None)
+        self._waits[job.name] = set()
+        self._order.setdefault(job.name, len(self._order))
+        self._tail.setdefault(job.name, job.work)
+        for stage in job.stages:
+            self._makers[stage.key] = job.name
+        self._push(job.name)
+
+    def wait_for(self, name: str, key: str) -> None:
+        """Hold a job back until a key, which is being computed again, exists."""
+        self.running.discard(name)
+        self._waits[name].add(key)
+        self._hard[key].add(name)
+
+    def remaining_work(self) -> float:
+        """GFLOP of the jobs that have not ended."""
+        return sum(job.work for name, job in self.jobs.items() if name not in self.finished)
+
+    def _settle(self, key: str) -> None:
+        for name in [*self._hard.pop(key, ()), *self._soft.pop(key, ())]:
+            self._stop_waiting(name, key)
+
+    def _stop_waiting(self, name: str, key: str) -> None:
+        waits = self._waits[name]
+        if key in waits:
+            waits.discard(key)
+            if not waits and name not in self.finished:
+                self._push(name)
+
+    def _block(self, key: str, cause: str) -> None:
+        """Jobs that need the key cannot run; those that merely wanted it earlier can."""
+        for name in self._soft.pop(key, ()):
+            self._stop_waiting(name, key)
+        for name in self._hard.pop(key, ()):
+            if name not in self.finished and key in self._waits[name]:
+                self._without(self.jobs[name], key, cause)
+
+    def _without(self, job: Job, key: str, cause: str) -> None:
+        """A job of which some stages need a key that will not come: the others need not suffer."""
+        lost = {key: None}
+        for stage in job.stages:
+            if any(needed in lost for _, needed in stage.inputs):
+                lost[stage.key] = None
+                self.blocked[stage.key] = cause
+        kept = [stage for stage in job.stages if stage.key not in lost]
+        if kept:
+            reduced = self.jobs[job.name] = restrict(job, kept, ())
+            self._waits[job.name] &= {*reduced.needs, *reduced.after}
+            if not self._waits[job.name]:
+                self._push(job.name)
+        else:
+            self.finished[job.name] = "blocked"
+        for stage in job.stages:
+            if stage.key in lost:
+                self._block(stage.key, cause)
+
+    def _push(self, name: str) -> None:
+        entry = (-self._tail.get(name, 0.0), self._order[name], name)
+        heapq.heappush(self._ready[_shape(self.jobs[name])], entry)
+
+    def _tails(self) -> dict[str, float]:
+        """Job -> its work plus that of the longest chain of jobs behind it."""
+        followers: dict[str, set[str]] = defaultdict(set)
+        for index in (self._hard, self._soft):
+            for key, names in index.items():
+                followers[self._makers[key]] |= names
+        tails: dict[str, float] = {}
+        waiting = {name: len(followers[name]) for name in self.jobs}
+        makers: dict[str, set[str]] = defaultdict(set)
+        for maker, names in followers.items():
+            for name in names:
+                makers[name].add(maker)
+        stack = [name for name, count in waiting.items() if count == 0]
+        while stack:
+            name = stack.pop()
+            tails[name] = self.jobs[name].work + max((tails[after] for after in followers[name]), default=0.0)
+            for maker in makers[name]:
+                waiting[maker] -= 1
+                if waiting[maker] == 0:
+                    stack.append(maker)
+        return tails
+
+
+def _shape(job: Job) -> Shape:
+    return job.cpus, job.gpu
