@@ -17,7 +17,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from ddray.plan.jobs import Job, make_job
-from ddray.plan.prepare import Request, prepare
+from ddray.prepare import prepare
+from ddray.request import Request
 from ddray.run.progress import Progress
 from ddray.run.schedule import Schedule
 from ddray.run.stage import Outcome, Surroundings, code_state

@@ -58,8 +58,9 @@ def measure(points: int) -> dict[str, float]:
 
 def _inside(points: int) -> dict[str, float]:
     started = time.perf_counter()
-    from ddray.plan.prepare import Request, prepare
     from ddray.plan.show import plan_facts
+    from ddray.prepare import prepare
+    from ddray.request import Request
     from ddray.settings import places
     from trainables.data.cache import build
 

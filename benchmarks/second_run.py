@@ -32,7 +32,8 @@ DDRAY = str(Path(sys.executable).with_name("ddray"))
 
 def measure(points: int) -> dict[str, float]:
     """Seconds of the first run (tables and mirror only) and of the second."""
-    from ddray.plan.prepare import Request, prepare
+    from ddray.prepare import prepare
+    from ddray.request import Request
     from ddray.settings import places
     from ddray.store.artifacts import Store
     from trainables.data.cache import build

@@ -125,7 +125,7 @@ def prepared_command(command: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(command)
     def wrapped(sweep: str, sets: tuple[str, ...], profiles: tuple[str, ...], **rest: Any) -> Any:
-        from ddray.evaluate.prepare import prepare
+        from ddray.prepare import prepare
         from trainables.data.cache import build
 
         filters = {name: rest.pop(name) for name in ("only", "skip", "limit") if name in rest}
@@ -227,8 +227,8 @@ def evaluate(how: Any, as_json: bool, **given: Any) -> int:
     Files are safetensors, npz, or what torch.save writes of tensors; nothing in them is run. What a file does not say
     is asked for, never guessed. The results are a sweep's, under the name.
     """
-    from ddray.evaluate.command import evaluate_file
-    from ddray.evaluate.request import Options
+    from ddray.commands.evaluate import evaluate_file
+    from ddray.external.evaluation import Options
 
     return evaluate_file(Options(**given), how, places(), as_json=as_json)
 

@@ -5,7 +5,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import difflib
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 
 class DdrayError(Exception):
@@ -37,3 +40,31 @@ class EnvironmentProblem(DdrayError):
     """The request is fine, this machine or store cannot carry it out."""
 
     exit_code = 3
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+    """``Did you mean 'x'?`` for the known name nearest to ``name``, or an empty text when none is near."""
+    by_folded = {other.casefold(): other for other in known}
+    near = difflib.get_close_matches(name[:80].casefold(), by_folded, n=1, cutoff=0.6)
+    return f"Did you mean '{by_folded[near[0]]}'?" if near else ""
+
+
+def show(value: object) -> str:
+    """A value as a message quotes it: one line, never long."""
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return str(value).lower()
+        case str():
+            return repr(value if len(value) <= 60 else value[:57] + "...")
+        case dict():
+            return f"a mapping with {len(value)} key{'s'[: len(value) != 1]}"
+        case list() | tuple():
+            return f"a list of {len(value)}"
+    return str(value)
+
+
+def printable(path: Path | str) -> str:
+    """A path as messages show it, whatever bytes its name is made of."""
+    return re.sub("[\x00-\x1f\x7f-\x9f\ud800-\udfff]", lambda bad: f"\\x{ord(bad.group()) & 0xFF:02x}", str(path))

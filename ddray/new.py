@@ -13,8 +13,7 @@ import sys
 from pathlib import Path
 from string import Template
 
-from ddray.errors import EnvironmentProblem, RequestError
-from ddray.plan.fields import printable, show
+from ddray.errors import EnvironmentProblem, RequestError, printable, show
 from trainables.configs import KINDS
 from trainables.methods import METHODS
 

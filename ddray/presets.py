@@ -7,10 +7,10 @@ import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from ddray.errors import RequestError
-from ddray.plan.fields import plain, show, suggest
+from ddray.errors import RequestError, show, suggest
 from ddray.plan.schema import at_ipc
 from ddray.plan.sources import Reader
+from ddray.plan.yaml import plain
 from trainables.configs import canonical_json
 from trainables.data.known import KNOWN
 from trainables.methods import METHODS, Method

@@ -16,7 +16,7 @@ from typing import Any
 
 from ddray.errors import RequestError
 from ddray.measurements import RENDERER_VERSION
-from ddray.plan.prepare import Request
+from ddray.request import Request
 from ddray.settings import Places
 from ddray.store.artifacts import Store
 
@@ -98,7 +98,7 @@ def find_sweep(places: Places, given: str) -> Request:
             )
         return Request(Path(known["path"]), sets=tuple(known["sets"]), profiles=tuple(known["profiles"]))
     names = sorted(entry.name for entry in places.results.iterdir()) if places.results.is_dir() else []
-    from ddray.plan.fields import suggest
+    from ddray.errors import suggest
 
     hint = suggest(given, names)
     raise RequestError(

@@ -22,10 +22,10 @@ from typing import Any
 from ddray import settings
 from ddray.errors import EnvironmentProblem
 from ddray.measurements.derived import METRICS as DERIVED
-from ddray.plan.grammar import Sweep
 from ddray.plan.graph import Chain, Stage
 from ddray.plan.jobs import Plan
 from ddray.plan.keys import digest
+from ddray.plan.points import Sweep
 from ddray.settings import Places
 from ddray.store.artifacts import DamagedArtifact, Store
 from trainables.configs import DistillConfig, TrainConfig

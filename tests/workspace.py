@@ -19,7 +19,8 @@ from typing import Any
 import pytest
 
 from ddray.plan.graph import Stage
-from ddray.plan.prepare import Prepared, Request, prepare
+from ddray.prepare import Prepared, prepare
+from ddray.request import Request
 from ddray.results import Results, results_of
 from ddray.settings import Places, places
 from ddray.store.artifacts import Store

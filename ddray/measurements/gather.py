@@ -33,10 +33,10 @@ from ddray.measurements.identity import (
     training,
 )
 from ddray.measurements.piece import Numbers, Piece, Templates
-from ddray.plan.grammar import Sweep
 from ddray.plan.graph import Chain, Stage
 from ddray.plan.jobs import Plan, blocked_stages
 from ddray.plan.keys import short
+from ddray.plan.points import Sweep
 from ddray.store.artifacts import DamagedArtifact, Store
 from trainables.configs import AttackConfig
 

@@ -1,6 +1,7 @@
 """YAML in, plan out. Pure and instant: no torch, no ray, no numpy.
 
-    fields.py    YAML text -> nodes that know their file and line
+    points.py    the nouns: a sweep, its grids, a point
+    yaml.py      YAML text -> nodes that know their file and line
     schema.py    what a sweep file may say: the models, their JSON schema, and their errors in our words
     grammar.py   files, profiles and --set -> one resolved, validated Sweep
     feasible.py  which points and evaluations cannot be

@@ -29,8 +29,8 @@ from trainables.configs import (
 from trainables.methods import METHODS
 
 if TYPE_CHECKING:
-    from ddray.plan.grid import GridPoint
     from ddray.plan.pipeline import Pipeline
+    from ddray.plan.points import GridPoint
 
 SEEDS_OF_A_POINT = 1000
 """Seeds of rows and blocks begin there and leave that many to each seed of a point: rows and coin take the lower

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 from ddray.errors import EnvironmentProblem, RequestError
-from ddray.plan.grammar import Sweep
+from ddray.plan.points import Sweep
 from trainables.configs import DatasetConfig
 from trainables.data.index import Index, find_index, resized_digest
 from trainables.data.known import KNOWN

@@ -12,9 +12,9 @@ from typing import Any
 from ddray.plan import resources
 from ddray.plan.datasets import DatasetFacts
 from ddray.plan.graph import Chain, Making, Part, Stage, label_of
-from ddray.plan.grid import GridPoint
 from ddray.plan.keys import stage_key
 from ddray.plan.pipeline import Completed, Pipeline
+from ddray.plan.points import GridPoint
 from trainables.configs import (
     VERSIONS,
     Audit,

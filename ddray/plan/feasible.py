@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from ddray.plan.audits import MOST_ROWS
-from ddray.plan.grammar import Grid, Sweep
+from ddray.plan.points import Grid, Sweep
 from ddray.plan.schema import EVALUATIONS, at_ipc
 from trainables.configs import (
     Config,
@@ -26,7 +26,7 @@ from trainables.networks import PUBLISHED, Parsed, option_problem, parse, size_p
 from trainables.presets import completed
 
 if TYPE_CHECKING:
-    from ddray.plan.grid import GridPoint
+    from ddray.plan.points import GridPoint
 
 ENCODER = "convnet3"
 """The network in whose features sets are compared."""

@@ -16,105 +16,17 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ddray.errors import RequestError
-from ddray.plan import fields
-from ddray.plan.fields import Node, Steps, mapping, merge, plain, show, suggest
+from ddray.errors import RequestError, printable, show, suggest
+from ddray.plan import yaml
+from ddray.plan.points import DatasetDecl, Grid, NotifyDecl, ResourceDecl, Sweep
 from ddray.plan.problems import Problem, check
-from ddray.plan.schema import AXES, DEFAULT_PROTOCOL, Block, DatasetBlock, Notify, Resource, json_schema
+from ddray.plan.schema import AXES, DEFAULT_PROTOCOL, Block, DatasetBlock, Notify, Resource
 from ddray.plan.sources import Document, Reader
+from ddray.plan.yaml import Node, Steps, mapping, merge, plain
 from trainables.data.known import KNOWN
-
-__all__ = ["AXES", "DatasetDecl", "Grid", "NotifyDecl", "ResourceDecl", "Sweep", "attempt", "json_schema", "load"]
-
-Values = Mapping[str, tuple[Any, ...]]
-"""Axis -> its values."""
-
-
-@dataclass(frozen=True, slots=True)
-class DatasetDecl:
-    """A data set that the sweep declares."""
-
-    name: str
-    folder: str | None
-    """Below DDRAY_DATA; None: the known data set's own place."""
-    like: str
-    """Known data set whose constants, presets and label column apply."""
-    resize: int | None
-    """Height and width in pixels; None: as stored."""
-    constants: str | None = None
-    """Known data set whose mean and deviation normalise the images; None: those of ``like``."""
-
-
-@dataclass(frozen=True, slots=True)
-class ResourceDecl:
-    """What the sweep asks for; None leaves our own choice."""
-
-    cpus: int | None
-    gpu: float | None
-    """Share of one GPU, 0 to 1."""
-
-
-@dataclass(frozen=True, slots=True)
-class NotifyDecl:
-    """What runs when the sweep ends."""
-
-    command: str
-
-
-@dataclass(frozen=True, slots=True)
-class Grid:
-    """One named grid with everything laid over it."""
-
-    name: str
-    file: str
-    axes: Values
-    """In the order of the file, defaults first."""
-    exclude: tuple[Values, ...]
-    exclude_inherited: bool
-    """``exclude`` stands in some defaults; entries that do not concern this grid are then no mistake."""
-    settings: Mapping[str, Mapping[str, Any]]
-    """Method -> the settings that were given, as JSON types."""
-    protocol: str
-    """Name of the training recipe."""
-    train: Mapping[str, Any]
-    """Values given instead of the recipe's. At most one of epochs and steps."""
-    evaluations: Mapping[str, Mapping[str, Any]]
-    """Kind -> the settings that were given, beyond ``accuracy``, which every point gets."""
-    doubtful: frozenset[str] = field(default=frozenset(), compare=False)
-    """Axes that lost values to other problems: nothing is concluded from what they lack."""
-    node: Node = field(default=Node({}, "?"), compare=False, repr=False)
-
-    def where(self, path: Sequence[str | int] | str = ()) -> str:
-        """``file:line`` (or ``--set``) of a path below the grid, as ``axes.ipc``, or ``axes.ipc.2`` for a value."""
-        return fields.where(self.node, path)
-
-    def say(self, path: str, what: str) -> str:
-        """A message about a path below the grid."""
-        shown = ".".join(part for part in path.split(".") if not part.isdecimal())
-        return f"{self.where(path)}: grids.{self.name}{'.' if shown else ''}{shown}: {what}"
-
-
-@dataclass(frozen=True, slots=True)
-class Sweep:
-    """A validated request: what is to be computed, from which files."""
-
-    name: str
-    """Stem, ``@profile`` for each profile, and 6 characters of the ``--set`` values' hash where there are any."""
-    stem: str
-    path: Path
-    files: tuple[Path, ...]
-    """All files it was read from, this one first."""
-    grids: tuple[Grid, ...]
-    datasets: Mapping[str, DatasetDecl]
-    resources: Mapping[str, ResourceDecl]
-    """By stage kind, method, or ``kind.method``."""
-    notify: NotifyDecl | None
-    digest: str
-    """sha256 of the resolved content: equal for files that ask for the same in other words."""
 
 
 def load(path: Path, *, sets: Sequence[str] = (), profiles: Sequence[str] = ()) -> Sweep:
@@ -161,7 +73,7 @@ def _name_problems(path: Path) -> list[str]:
     if bad is None:
         return []
     what = f"the file's stem names the results folder; got {show(bad.group())} in it; expected a plain name"
-    return [f"{fields.printable(path)}: {what}. Rename the file."]
+    return [f"{printable(path)}: {what}. Rename the file."]
 
 
 def _in_file_order(problems: Iterable[str]) -> list[str]:
@@ -237,9 +149,9 @@ def _owners(documents: Sequence[Document], problems: list[str]) -> dict[str, Doc
     owners: dict[str, Document] = {}
     for document in documents:
         for name, _ in _entries(document.node, "grids"):
-            place = fields.where(document.node, ("grids", name))
+            place = yaml.where(document.node, ("grids", name))
             if name in owners:
-                first = fields.where(owners[name].node, ("grids", name))
+                first = yaml.where(owners[name].node, ("grids", name))
                 problems.append(f"{place}: grids: two grids are called {show(name)}; first at {first}. Rename one.")
             else:
                 owners[name] = document
@@ -264,8 +176,8 @@ def _unknown_grids(root: Node, steps: Steps, node: Node, known: Sequence[str]) -
     found = []
     for name, _ in _entries(node, "grids"):
         if name not in known:
-            where = fields.where(root, (*steps, "grids", name))
-            path = fields.dotted((*steps, "grids"))
+            where = yaml.where(root, (*steps, "grids", name))
+            path = yaml.dotted((*steps, "grids"))
             text = f"{where}: {path}: unknown grid {show(name)}; known: {', '.join(known)}. {suggest(name, known)}"
             found.append(Problem(text.rstrip(), (*steps, "grids", name)))
     return found
@@ -306,7 +218,7 @@ def _unknown_datasets(root: Node, declared: set[str]) -> list[Problem]:
                 if value.value not in known:
                     path: Steps = (*steps, *holder, position) if listed else (*steps, *holder)
                     name = str(value.value)
-                    text = f"{fields.where(root, path)}: {fields.dotted(path)}: unknown data set {show(name)}; known: "
+                    text = f"{yaml.where(root, path)}: {yaml.dotted(path)}: unknown data set {show(name)}; known: "
                     text += f"{', '.join(known)}. {suggest(name, known)}".rstrip()
                     found.append(Problem(text + " Another folder is declared under datasets.", path))
     return found
@@ -326,7 +238,7 @@ def _shared(documents: Sequence[Document], problems: list[str]) -> dict[str, Nod
                 if giver is not None and giver not in document.family():
                     other = giver.node.get(name, entry)
                     if other is not None and plain(other) != plain(value):
-                        here, there = (fields.where(where.node, (name, entry)) for where in (giver, document))
+                        here, there = (yaml.where(where.node, (name, entry)) for where in (giver, document))
                         problems.append(
                             f"{here}: {name}.{entry}: differs from {there}; expected the same in all files."
                         )
@@ -351,7 +263,7 @@ def _datasets(node: Node | None, layers: Sequence[Node], problems: list[str]) ->
     found: dict[str, DatasetDecl] = {}
     for name, entry in node.items() if node is not None else []:
         assert node is not None
-        place, path = fields.where(node, (name,)), f"datasets.{name}"
+        place, path = yaml.where(node, (name,)), f"datasets.{name}"
         if name in KNOWN:
             problems.append(f"{place}: {path}: a known data set has this name already. Choose another name.")
         elif entry.get("like") is None:
@@ -360,13 +272,13 @@ def _datasets(node: Node | None, layers: Sequence[Node], problems: list[str]) ->
             declared = DatasetBlock.model_validate(plain(entry))
             folder = declared.folder
             if folder is not None and (Path(folder).is_absolute() or ".." in Path(folder).parts):
-                place = fields.where(node, (name, "folder"))
+                place = yaml.where(node, (name, "folder"))
                 problems.append(
                     f"{place}: {path}.folder: outside DDRAY_DATA; got {show(folder)}; expected a path below it."
                 )
             like, constants = KNOWN[declared.like], KNOWN[declared.constants or declared.like]
             if constants.channels != like.channels:
-                place = fields.where(node, (name, "constants"))
+                place = yaml.where(node, (name, "constants"))
                 problems.append(
                     f"{place}: {path}.constants: other channels; got {show(declared.constants)} with "
                     f"{constants.channels}; expected {like.channels} as {declared.like} has."
@@ -387,7 +299,7 @@ def _resolve(
     parts: list[tuple[Node, tuple[str, ...]]] = [(owner.node, ())]
     parts += [(document.node, ("profiles", profile)) for profile in profiles for document in owner.lineage()]
     parts.append((patch, ()))
-    result = Node({}, fields.where(owner.node, ("grids", name)))
+    result = Node({}, yaml.where(owner.node, ("grids", name)))
     inherited = False
     removed: str | None = None
     for holder, steps in parts:
@@ -396,9 +308,9 @@ def _resolve(
             if layer is None:
                 continue
             if layer.value is None:
-                removed = fields.where(holder, (*steps, *place))
+                removed = yaml.where(holder, (*steps, *place))
             elif removed is not None and place[0] == "grids":
-                here = fields.where(holder, (*steps, *place))
+                here = yaml.where(holder, (*steps, *place))
                 problems.append(
                     f"{here}: grids.{name}: patches a grid that is removed at {removed}. Drop one of the two."
                 )
@@ -408,7 +320,7 @@ def _resolve(
                 for given, other in (("epochs", "steps"), ("steps", "epochs")):
                     length = layer.get("train", given)  # two ways to say one thing: the stronger layer's word holds
                     if length is not None and length.value is not None:
-                        result = fields.without(result, {("train", other)})
+                        result = yaml.without(result, {("train", other)})
                 result = merge(result, layer)
     return (None if removed else result), inherited
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-from ddray.plan.grid import GridPoint
+from ddray.plan.points import GridPoint
 from trainables.configs import Config, Kind
 from trainables.presets import Chosen
 

@@ -5,19 +5,16 @@ What the file may say stands in ``schema.py``; what a point needs computed, in `
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import Any
 
-from ddray.errors import RequestError
+from ddray.errors import RequestError, show, suggest
 from ddray.plan.feasible import ClassSize, NetworkProblem, facts_of, impossible, known_class_size, network_problem
-from ddray.plan.fields import show, suggest
-from ddray.plan.grammar import Grid, Sweep
+from ddray.plan.points import Grid, GridPoint, Sweep
 from ddray.plan.schema import AXES, EVALUATIONS, at_ipc
 from trainables.configs import PrivacySettings
 from trainables.methods import METHODS
@@ -37,55 +34,6 @@ DEFAULTS: dict[str, Any] = {
     "distill_aug": "dsa",
 }
 """Values of axes that are left out. ``init`` is the method's own; the rest is null."""
-
-
-@dataclass(frozen=True, slots=True)
-class GridPoint:
-    """One value per axis; None where the method does not use the axis, and as its documentation says."""
-
-    method: str
-    dataset: str
-    ipc: int | None
-    init: str | None
-    architecture: str
-    seed: int
-    distill_seed: int | None
-    origin_per_class: int | None
-    """None: the full training set."""
-    origin_draw: int | None
-    num_classes: int | None
-    """None: all classes."""
-    class_draw: int | None
-    distill_aug: str | None
-    train_aug: str | None
-    """None: the recipe's own."""
-    settings: Mapping[str, Any]
-    """Of its method, as given."""
-    protocol: str
-    train: Mapping[str, Any]
-    """Values that differ from the protocol's recipe."""
-    evaluations: Mapping[str, Mapping[str, Any]]
-    """Kind -> settings as given, beyond ``accuracy``."""
-    grids: tuple[str, ...]
-    """All grids that ask for the point."""
-    grid: Grid = field(compare=False, repr=False)
-    """The first of them, for the places in messages."""
-    _hash: str = field(default="", init=False, compare=False, repr=False)
-
-    @property
-    def identity(self) -> str:
-        """Canonical JSON of axes, settings and protocol: equal for equal points. Axes that are null stay out, so that
-        points keep their identity when an axis is added to the grammar."""
-        axes = {axis: value for axis in AXES if (value := getattr(self, axis)) is not None}
-        content = {"axes": axes, "settings": self.settings, "protocol": self.protocol, "train": self.train}
-        return json.dumps(content, sort_keys=True, separators=(",", ":"))
-
-    @property
-    def hash(self) -> str:
-        """sha256 of the identity, hexadecimal."""
-        if not self._hash:  # asked for again and again while planning, and 10 microseconds each time
-            object.__setattr__(self, "_hash", hashlib.sha256(self.identity.encode()).hexdigest())
-        return self._hash
 
 
 def expand(

@@ -25,8 +25,8 @@ from ddray.plan import branches, resources
 from ddray.plan.datasets import DatasetFacts
 from ddray.plan.feasible import ENCODER
 from ddray.plan.graph import Chain, Making, Part, Stage, label_of
-from ddray.plan.grid import GridPoint
 from ddray.plan.keys import stage_key
+from ddray.plan.points import GridPoint
 from ddray.plan.schema import EVALUATIONS
 from trainables.attacks import SPECS, AttackSpec, attack_settings, epsilons_for
 from trainables.configs import (

@@ -13,8 +13,9 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from ddray.plan.fields import Node, Steps, dotted, plain, show, suggest, where
+from ddray.errors import show, suggest
 from ddray.plan.schema import RESOURCE_KEYS, RESOURCE_NAMES, json_schema
+from ddray.plan.yaml import Node, Steps, dotted, plain, where
 
 
 @dataclass(frozen=True, slots=True)

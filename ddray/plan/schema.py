@@ -32,7 +32,7 @@ from pydantic import (
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
-from ddray.plan.fields import show, suggest
+from ddray.errors import show, suggest
 from trainables.configs import (
     KINDS,
     TIERS,

@@ -7,8 +7,8 @@ from typing import Any
 
 from ddray.collector import no_cycle_search
 from ddray.plan.jobs import runnable_jobs
-from ddray.plan.prepare import Prepared
 from ddray.plan.sharing import sharing_facts
+from ddray.prepare import Prepared
 from ddray.settings import Places
 from ddray.store.artifacts import Store
 from trainables.configs import KINDS

@@ -10,10 +10,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ddray.plan import fields
-from ddray.plan.fields import Node, Steps, mapping, merge, show
+from ddray.errors import printable, show
+from ddray.plan import yaml
 from ddray.plan.problems import Problem, check
 from ddray.plan.schema import AXES, GRAMMAR, Patch, Resource, SweepFile
+from ddray.plan.yaml import Node, Steps, mapping, merge
 
 MAX_FILES = 100
 """Files that one sweep may be put together from."""
@@ -63,21 +64,21 @@ class Reader:
 
     def file(self, path: Path, parent: Document | None, ancestors: tuple[Path, ...]) -> Document | None:
         before = len(self.problems)
-        node = fields.read(path, self.problems)
+        node = yaml.read(path, self.problems)
         if len(self.problems) > before:  # a key may be missing that is there in the text
             self.doubtful |= set(AXES)
         if node is None:
             return None
         version = node.get("ddray")
         if version is not None and type(version.value) is int and version.value > GRAMMAR:
-            place = fields.where(node, "ddray")
+            place = yaml.where(node, "ddray")
             self.problems[before:] = [
                 f"{place}: ddray: written for a newer ddray; got grammar {version.value}; "
                 f"expected {GRAMMAR}. Update ddray."
             ]
             self.newer = True
             return None
-        document = Document(path, fields.printable(path), self.valid(SweepFile, node), node, parent)
+        document = Document(path, printable(path), self.valid(SweepFile, node), node, parent)
         self.includes(document, (*ancestors, _identity(path)))
         return document
 
@@ -92,7 +93,7 @@ class Reader:
             wrong = {problem.steps for problem in problems}
             if () in wrong:  # the one key that the root needs
                 node = merge(node, mapping([("ddray", node.where, Node(GRAMMAR, node.where))], node.where))
-            node = fields.without(node, wrong)
+            node = yaml.without(node, wrong)
         return Node({}, node.where)
 
     def includes(self, document: Document, ancestors: tuple[Path, ...]) -> None:
@@ -106,13 +107,13 @@ class Reader:
             if node.get(other) is not None:
                 reason = "grids and include exclude each other" if other == "grids" else "nothing here uses them"
                 self.problems.append(
-                    f"{fields.where(node, other)}: {other}: {reason}; each included file keeps its own. "
+                    f"{yaml.where(node, other)}: {other}: {reason}; each included file keeps its own. "
                     f"Move {'them' if other == 'grids' else 'the values'} into a file of its own and include that."
                 )
         if not listed.value:
-            self.problems.append(f"{fields.where(node, 'include')}: include: an empty list; expected sweep files.")
+            self.problems.append(f"{yaml.where(node, 'include')}: include: an empty list; expected sweep files.")
         for position, entry in enumerate(listed.value):
-            place = fields.where(node, ("include", position))
+            place = yaml.where(node, ("include", position))
             self.include(document, str(entry.value), place, ancestors)
 
     def include(self, document: Document, name: str, place: str, ancestors: tuple[Path, ...]) -> None:
@@ -130,7 +131,7 @@ class Reader:
             self.problems.append(f"{place}: include: too many files; expected at most {MAX_FILES}.")
         elif not os.path.isfile(path):
             self.problems.append(
-                f"{place}: include: no such file '{fields.printable(path)}'; expected a path relative to this file."
+                f"{place}: include: no such file '{printable(path)}'; expected a path relative to this file."
             )
         else:
             self.seen[identity] = place
@@ -144,7 +145,7 @@ class Reader:
         for argument in arguments:
             path, equals, text = argument.partition("=")
             parts = _split(path.strip())
-            if not equals or not all(parts) or fields.printable(path) != path:
+            if not equals or not all(parts) or printable(path) != path:
                 self.problems.append(
                     f"--set: not PATH=VALUE; got {show(argument)}; expected for example defaults.protocol=quick."
                 )
@@ -155,8 +156,8 @@ class Reader:
                     "Edit the file."
                 )
                 continue
-            value = fields.parse(text, "--set", self.problems, place="--set")
-            if value is None or len(parts) > fields.MAX_DEPTH:
+            value = yaml.parse(text, "--set", self.problems, place="--set")
+            if value is None or len(parts) > yaml.MAX_DEPTH:
                 self.problems.append(f"--set: {path}: no usable value; got {show(text)}; expected YAML.")
                 self.doubtful |= set(AXES)
                 continue

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ddray.errors import DdrayError, EnvironmentProblem
-from ddray.evaluate.prepare import prepare
 from ddray.plan.datasets import resolve
 from ddray.plan.jobs import blocked_stages, runnable_jobs
 from ddray.plan.keys import short
-from ddray.plan.prepare import Prepared, Request
+from ddray.prepare import Prepared, prepare
+from ddray.request import Request
 from ddray.results import Results, results_of, write_json
 from ddray.run.progress import Progress
 from ddray.run.schedule import Schedule

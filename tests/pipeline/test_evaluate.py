@@ -14,9 +14,9 @@ from pyarrow import parquet
 from safetensors.torch import load_file, save_file
 from workspace import Ran, Workspace, places_in, stages
 
-from ddray.evaluate.prepare import prepare
-from ddray.evaluate.request import FILE
-from ddray.plan.prepare import Request
+from ddray.external.evaluation import FILE
+from ddray.prepare import prepare
+from ddray.request import Request
 from trainables.data.cache import build
 
 OURS = """

@@ -12,8 +12,9 @@ from pages import ROOT, SWEEPS, Block, blocks
 from ddray.errors import RequestError
 from ddray.plan.grammar import load
 from ddray.plan.grid import expand
-from ddray.plan.prepare import Prepared, Request, prepare
 from ddray.plan.schema import AXES, json_schema
+from ddray.prepare import Prepared, prepare
+from ddray.request import Request
 from ddray.settings import places
 from trainables.data.cache import build
 

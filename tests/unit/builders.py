@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ddray.plan.datasets import DatasetFacts
-from ddray.plan.grammar import Sweep, load
+from ddray.plan.grammar import load
 from ddray.plan.graph import Chain, Stage
-from ddray.plan.grid import GridPoint, expand
+from ddray.plan.grid import expand
 from ddray.plan.jobs import Plan, make_plan
 from ddray.plan.pipeline import Pipeline
+from ddray.plan.points import GridPoint, Sweep
 from ddray.store.artifacts import Store
 from ddray.store.manifest import Manifest
 from trainables.configs import (

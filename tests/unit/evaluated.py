@@ -17,9 +17,9 @@ from unit import builders as b
 from ddray.measurements.gather import MEASUREMENTS_FILE, collect
 from ddray.plan.datasets import DatasetFacts
 from ddray.plan.graph import Chain, Stage
-from ddray.plan.grid import GridPoint
 from ddray.plan.jobs import Plan, make_plan
 from ddray.plan.pipeline import Pipeline
+from ddray.plan.points import GridPoint
 from ddray.store.artifacts import Store
 from trainables.attacks import SPECS
 from trainables.configs import AttackConfig, DistillConfig, PrivacyConfig, RobustnessConfig, TrainConfig

@@ -11,7 +11,7 @@ from unit import builders as b
 from ddray.measurements.derived.notes import Noted, Notes
 from ddray.measurements.identity import PROVENANCE
 from ddray.measurements.piece import Templates
-from ddray.plan.grid import GridPoint
+from ddray.plan.points import GridPoint
 
 Row = dict[str, Any]
 Numbers = Mapping[str, Any]

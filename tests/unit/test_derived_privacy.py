@@ -16,7 +16,7 @@ from unit import builders as b
 from unit import evaluated as e
 
 from ddray.measurements.gather import MEASUREMENTS_FILE, collect
-from ddray.plan.grid import GridPoint
+from ddray.plan.points import GridPoint
 from ddray.report.report import machine_report, report
 
 Row = dict[str, Any]

@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ddray.errors import DdrayError, EnvironmentProblem, RequestError
-from ddray.plan import grammar, grid
-from ddray.plan.grammar import Grid, Sweep, load
+from ddray.plan import grid
+from ddray.plan.grammar import load
+from ddray.plan.points import DatasetDecl, Grid, GridPoint, NotifyDecl, ResourceDecl, Sweep
 from ddray.plan.schema import AXES, EVALUATIONS, json_schema
 from trainables.attacks import SPECS
 from trainables.configs import RecipeConfig
@@ -112,10 +113,10 @@ def test_the_documented_example(tmp_path: Path) -> None:
     assert table3.evaluations == {"robustness": {"attacks": ["deepfool_l2"], "images": 1000}}
     assert table1.evaluations == {"privacy": {"audit": ["seed", "pool"], "rows": 16, "targets": 3}}
     assert {entry.protocol for entry in sweep.grids} == {"paper2023"}
-    assert sweep.datasets["digits32"] == grammar.DatasetDecl("digits32", None, "digits", 32)
+    assert sweep.datasets["digits32"] == DatasetDecl("digits32", None, "digits", 32)
     assert sweep.datasets["cifar100_mini"].folder == "cifar100-mini"
-    assert sweep.resources == {"distill": grammar.ResourceDecl(1, None), "idc": grammar.ResourceDecl(None, 0.5)}
-    assert sweep.notify == grammar.NotifyDecl("notify-send '{sweep} {status}'")
+    assert sweep.resources == {"distill": ResourceDecl(1, None), "idc": ResourceDecl(None, 0.5)}
+    assert sweep.notify == NotifyDecl("notify-send '{sweep} {status}'")
     assert table3.where("axes.ipc.4").endswith("full.yaml:26")
     assert table3.where("axes.seed").endswith("full.yaml:8")
     assert table3.where().endswith("full.yaml:22")
@@ -284,7 +285,7 @@ def test_included_files_keep_their_defaults(tmp_path: Path) -> None:
     sweep = load(union(tmp_path))
     assert [(entry.name, entry.protocol) for entry in sweep.grids] == [("one", "quick"), ("two", "idc")]
     assert sweep.files == tuple(tmp_path / name for name in ("all.yaml", "parts/first.yaml", "parts/second.yaml"))
-    assert sweep.resources == {"train": grammar.ResourceDecl(2, None)}
+    assert sweep.resources == {"train": ResourceDecl(2, None)}
     assert list(sweep.datasets) == ["mini"]
     assert sweep.grids[1].where("axes.method").endswith("parts/second.yaml:4")
 
@@ -937,7 +938,7 @@ SWEEPS = st.fixed_dictionaries(
 )
 
 
-def expanded(path: Path, **options: Any) -> list[grid.GridPoint]:
+def expanded(path: Path, **options: Any) -> list[GridPoint]:
     """The points, or none when the request was wrong; anything else is a bug."""
     try:
         points = grid.expand(load(path, **options))

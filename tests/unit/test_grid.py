@@ -17,7 +17,9 @@ from hypothesis import strategies as st
 from ddray.errors import RequestError
 from ddray.plan import grid
 from ddray.plan.grammar import load
-from ddray.plan.grid import AXES, GridPoint, expand, network_problem, select
+from ddray.plan.grid import expand, network_problem, select
+from ddray.plan.points import GridPoint
+from ddray.plan.schema import AXES
 from trainables.methods import METHODS
 from trainables.protocols import PROTOCOLS
 

@@ -9,7 +9,7 @@ import pytest
 from workspace import Workspace
 
 from ddray.plan.jobs import Job, Plan, blocked_stages, runnable_jobs
-from ddray.plan.prepare import Prepared
+from ddray.prepare import Prepared
 from ddray.run.schedule import Schedule
 
 SHARED = """

@@ -17,8 +17,8 @@ from unit import builders as b
 from ddray.errors import EnvironmentProblem
 from ddray.measurements.cells import by_seed, paired, spread
 from ddray.measurements.gather import COVERAGE_FILE, MEASUREMENTS_FILE, collect
-from ddray.plan.grid import GridPoint
 from ddray.plan.jobs import Plan
+from ddray.plan.points import GridPoint
 from ddray.report.blocks import MixedBlock
 from ddray.report.report import machine_report, report
 from ddray.store.artifacts import Store

@@ -15,7 +15,7 @@ from unit import builders as b
 
 from ddray.measurements.gather import collect
 from ddray.plan.graph import Chain
-from ddray.plan.grid import GridPoint
+from ddray.plan.points import GridPoint
 from ddray.report.blocks import MixedBlock
 from ddray.report.report import machine_report, report
 from ddray.report.sections.privacy import combined

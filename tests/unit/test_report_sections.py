@@ -11,7 +11,7 @@ import torch
 from unit import builders as b
 from unit import evaluated as e
 
-from ddray.plan.grid import GridPoint
+from ddray.plan.points import GridPoint
 from ddray.report.alarms import careful, flagged
 from ddray.report.blocks import MixedBlock
 from ddray.report.report import machine_report, report

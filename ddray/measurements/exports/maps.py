@@ -12,9 +12,9 @@ import numpy as np
 import pyarrow as pa
 
 from ddray.measurements.exports.opened import opened, replace, tensors
-from ddray.plan.grammar import Sweep
 from ddray.plan.graph import Chain, Stage
 from ddray.plan.jobs import Plan
+from ddray.plan.points import Sweep
 from ddray.store.artifacts import DamagedArtifact, Store
 from trainables.configs import TsneConfig
 

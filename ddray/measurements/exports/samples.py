@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from ddray.measurements.columns import MEASUREMENTS
 from ddray.measurements.exports.opened import opened, tensors
 from ddray.measurements.identity import POINT, Facts, point_values, training
-from ddray.plan.grammar import Sweep
 from ddray.plan.graph import Chain, Stage
 from ddray.plan.jobs import Plan
+from ddray.plan.points import Sweep
 from ddray.store.artifacts import DamagedArtifact, Store
 from ddray.store.manifest import Manifest
 from trainables.attacks import SPECS

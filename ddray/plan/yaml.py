@@ -7,7 +7,6 @@ problem with a line instead of a silent last value.
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,6 +16,8 @@ from typing import Any, TypeAlias
 
 from ruamel.yaml import YAML, events
 from ruamel.yaml.error import MarkedYAMLError
+
+from ddray.errors import printable, show
 
 MAX_BYTES = 1 << 20
 """A sweep file is a page of text; anything beyond is not one."""
@@ -159,34 +160,6 @@ def dotted(steps: Sequence[str | int]) -> str:
     """A path as messages show it: ``grids.table1.exclude[1].ipc``; a position at the end is left to the line."""
     steps = steps[:-1] if steps and isinstance(steps[-1], int) else steps
     return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps)[1:]
-
-
-def suggest(name: str, known: Iterable[str]) -> str:
-    """``Did you mean 'x'?`` for the known name nearest to ``name``, or an empty text when none is near."""
-    by_folded = {other.casefold(): other for other in known}
-    near = difflib.get_close_matches(name[:80].casefold(), by_folded, n=1, cutoff=0.6)
-    return f"Did you mean '{by_folded[near[0]]}'?" if near else ""
-
-
-def show(value: object) -> str:
-    """A value as a message quotes it: one line, never long."""
-    match value:
-        case None:
-            return "null"
-        case bool():
-            return str(value).lower()
-        case str():
-            return repr(value if len(value) <= 60 else value[:57] + "...")
-        case dict():
-            return f"a mapping with {len(value)} key{'s'[: len(value) != 1]}"
-        case list() | tuple():
-            return f"a list of {len(value)}"
-    return str(value)
-
-
-def printable(path: Path | str) -> str:
-    """A path as messages show it, whatever bytes its name is made of."""
-    return re.sub("[\x00-\x1f\x7f-\x9f\ud800-\udfff]", lambda bad: f"\\x{ord(bad.group()) & 0xFF:02x}", str(path))
 
 
 def read(path: Path, problems: list[str]) -> Node | None:

@@ -1,32 +1,25 @@
-"""From what was asked for on the command line to a plan: the steps every command shares. Light."""
+"""Request -> Prepared: what every command begins with, for sweep files and for imported files. Light."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from ddray.collector import no_cycle_search
 from ddray.errors import RequestError
+from ddray.external.evaluation import FILE
+from ddray.external.evaluation import load as load_evaluation
+from ddray.external.planning import facts_of, points_of, subject_of, sweep_of
 from ddray.plan.datasets import Build, DatasetFacts, class_sizes, resolve
-from ddray.plan.grammar import Sweep, load
-from ddray.plan.grid import GridPoint, expand, select
+from ddray.plan.external import ExternalPipeline
+from ddray.plan.grammar import load
+from ddray.plan.grid import expand, select
 from ddray.plan.jobs import Plan, make_plan
 from ddray.plan.keys import digest
 from ddray.plan.pipeline import Pipeline, recipe_problem
+from ddray.plan.points import GridPoint, Sweep
+from ddray.request import Request
 from ddray.settings import Places
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """What the command line asked for."""
-
-    path: Path
-    sets: tuple[str, ...] = ()
-    profiles: tuple[str, ...] = ()
-    only: tuple[str, ...] = ()
-    skip: tuple[str, ...] = ()
-    limit: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +41,7 @@ class Prepared:
 
 
 def prepare(request: Request, places: Places, build: Build, *, read_all: bool = False) -> Prepared:
-    """Load, validate, expand and plan.
+    """Load, validate, expand and plan: a sweep file, or what ``ddray evaluate`` imported before.
 
     Args:
         request: The sweep and what narrows it.
@@ -60,6 +53,8 @@ def prepare(request: Request, places: Places, build: Build, *, read_all: bool = 
         RequestError: Everything that is wrong, at once.
         EnvironmentProblem: ``read_all`` and a data set is missing.
     """
+    if request.path.name == FILE:
+        return _prepare_evaluation(request, places, build, read_all)
     sweep = load(request.path, sets=request.sets, profiles=request.profiles)
     names = {str(name) for grid in sweep.grids for name in grid.axes.get("dataset", ())}
     facts = resolve(sweep, sorted(names), places.data, places.cache, build, read_all=read_all)
@@ -67,10 +62,25 @@ def prepare(request: Request, places: Places, build: Build, *, read_all: bool = 
     with no_cycle_search():
         points = expand(sweep, class_size=sizes.get)
         _check_recipes(points)
-        pipeline = Pipeline(facts, sweep.resources)
-        plan = make_plan(pipeline.chains(points), pipeline.stages)
-        chosen = select(points, request.only, request.skip, request.limit)
-    plan.selected = {point.hash for point in chosen}
+        return _planned(request, sweep, facts, points, Pipeline(facts, sweep.resources))
+
+
+def _prepare_evaluation(request: Request, places: Places, build: Build, read_all: bool) -> Prepared:
+    if request.sets or request.profiles:
+        raise RequestError(f"{request.path}: has no values to change and no profiles. Run ddray evaluate again.")
+    evaluation = load_evaluation(request.path)
+    sweep = sweep_of(evaluation, request.path)
+    facts = facts_of(evaluation, places, build, read_all=read_all)
+    points = list(points_of(evaluation, facts, sweep.grids[0]))
+    datasets = {evaluation.dataset: facts}
+    return _planned(request, sweep, datasets, points, ExternalPipeline(datasets, {}, subject_of(evaluation, facts)))
+
+
+def _planned(
+    request: Request, sweep: Sweep, facts: dict[str, DatasetFacts], points: Sequence[GridPoint], pipeline: Pipeline
+) -> Prepared:
+    plan = make_plan(pipeline.chains(points), pipeline.stages)
+    plan.selected = {point.hash for point in select(points, request.only, request.skip, request.limit)}
     used = {point.dataset for point in points}
     return Prepared(request, sweep, facts, plan, tuple(name for name in sorted(used) if not facts[name].read))
 

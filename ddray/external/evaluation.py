@@ -12,13 +12,11 @@ from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from ddray.errors import RequestError
+from ddray.errors import RequestError, show, suggest
 from ddray.plan.external import EXTERNAL
 from ddray.plan.feasible import attacked_problem
-from ddray.plan.fields import show, suggest
-from ddray.plan.grammar import Grid
-from ddray.plan.grid import GridPoint
 from ddray.plan.pipeline import recipe_problem
+from ddray.plan.points import Grid, GridPoint
 from ddray.plan.schema import DEFAULT_PROTOCOL
 from trainables.configs import Attack, OriginConfig
 from trainables.data.known import KNOWN

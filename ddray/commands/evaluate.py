@@ -6,13 +6,12 @@ import contextlib
 import json
 import sys
 
-from ddray.errors import RequestError
-from ddray.evaluate.importing import bring_in
-from ddray.evaluate.prepare import facts_of, subject_of
-from ddray.evaluate.request import FILE, Options, checked, load
-from ddray.plan.fields import show
-from ddray.plan.prepare import Request
+from ddray.errors import RequestError, show
+from ddray.external.evaluation import FILE, Options, checked, load
+from ddray.external.importing import bring_in
+from ddray.external.planning import facts_of, subject_of
 from ddray.report.report import machine_report
+from ddray.request import Request
 from ddray.results import results_of, write_json
 from ddray.run.sweep import How, run_sweep
 from ddray.settings import Places

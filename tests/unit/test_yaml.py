@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ddray.plan import fields
-from ddray.plan.fields import Node, dotted, merge, parse, plain, read, suggest, where, without
+from ddray.errors import suggest
+from ddray.plan import yaml
+from ddray.plan.yaml import Node, dotted, merge, parse, plain, read, where, without
 
 
 def parsed(text: str) -> tuple[Any, list[str]]:
@@ -148,7 +149,7 @@ def test_a_problem_does_not_hide_the_next_one() -> None:
         (b"", r"x.yaml:1: not a sweep; got null"),
         (b"- 1", r"x.yaml:1: not a sweep; got a list of 1"),
         (b"hello", r"x.yaml:1: not a sweep; got 'hello'"),
-        (b"#" * (fields.MAX_BYTES + 1), r"x.yaml: too large"),
+        (b"#" * (yaml.MAX_BYTES + 1), r"x.yaml: too large"),
     ],
 )
 def test_files_that_are_no_sweep(tmp_path: Path, data: bytes, message: str) -> None:
@@ -199,7 +200,7 @@ def test_any_text_is_a_node_or_messages(text: str) -> None:
     assert node is not None or problems
     assert all(message.startswith("f.yaml:") for message in problems)
     if node is not None:
-        assert node.depth <= fields.MAX_DEPTH
+        assert node.depth <= yaml.MAX_DEPTH
 
 
 @settings(max_examples=150, deadline=None)

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ddray.errors import EnvironmentProblem, RequestError
-from ddray.evaluate.prepare import subject_of
-from ddray.evaluate.request import Evaluation, Found
+from ddray.external.evaluation import Evaluation, Found
+from ddray.external.planning import subject_of
 from ddray.plan.datasets import DatasetFacts
 from ddray.plan.external import Subject
 from ddray.run.context import StageContext

@@ -1,4 +1,4 @@
-"""The plan of an evaluation: the stage that was imported, and what is computed from it. Light."""
+"""An evaluation as a sweep of one grid: its points, and the stage that was imported. Light."""
 
 from __future__ import annotations
 
@@ -6,43 +6,26 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ddray.errors import RequestError
-from ddray.evaluate.request import FILE, Evaluation, load
+from ddray.external.evaluation import Evaluation
 from ddray.plan.datasets import Build, DatasetFacts, resolve
-from ddray.plan.external import EXTERNAL, ExternalPipeline, Subject
-from ddray.plan.grammar import Grid, Sweep
-from ddray.plan.grid import GridPoint, select
-from ddray.plan.jobs import make_plan
+from ddray.plan.external import EXTERNAL, Subject
 from ddray.plan.keys import digest, short
-from ddray.plan.prepare import Prepared, Request
-from ddray.plan.prepare import prepare as prepare_sweep
+from ddray.plan.points import Grid, GridPoint, Sweep
 from ddray.settings import Places
 from trainables.configs import DistillConfig, ExternalConfig, OriginConfig
 from trainables.networks import network_of
 
 
-def prepare(request: Request, places: Places, build: Build, *, read_all: bool = False) -> Prepared:
-    """The plan of a request: of a sweep file, or of an evaluation that was asked for before.
+def sweep_of(evaluation: Evaluation, path: Path) -> Sweep:
+    """The evaluation as a sweep of one grid.
 
     Args:
-        request: Its path is a sweep file's, or that of an ``evaluate.json``.
-        places: Where data and caches are.
-        build: Decodes a data set.
-        read_all: As of ``ddray.plan.prepare.prepare``.
-
-    Raises:
-        RequestError: As there; or the evaluation's file is damaged.
-        EnvironmentProblem: As there.
+        evaluation: Checked.
+        path: Of its ``evaluate.json``.
     """
-    if request.path.name != FILE:
-        return prepare_sweep(request, places, build, read_all=read_all)
-    if request.sets or request.profiles:
-        raise RequestError(f"{request.path}: has no values to change and no profiles. Run ddray evaluate again.")
-    evaluation = load(request.path)
-    facts = facts_of(evaluation, places, build, read_all=read_all)
     grid = Grid(
         name=EXTERNAL,
-        file=str(request.path),
+        file=str(path),
         exclude=(),
         exclude_inherited=False,
         settings={},
@@ -51,23 +34,17 @@ def prepare(request: Request, places: Places, build: Build, *, read_all: bool = 
         train=evaluation.train,
         evaluations=evaluation.evaluations,
     )
-    points = list(_points(evaluation, facts, grid))
-    pipeline = ExternalPipeline({evaluation.dataset: facts}, {}, subject_of(evaluation, facts))
-    plan = make_plan(pipeline.chains(points), pipeline.stages)
-    plan.selected = {point.hash for point in select(points, request.only, request.skip, request.limit)}
-    sweep = Sweep(
+    return Sweep(
         name=evaluation.name,
         stem=evaluation.name,
-        path=request.path,
-        files=(request.path,),
+        path=path,
+        files=(path,),
         grids=(grid,),
         datasets={},
         resources={},
         notify=None,
         digest=digest(evaluation.asked),
     )
-    unread = () if facts.read else (evaluation.dataset,)
-    return Prepared(request, sweep, {evaluation.dataset: facts}, plan, unread)
 
 
 def subject_of(evaluation: Evaluation, facts: DatasetFacts) -> Subject:
@@ -122,7 +99,8 @@ def subject_of(evaluation: Evaluation, facts: DatasetFacts) -> Subject:
     return Subject(trained, found.members, evaluation.classes, f"train {label} {architecture}")
 
 
-def _points(evaluation: Evaluation, facts: DatasetFacts, grid: Grid) -> Iterator[GridPoint]:
+def points_of(evaluation: Evaluation, facts: DatasetFacts, grid: Grid) -> Iterator[GridPoint]:
+    """One point per architecture and seed."""
     found = evaluation.found
     assert found is not None
     subset = len(evaluation.classes) < facts.config.num_classes
