@@ -5,13 +5,13 @@
     piece.py     points, stages, numbers -> Arrow table, by column
     gather.py    plan + store -> measurements.parquet, coverage.json
     derived/     numbers that need several points: against the full data, random images, other networks
-    paper.py     the numbers of Chen et al. 2023, and when ours may stand beside them
+    references.py  published values, a file for each paper in references/, and when ours may stand beside them
     cells.py     means over seeds, paired differences, and which seeds they are about
     reading.py   the rows of measurements.parquet that a report shows
     picture.py   a distilled set as one picture
     exports/     tables beside the measurements: every example, maps, files
 
-There is a folder ``paper`` beside ``paper.py``: the transcribed tables, as data. This file imports nothing.
+This file imports nothing.
 """
 
 SCHEMA_VERSION = 1

@@ -6,9 +6,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from ddray.measurements import paper
 from ddray.measurements.gather import Coverage
 from ddray.measurements.reading import Row
+from ddray.measurements.references import percent
 from ddray.report.blocks import At, block_key
 
 INFORMATION = frozenset({"not_applicable", "outside_frontier", "degenerate", "low_resolution"})
@@ -29,7 +29,7 @@ def general(
     found = []
     if not coverage.complete:
         share = coverage.done / coverage.planned if coverage.planned else 0.0
-        found.append(f"coverage {paper.percent(share)}: {coverage.done} of {coverage.planned} points are done")
+        found.append(f"coverage {percent(share)}: {coverage.done} of {coverage.planned} points are done")
     for block in blocks:
         for entry in block["rows"]:
             found += _below_random(block["title"], entry)

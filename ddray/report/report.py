@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ddray.measurements import paper
+from ddray.measurements.references import percent
 from ddray.plan.external import EXTERNAL
 from ddray.plan.keys import short
 from ddray.report.blocks import title_of
@@ -118,7 +118,7 @@ def _budget(method: str, rows: Iterable[Facts]) -> str:
         cell = entry["cells"].get(method)
         if cell is not None and cell["distill_iters"] is not None:
             share = cell["budget_fraction"]
-            text = paper.percent(share) if share is not None else "of an unknown whole"
+            text = percent(share) if share is not None else "of an unknown whole"
             found[f"{text} ({cell['distill_iters']} iterations)"] = None
     return f"{title_of(method)} {', '.join(found)}" if found else ""
 

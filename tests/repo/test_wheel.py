@@ -66,7 +66,7 @@ def test_works_from_elsewhere(wheel: Path, tmp_path: Path) -> None:
     sweep = shutil.copy(ROOT / "sweeps" / "quickstart.yaml", tmp_path)
     program = (
         "import sys, ddray; print(ddray.__file__); from ddray.cli import main; "
-        "from ddray.measurements.paper import table3; assert table3(); sys.argv[0] = 'ddray'; main()"
+        "from ddray.measurements.references import CHEN2023; assert CHEN2023.values; sys.argv[0] = 'ddray'; main()"
     )
     ran = subprocess.run(
         [sys.executable, "-P", "-c", program, "plan", sweep],

@@ -36,9 +36,8 @@ code_version torch_version numpy_version sklearn_version device dtype determinis
 
 
 ROOT = Path(measurements.__file__).parents[2]
-WRITERS = sorted(
-    path for folder in ("trainables/evaluate", "ddray/measurements") for path in (ROOT / folder).rglob("*.py")
-)
+FOLDERS = ("trainables/evaluate", "ddray/measurements", "ddray/report")
+WRITERS = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
 
 
 def row(**values: object) -> dict[str, object]:

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
 
-from ddray.measurements import paper
 from ddray.measurements.cells import Values, paired
 from ddray.measurements.reading import Numbers
+from ddray.measurements.references import CHEN2023
 from ddray.report.blocks import Block, Group, title_of
 from ddray.report.markdown import NOTHING, Facts, axes_header, place, plus_minus, table
 from ddray.report.sections import fairness
@@ -29,7 +29,7 @@ def facts(block: Block, numbers: Numbers) -> list[dict[str, Any]]:
 
 def _cell(group: Group, numbers: Numbers) -> dict[str, Any]:
     first = group.members[0]
-    published = paper.accuracy_of(first["dataset"], first["ipc"], first["architecture"], group.method)
+    published = CHEN2023.accuracy_of(first["dataset"], first["ipc"], first["architecture"], group.method)
     states = Counter(row["status"] for row in group.members)
     return {
         "method": group.method,
@@ -41,7 +41,7 @@ def _cell(group: Group, numbers: Numbers) -> dict[str, Any]:
         "budget_fraction": first["budget_fraction"],
         "distill_iters": first["distill_iters"],
         "paper": asdict(published) if published else None,
-        "objections": paper.objections(first),
+        "objections": CHEN2023.objections(first),
         "unpublished": first["param"].get("unpublished", {}),
     }
 
@@ -181,9 +181,9 @@ class Notes:
     def lines(self) -> list[str]:
         """What stands below the table."""
         if not self.published:
-            return [f"The paper has no cell of this block ({paper.SOURCE})."]
+            return [f"The paper has no cell of this block ({CHEN2023.title})."]
         said = f"; its ± {self.spread}" if self.spread else ""
-        lines = [f"paper: {self.source} of {paper.SOURCE}{said}."] if self.compared else []
+        lines = [f"paper: {self.source} of {CHEN2023.title}{said}."] if self.compared else []
         if len(self.reasons) == 1 and not self.compared:
             return [f"Not comparable with the paper's {self.source}: {self.reasons[0]}."]
         if self.reasons:

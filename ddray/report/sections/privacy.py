@@ -15,9 +15,9 @@ from dataclasses import asdict
 from statistics import NormalDist, fmean, stdev
 from typing import Any, NamedTuple
 
-from ddray.measurements import paper
 from ddray.measurements.cells import LEVEL
 from ddray.measurements.reading import Numbers, Row
+from ddray.measurements.references import CHEN2023
 from ddray.report.blocks import IN_BLOCK, IN_CELL, name_columns, rank, refuse_mixed
 from ddray.report.sections import privacy_pairs
 from trainables.configs import PRIMARY_ATTACK, SECONDARY_ATTACK
@@ -229,7 +229,7 @@ def _cell(members: Sequence[Row], audit: str, numbers: Numbers) -> dict[str, Any
     }
     started = [row for row in own if row["attack"] == PRIMARY_ATTACK and _headline(row, main) and _start(row)]
     accuracies = [row for row in numbers.of("mia_target_test_acc", points) if row["audit"] == audit and not _start(row)]
-    published = paper.auc_of(first)
+    published = CHEN2023.auc_of(first)
     bounds: dict[str, list[Row]] = defaultdict(list)
     for row in numbers.of("mia_eps_lb", points):
         if row["audit"] == audit and row["attack"] is not None:
@@ -261,7 +261,7 @@ def _cell(members: Sequence[Row], audit: str, numbers: Numbers) -> dict[str, Any
         "budget_fraction": first["budget_fraction"],
         "distill_iters": first["distill_iters"],
         "paper": asdict(published) if published else None,
-        "objections": paper.auc_objections(first, audit),
+        "objections": CHEN2023.auc_objections(first, audit),
         "unpublished": first["param"].get("unpublished", {}),
     }
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ddray.measurements.paper import accuracy_of, objections, percent, table1, table2, table3
+from ddray.measurements.references import CHEN2023, REFERENCES, Published, percent
 
 COMPARABLE: dict[str, Any] = {
     "dataset": "cifar10",
@@ -27,6 +27,37 @@ COMPARABLE: dict[str, Any] = {
     "num_classes": 10,
     "param": {},
 }
+
+
+def table3() -> dict[tuple[str, int, str, str], Published]:
+    return {
+        (at.dataset, at.ipc, at.architecture, at.method): value
+        for at, value in CHEN2023.values
+        if value.where.startswith("Table 3")
+    }
+
+
+def table1() -> dict[tuple[int | None, str | None, str], Published]:
+    return {
+        (at.origin_per_class, at.init, at.method): value
+        for at, value in CHEN2023.values
+        if value.where.startswith("Table 1")
+    }
+
+
+def table2() -> dict[tuple[int | None, int | None, str], Published]:
+    return {
+        (at.origin_per_class, at.num_classes, at.method): value
+        for at, value in CHEN2023.values
+        if value.where.startswith("Table 2")
+    }
+
+
+def test_every_paper_has_values_and_says_where_they_are_from() -> None:
+    for reference in REFERENCES:
+        assert reference.values
+        assert reference.url.startswith("https://")
+        assert all(0 < value.mean < 1 and value.where for _, value in reference.values)
 
 
 def test_table3_is_whole() -> None:
@@ -58,11 +89,11 @@ def test_idc_is_first_everywhere() -> None:
 
 
 def test_full_data_needs_no_ipc_and_takes_the_repeated_value() -> None:
-    full = accuracy_of("cifar100", None, "convnet3", "full")
+    full = CHEN2023.accuracy_of("cifar100", None, "convnet3", "full")
     assert full is not None
     assert full.mean == pytest.approx(0.6435)
     assert table3()["cifar100", 1, "convnet3", "full"].doubt is not None
-    assert accuracy_of("digits", None, "convnet3", "full") is None
+    assert CHEN2023.accuracy_of("digits", None, "convnet3", "full") is None
 
 
 def test_tables_1_and_2_are_whole_and_agree_where_they_meet() -> None:
@@ -82,9 +113,9 @@ def test_leaks_shrink_with_the_origin() -> None:
 
 
 def test_a_row_like_the_papers_may_be_compared() -> None:
-    assert objections(COMPARABLE) == []
+    assert CHEN2023.objections(COMPARABLE) == []
     full = {"method": "full", "ipc": None, "distill_cfg_hash": None, "budget_fraction": None, "distill_iters": None}
-    assert objections({**COMPARABLE, **full}) == []
+    assert CHEN2023.objections({**COMPARABLE, **full}) == []
 
 
 @pytest.mark.parametrize(
@@ -112,7 +143,7 @@ def test_a_row_like_the_papers_may_be_compared() -> None:
     ],
 )
 def test_every_difference_is_an_objection(change: dict[str, Any], reason: str) -> None:
-    assert objections({**COMPARABLE, **change}) == [reason]
+    assert CHEN2023.objections({**COMPARABLE, **change}) == [reason]
 
 
 def test_percent() -> None:

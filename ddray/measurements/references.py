@@ -1,0 +1,199 @@
+"""Papers whose printed values stand beside ours, and when a measured number may stand beside one of theirs.
+
+A paper is a ``Reference`` here and a file of its values, ``references/NAME.csv``: percent as printed, a row per value,
+with the place it was read from (``where``) and what is odd about it in the paper itself (``doubt``). What is returned
+are fractions.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from importlib import resources
+from typing import Any, NamedTuple
+
+
+class Setting(NamedTuple):
+    """What a value was measured on."""
+
+    dataset: str
+    num_classes: int | None
+    """None: all classes of the data set."""
+    origin_per_class: int | None
+    """None: all images of a class."""
+    ipc: int
+    init: str | None
+    """None where the table does not state it."""
+    method: str
+    architecture: str
+    metric: str
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """One value of a table of a paper."""
+
+    mean: float
+    """Fraction in [0, 1]."""
+    sd: float | None
+    """Fraction, over three trainings of one distilled set; None where the paper gives none."""
+    where: str
+    """Table, row and column."""
+    doubt: str | None
+    """What is odd about the value in the paper itself."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A paper, and the settings under which its values were measured."""
+
+    name: str
+    """Of the file of values."""
+    title: str
+    url: str
+    notes: str
+    """How the values were read, and what the paper leaves open."""
+    protocol: str
+    """The training recipe."""
+    init: str
+    distill_arch: str
+    distill_aug: str
+    factor: Mapping[str, int]
+    """Multi-formation factor of the methods that have one."""
+    audit: str
+    """The setting of its attacks on membership."""
+
+    @cached_property
+    def values(self) -> tuple[tuple[Setting, Published], ...]:
+        """All values, in the order of the file."""
+        text = resources.files("ddray.measurements").joinpath("references", f"{self.name}.csv").read_text("utf-8")
+        return tuple((_setting(row), _published(row)) for row in csv.DictReader(text.splitlines()))
+
+    def accuracy_of(self, dataset: str, ipc: int | None, architecture: str, method: str) -> Published | None:
+        """The test accuracy, or None. Without an ipc (``full``): the value that most rows of the table repeat."""
+        by_ipc = {
+            at.ipc: value
+            for at, value in self.values
+            if (at.metric, at.dataset, at.architecture, at.method) == ("test_acc", dataset, architecture, method)
+        }
+        if ipc is not None:
+            return by_ipc.get(ipc)
+        every = list(by_ipc.values())
+        return max(every, key=lambda value: sum(value.mean == other.mean for other in every)) if every else None
+
+    def auc_of(self, row: Mapping[str, Any]) -> Published | None:
+        """The AUC of membership inference; where two tables print it, the first one's. None where none does.
+
+        Args:
+            row: As for ``objections``.
+        """
+        wanted = Setting(**{name: row[name] for name in Setting._fields if name != "metric"}, metric="mia_auc")
+        return next((value for at, value in self.values if at == wanted), None)
+
+    def objections(self, row: Mapping[str, Any]) -> list[str]:
+        """Why a row of measurements is not what the paper's test accuracy was measured on; empty when it is.
+
+        Args:
+            row: Identity columns of ``columns.MEASUREMENTS`` (``param_json`` as a mapping under ``param``).
+        """
+        if self.accuracy_of(row["dataset"], row["ipc"], row["architecture"], row["method"]) is None:
+            return ["no such cell in the paper"]
+        reasons = self._recipe(row)
+        if row["distill_cfg_hash"] is not None and row["init"] not in (None, self.init):
+            reasons.append(f"init {row['init']}")
+        if row["origin_per_class"] is not None:
+            reasons.append(f"origin {row['origin_per_class']} per class")
+        if row["class_draw"] is not None:
+            reasons.append(f"{row['num_classes']} classes")
+        return reasons
+
+    def auc_objections(self, row: Mapping[str, Any], audit: str) -> list[str]:
+        """Why an AUC is not what the paper measured; empty when it may be compared.
+
+        Chen et al. 2023 name neither their non-members nor details of their attack: that is no objection, and the
+        report says it.
+
+        Args:
+            row: As for ``objections``.
+            audit: Of the AUC.
+        """
+        if self.auc_of(row) is None:
+            return ["no such cell in the paper"]
+        return ([f"audit {audit}"] if audit != self.audit else []) + self._recipe(row)
+
+    def _recipe(self, row: Mapping[str, Any]) -> list[str]:
+        """How the set was made, and what was trained on it, otherwise than in the paper."""
+        protocol, reasons = row["protocol"], []
+        param: Mapping[str, Any] = row.get("param") or {}
+        if protocol != self.protocol:
+            changes = ", ".join(sorted(param.get("protocol_changes", {})))
+            reasons.append(f"protocol {protocol}" + (f" ({changes} changed)" if changes else ""))
+        if row["distill_cfg_hash"] is not None:
+            budget = row["budget_fraction"]
+            if budget is not None and budget < 1:
+                reasons.append(f"budget {percent(budget)}")
+            if budget is None and row["distill_iters"] is not None:
+                reasons.append("no published number of iterations")
+            if row["distill_aug"] not in (None, self.distill_aug):
+                reasons.append(f"distillation augmented by {row['distill_aug']}")
+            if row["distill_arch"] not in (None, self.distill_arch):
+                reasons.append(f"distilled on {row['distill_arch']}")
+            if row["factor"] != self.factor.get(row["method"], 1):
+                reasons.append(f"factor {row['factor']}")
+            if changed := param.get("changed_settings"):
+                reasons.append("settings " + ", ".join(f"{name}={value}" for name, value in sorted(changed.items())))
+        if param.get("declared"):
+            reasons.append("a data set declared in the sweep")
+        return reasons
+
+
+CHEN2023 = Reference(
+    name="chen2023",
+    title="Chen et al. 2023, A Comprehensive Study on Dataset Distillation",
+    url="https://arxiv.org/abs/2305.03355",
+    notes=(
+        "Tables 1-3, transcribed and checked twice. The header of Table 3 is damaged in the text that was read: the "
+        "order of its columns rests on the caption and on the methods' own papers, and an exchange of DSA and DM "
+        "would fit the numbers nearly as well. Table 3 does not state the initialisation: the methods' own programs "
+        "start from real images. Its column of the full data is repeated at every ipc. Table 2 states neither ipc nor "
+        "initialisation: those of Table 1, whose values it repeats. 'random' initialisation of the paper is 'noise'. "
+        "The factor is that of the method's authors for CIFAR."
+    ),
+    protocol="paper2023",
+    init="real",
+    distill_arch="convnet3",
+    distill_aug="dsa",
+    factor={"idc": 2},
+    audit="seed",
+)
+
+REFERENCES = (CHEN2023,)
+"""All papers whose values are there. The report compares with Chen et al. 2023, which this study repeats."""
+
+
+def percent(fraction: float) -> str:
+    """A share as people write it: ``5 %``, ``0.25 %``."""
+    return f"{100 * fraction:.3g} %"
+
+
+def _setting(row: Mapping[str, str]) -> Setting:
+    def count(name: str) -> int | None:
+        return int(row[name]) if row[name] else None
+
+    return Setting(
+        dataset=row["dataset"],
+        num_classes=count("num_classes"),
+        origin_per_class=count("origin_per_class"),
+        ipc=int(row["ipc"]),
+        init=row["init"] or None,
+        method=row["method"],
+        architecture=row["architecture"],
+        metric=row["metric"],
+    )
+
+
+def _published(row: Mapping[str, str]) -> Published:
+    sd = float(row["sd"]) / 100 if row["sd"] else None
+    return Published(float(row["value"]) / 100, sd, row["where"], row["doubt"] or None)
