@@ -115,6 +115,8 @@ def _torch() -> Iterator[Finding]:
         return
     import torch
 
+    # Results of two instruction sets differ by rounding (decision 0010), and timings by a factor.
+    yield Finding("good", "instruction set", f"{torch.backends.cpu.get_cpu_capability()} (torch), {platform.machine()}")
     built = f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPU"
     if not torch.cuda.is_available():
         card = _card_without_torch()

@@ -23,7 +23,16 @@ def test_every_bad_finding_has_a_remedy_and_nothing_is_made(workspace: Workspace
     found = findings(workspace)
     assert sorted(workspace.folder.rglob("*")) == before
     assert all(finding.remedy for finding in found.values() if finding.level == "bad")
-    assert {"python", "torch", "ray", "DDRAY_HOME", "DDRAY_STORE", "data digits", "CPUs"} <= found.keys()
+    assert {
+        "python",
+        "torch",
+        "instruction set",
+        "ray",
+        "DDRAY_HOME",
+        "DDRAY_STORE",
+        "data digits",
+        "CPUs",
+    } <= found.keys()
     assert set(RAY_ENVIRONMENT) <= found.keys()
     assert found["data digits"].level == "good"
     assert found["data cifar10"].level == "note", "not there, and that is no fault"

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from functools import partial
 
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torchvision.models.resnet import BasicBlock, conv1x1, conv3x3
 
 from trainables.configs import NetworkConfig
@@ -57,8 +58,31 @@ def _stage(inputs: int, outputs: int, stride: int, make_norm: MakeNorm) -> nn.Se
     """Two basic blocks; the shortcut of the first is a 1x1 convolution with norm where the shape changes."""
     shortcut = None
     if stride != 1 or inputs != outputs:
-        shortcut = nn.Sequential(conv1x1(inputs, outputs, stride), make_norm(outputs))
+        pointwise = (
+            PickingConv1x1(inputs, outputs, stride) if inputs < SAFE_INPUTS else conv1x1(inputs, outputs, stride)
+        )
+        shortcut = nn.Sequential(pointwise, make_norm(outputs))
     return nn.Sequential(
         BasicBlock(inputs, outputs, stride, shortcut, norm_layer=make_norm),
         BasicBlock(outputs, outputs, norm_layer=make_norm),
     )
+
+
+SAFE_INPUTS = 8
+"""Input channels from which the library's strided 1x1 convolution is used."""
+
+
+class PickingConv1x1(nn.Conv2d):
+    """A strided 1x1 convolution that picks its pixels first and then convolves with stride 1: the same numbers.
+
+    oneDNN's kernel for AVX2 writes beyond its buffers in the backward pass of a strided 1x1 convolution of 2 to 7
+    channels in channels-last layout (torch 2.14.1; not with AVX-512, 8 channels or more, groups, or a 3x3 kernel):
+    the process dies at once or later. ``tests/unit/test_layer_shapes.py`` looks at every shape that can be asked for.
+    """
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__(inputs, outputs, kernel_size=1, stride=stride, bias=False)
+
+    def forward(self, input: Tensor) -> Tensor:
+        down, right = self.stride
+        return F.conv2d(input[:, :, ::down, ::right], self.weight)
