@@ -33,6 +33,7 @@ from trainables.configs import (
     DistillConfig,
     EmbeddingConfig,
     Kind,
+    NetworkConfig,
     OriginConfig,
     PrivacyConfig,
     PrivacySettings,
@@ -44,7 +45,7 @@ from trainables.configs import (
     TsneConfig,
 )
 from trainables.data.known import KNOWN
-from trainables.networks import network_of
+from trainables.networks import parse
 
 IMAGES = 500
 ROWS, TARGETS, PER_CLASS = 6, 3, 40
@@ -104,7 +105,7 @@ class Bench:
             augmentation="none",
             **length,
         )
-        network = network_of("convnet3-d2", image_size=8, channels=1, num_classes=10)
+        network = NetworkConfig.of(parse("convnet3-d2"), image_size=8, channels=1, num_classes=10)
         config = TrainConfig(
             dataset=self.dataset,
             origin=origin,

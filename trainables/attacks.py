@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from trainables.configs import Attack
-
+Attack = Literal[
+    "deepfool_l2", "deepfool_linf", "fgsm", "pgd_linf", "pgd_l2", "cw_l2", "fmn_linf", "autoattack", "apgd_ce"
+]
 LpNorm = Literal["l2", "linf"]
 
 EPSILONS_L2 = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.75, 1.0, 1.5, 2.0)

@@ -18,6 +18,9 @@ from typing import Annotated, Any, ClassVar, Final, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from trainables.attacks import Attack
+from trainables.networks import Architecture, Norm, Variant, variant_of
+
 Kind = Literal[
     "experts", "distill", "ensemble", "train", "accuracy", "attack", "robustness", "privacy", "embedding", "tsne"
 ]
@@ -34,8 +37,6 @@ KINDS: tuple[Kind, ...] = (
     "tsne",
 )
 Init = Literal["noise", "real"]
-Architecture = Literal["convnet3", "resnet18", "vgg16"]
-Norm = Literal["instance", "batch", "layer", "group", "none"]
 Augmentation = Literal["dsa", "none"]
 
 VERSIONS: dict[Kind, int] = {
@@ -211,6 +212,24 @@ class NetworkConfig(Config):
     channels: Literal[1, 3]
     num_classes: int = Field(ge=2)
 
+    @classmethod
+    def of(cls, network: Variant, *, image_size: int, channels: Literal[1, 3], num_classes: int) -> NetworkConfig:
+        """The complete description of a network for images of a data set."""
+        return cls(
+            architecture=network.base,
+            norm=network.norm,
+            width=network.width,
+            depth=network.depth,
+            image_size=image_size,
+            channels=channels,
+            num_classes=num_classes,
+        )
+
+    @property
+    def variant(self) -> Variant:
+        """The network whatever the images; its ``name`` is a name where the options are possible."""
+        return Variant(self.architecture, self.depth, self.width, self.norm)
+
 
 class RecipeConfig(Config):
     """How a network is trained on a set. The named recipes are in ``protocols.py``."""
@@ -284,6 +303,11 @@ class NetworkSettings(MethodSettings):
     norm: Norm | None = None
     depth: int | None = Field(default=None, ge=1, le=6)
     """Blocks of ConvNet3; left out: 3."""
+
+    @property
+    def variant(self) -> Variant:
+        """The network that is matched on."""
+        return variant_of(self.architecture, depth=self.depth, width=self.width, norm=self.norm)
 
 
 class ExpertConfig(Config):
@@ -426,12 +450,6 @@ class AccuracyConfig(Config):
     """Accuracy and class fairness of the input ``model``, from its stored logits."""
 
     num_classes: int = Field(ge=2)
-
-
-Attack = Literal[
-    "deepfool_l2", "deepfool_linf", "fgsm", "pgd_linf", "pgd_l2", "cw_l2", "fmn_linf", "autoattack", "apgd_ce"
-]
-"""What each is: ``trainables/attacks.py``."""
 
 
 class RobustnessSettings(Config):

@@ -10,44 +10,123 @@ import dataclasses
 import difflib
 import functools
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from trainables.configs import Architecture, NetworkConfig, Norm
+Architecture = Literal["convnet3", "resnet18", "vgg16"]
+Norm = Literal["instance", "batch", "layer", "group", "none"]
 
-BASES: tuple[Architecture, ...] = get_args(Architecture)
 NORMS: tuple[Norm, ...] = get_args(Norm)
 GROUPS = 4
 """Of the norm ``group`` (DC networks.py)."""
 MAX_WIDTH = 4096
 """Filters of the first block, at most: a slip of the keyboard should not reach a worker."""
+LARGEST = 256
+"""Height = width of images that any network takes, pixels."""
 
 
-@dataclass(frozen=True, slots=True)
-class Published:
-    """A network as its authors describe it, and what may be changed."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkSpec:
+    """A network as its authors describe it, what may be changed, and what it costs."""
 
+    module: str
+    """``module:class`` of the computation; imported when a network is built."""
     width: int
+    """Filters of the first block."""
     depth: int
+    """Blocks, or the layers in the name."""
     norm: Norm
     depths: tuple[int, ...]
+    """That can be built."""
     norms: tuple[Norm, ...]
+    forward: float
+    """Forward cost of an image of 32 pixels, in units of ConvNet3's."""
+    share: float
+    """Of a 32 GB card: what a stage takes that holds one network of 10 classes, for images of up to 32 pixels."""
+    file_bytes: int
+    """Of a trained network's file, at most (100 classes)."""
+    sizes: Callable[[int, Norm], tuple[int, int]]
+    """(depth, norm) -> smallest and largest images, pixels, before ``padding``."""
+    padding: Callable[[int, int], int] = lambda image_size, channels: 1
+    """(image size, channels) -> padding of the first convolution."""
 
 
-# ConvNet3: DC networks.py and its default options. The other two: methods.md sections 7.2, 7.3. Layer norm ties its
-# parameters to the size of each map, for which these two have no published form; without any normalisation the
-# residual sums of ResNet18 grow from block to block.
-PUBLISHED: dict[Architecture, Published] = {
-    "convnet3": Published(128, 3, "instance", (1, 2, 3, 4, 5, 6), NORMS),
-    "resnet18": Published(64, 18, "batch", (18,), ("instance", "batch", "group")),
-    "vgg16": Published(64, 16, "batch", (16,), ("instance", "batch", "group", "none")),
+def _convnet_sizes(depth: int, norm: Norm) -> tuple[int, int]:
+    """ConvNet of depth d halves d times; above 64 pixels and above 2^(d + 3) the authors use a deeper one."""
+    return 2**depth, min(LARGEST, max(64, 2 ** (depth + 3)))
+
+
+def _convnet_padding(image_size: int, channels: int) -> int:
+    """3 for one-channel images of 28 pixels, as the authors: it makes them 32."""
+    return 3 if (image_size, channels) == (28, 1) else 1
+
+
+def _resnet_sizes(depth: int, norm: Norm) -> tuple[int, int]:
+    """ResNet18 halves three times, rounding up; instance norm needs more than one pixel in its last maps, or every
+    image looks the same."""
+    return (9 if norm == "instance" else 8), LARGEST
+
+
+def _vgg_sizes(depth: int, norm: Norm) -> tuple[int, int]:
+    """VGG16 halves five times, after its padding has made images of 28 pixels 32."""
+    return 28, LARGEST
+
+
+def _vgg_padding(image_size: int, channels: int) -> int:
+    """3 for 28 to 31 pixels, which five halvings would leave without a pixel."""
+    return 3 if 28 <= image_size < 32 else 1
+
+
+NETWORKS: dict[Architecture, NetworkSpec] = {
+    # DC networks.py and its default options.
+    "convnet3": NetworkSpec(
+        module="trainables.models.convnet:ConvNet",
+        width=128,
+        depth=3,
+        norm="instance",
+        depths=(1, 2, 3, 4, 5, 6),
+        norms=NORMS,
+        forward=1.0,
+        share=1 / 8,
+        file_bytes=2 * 2**20,
+        sizes=_convnet_sizes,
+        padding=_convnet_padding,
+    ),
+    # methods.md sections 7.2, 7.3. Layer norm ties its parameters to the size of each map, for which these two have no
+    # published form; without any normalisation the residual sums of ResNet18 grow from block to block.
+    "resnet18": NetworkSpec(
+        module="trainables.models.resnet:ResNet18",
+        width=64,
+        depth=18,
+        norm="batch",
+        depths=(18,),
+        norms=("instance", "batch", "group"),
+        forward=11.0,
+        share=1 / 4,
+        file_bytes=45 * 2**20,
+        sizes=_resnet_sizes,
+    ),
+    "vgg16": NetworkSpec(
+        module="trainables.models.vgg:VGG16",
+        width=64,
+        depth=16,
+        norm="batch",
+        depths=(16,),
+        norms=("instance", "batch", "group", "none"),
+        forward=6.2,
+        share=1 / 4,
+        file_bytes=59 * 2**20,
+        sizes=_vgg_sizes,
+        padding=_vgg_padding,
+    ),
 }
+"""By name. A further network is its record here, its name in ``Architecture``, and its module."""
 
 
 @dataclass(frozen=True, slots=True)
-class Parsed:
-    """What a name says, defaults filled in."""
+class Variant:
+    """A network with its options: what a name says, defaults filled in."""
 
     base: Architecture
     depth: int
@@ -55,24 +134,63 @@ class Parsed:
     norm: Norm
 
     @property
+    def spec(self) -> NetworkSpec:
+        """The network as published."""
+        return NETWORKS[self.base]
+
+    @property
     def name(self) -> str:
         """The one spelling: options in order, those that equal the default left out."""
-        usual = PUBLISHED[self.base]
         options = (
-            f"-d{self.depth}" if self.depth != usual.depth else "",
-            f"-w{self.width}" if self.width != usual.width else "",
-            f"-{self.norm}" if self.norm != usual.norm else "",
+            f"-d{self.depth}" if self.depth != self.spec.depth else "",
+            f"-w{self.width}" if self.width != self.spec.width else "",
+            f"-{self.norm}" if self.norm != self.spec.norm else "",
         )
         return self.base + "".join(options)
 
     @property
     def relative_width(self) -> float:
         """Width in units of the published one."""
-        return self.width / PUBLISHED[self.base].width
+        return self.width / self.spec.width
+
+    @property
+    def file_bytes(self) -> int:
+        """Of a trained network's file, at most."""
+        return round(self.spec.file_bytes * self.relative_width**2)
+
+    def forward_gflop(self, image_size: int, channels: int) -> float:
+        """Multiply-adds times two of one image's forward pass, in GFLOP; an estimate for all but ConvNet3."""
+        gflop = convnet3_gflop(image_size, channels) * self.spec.forward
+        return gflop * self.relative_width**2
+
+    def padding(self, image_size: int, channels: int) -> int:
+        """Padding of the first convolution: 3 where 28 pixels have to become 32, else 1."""
+        return self.spec.padding(image_size, channels)
+
+
+def variant_of(
+    base: Architecture, *, depth: int | None = None, width: int | None = None, norm: Norm | None = None
+) -> Variant:
+    """A network with some options given; None takes the published value.
+
+    Differs from the authors' code: 64-pixel images keep depth 3 of ConvNet3 unless a depth is given (DC and MTT use 4
+    there), because the architecture is called ConvNet3.
+    """
+    spec = NETWORKS[base]
+    return Variant(base, depth or spec.depth, width or spec.width, norm or spec.norm)
+
+
+def convnet3_gflop(image_size: int, channels: int, width: int = 128) -> float:
+    """Multiply-adds times two of one image's forward pass through ConvNet3, in GFLOP."""
+    total, side, inputs = 0.0, image_size, channels
+    for _ in range(3):
+        total += 2 * 9 * inputs * width * side * side
+        side, inputs = max(1, side // 2), width
+    return total / 1e9
 
 
 @functools.cache
-def parse(name: str) -> Parsed:
+def parse(name: str) -> Variant:
     """What an architecture's name says.
 
     Args:
@@ -83,14 +201,14 @@ def parse(name: str) -> Parsed:
             spelling. The message names the nearest name that is.
     """
     first, *rest = name.split("-")
-    if first not in BASES:
+    if first not in NETWORKS:
         raise ValueError(
-            f"unknown architecture {name[:80]!r}; known: {', '.join(BASES)}, each also with options such as "
+            f"unknown architecture {name[:80]!r}; known: {', '.join(NETWORKS)}, each also with options such as "
             f"resnet18-w32-instance.{_suggest(name)}"
         )
-    base = next(known for known in BASES if known == first)
-    usual = PUBLISHED[base]
-    found: dict[str, int | Norm] = {}
+    base = next(known for known in NETWORKS if known == first)
+    usual = NETWORKS[base]
+    options: dict[str, int | Norm] = {}
     for option in rest:
         read = _option(option)
         if read is None:
@@ -99,10 +217,10 @@ def parse(name: str) -> Parsed:
                 f"or a norm ({', '.join(usual.norms)}), in this order.{_suggest(name)}"
             )
         kind, value = read
-        if kind in found:
+        if kind in options:
             raise ValueError(f"architecture {name[:80]!r} has two options for the {kind}; expected one. Remove one.")
-        found[kind] = value
-    network = _with(base, found)
+        options[kind] = value
+    network = _with(base, options)
     reason = option_problem(network)
     if reason is not None:
         raise ValueError(f"architecture {name[:80]!r} cannot be: {reason}")
@@ -114,14 +232,9 @@ def parse(name: str) -> Parsed:
     return network
 
 
-def parsed(network: NetworkConfig) -> Parsed:
-    """What the name of a described network would say; its ``name`` is that name where the options are possible."""
-    return Parsed(network.architecture, network.depth, network.width, network.norm)
-
-
-def option_problem(network: Parsed) -> str | None:
+def option_problem(network: Variant) -> str | None:
     """Why depth, width and norm cannot go together, whatever the images, or None."""
-    usual = PUBLISHED[network.base]
+    usual = network.spec
     if network.depth not in usual.depths:
         wanted = f"{usual.depths[0]} to {usual.depths[-1]}" if len(usual.depths) > 1 else str(usual.depth)
         return f"{network.base} has no depth {network.depth}; expected {wanted}. Change the depth or leave it out."
@@ -139,23 +252,12 @@ def option_problem(network: Parsed) -> str | None:
     return None
 
 
-def size_limits(network: Parsed) -> tuple[int, int]:
-    """Smallest and largest images that a network takes, pixels.
-
-    ConvNet of depth d halves d times; above 64 pixels and above 2^(d + 3) the authors use a deeper one. ResNet18
-    halves three times, rounding up; instance norm needs more than one pixel in its last maps, or every image looks the
-    same. VGG16 halves five times after ``padding`` has made images of 28 pixels 32.
-    """
-    match network.base:
-        case "convnet3":
-            return 2**network.depth, min(256, max(64, 2 ** (network.depth + 3)))
-        case "resnet18":
-            return (9 if network.norm == "instance" else 8), 256
-        case "vgg16":
-            return 28, 256
+def size_limits(network: Variant) -> tuple[int, int]:
+    """Smallest and largest images that a network takes, pixels; the smallest before ``padding``."""
+    return network.spec.sizes(network.depth, network.norm)
 
 
-def size_problem(network: Parsed, image_size: int, channels: int) -> str | None:
+def size_problem(network: Variant, image_size: int, channels: int) -> str | None:
     """Why a network cannot take images, or None.
 
     Args:
@@ -164,80 +266,9 @@ def size_problem(network: Parsed, image_size: int, channels: int) -> str | None:
         channels: 1 or 3.
     """
     smallest, largest = size_limits(network)
-    if smallest <= image_size + 2 * (padding(network.base, image_size, channels) - 1) and image_size <= largest:
+    if smallest <= image_size + 2 * (network.padding(image_size, channels) - 1) and image_size <= largest:
         return None
     return f"{network.name} takes images of {smallest} to {largest} pixels"
-
-
-def padding(base: Architecture, image_size: int, channels: int) -> int:
-    """Padding of the first convolution: 3 where 28 pixels have to become 32, else 1.
-
-    ConvNet: as the authors, for one-channel images of 28 pixels. VGG16: for 28 to 31 pixels, which five halvings would
-    leave without a pixel. ResNet18 takes them as they are.
-    """
-    if base == "convnet3":
-        return 3 if (image_size, channels) == (28, 1) else 1
-    return 3 if base == "vgg16" and 28 <= image_size < 32 else 1
-
-
-def network_of(name: str, *, image_size: int, channels: Literal[1, 3], num_classes: int) -> NetworkConfig:
-    """The complete description of the network that a name stands for.
-
-    Args:
-        name: As for ``parse``.
-        image_size: Height = width of the images, pixels.
-        channels: Colour channels of the images.
-        num_classes: Classes to tell apart.
-
-    Raises:
-        ValueError: ``name`` is not a network's name.
-    """
-    parsed = parse(name)
-    return NetworkConfig(
-        architecture=parsed.base,
-        norm=parsed.norm,
-        width=parsed.width,
-        depth=parsed.depth,
-        image_size=image_size,
-        channels=channels,
-        num_classes=num_classes,
-    )
-
-
-def default_network(
-    architecture: Architecture,
-    *,
-    image_size: int,
-    channels: Literal[1, 3],
-    num_classes: int,
-    width: int | None = None,
-    norm: Norm | None = None,
-    depth: int | None = None,
-) -> NetworkConfig:
-    """The complete description of ``architecture`` for images of a data set, as methods' settings give it.
-
-    Args:
-        architecture: The network's name without options.
-        image_size: Height = width of the images, pixels.
-        channels: Colour channels of the images.
-        num_classes: Classes to tell apart.
-        width: Filters of the first block; None for the published 128 (ConvNet3) or 64.
-        norm: Normalisation; None for instance (ConvNet3) or batch.
-        depth: Blocks of ConvNet3; None for 3.
-
-    Differs from the authors' code: 64-pixel images keep depth 3 unless a depth is given (DC and MTT use 4 there),
-    because the architecture is called ConvNet3.
-    """
-    usual = PUBLISHED[architecture]
-    return NetworkConfig(
-        architecture=architecture,
-        norm=norm or usual.norm,
-        width=width or usual.width,
-        depth=depth or usual.depth,
-        image_size=image_size,
-        channels=channels,
-        num_classes=num_classes,
-    )
 
 
 def name_pattern() -> str:
@@ -246,16 +277,15 @@ def name_pattern() -> str:
 
 
 def _patterns() -> Iterator[str]:
-    for base, usual in PUBLISHED.items():
+    for base, usual in NETWORKS.items():
         depths = [str(depth) for depth in usual.depths if depth != usual.depth]
         norms = [norm for norm in usual.norms if norm != usual.norm]
         depth = f"(-d({'|'.join(depths)}))?" if depths else ""
         yield f"{base}{depth}(-w(?!{usual.width}(-|$))[1-9][0-9]{{0,3}})?(-({'|'.join(norms)}))?"
 
 
-def _with(base: Architecture, options: dict[str, int | Norm]) -> Parsed:
-    usual = PUBLISHED[base]
-    return dataclasses.replace(Parsed(base, usual.depth, usual.width, usual.norm), **options)  # type: ignore[arg-type]
+def _with(base: Architecture, options: dict[str, int | Norm]) -> Variant:
+    return dataclasses.replace(variant_of(base), **options)  # type: ignore[arg-type]
 
 
 def _option(text: str) -> tuple[str, int | Norm] | None:
@@ -268,17 +298,17 @@ def _option(text: str) -> tuple[str, int | Norm] | None:
 def _suggest(name: str) -> str:
     """`` Did you mean 'x'?`` for the name nearest to ``name``, part by part; empty when none is near."""
     first, *rest = name[:80].casefold().replace("_", "-").split("-")
-    near = difflib.get_close_matches(first, BASES, n=1)
+    near = difflib.get_close_matches(first, list(NETWORKS), n=1)
     if not near:
         return ""
-    base = next(known for known in BASES if known == near[0])
-    usual = PUBLISHED[base]
-    found: dict[str, int | Norm] = {}
+    base = next(known for known in NETWORKS if known == near[0])
+    usual = NETWORKS[base]
+    options: dict[str, int | Norm] = {}
     for part in rest:
         part = re.sub(r"^(d|w)[a-z]*([0-9]+)$", r"\1\2", part)
         closest = difflib.get_close_matches(part, usual.norms, n=1)
         read = _option(closest[0] if closest else part)
         if read is not None:
-            found[read[0]] = read[1]
-    guess = _with(base, found)
+            options[read[0]] = read[1]
+    guess = _with(base, options)
     return f" Did you mean {guess.name!r}?" if option_problem(guess) is None else f" Did you mean {base!r}?"

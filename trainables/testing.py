@@ -20,13 +20,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from trainables.configs import DatasetConfig, DistillConfig, Init, NetworkSettings, OriginConfig
+from trainables.configs import DatasetConfig, DistillConfig, Init, NetworkConfig, NetworkSettings, OriginConfig
 from trainables.context import Interrupted, Save
 from trainables.data.known import KNOWN
 from trainables.data.origins import Origin
 from trainables.distill.context import DistillContext
 from trainables.methods import METHODS, Method
-from trainables.networks import default_network
 from trainables.payloads import DistilledSet
 from trainables.presets import choose
 
@@ -116,15 +115,7 @@ def tiny_request(
     complete = method.settings(**{**small, **settings})
     network = None
     if isinstance(complete, NetworkSettings):
-        network = default_network(
-            complete.architecture,
-            image_size=SIZE,
-            channels=1,
-            num_classes=len(CLASSES),
-            width=complete.width,
-            norm=complete.norm,
-            depth=complete.depth,
-        )
+        network = NetworkConfig.of(complete.variant, image_size=SIZE, channels=1, num_classes=len(CLASSES))
     dataset = DatasetConfig(
         name="tiny",
         base="digits",

@@ -18,7 +18,8 @@ from ddray.plan.feasible import attacked_problem
 from ddray.plan.pipeline import recipe_problem
 from ddray.plan.points import Grid, GridPoint
 from ddray.plan.schema import DEFAULT_PROTOCOL
-from trainables.configs import Attack, OriginConfig
+from trainables.attacks import Attack
+from trainables.configs import OriginConfig
 from trainables.data.known import KNOWN
 from trainables.networks import parse, size_problem
 from trainables.protocols import PROTOCOLS

@@ -12,8 +12,8 @@ from ddray.plan.external import EXTERNAL, Subject
 from ddray.plan.keys import digest, short
 from ddray.plan.points import Grid, GridPoint, Sweep
 from ddray.settings import Places
-from trainables.configs import DistillConfig, ExternalConfig, OriginConfig
-from trainables.networks import network_of
+from trainables.configs import DistillConfig, ExternalConfig, NetworkConfig, OriginConfig
+from trainables.networks import parse
 
 
 def sweep_of(evaluation: Evaluation, path: Path) -> Sweep:
@@ -81,8 +81,8 @@ def subject_of(evaluation: Evaluation, facts: DatasetFacts) -> Subject:
     assert evaluation.mean is not None
     assert evaluation.std is not None
     (architecture,) = evaluation.architectures
-    network = network_of(
-        architecture,
+    network = NetworkConfig.of(
+        parse(architecture),
         image_size=facts.config.image_size,
         channels=facts.config.channels,
         num_classes=len(evaluation.classes),

@@ -22,7 +22,7 @@ from trainables.configs import (
 )
 from trainables.data.known import KNOWN, class_subset
 from trainables.methods import METHODS
-from trainables.networks import PUBLISHED, Parsed, option_problem, parse, size_problem
+from trainables.networks import Variant, option_problem, parse, size_problem
 from trainables.presets import completed
 
 if TYPE_CHECKING:
@@ -278,11 +278,8 @@ def _too_small(grid: Grid, path: str, reason: str, dataset: str, image: Facts) -
     )
 
 
-def _matching_network(settings: MethodSettings) -> Parsed | None:
+def _matching_network(settings: MethodSettings) -> Variant | None:
     """The network that a method distils with, where it has one."""
     if not isinstance(settings, NetworkSettings):
         return None
-    usual = PUBLISHED[settings.architecture]
-    return Parsed(
-        settings.architecture, settings.depth or usual.depth, settings.width or usual.width, settings.norm or usual.norm
-    )
+    return settings.variant

@@ -40,6 +40,7 @@ from trainables.configs import (
     ExpertConfig,
     Kind,
     MethodSettings,
+    NetworkConfig,
     NetworkSettings,
     OriginConfig,
     PrivacyConfig,
@@ -52,7 +53,7 @@ from trainables.configs import (
 )
 from trainables.data.known import class_subset
 from trainables.methods import METHODS
-from trainables.networks import Parsed, default_network, network_of, parse, parsed
+from trainables.networks import Variant, parse
 from trainables.presets import Chosen, choose, completed
 from trainables.protocols import PROTOCOLS
 
@@ -156,14 +157,11 @@ class Pipeline:
             settings = nothing
         network = None
         if isinstance(settings, NetworkSettings):
-            network = default_network(
-                settings.architecture,
+            network = NetworkConfig.of(
+                settings.variant,
                 image_size=facts.config.image_size,
                 channels=facts.config.channels,
                 num_classes=len(origin.classes),
-                width=settings.width,
-                norm=settings.norm,
-                depth=settings.depth,
             )
         config = DistillConfig(
             method=method.name,
@@ -297,8 +295,8 @@ class Pipeline:
         origin = self.origin(point, part)
         memo = ("network", point.dataset, point.architecture, len(origin.classes))
         if memo not in self._memo:
-            self._memo[memo] = network_of(
-                point.architecture,
+            self._memo[memo] = NetworkConfig.of(
+                parse(point.architecture),
                 image_size=facts.config.image_size,
                 channels=facts.config.channels,
                 num_classes=len(origin.classes),
@@ -393,7 +391,7 @@ class Pipeline:
         num_classes = point.num_classes or data.num_classes
         network = parse(ENCODER if kind in ("embedding", "tsne") else point.architecture)
         if isinstance(config, DistillConfig | ExpertConfig):
-            network = parsed(config.network) if config.network is not None else parse("convnet3")
+            network = config.network.variant if config.network is not None else parse("convnet3")
         members = len(config.seeds) if isinstance(config, EnsembleConfig) else 1
         default = resources.share(kind, point.method, network.base, data.image_size, num_classes, point.ipc, members)
         cpus, share = resources.requested(self.requests, kind, point.method, default)
@@ -497,7 +495,7 @@ class Pipeline:
         self,
         kind: Kind,
         point: GridPoint,
-        network: Parsed,
+        network: Variant,
         num_classes: int,
         config: Config,
         settings: MethodSettings | None,

@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from trainables.configs import Attack, MethodSettings
+from trainables.attacks import Attack
+from trainables.configs import MethodSettings
 
 SHARES = (1.0, 1 / 2, 1 / 4, 1 / 8)
 

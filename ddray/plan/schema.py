@@ -47,7 +47,7 @@ from trainables.configs import (
 )
 from trainables.data.known import KNOWN
 from trainables.methods import METHODS
-from trainables.networks import BASES, name_pattern, parse
+from trainables.networks import NETWORKS, name_pattern, parse
 from trainables.protocols import PROTOCOLS
 
 GRAMMAR = 1
@@ -348,7 +348,9 @@ def _architecture(name: str) -> str:
 ArchitectureName = Annotated[
     str,
     AfterValidator(_architecture),
-    WithJsonSchema({"anyOf": [{"enum": list(BASES), "type": "string"}, {"type": "string", "pattern": name_pattern()}]}),
+    WithJsonSchema(
+        {"anyOf": [{"enum": list(NETWORKS), "type": "string"}, {"type": "string", "pattern": name_pattern()}]}
+    ),
 ]
 """A network of ``trainables.networks``: its name, or its name with options."""
 

@@ -22,7 +22,7 @@ from ddray.plan.schema import EVALUATIONS
 from ddray.run.sweep import DONE, FAILED, INTERRUPTED
 from ddray.settings import NUMERIC_ENVIRONMENT, RAY_ENVIRONMENT, Places
 from trainables.methods import METHODS
-from trainables.networks import BASES
+from trainables.networks import NETWORKS
 
 README = ROOT / "README.md"
 CHEAP = ("check", "plan", "report", "status", "schema", "doctor")
@@ -150,7 +150,7 @@ def test_what_this_version_computes() -> None:
     assert named["methods"] & set(METHODS) == {
         name for name, method in METHODS.items() if method.settings.__module__.startswith("trainables.")
     }
-    assert named["networks"] & set(BASES) == set(BASES)
+    assert named["networks"] & set(NETWORKS) == set(NETWORKS)
     assert set(EVALUATIONS) <= set(named)
 
 

@@ -7,8 +7,8 @@ from typing import get_args
 
 import pytest
 
-from trainables.attacks import SPECS, attack_settings, epsilons_for
-from trainables.configs import Attack, RobustnessSettings
+from trainables.attacks import SPECS, Attack, attack_settings, epsilons_for
+from trainables.configs import RobustnessSettings
 
 
 def test_every_attack_of_a_sweep_is_described() -> None:

@@ -4,10 +4,10 @@ import pytest
 import torch
 from support import conformance_folder, network_of, tiny_network, vectors, with_prefix
 
-from trainables.configs import Norm
 from trainables.models.build import build
 from trainables.models.network import uses_batch_statistics
 from trainables.models.norms import InstanceNorm
+from trainables.networks import Norm
 
 
 @pytest.mark.parametrize("size, channels, embedding", [(8, 1, 1), (28, 1, 16), (32, 1, 16), (32, 3, 16), (64, 3, 64)])

@@ -27,7 +27,7 @@ from trainables.data.whiten import Whitening
 from trainables.ensemble import train_ensemble
 from trainables.models.build import build
 from trainables.models.packed import member_states, pack
-from trainables.networks import network_of
+from trainables.networks import parse
 from trainables.optimise import CHUNK
 from trainables.payloads import TrainedEnsemble, TrainedModel
 from trainables.train import train
@@ -100,7 +100,7 @@ NETWORKS = {
 
 
 def networks(name: str, size: int, channels: int = 3) -> tuple[NetworkConfig, list[Any]]:
-    config = network_of(name, image_size=size, channels=channels, num_classes=3)
+    config = NetworkConfig.of(parse(name), image_size=size, channels=channels, num_classes=3)
     return config, [build(config, "train", "network", seed) for seed in SEEDS]
 
 
@@ -167,7 +167,7 @@ def test_members_are_what_they_are_alone(tmp_path: Path, norm: Any, augmentation
 
 @pytest.mark.parametrize("name, size", [("resnet18-w4", 8), ("vgg16-w4", 32), ("convnet3-w4-layer", 8)])
 def test_so_are_those_of_other_networks(tmp_path: Path, name: str, size: int) -> None:
-    network = network_of(name, image_size=size, channels=1, num_classes=3)
+    network = NetworkConfig.of(parse(name), image_size=size, channels=1, num_classes=3)
     chosen = recipe(epochs=2, lr=0.01, augmentation="dsa", batch=4)
     config = ensemble_config(chosen, network=network, dataset=dataset_config(size=size, flip=False))
     # nine images in batches of 4: with batch norm the last joins the batch before

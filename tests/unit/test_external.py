@@ -18,7 +18,7 @@ from support import network_of as recorded_network
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, ResNet
 
-from trainables.configs import DatasetConfig, OriginConfig, SignalsConfig
+from trainables.configs import DatasetConfig, NetworkConfig, OriginConfig, SignalsConfig
 from trainables.data import sources
 from trainables.data.cache import open_split
 from trainables.data.draws import origin_indices, signal_indices
@@ -30,7 +30,7 @@ from trainables.external.members import file_order, read_members
 from trainables.external.networks import read_state
 from trainables.external.sets import read_set
 from trainables.models.build import build
-from trainables.networks import network_of
+from trainables.networks import parse
 
 DATASET = dataset_config(num_classes=3, size=8, channels=1)
 CLASSES = (0, 1, 2)
@@ -186,7 +186,10 @@ def test_broken_files_are_refused_whatever_their_parsers_raise(tmp_path: Path) -
 
 
 def test_spoilt_files_are_read_or_refused_and_nothing_else(tmp_path: Path) -> None:
-    rng, network = np.random.default_rng(0), network_of("convnet3-w16", image_size=8, channels=1, num_classes=3)
+    rng, network = (
+        np.random.default_rng(0),
+        NetworkConfig.of(parse("convnet3-w16"), image_size=8, channels=1, num_classes=3),
+    )
     refused = 0
     broken_files(tmp_path)
     for name in ("legacy", "packed.npz", "array.npy", "tensors"):
@@ -238,7 +241,7 @@ def test_tensors_that_are_not_plain_numbers_are_refused(
 ) -> None:
     with pytest.raises((NotImplementedError, RuntimeError, TypeError)):  # why: not all can be done with them
         bool(torch.isfinite(odd(images())).all()) and odd(images()).round().bool().numpy()
-    network = network_of("convnet3-w16", image_size=8, channels=1, num_classes=3)
+    network = NetworkConfig.of(parse("convnet3-w16"), image_size=8, channels=1, num_classes=3)
     state = {name: odd(value) for name, value in build(network, "a test").state_dict().items()}
     torch.save({"images": odd(images()), "labels": LABELS}, tmp_path / "images.pt")
     torch.save([[images(), LABELS], [images(), odd(LABELS)]], tmp_path / "labels.pt")
@@ -412,7 +415,7 @@ def test_the_published_convnet_under_its_own_names(tmp_path: Path) -> None:
     theirs = published_convnet(16, 4, 16, 3).eval()
     for parameter in theirs.parameters():
         nn.init.normal_(parameter, std=0.2)
-    network = network_of("convnet3-w16", image_size=16, channels=3, num_classes=4)
+    network = NetworkConfig.of(parse("convnet3-w16"), image_size=16, channels=3, num_classes=4)
     pixels = torch.randn(5, 3, 16, 16)
     for wrap in (
         lambda state: state,
@@ -430,7 +433,7 @@ def test_the_published_convnet_under_its_own_names(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
 def test_parameters_of_half_precision_are_themselves_in_32_bits(tmp_path: Path, kind: torch.dtype) -> None:
-    network = network_of("convnet3-w16", image_size=8, channels=1, num_classes=3)
+    network = NetworkConfig.of(parse("convnet3-w16"), image_size=8, channels=1, num_classes=3)
     state = build(network, "a test").to(kind).state_dict()
     torch.save(state, tmp_path / "net.pt")
     found = read_state(tmp_path / "net.pt", network)
@@ -458,7 +461,7 @@ def test_torchvisions_resnet18_under_its_own_names(tmp_path: Path) -> None:
     theirs.conv1, theirs.maxpool = nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.Identity()
     theirs.eval()
     state = theirs.state_dict()
-    network = network_of("resnet18", image_size=16, channels=3, num_classes=5)
+    network = NetworkConfig.of(parse("resnet18"), image_size=16, channels=3, num_classes=5)
     pixels = torch.randn(2, 3, 16, 16)
     old = {name: value for name, value in state.items() if not name.endswith("num_batches_tracked")}
     dc = {name.replace("downsample", "shortcut").replace("fc.", "classifier."): value for name, value in old.items()}
@@ -471,8 +474,10 @@ def test_torchvisions_resnet18_under_its_own_names(tmp_path: Path) -> None:
 
 
 def test_networks_that_do_not_fit_are_refused(tmp_path: Path) -> None:
-    wanted = network_of("convnet3", image_size=8, channels=1, num_classes=10)
-    state = build(network_of("convnet3-w16", image_size=8, channels=1, num_classes=10), "a test").state_dict()
+    wanted = NetworkConfig.of(parse("convnet3"), image_size=8, channels=1, num_classes=10)
+    state = build(
+        NetworkConfig.of(parse("convnet3-w16"), image_size=8, channels=1, num_classes=10), "a test"
+    ).state_dict()
 
     def refusal(content: Any, network: Any = wanted) -> str:
         torch.save(content, tmp_path / "net.pt")
@@ -482,7 +487,7 @@ def test_networks_that_do_not_fit_are_refused(tmp_path: Path) -> None:
 
     assert "features.0.weight (16, 1, 3, 3) instead of (128, 1, 3, 3)" in refusal(state)
     assert "try --architecture convnet3-d3-w16" in refusal(state)
-    narrow = network_of("convnet3-w16", image_size=8, channels=1, num_classes=10)
+    narrow = NetworkConfig.of(parse("convnet3-w16"), image_size=8, channels=1, num_classes=10)
     read_state(tmp_path / "net.pt", narrow)  # the fix works
     lacking = {name: value for name, value in state.items() if name != "classifier.bias"}
     assert "got no classifier.bias;" in refusal(lacking, narrow)

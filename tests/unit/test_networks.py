@@ -15,25 +15,22 @@ from trainables.configs import NetworkConfig, NetworkSettings
 from trainables.models.build import build
 from trainables.models.network import Network, num_parameters, uses_batch_statistics
 from trainables.networks import (
-    BASES,
+    NETWORKS,
     NORMS,
-    PUBLISHED,
-    Parsed,
-    default_network,
+    Variant,
     name_pattern,
-    network_of,
     option_problem,
     parse,
-    parsed,
     size_limits,
     size_problem,
+    variant_of,
 )
 
 TINY = ("convnet3-w4", "resnet18-w4", "vgg16-w4")
 
 
 def tiny(name: str, size: int = 32, channels: int = 3, num_classes: int = 3) -> NetworkConfig:
-    return network_of(name, image_size=size, channels=3 if channels == 3 else 1, num_classes=num_classes)
+    return NetworkConfig.of(parse(name), image_size=size, channels=3 if channels == 3 else 1, num_classes=num_classes)
 
 
 def images_of(network: NetworkConfig, count: int = 2) -> torch.Tensor:
@@ -185,9 +182,9 @@ def test_vgg_takes_sizes_that_five_halvings_would_lose(size: int) -> None:
 
 
 NORMED = [
-    f"{base}-w4" + (f"-{norm}" if norm != PUBLISHED[base].norm else "")
-    for base in BASES
-    for norm in PUBLISHED[base].norms
+    f"{base}-w4" + (f"-{norm}" if norm != NETWORKS[base].norm else "")
+    for base in NETWORKS
+    for norm in NETWORKS[base].norms
 ]
 
 
@@ -276,8 +273,8 @@ def test_every_network_offers_the_same() -> None:
 # --- names ---
 
 OPTIONS = st.builds(
-    Parsed,
-    st.sampled_from(BASES),
+    Variant,
+    st.sampled_from(list(NETWORKS)),
     st.sampled_from([1, 2, 3, 4, 5, 6, 7, 16, 18]),
     st.sampled_from([1, 4, 6, 32, 64, 128, 640, 4096]),
     st.sampled_from(NORMS),
@@ -285,12 +282,12 @@ OPTIONS = st.builds(
 
 
 @given(OPTIONS)
-def test_names_say_everything(network: Parsed) -> None:
+def test_names_say_everything(network: Variant) -> None:
     possible = option_problem(network) is None
     if possible:
         assert parse(network.name) == network
-        described = network_of(network.name, image_size=64, channels=3, num_classes=7)
-        assert parsed(described) == network
+        described = NetworkConfig.of(parse(network.name), image_size=64, channels=3, num_classes=7)
+        assert described.variant == network
         assert (described.image_size, described.channels, described.num_classes) == (64, 3, 7)
         assert re.fullmatch(name_pattern(), network.name)
     else:
@@ -299,9 +296,9 @@ def test_names_say_everything(network: Parsed) -> None:
 
 
 @given(OPTIONS, st.permutations(["d", "w", "n"]), st.sets(st.sampled_from("dwn")))
-def test_every_network_has_one_name(network: Parsed, order: list[str], spelled: set[str]) -> None:
+def test_every_network_has_one_name(network: Variant, order: list[str], spelled: set[str]) -> None:
     """Other orders, and options that hold anyway, are refused with the one spelling."""
-    usual = PUBLISHED[network.base]
+    usual = NETWORKS[network.base]
     parts = {"d": f"d{network.depth}", "w": f"w{network.width}", "n": network.norm}
     needed = {"d": network.depth != usual.depth, "w": network.width != usual.width, "n": network.norm != usual.norm}
     name = "-".join([network.base, *(parts[part] for part in order if needed[part] or part in spelled)])
@@ -316,9 +313,8 @@ def test_every_network_has_one_name(network: Parsed, order: list[str], spelled: 
 
 
 def test_plain_names_are_the_published_networks() -> None:
-    for base in BASES:
-        facts = {"image_size": 32, "channels": 3, "num_classes": 10}
-        assert network_of(base, **facts).key_json == default_network(base, **facts).key_json  # type: ignore[arg-type]
+    for base in NETWORKS:
+        assert parse(base) == variant_of(base)
         assert parse(base).name == base
         assert parse(base).relative_width == 1
     assert parse("resnet18-w32").relative_width == 0.5
@@ -349,7 +345,7 @@ def test_wrong_names_are_answered_with_the_nearest(name: str, message: str) -> N
         parse(name)
 
 
-@given(st.text(max_size=30) | st.lists(st.sampled_from([*BASES, *NORMS, "d4", "w9", "-"])).map("-".join))
+@given(st.text(max_size=30) | st.lists(st.sampled_from([*NETWORKS, *NORMS, "d4", "w9", "-"])).map("-".join))
 def test_any_text_is_a_name_or_is_answered(text: str) -> None:
     try:
         assert parse(text).name == text
@@ -370,7 +366,7 @@ def test_sizes_by_depth() -> None:
 def test_the_page_about_sweep_files_has_the_published_networks() -> None:
     shown = {row[0]: row[2:] for row in table(ROOT / "docs" / "sweep-files.md", "name", "Networks and their options")}
     expected = {}
-    for base, usual in PUBLISHED.items():
+    for base, usual in NETWORKS.items():
         low, high = size_limits(parse(base))
         depths = f" ({usual.depths[0]} to {usual.depths[-1]})" if len(usual.depths) > 1 else ""
         others = ", ".join(norm for norm in usual.norms if norm != usual.norm)
@@ -383,4 +379,4 @@ def test_methods_may_match_on_the_depths_of_names() -> None:
         (low.ge, high.le)
         for low, high in [NetworkSettings.model_fields["depth"].metadata]  # the field's ge and le, in this order
     }
-    assert limits == (min(PUBLISHED["convnet3"].depths), max(PUBLISHED["convnet3"].depths))
+    assert limits == (min(NETWORKS["convnet3"].depths), max(NETWORKS["convnet3"].depths))

@@ -13,8 +13,8 @@ from ddray.errors import RequestError
 from ddray.plan.graph import Chain, Stage
 from ddray.run.stage import CONFIGS
 from trainables.attacks import SPECS, attack_settings
-from trainables.configs import KINDS, AttackConfig, EnsembleConfig, RobustnessConfig, TrainConfig
-from trainables.networks import network_of
+from trainables.configs import KINDS, AttackConfig, EnsembleConfig, NetworkConfig, RobustnessConfig, TrainConfig
+from trainables.networks import parse
 
 ALL = """
 ddray: 1
@@ -343,7 +343,7 @@ def test_the_trained_network_is_the_one_that_is_named(workspace: Workspace) -> N
         stage = each.stage("train")
         assert stage is not None
         assert isinstance(stage.config, TrainConfig)
-        assert stage.config.network == network_of(name, image_size=32, channels=3, num_classes=10)
+        assert stage.config.network == NetworkConfig.of(parse(name), image_size=32, channels=3, num_classes=10)
         assert stage.unavailable is None
         assert name in stage.label
         found[name] = stage

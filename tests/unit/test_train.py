@@ -17,9 +17,9 @@ from support import (
     train_config,
 )
 
-from trainables.configs import OriginConfig, RecipeConfig, TrainConfig
+from trainables.configs import NetworkConfig, OriginConfig, RecipeConfig, TrainConfig
 from trainables.context import Interrupted, StageFailure
-from trainables.networks import network_of
+from trainables.networks import parse
 from trainables.optimise import CHUNK, batches_per_epoch
 from trainables.payloads import TrainedModel
 from trainables.protocols import PROTOCOLS
@@ -87,7 +87,7 @@ SMALL_MAPS = {"image_size": 8, "channels": 1, "num_classes": 3}
 
 
 def test_interruptions_leave_no_trace_in_running_statistics(tmp_path: Path) -> None:
-    network = network_of("resnet18-w4", **SMALL_MAPS)  # type: ignore[arg-type]
+    network = NetworkConfig.of(parse("resnet18-w4"), **SMALL_MAPS)  # type: ignore[arg-type]
     config = train_config(recipe(epochs=2, augmentation="dsa"), network=network)
     model = trained(config, FakeContext(tmp_path / "a"))
     counted = [value for name, value in model.state.items() if name.endswith("num_batches_tracked")]
@@ -108,7 +108,7 @@ def test_batches_cover_a_set_and_statistics_get_two_images(images: int, batch: i
 def test_a_single_image_left_over_joins_the_batch_before(tmp_path: Path) -> None:
     origin = tiny_origin(each=3)  # nine images in batches of 4: 4 and 5 with batch norm, 4, 4 and 1 without
     for name, steps in (("resnet18-w4", 2), ("resnet18-w4-group", 3)):
-        network = network_of(name, **SMALL_MAPS)  # type: ignore[arg-type]
+        network = NetworkConfig.of(parse(name), **SMALL_MAPS)  # type: ignore[arg-type]
         config = train_config(recipe(epochs=1, batch=4), network=network, curve_points=1)
         model = train(config, origin.images, origin.labels, tiny_test(origin), FakeContext(tmp_path / name))
         assert model.facts["optimiser_steps"] == steps
@@ -119,7 +119,7 @@ def test_a_single_image_left_over_joins_the_batch_before(tmp_path: Path) -> None
 def test_batch_norm_of_one_image_is_refused(tmp_path: Path) -> None:
     from trainables.models.build import build
 
-    network = network_of("resnet18-w4", **SMALL_MAPS)  # type: ignore[arg-type]
+    network = NetworkConfig.of(parse("resnet18-w4"), **SMALL_MAPS)  # type: ignore[arg-type]
     origin = tiny_origin(each=1)
     with pytest.raises(ValueError, match="Expected more than 1 value per channel"):  # what it keeps people from
         build(network, 0)(origin.images[:1])
@@ -133,7 +133,7 @@ def test_one_image_of_each_of_two_classes_is_enough(tmp_path: Path, name: str, s
     origin = tiny_origin(num_classes=2, each=1, size=size)
     config = train_config(
         recipe(epochs=3),
-        network=network_of(name, image_size=size, channels=1, num_classes=2),
+        network=NetworkConfig.of(parse(name), image_size=size, channels=1, num_classes=2),
         dataset=dataset_config(num_classes=2, size=size, flip=False),
         origin=OriginConfig(classes=(0, 1)),
     )
@@ -148,7 +148,7 @@ def test_networks_with_batch_norm_learn(tmp_path: Path, name: str, size: int) ->
     origin = tiny_origin(each=8, size=size)
     config = train_config(
         recipe(epochs=60, batch=12),
-        network=network_of(name, image_size=size, channels=1, num_classes=3),
+        network=NetworkConfig.of(parse(name), image_size=size, channels=1, num_classes=3),
         dataset=dataset_config(size=size, flip=False),
         curve_points=0,
     )

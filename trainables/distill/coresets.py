@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from trainables import seeds
+from trainables.configs import NetworkConfig
 from trainables.data.origins import Origin
 from trainables.distill.context import DistillContext
 from trainables.distill.groups import SIZES
 from trainables.methods import HerdingSettings, KMeansSettings
 from trainables.models.build import build
-from trainables.networks import default_network
+from trainables.networks import parse
 from trainables.payloads import DistilledSet, load_tensors, save_tensors
 
 Points = NDArray[np.float64]
@@ -173,8 +174,8 @@ def _embedding(features: Literal["pixels", "network"], context: DistillContext) 
     if features == "pixels":
         return lambda images: images.flatten(1).cpu().numpy().astype(np.float64)
     dataset = context.config.dataset
-    described = default_network(
-        "convnet3", image_size=dataset.image_size, channels=dataset.channels, num_classes=context.num_classes
+    described = NetworkConfig.of(
+        parse("convnet3"), image_size=dataset.image_size, channels=dataset.channels, num_classes=context.num_classes
     )
     network = build(described, "coreset", "network", device=context.device).requires_grad_(False)
     chunk = SIZES[torch.device(context.device).type].chunk

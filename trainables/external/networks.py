@@ -16,7 +16,6 @@ from trainables.data.origins import AskedImages, load_test
 from trainables.external.files import SHOWN, check_finite, read, shape_of
 from trainables.models.build import build
 from trainables.models.network import num_parameters
-from trainables.networks import parsed
 from trainables.payloads import Signals, TrainedModel
 from trainables.train import predict
 
@@ -94,7 +93,7 @@ def _check_names(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor], netw
         if names
     ]
     if found:
-        name = parsed(network).name
+        name = network.variant.name
         raise ValueError(
             f"{where}: parameters are not those of {name} for images of {network.image_size} pixels, "
             f"{network.channels} channels and {network.num_classes} classes; got {'; '.join(found)}; expected "

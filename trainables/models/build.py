@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
+
 import torch
 
 from trainables import seeds
 from trainables.configs import NetworkConfig
 from trainables.models.network import Network
-from trainables.networks import option_problem, parsed, size_problem
+from trainables.networks import option_problem, size_problem
 
 
 def build(network: NetworkConfig, *seed_parts: int | str, device: str = "cpu") -> Network:
@@ -24,10 +26,10 @@ def build(network: NetworkConfig, *seed_parts: int | str, device: str = "cpu") -
     Raises:
         ValueError: The fields do not fit together, or the images do not fit the network.
     """
-    reason = option_problem(parsed(network))
+    reason = option_problem(network.variant)
     if reason is not None:
         raise ValueError(f"network: {reason}")
-    reason = size_problem(parsed(network), network.image_size, network.channels)
+    reason = size_problem(network.variant, network.image_size, network.channels)
     if reason is not None:
         raise ValueError(f"network: cannot take images of {network.image_size} pixels; {reason}. Resize the images.")
     with torch.random.fork_rng(devices=[]):
@@ -37,16 +39,7 @@ def build(network: NetworkConfig, *seed_parts: int | str, device: str = "cpu") -
 
 
 def _class_of(network: NetworkConfig) -> type[Network]:
-    match network.architecture:  # imported on use: torchvision takes longer to import than a small network to train
-        case "convnet3":
-            from trainables.models.convnet import ConvNet
-
-            return ConvNet
-        case "resnet18":
-            from trainables.models.resnet import ResNet18
-
-            return ResNet18
-        case "vgg16":
-            from trainables.models.vgg import VGG16
-
-            return VGG16
+    """Imported on use: torchvision takes longer to import than a small network to train."""
+    module, _, name = network.variant.spec.module.partition(":")
+    found: type[Network] = getattr(importlib.import_module(module), name)
+    return found

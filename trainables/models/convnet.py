@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from trainables.configs import NetworkConfig
 from trainables.models.network import Network
 from trainables.models.norms import norm_layer
-from trainables.networks import padding
 
 
 class ConvNet(Network):
@@ -25,7 +24,7 @@ class ConvNet(Network):
         channels: int = network.channels
         for block in range(network.depth):
             # The authors pad one-channel images by 3 to turn 28x28 into 32x32; any other size keeps its own.
-            pad = padding("convnet3", size, channels) if block == 0 else 1
+            pad = network.variant.padding(size, channels) if block == 0 else 1
             size += 2 * (pad - 1)
             layers.append(nn.Conv2d(channels, network.width, kernel_size=3, padding=pad))
             if network.norm != "none":  # no placeholder: parameters keep the authors' names

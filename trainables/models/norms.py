@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from trainables.configs import Norm
-from trainables.networks import GROUPS
+from trainables.networks import GROUPS, Norm
 
 
 def norm_layer(norm: Norm, channels: int, *, size: int | None = None) -> nn.Module:

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from trainables.configs import NetworkConfig
 from trainables.models.network import Network, he_initialise
 from trainables.models.norms import norm_layer
-from trainables.networks import padding
 
 GROUPS = ((1, 2), (2, 2), (4, 3), (8, 3), (8, 3))
 """(width in units of the first, convolutions) of each group."""
@@ -34,7 +33,7 @@ class VGG16(Network):
         super().__init__()
         layers: list[nn.Module] = []
         channels: int = network.channels
-        pad = padding("vgg16", network.image_size, channels)
+        pad = network.variant.padding(network.image_size, channels)
         for factor, convolutions in GROUPS:
             width = factor * network.width
             for _ in range(convolutions):

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from trainables.configs import DatasetConfig
+from trainables.configs import DatasetConfig, NetworkConfig
 from trainables.data.decode import decode, decode_labels
 from trainables.data.origins import normalise
 from trainables.data.whiten import Whitening
@@ -27,7 +27,7 @@ from trainables.evaluate.accuracy import Floats, Integers
 from trainables.evaluate.privacy.attacks import Scored
 from trainables.models.build import build
 from trainables.models.network import Network
-from trainables.networks import PUBLISHED, default_network
+from trainables.networks import NETWORKS, variant_of
 from trainables.payloads import DistilledSet
 
 NO_START = "of an undistilled start the audit holds the model, not the images"
@@ -140,10 +140,9 @@ def _scores(candidates: NDArray[np.floating], labels: Integers, points: _Points)
 
 def _encoder(dataset: DatasetConfig, size: int, number: int) -> Network:
     """A ConvNet3 of random weights; with fewer blocks where images are too small for three, more where too large."""
-    depth = min(max(PUBLISHED["convnet3"].depth, math.ceil(math.log2(size)) - 3), int(math.log2(size)))
-    network = default_network(
-        "convnet3", image_size=size, channels=dataset.channels, num_classes=2, width=WIDTH, depth=depth
-    )
+    depth = min(max(NETWORKS["convnet3"].depth, math.ceil(math.log2(size)) - 3), int(math.log2(size)))
+    variant = variant_of("convnet3", width=WIDTH, depth=depth)
+    network = NetworkConfig.of(variant, image_size=size, channels=dataset.channels, num_classes=2)
     return build(network, "privacy", "release", number).eval()
 
 
