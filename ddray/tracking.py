@@ -28,6 +28,7 @@ from ddray.plan.keys import digest
 from ddray.plan.points import Sweep
 from ddray.settings import Places
 from ddray.store.artifacts import DamagedArtifact, Store
+from trainables import files
 from trainables.configs import DistillConfig, TrainConfig
 
 log = logging.getLogger(__name__)
@@ -421,7 +422,7 @@ class _Writer:
         folder = self._folder(chain.stage("train"))
         if folder is None:
             return []
-        curve: list[dict[str, Any]] = json.loads((folder / "model.json").read_text())["facts"].get("curve", [])
+        curve: list[dict[str, Any]] = files.load_json(folder / files.MODEL_INFO)["facts"].get("curve", [])
         return curve
 
     def _files(self, folder: Path, chain: Chain, point: _Point) -> bool:
@@ -447,15 +448,13 @@ class _Writer:
         return self._pictures[distill.key]
 
     def _drawn(self, distill: Stage) -> bytes:
-        from safetensors.numpy import load_file  # what `trainables.payloads.DistilledSet` holds, without torch
-
         from ddray.measurements.picture import picture
 
         folder = self._folder(distill)
         if folder is None:
             return b""
-        tensors = load_file(folder / "set.safetensors")
-        return picture(tensors["images"], tensors["labels"], json.loads((folder / "facts.json").read_text()))
+        arrays = files.load_arrays(folder / files.SET_TENSORS)
+        return picture(arrays["images"], arrays["labels"], files.load_json(folder / files.SET_INFO))
 
     def _folder(self, stage: Stage | None) -> Path | None:
         """The payload of a finished stage; None when there is none, or it is damaged."""

@@ -10,6 +10,7 @@ Map, in the order of the flow:
     published.py  the table of published settings, each row with its source; no torch
     presets.py    which row applies to (method, data set, ipc), or is the nearest; no torch
     context.py    what a stage is given: device, folders, progress, checkpoints; no torch
+    files.py      names of the files of payloads, and readers of them; no torch
     payloads.py   what a stage hands on: DistilledSet, TrainedModel, AttackResult, Metrics, ...
     data/         data sets in canonical order, origins, the DSA augmentation
     models/       ConvNet3, ResNet18, VGG16

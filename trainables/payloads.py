@@ -1,11 +1,11 @@
 """What a stage hands on, and its bytes on disk: safetensors without metadata, and JSON with sorted keys.
 
-Equal content gives equal bytes, and loading a payload never runs code.
+The names of the files, and readers without torch, are in ``files.py``. Equal content gives equal
+bytes, and loading a payload never runs code.
 """
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from trainables import files
 from trainables.configs import NetworkConfig
 from trainables.data.whiten import Whitening
+from trainables.files import load_json, save_json
 
 
 @dataclass(frozen=True)
@@ -39,16 +41,16 @@ class DistilledSet:
     def save(self, folder: Path) -> None:
         """Write ``set.safetensors``, ``facts.json`` and, with ZCA, ``zca.safetensors`` into an existing folder."""
         save_tensors(
-            folder / "set.safetensors", {"images": self.images, "labels": self.labels, "indices": self.indices}
+            folder / files.SET_TENSORS, {"images": self.images, "labels": self.labels, "indices": self.indices}
         )
-        save_json(folder / "facts.json", self.facts)
+        save_json(folder / files.SET_INFO, self.facts)
         save_whitening(folder, self.whitening)
 
     @classmethod
     def load(cls, folder: Path) -> DistilledSet:
         return cls(
-            **load_tensors(folder / "set.safetensors"),
-            facts=load_json(folder / "facts.json"),
+            **load_tensors(folder / files.SET_TENSORS),
+            facts=load_json(folder / files.SET_INFO),
             whitening=load_whitening(folder),
         )
 
@@ -71,14 +73,14 @@ class Expert:
 
     def save(self, folder: Path) -> None:
         """Write ``expert.safetensors`` and ``expert.json`` into an existing folder."""
-        save_tensors(folder / "expert.safetensors", {"snapshots": self.snapshots, "distances": self.distances})
-        save_json(folder / "expert.json", {"parameters": self.parameters, "facts": self.facts})
+        save_tensors(folder / files.EXPERT_TENSORS, {"snapshots": self.snapshots, "distances": self.distances})
+        save_json(folder / files.EXPERT_INFO, {"parameters": self.parameters, "facts": self.facts})
 
     @classmethod
     def load(cls, folder: Path) -> Expert:
         """The whole expert: 65 MB of 50 epochs of ConvNet3. See ``StoredExpert`` for less."""
         stored = StoredExpert(folder)
-        tensors = load_tensors(folder / "expert.safetensors")
+        tensors = load_tensors(folder / files.EXPERT_TENSORS)
         return cls(**tensors, parameters=stored.parameters, facts=stored.facts)
 
 
@@ -90,8 +92,8 @@ class StoredExpert:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._path = folder / "expert.safetensors"
-        description = load_json(folder / "expert.json")
+        self._path = folder / files.EXPERT_TENSORS
+        description = load_json(folder / files.EXPERT_INFO)
         self.parameters = [(name, shape) for name, shape in description["parameters"]]
         self.facts: dict[str, Any] = description["facts"]
         with safe_open(self._path, framework="pt") as tensors:
@@ -145,10 +147,10 @@ class TrainedModel:
             folder: Where.
             prefix: Of the first three names, where several models share a folder.
         """
-        save_tensors(folder / f"{prefix}model.safetensors", self.state)
+        save_tensors(folder / (prefix + files.MODEL_STATE), self.state)
         save_whitening(folder, self.whitening)
         save_tensors(
-            folder / f"{prefix}signals.safetensors",
+            folder / (prefix + files.OUTPUTS),
             {
                 f"{split}.{name}": getattr(signals, name)
                 for split, signals in self.signals.items()
@@ -156,13 +158,13 @@ class TrainedModel:
             },
         )
         description = {"network": self.network.model_dump(mode="json"), "mean": self.mean, "std": self.std}
-        save_json(folder / f"{prefix}model.json", {**description, "facts": self.facts})
+        save_json(folder / (prefix + files.MODEL_INFO), {**description, "facts": self.facts})
 
     @classmethod
     def load(cls, folder: Path, prefix: str = "") -> TrainedModel:
-        description = load_json(folder / f"{prefix}model.json")
+        description = load_json(folder / (prefix + files.MODEL_INFO))
         return cls(
-            state=load_tensors(folder / f"{prefix}model.safetensors"),
+            state=load_tensors(folder / (prefix + files.MODEL_STATE)),
             network=NetworkConfig.model_validate(description["network"]),
             mean=tuple(description["mean"]),
             std=tuple(description["std"]),
@@ -174,7 +176,7 @@ class TrainedModel:
     @staticmethod
     def load_signals(folder: Path, prefix: str = "") -> dict[str, Signals]:
         """What the model says, by split, without the model."""
-        tensors = load_tensors(folder / f"{prefix}signals.safetensors")
+        tensors = load_tensors(folder / (prefix + files.OUTPUTS))
         splits = sorted({name.rpartition(".")[0] for name in tensors})
         return {
             split: Signals(tensors[f"{split}.logits"], tensors[f"{split}.labels"], tensors[f"{split}.ids"])
@@ -194,14 +196,14 @@ class Metrics:
 
     def save(self, folder: Path) -> None:
         """Write ``metrics.json`` and, with details, ``details.safetensors`` into an existing folder."""
-        save_json(folder / "metrics.json", self.rows)
+        save_json(folder / files.METRICS, self.rows)
         if self.details:
-            save_tensors(folder / "details.safetensors", self.details)
+            save_tensors(folder / files.DETAILS, self.details)
 
     @classmethod
     def load(cls, folder: Path) -> Metrics:
-        path = folder / "details.safetensors"
-        return cls(load_json(folder / "metrics.json"), load_tensors(path) if path.exists() else {})
+        path = folder / files.DETAILS
+        return cls(load_json(folder / files.METRICS), load_tensors(path) if path.exists() else {})
 
 
 @dataclass(frozen=True)
@@ -227,14 +229,14 @@ class AttackResult:
         tensors = {"ids": self.ids, "labels": self.labels, "correct": self.correct, "success": self.success}
         if self.distance is not None:
             tensors["distance"] = self.distance
-        save_tensors(folder / "attack.safetensors", tensors)
-        save_json(folder / "attack.json", self.facts)
+        save_tensors(folder / files.ATTACK_TENSORS, tensors)
+        save_json(folder / files.ATTACK_INFO, self.facts)
 
     @classmethod
     def load(cls, folder: Path) -> AttackResult:
-        tensors = load_tensors(folder / "attack.safetensors")
+        tensors = load_tensors(folder / files.ATTACK_TENSORS)
         distance = tensors.pop("distance", None)
-        return cls(**tensors, distance=distance, facts=load_json(folder / "attack.json"))
+        return cls(**tensors, distance=distance, facts=load_json(folder / files.ATTACK_INFO))
 
 
 @dataclass(frozen=True)
@@ -250,12 +252,12 @@ class Embedding:
 
     def save(self, folder: Path) -> None:
         """Write ``embedding.safetensors`` and ``metrics.json`` into an existing folder."""
-        save_tensors(folder / "embedding.safetensors", {"features": self.features, "labels": self.labels})
-        save_json(folder / "metrics.json", self.rows)
+        save_tensors(folder / files.EMBEDDING_TENSORS, {"features": self.features, "labels": self.labels})
+        save_json(folder / files.METRICS, self.rows)
 
     @classmethod
     def load(cls, folder: Path) -> Embedding:
-        return cls(**load_tensors(folder / "embedding.safetensors"), rows=load_json(folder / "metrics.json"))
+        return cls(**load_tensors(folder / files.EMBEDDING_TENSORS), rows=load_json(folder / files.METRICS))
 
 
 @dataclass(frozen=True)
@@ -274,13 +276,13 @@ class TsneMap:
     def save(self, folder: Path) -> None:
         """Write ``tsne.safetensors`` and ``tsne.json`` into an existing folder."""
         save_tensors(
-            folder / "tsne.safetensors", {"points": self.points, "labels": self.labels, "sources": self.sources}
+            folder / files.MAP_TENSORS, {"points": self.points, "labels": self.labels, "sources": self.sources}
         )
-        save_json(folder / "tsne.json", self.facts)
+        save_json(folder / files.MAP_INFO, self.facts)
 
     @classmethod
     def load(cls, folder: Path) -> TsneMap:
-        return cls(**load_tensors(folder / "tsne.safetensors"), facts=load_json(folder / "tsne.json"))
+        return cls(**load_tensors(folder / files.MAP_TENSORS), facts=load_json(folder / files.MAP_INFO))
 
 
 @dataclass(frozen=True)
@@ -312,12 +314,12 @@ Payload = DistilledSet | Expert | TrainedModel | TrainedEnsemble | Metrics | Att
 def save_whitening(folder: Path, whitening: Whitening | None) -> None:
     """Write ``zca.safetensors`` into an existing folder, or nothing."""
     if whitening is not None:
-        save_tensors(folder / "zca.safetensors", {"mean": whitening.mean, "matrix": whitening.matrix})
+        save_tensors(folder / files.WHITENING, {"mean": whitening.mean, "matrix": whitening.matrix})
 
 
 def load_whitening(folder: Path) -> Whitening | None:
     """What ``save_whitening`` wrote."""
-    path = folder / "zca.safetensors"
+    path = folder / files.WHITENING
     return Whitening(**load_tensors(path)) if path.exists() else None
 
 
@@ -334,12 +336,3 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
     """The tensors of a file, on the CPU."""
     tensors: dict[str, Tensor] = load_file(path)
     return tensors
-
-
-def save_json(path: Path, value: Any) -> None:
-    """Write JSON with sorted keys. NaN and infinity are errors: a missing number is None."""
-    path.write_text(json.dumps(value, sort_keys=True, allow_nan=False, indent=1) + "\n", encoding="utf-8")
-
-
-def load_json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))

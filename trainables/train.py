@@ -21,10 +21,11 @@ from trainables.context import Context, StageFailure
 from trainables.data import augment
 from trainables.data.origins import AskedImages, TestSet
 from trainables.data.whiten import Whitening
+from trainables.files import load_json, save_json
 from trainables.models.build import build
 from trainables.models.network import Network, num_parameters, uses_batch_statistics
 from trainables.optimise import batch_gradient, batches_per_epoch
-from trainables.payloads import Signals, TrainedModel, load_json, load_tensors, save_json, save_tensors
+from trainables.payloads import Signals, TrainedModel, load_tensors, save_tensors
 
 EVAL_BATCH = {"cpu": 32, "cuda": 1024}
 """Images per forward pass without gradients; see ``trainables/distill/dm.py`` on the CPU's."""

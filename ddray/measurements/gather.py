@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from ddray.collector import no_cycle_search
 from ddray.errors import EnvironmentProblem
 from ddray.measurements.columns import COLUMNS, MEASUREMENTS
-from ddray.measurements.derived.notes import ATTACK_FILES, SCORES, Noted, Notes, Row
+from ddray.measurements.derived.notes import Noted, Notes, Row
 from ddray.measurements.derived.rows import derive
 from ddray.measurements.identity import (
     PROVENANCE,
@@ -38,6 +38,7 @@ from ddray.plan.jobs import Plan, blocked_stages
 from ddray.plan.keys import short
 from ddray.plan.points import Sweep
 from ddray.store.artifacts import DamagedArtifact, Store
+from trainables import files
 from trainables.configs import AttackConfig
 
 log = logging.getLogger(__name__)
@@ -223,9 +224,9 @@ def _add(piece: Piece, chain: Chain, lookup: _Lookup, notes: Notes) -> dict[str,
                 notes.add(noted, stage, numbers, provenance)
                 states[stage.kind] = _State("done")
                 if stage.kind == "privacy":
-                    noted.keep(stage.kind, stage.key, facts, (SCORES,))
+                    noted.keep(stage.kind, stage.key, facts, (files.DETAILS,))
             elif isinstance(stage.config, AttackConfig):
-                noted.keep(f"attack.{stage.config.attack}", stage.key, facts, ATTACK_FILES)
+                noted.keep(f"attack.{stage.config.attack}", stage.key, facts, (files.ATTACK_TENSORS, files.ATTACK_INFO))
             costs = cost_rows(stage, facts)
             if stage.kind == "privacy":
                 costs += lookup.beside(stage, chain)
@@ -289,9 +290,8 @@ class _Lookup:
         if stage.key in self.done:
             try:
                 artifact = self.store.open(stage.key)
-                # What `trainables.payloads` reads; importing that would load torch for a JSON file.
-                name = "tsne.json" if stage.kind == "tsne" else "metrics.json"
-                rows = json.loads((artifact.folder / name).read_text(encoding="utf-8"))
+                name = files.MAP_INFO if stage.kind == "tsne" else files.METRICS
+                rows = files.load_json(artifact.folder / name)
                 if stage.kind == "tsne":
                     rows = _of_map(rows)
                 numbers = self.templates.split(rows, _own_labels(chain))
@@ -308,8 +308,8 @@ class _Lookup:
 
         def read() -> Mapping[str, Any]:
             try:
-                path = self.store.file(stage.key, "facts.json", facts.files["facts.json"])
-                found: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+                path = self.store.file(stage.key, files.SET_INFO, facts.files[files.SET_INFO])
+                found: Mapping[str, Any] = files.load_json(path)
             except (KeyError, DamagedArtifact) as error:
                 self._lost(stage, error)
                 return {}

@@ -19,7 +19,6 @@ from unit.noting import metrics, noted
 from ddray.measurements.columns import comparable
 from ddray.measurements.derived import METRICS, seeds
 from ddray.measurements.derived.architectures import architectures
-from ddray.measurements.derived.notes import SIGNALS
 from ddray.measurements.derived.relative import relative
 from ddray.measurements.gather import MEASUREMENTS_FILE, collect
 from ddray.plan.graph import Chain, Stage
@@ -28,6 +27,7 @@ from ddray.store.artifacts import DamagedArtifact, Store
 from trainables.configs import AttackConfig, RobustnessConfig
 from trainables.evaluate.robustness.paired import adv_delta, crossover, robust_curve
 from trainables.evaluate.robustness.summary import robustness_rows
+from trainables.files import OUTPUTS
 from trainables.payloads import AttackResult, Metrics, TrainedModel
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "metrics.md"
@@ -285,7 +285,7 @@ def test_too_many_models_are_not_read(
     (sweep, plan, store), folder = finished
 
     def refuse(self: Store, key: str, name: str, entry: Any) -> Path:
-        assert name != SIGNALS, "a model was read"
+        assert name != OUTPUTS, "a model was read"
         return original(self, key, name, entry)
 
     original = Store.file
@@ -306,7 +306,7 @@ def test_a_model_with_damaged_logits_is_left_out_and_said(tmp_path: Path, caplog
     fill(store, plan)
     chain = b.chains_of(plan, method="dm", seed=2)[0]
     train = b.stage_of(chain, "train")
-    (store.open(train.key).folder / SIGNALS).write_bytes(b"x")
+    (store.open(train.key).folder / OUTPUTS).write_bytes(b"x")
     with caplog.at_level(logging.WARNING):
         coverage = collect(plan, sweep, store, tmp_path / "r")
     assert coverage.complete, "its numbers are there"

@@ -7,7 +7,8 @@ import pytest
 import torch
 from support import folder_bytes, tiny_network
 
-from trainables.payloads import DistilledSet, Metrics, Signals, TrainedModel, save_json
+from trainables.files import save_json
+from trainables.payloads import DistilledSet, Metrics, Signals, TrainedModel
 
 
 def distilled() -> DistilledSet:

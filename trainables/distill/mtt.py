@@ -34,9 +34,10 @@ from trainables.data.origins import Origin
 from trainables.distill.context import FAR, DistillContext
 from trainables.distill.initial import class_major_labels
 from trainables.distill.unroll import GRADIENTS, Batch, MetaGradient, recompute, tesla
+from trainables.files import load_json, save_json
 from trainables.methods import MTTSettings
 from trainables.optimise import in_batches
-from trainables.payloads import DistilledSet, StoredExpert, load_json, load_tensors, save_json, save_tensors
+from trainables.payloads import DistilledSet, StoredExpert, load_tensors, save_tensors
 
 LEARNED = 0.99
 """Train accuracy from which an expert has nothing more to show."""

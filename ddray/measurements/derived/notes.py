@@ -13,17 +13,13 @@ from ddray.measurements.identity import Facts, Memo, training
 from ddray.measurements.piece import Numbers, Template
 from ddray.plan.graph import Chain, Stage
 from ddray.plan.keys import canonical
+from trainables import files
 from trainables.configs import PRIMARY_ATTACK
 
 Row = dict[str, Any]
 
 PRIMARY_ADVERSARY = "deepfool_l2"
 """The attack that stands for robustness, registered beforehand: Definition 1 of Chen et al. 2023 is in L2."""
-SIGNALS = "signals.safetensors"
-"""A model's logits, in the artifact of its training."""
-ATTACK_FILES = ("attack.safetensors", "attack.json")
-SCORES = "details.safetensors"
-"""Membership scores image by image, in the artifact of an audit."""
 _OVERALL = ("test_loss", "fair_var_acc", "fair_var_acc_corr", "fair_var_loss", "fair_cv_acc")
 """Of the accuracy evaluation, what is compared at equal accuracy."""
 _NOT_IDENTITY = {"ci_level", "ci_method", "ci_unit", "agg", "attack_lib_version", "prior"}
@@ -128,7 +124,7 @@ class Notes:
         cell, label_kind = self._memo(("cell", made), lambda: _cell(chain, distill))
         noted = Noted(chain, values, param, self._block(chain), made, train.key, cell, label_kind)
         if trained is not None:
-            noted.keep("model", train.key, trained, (SIGNALS,))
+            noted.keep("model", train.key, trained, (files.OUTPUTS,))
         return noted
 
     def add(self, noted: Noted, stage: Stage, numbers: Numbers, provenance: tuple[Any, ...]) -> None:

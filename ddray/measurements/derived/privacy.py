@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from ddray.measurements.derived.compare import adjusted
 from ddray.measurements.derived.interpolate import LEVEL
-from ddray.measurements.derived.notes import SCORES, Noted, Row, grouped, no_p, unequal
+from ddray.measurements.derived.notes import Noted, Row, grouped, no_p, unequal
 from ddray.store.artifacts import DamagedArtifact, Store
+from trainables import files
 from trainables.configs import PRIMARY_ATTACK, SECONDARY_ATTACK, PrivacyConfig
 from trainables.evaluate.privacy.delong import auc_difference, placements, usable
 from trainables.evaluate.privacy.roles import CANARY
@@ -173,13 +174,11 @@ def _differences(audit: str, ours: _Scored, theirs: _Scored, start: bool = False
 
 def _read(store: Store, point: Noted) -> dict[str, _Scored]:
     """Audit -> its scores, without torch; empty with a warning where they cannot be read."""
-    from safetensors import SafetensorError, safe_open
-
     key, entries = point.artifacts["privacy"]
     try:
-        with safe_open(store.file(key, SCORES, entries[SCORES]), framework="numpy") as details:
-            kept = {name: details.get_tensor(name) for name in _WANTED & set(details.keys())}
-    except (KeyError, DamagedArtifact, OSError, ValueError, SafetensorError) as error:
+        path = store.file(key, files.DETAILS, entries[files.DETAILS])
+        kept = files.load_arrays(path, _WANTED & set(files.array_names(path)))
+    except (KeyError, DamagedArtifact, OSError, ValueError) as error:
         log.warning("audit of %s: not compared with others; %s", point.chain.point.hash[:12], error)
         return {}
     stage = point.chain.stage("privacy")

@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ddray.measurements.derived.interpolate import LEVEL
-from ddray.measurements.derived.notes import ATTACK_FILES, Noted, Row, grouped, unequal
+from ddray.measurements.derived.notes import Noted, Row, grouped, unequal
 from ddray.store.artifacts import DamagedArtifact, Store
+from trainables import files
 from trainables.attacks import SETTING_COLUMNS
 from trainables.evaluate.robustness.paired import adv_delta, common_distances, crossover, robust_curve, shared
 
@@ -139,17 +140,13 @@ def _columns(result: _Attacked) -> Row:
 
 def _read(store: Store, point: Noted, role: str) -> _Attacked | None:
     """An attack's result, without torch; None with a warning where it cannot be read."""
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
     if role not in point.artifacts:
         return None
     key, entries = point.artifacts[role]
     try:
-        tensors_path, facts_path = (store.file(key, name, entries[name]) for name in ATTACK_FILES)
-        tensors = load_file(tensors_path)
-        facts = json.loads(facts_path.read_text(encoding="utf-8"))
+        tensors = files.load_arrays(store.file(key, files.ATTACK_TENSORS, entries[files.ATTACK_TENSORS]))
+        facts = files.load_json(store.file(key, files.ATTACK_INFO, entries[files.ATTACK_INFO]))
         return _Attacked(tensors["ids"], tensors["correct"], tensors["success"], tensors.get("distance"), facts)
-    except (KeyError, DamagedArtifact, OSError, ValueError, SafetensorError) as error:
+    except (KeyError, DamagedArtifact, OSError, ValueError) as error:
         log.warning("%s of %s: not compared with the full data; %s", role, point.chain.point.hash[:12], error)
         return None

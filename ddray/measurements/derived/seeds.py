@@ -14,9 +14,10 @@ from typing import NamedTuple
 import numpy as np
 
 from ddray.measurements.derived.compare import Floats, persistent
-from ddray.measurements.derived.notes import SIGNALS, Noted, Row, grouped, unequal
+from ddray.measurements.derived.notes import Noted, Row, grouped, unequal
 from ddray.plan.keys import short
 from ddray.store.artifacts import DamagedArtifact, Store
+from trainables import files
 from trainables.evaluate.halves import halves
 
 log = logging.getLogger(__name__)
@@ -111,7 +112,7 @@ def _confusion(point: Noted, excess: Floats, models: int, steps: Sequence[float]
 def _answers(store: Store, point: Noted) -> _Answers | None:
     key, entries = point.artifacts["model"]
     try:
-        return answers(store.file(key, SIGNALS, entries[SIGNALS]))
+        return answers(store.file(key, files.OUTPUTS, entries[files.OUTPUTS]))
     except (KeyError, DamagedArtifact, OSError, ValueError) as error:
         log.warning("model %s: its logits are not compared; %s", short(key), error)
         return None
@@ -123,14 +124,9 @@ def answers(path: Path) -> _Answers:
     Raises:
         ValueError: It does not hold them.
     """
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="numpy") as tensors:
-            logits = np.asarray(tensors.get_tensor("test.logits"), dtype=np.float64)
-            labels = np.asarray(tensors.get_tensor("test.labels"), dtype=np.int64)
-    except SafetensorError as error:
-        raise ValueError(f"{path.name}: {error}") from error
+    outputs = files.load_arrays(path, ("test.logits", "test.labels"))
+    logits = np.asarray(outputs["test.logits"], dtype=np.float64)
+    labels = np.asarray(outputs["test.labels"], dtype=np.int64)
     classes = logits.shape[1]
     shifted = logits - logits.max(axis=1, keepdims=True)
     loss = np.log(np.exp(shifted).sum(axis=1)) - shifted[np.arange(len(labels)), labels]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +15,7 @@ from ddray.plan.graph import Chain, Stage
 from ddray.plan.jobs import Plan
 from ddray.plan.points import Sweep
 from ddray.store.artifacts import DamagedArtifact, Store
+from trainables import files
 from trainables.configs import TsneConfig
 
 log = logging.getLogger(__name__)
@@ -79,8 +79,8 @@ def _sets_of_embeddings(plan: Plan) -> dict[str, Chain]:
 
 def _map(stage: Stage, sweep: str, store: Store, sets: Mapping[str, Chain]) -> pa.Table:
     manifest = store.manifest(stage.key)
-    arrays = tensors(store, stage.key, "tsne.safetensors", manifest)
-    facts = json.loads(opened(store, stage.key, "tsne.json", manifest).read_text(encoding="utf-8"))
+    arrays = tensors(store, stage.key, files.MAP_TENSORS, manifest)
+    facts = files.load_json(opened(store, stage.key, files.MAP_INFO, manifest))
     assert isinstance(stage.config, TsneConfig)
     inputs, sources = dict(stage.inputs), arrays["sources"].tolist()
     chains = [None, *(sets.get(inputs[f"embedding.{index}"]) for index in range(len(stage.config.sources)))]

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ddray.store.artifacts import Store
 from ddray.store.manifest import Manifest
+from trainables.files import load_arrays
 
 
 def opened(store: Store, key: str, name: str, manifest: Manifest | None = None) -> Path:
@@ -34,15 +35,7 @@ def tensors(store: Store, key: str, name: str, manifest: Manifest | None = None)
     Raises:
         KeyError, DamagedArtifact, ValueError: As for ``opened``, or it is not such a file.
     """
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
-    path = opened(store, key, name, manifest)
-    try:
-        found: dict[str, NDArray[Any]] = load_file(path)
-    except SafetensorError as error:
-        raise ValueError(f"{name}: {error}") from error
-    return found
+    return load_arrays(opened(store, key, name, manifest))
 
 
 def replace(target: Path, table: pa.Table) -> None:

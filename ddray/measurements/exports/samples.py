@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import shutil
@@ -25,6 +24,7 @@ from ddray.plan.jobs import Plan
 from ddray.plan.points import Sweep
 from ddray.store.artifacts import DamagedArtifact, Store
 from ddray.store.manifest import Manifest
+from trainables import files
 from trainables.attacks import SPECS
 from trainables.configs import AttackConfig
 from trainables.evaluate.privacy.roles import ROLES
@@ -91,7 +91,7 @@ def write_samples(plan: Plan, sweep: Sweep, store: Store, folder: Path) -> int:
     temporary, target = folder / f".{SAMPLES_FOLDER}.{os.getpid()}", folder / SAMPLES_FOLDER
     rows = 0
     try:
-        with ExitStack() as files:
+        with ExitStack() as stack:
             writers: dict[tuple[str, str], pq.ParquetWriter] = {}
             for model in models:
                 try:
@@ -103,7 +103,7 @@ def write_samples(plan: Plan, sweep: Sweep, store: Store, folder: Path) -> int:
                 if at not in writers:
                     path = temporary / at[0] / f"{at[1]}.parquet"
                     path.parent.mkdir(parents=True, exist_ok=True)
-                    writers[at] = files.enter_context(pq.ParquetWriter(path, schema, compression="zstd"))
+                    writers[at] = stack.enter_context(pq.ParquetWriter(path, schema, compression="zstd"))
                 writers[at].write_table(table)
                 rows += table.num_rows
         shutil.rmtree(target, ignore_errors=True)
@@ -150,17 +150,15 @@ def _audited(
 
 def _details(models: list[_Model], store: Store) -> tuple[list[str], dict[str | None, set[int]]]:
     """Attacks and their variants, and the rows of each matrix that were attacked, from the headers of the details."""
-    from safetensors import SafetensorError, safe_open
-
     names: dict[str, None] = {}
     targets: dict[str | None, set[int]] = {}
     for key in dict.fromkeys(model.privacy for model in models if model.privacy is not None):
         try:
-            with safe_open(opened(store, key, "details.safetensors"), framework="numpy") as details:
-                kept = list(details.keys())
-                if "pool.target_row" in kept:
-                    targets[key] = set(details.get_tensor("pool.target_row").tolist())
-        except (KeyError, DamagedArtifact, OSError, ValueError, SafetensorError) as error:
+            path = opened(store, key, files.DETAILS)
+            kept = files.array_names(path)
+            if "pool.target_row" in kept:
+                targets[key] = set(files.load_arrays(path, ["pool.target_row"])["pool.target_row"].tolist())
+        except (KeyError, DamagedArtifact, OSError, ValueError) as error:
             log.warning("samples: scores of %s left out; %s", key[:12], error)
             continue
         for name in kept:
@@ -196,11 +194,11 @@ def _schema(scores: list[str]) -> pa.Schema:
 
 def _of_model(model: _Model, sweep: str, store: Store, schema: pa.Schema, memo: dict[object, Any]) -> pa.Table:
     manifest = store.manifest(model.key)
-    said = tensors(store, model.key, "signals.safetensors", manifest)
+    said = tensors(store, model.key, files.OUTPUTS, manifest)
     columns = _answers(said)
     places = {place: index for index, place in enumerate(zip(columns["split"], columns["example_id"], strict=True))}
     if model.privacy is not None:
-        columns |= _membership(model, tensors(store, model.privacy, "details.safetensors"), places)
+        columns |= _membership(model, tensors(store, model.privacy, files.DETAILS), places)
     for attack, key in model.attacks.items():
         columns |= _attacked(attack, store, key, places)
     return _table(model, sweep, manifest, store, schema, memo, columns, len(places))
@@ -280,8 +278,8 @@ def _put(column: list[Any], at: list[int], values: list[Any]) -> None:
 def _attacked(attack: str, store: Store, key: str, places: Mapping[Place, int]) -> dict[str, Any]:
     """What an attack on robustness did to each test image."""
     manifest = store.manifest(key)
-    arrays = tensors(store, key, "attack.safetensors", manifest)
-    facts = json.loads(opened(store, key, "attack.json", manifest).read_text(encoding="utf-8"))
+    arrays = tensors(store, key, files.ATTACK_TENSORS, manifest)
+    facts = files.load_json(opened(store, key, files.ATTACK_INFO, manifest))
     at = [places["test", index] for index in arrays["ids"].tolist()]
     epsilons = np.array([*facts["epsilons"], np.inf])
     success = np.vstack([arrays["success"].astype(bool), np.ones((1, len(at)), dtype=bool)])
