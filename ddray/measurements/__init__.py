@@ -6,7 +6,7 @@
     gather.py    plan + store -> measurements.parquet, coverage.json
     derived/     numbers that need several points: against the full data, random images, other networks
     references.py  published values, a file for each paper in references/, and when ours may stand beside them
-    cells.py     means over seeds, paired differences, and which seeds they are about
+    statistics.py  means and differences over seeds, rank tests, interpolation, with what their intervals cover
     reading.py   the rows of measurements.parquet that a report shows
     picture.py   a distilled set as one picture
     exports/     tables beside the measurements: every example, maps, files

@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ddray.errors import DdrayError
-from ddray.measurements.cells import Spread, Values, by_seed, spread
 from ddray.measurements.reading import Row
+from ddray.measurements.statistics import Spread, Values, by_seed, spread
 from ddray.plan.external import EXTERNAL
 from trainables.methods import METHODS
 

@@ -11,11 +11,10 @@ import pytest
 from unit.noting import Numbers, metrics, noted, rows
 
 from ddray.measurements.derived.architectures import architectures
-from ddray.measurements.derived.compare import dd_score
 from ddray.measurements.derived.fairness import fairness, hardness, of_mean
 from ddray.measurements.derived.frontier import frontier
 from ddray.measurements.derived.notes import PRIMARY_ADVERSARY, Noted
-from ddray.measurements.derived.relative import relative
+from ddray.measurements.derived.relative import dd_score, relative
 from ddray.measurements.derived.rows import once
 from ddray.plan.points import GridPoint
 from trainables.configs import PRIMARY_ATTACK

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from support import recipe, train_config
 from unit import builders as b
 
-from ddray.measurements.cells import paired, spread
+from ddray.measurements.statistics import paired, spread
 from ddray.plan.keys import stage_key
 from trainables.configs import OriginConfig
 from trainables.data.cache import open_split

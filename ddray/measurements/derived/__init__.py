@@ -1,8 +1,6 @@
 """Numbers that need several points of a sweep: made from finished evaluations whenever the tables are.
 
     notes.py          what is remembered of each point while the tables are written
-    compare.py        the arithmetic: ranks, permutations, variances over classes
-    interpolate.py    the arithmetic of the frontier
     relative.py       against the full data and against random images; DD-Ranking's scores
     fairness.py       which classes lose more than others, against the full-data model
     seeds.py          what several trainings of one set have in common, from their logits

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from ddray.measurements.derived.compare import Floats, Integers, adjusted, kendall, permutation_p
 from ddray.measurements.derived.notes import Noted, Row, grouped, no_p, unequal
+from ddray.measurements.statistics import Floats, Integers, adjusted, kendall, permutation_p
 from ddray.plan.keys import digest
 
 REFERENCE = "convnet3"

@@ -10,8 +10,8 @@ from functools import partial
 
 import numpy as np
 
-from ddray.measurements.derived.compare import Floats, Integers, adjusted, cv, log_slope, permutation_p, spearman
 from ddray.measurements.derived.notes import Noted, Row, grouped, no_p, unequal
+from ddray.measurements.statistics import Floats, Integers, adjusted, cv, log_slope, permutation_p, spearman
 from ddray.plan.keys import digest
 
 _Tested = tuple[Noted, int, int, float | None, Row]

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ddray.measurements.derived.interpolate import LEVEL, Knot, on_frontier
 from ddray.measurements.derived.notes import Noted, grouped, parsed, unequal
+from ddray.measurements.statistics import LEVEL, Knot, on_frontier
 
 _KINDS = {"robustness": "robustness", "privacy": "privacy"}
 """Property -> the evaluation that measures it, where that is not the accuracy's."""

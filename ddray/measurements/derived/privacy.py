@@ -14,9 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ddray.measurements.derived.compare import adjusted
-from ddray.measurements.derived.interpolate import LEVEL
 from ddray.measurements.derived.notes import Noted, Row, grouped, no_p, unequal
+from ddray.measurements.statistics import LEVEL, adjusted
 from ddray.store.artifacts import DamagedArtifact, Store
 from trainables import files
 from trainables.configs import PRIMARY_ATTACK, SECONDARY_ATTACK, PrivacyConfig

@@ -8,12 +8,12 @@ draws of random images.
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from ddray.measurements.derived.compare import dd_score
 from ddray.measurements.derived.notes import Noted, grouped, unequal
 
 _Place = tuple[int | None, int | None, int]
@@ -104,3 +104,8 @@ def _augmentations(points: Sequence[Noted]) -> None:
                 beta = ((point.accuracy - chance) + (other.accuracy - chance_bare)) / 2
                 flag = unequal(*(each.steps for each in (point, other, *random[at], *random_bare[at])))
                 point.add("informativeness", "dd_ars", dd_score(beta), "score", point.images, **flag)
+
+
+def dd_score(alpha: float) -> float:
+    """(e^alpha - e^-1) / (e - e^-1): 0 at -1, 1 at 1, 0.269 at 0 (DD-Ranking, arXiv 2505.13300), of fractions."""
+    return (math.exp(alpha) - math.exp(-1)) / (math.e - math.exp(-1))

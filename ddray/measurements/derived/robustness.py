@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ddray.measurements.derived.interpolate import LEVEL
 from ddray.measurements.derived.notes import Noted, Row, grouped, unequal
+from ddray.measurements.statistics import LEVEL
 from ddray.store.artifacts import DamagedArtifact, Store
 from trainables import files
 from trainables.attacks import SETTING_COLUMNS

@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ddray.measurements.derived.compare import Floats, persistent
 from ddray.measurements.derived.notes import Noted, Row, grouped, unequal
+from ddray.measurements.statistics import Floats, persistent
 from ddray.plan.keys import short
 from ddray.store.artifacts import DamagedArtifact, Store
 from trainables import files

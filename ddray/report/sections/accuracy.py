@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
 
-from ddray.measurements.cells import Values, paired
 from ddray.measurements.reading import Numbers
 from ddray.measurements.references import CHEN2023
+from ddray.measurements.statistics import Values, paired
 from ddray.report.blocks import Block, Group, title_of
 from ddray.report.markdown import NOTHING, Facts, axes_header, place, plus_minus, table
 from ddray.report.sections import fairness

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from ddray.measurements.derived.compare import ALPHA, Floats, adjusted, ranks
+from ddray.measurements.statistics import ALPHA, Floats, adjusted, ranks
 from ddray.report.blocks import BLOCK_AXES, At, title_of
 from ddray.report.markdown import NOTHING, Facts, table
 from ddray.report.sections.robustness import PRIMARY, budget, chosen

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ddray.measurements.cells import by_seed, spread
 from ddray.measurements.reading import Numbers
+from ddray.measurements.statistics import by_seed, spread
 from ddray.report.blocks import Block, Group, refuse_mixed, spread_json, title_of
 from ddray.report.markdown import NOTHING, Facts, axes_header, place, plus_minus, table
 

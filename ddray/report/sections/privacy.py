@@ -15,9 +15,9 @@ from dataclasses import asdict
 from statistics import NormalDist, fmean, stdev
 from typing import Any, NamedTuple
 
-from ddray.measurements.cells import LEVEL
 from ddray.measurements.reading import Numbers, Row
 from ddray.measurements.references import CHEN2023
+from ddray.measurements.statistics import LEVEL
 from ddray.report.blocks import IN_BLOCK, IN_CELL, name_columns, rank, refuse_mixed
 from ddray.report.sections import privacy_pairs
 from trainables.configs import PRIMARY_ATTACK, SECONDARY_ATTACK

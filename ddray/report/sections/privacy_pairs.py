@@ -7,8 +7,8 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from ddray.measurements.derived.compare import ALPHA, adjusted
 from ddray.measurements.reading import Numbers, Row
+from ddray.measurements.statistics import ALPHA, adjusted
 from ddray.report.blocks import MixedBlock, rank, title_of
 from ddray.report.markdown import NOTHING, Facts, axes_header, interval, table
 

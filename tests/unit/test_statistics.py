@@ -1,4 +1,4 @@
-"""The arithmetic of comparisons against SciPy, brute force and simulated truth."""
+"""Statistics over seeds, draws and classes against SciPy, brute force and simulated truth."""
 
 from __future__ import annotations
 
@@ -10,21 +10,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from ddray.measurements.derived.compare import (
+from ddray.measurements.derived.relative import dd_score
+from ddray.measurements.statistics import (
     ALPHA,
     Floats,
     Integers,
+    Knot,
     adjusted,
     cv,
-    dd_score,
     kendall,
     log_slope,
+    on_frontier,
     permutation_p,
     persistent,
     ranks,
     spearman,
 )
-from ddray.measurements.derived.interpolate import Knot, on_frontier
 from trainables.evaluate.halves import halves
 
 _VALUES = st.lists(st.lists(st.integers(0, 4).map(float), min_size=4, max_size=4), min_size=1, max_size=5).map(np.array)

@@ -1,0 +1,395 @@
+"""Statistics over seeds, draws and classes: means, paired differences, rank tests, and the frontier of real images.
+
+Each function says what it estimates and what its interval covers. Two kinds of repeat are never mixed silently:
+trainings of one distilled set (``seed``) say how much the training scatters, distillations (``distill_seed``) how much
+the method does. Where there are several distilled sets, each counts once, by the mean over its trainings.
+
+P points or models, K classes, D draws; accuracies are fractions. A value that does not exist is NaN in an array, None
+alone. NumPy; SciPy is imported where a quantile is needed.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from statistics import fmean, stdev
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+
+LEVEL = 0.95
+"""Of every interval."""
+ALPHA = 0.05
+"""Above it, a p of the most extreme order says nothing."""
+PERMUTATIONS = 4999
+"""Random orders, where there are too many to try all."""
+_ALL_UP_TO = 7
+"""Things of which all orders are tried: 5040."""
+_ROUNDING = 1e-9
+"""Accuracies that differ by less are equal: means of equal numbers may differ in the last digit."""
+
+Values = Mapping[int | None, Mapping[int, float]]
+"""distill_seed (None: nothing was distilled) -> seed -> value."""
+
+
+# --- means and paired differences over seeds --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """A mean over seeds."""
+
+    mean: float
+    sd: float | None
+    """Sample standard deviation (ddof 1) over ``unit``; None for a single one."""
+    unit: str
+    """``trainings``, or ``distillations`` (``draws`` of real images for ``random``) when there are several."""
+    count: int
+    """Units."""
+    trainings: tuple[int, int]
+    """Fewest and most trainings of one distilled set."""
+
+    @property
+    def seed_level(self) -> str:
+        """``n=3 trainings``, ``n=5 distillations × 1 training``."""
+        if self.unit == "trainings":
+            return f"n={_counted(self.count, 'trainings')}"
+        low, high = self.trainings
+        inner = _counted(high, "trainings") if low == high else f"{low}-{high} trainings"
+        return f"n={_counted(self.count, self.unit)} × {inner}"
+
+    @property
+    def short(self) -> str:
+        """The same without words: ``n=3``, ``n=5×1``."""
+        if self.unit == "trainings":
+            return f"n={self.count}"
+        low, high = self.trainings
+        return f"n={self.count}×{low}" if low == high else f"n={self.count}×{low}-{high}"
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Mean of paired differences, with Student's interval."""
+
+    mean: float
+    low: float | None
+    """None with a single pair."""
+    high: float | None
+    pairs: int
+    trainings: tuple[int, int]
+    """Fewest and most trainings behind one side of a pair."""
+
+
+def spread(values: Values, unit: str = "distillations") -> Spread | None:
+    """Mean and standard deviation at the highest level of repetition there is.
+
+    With several distilled sets it estimates the expected value over distillations, each set by the mean over its
+    trainings; with one, the expected value over trainings of that set. The deviation is of single units, not of the
+    mean: it covers nothing, it says how much one unit differs from another.
+
+    Args:
+        values: What was measured; sets without a value are left out.
+        unit: What a distilled set is called.
+
+    Returns:
+        None when nothing was measured.
+    """
+    sets = [list(trainings.values()) for trainings in values.values() if trainings]
+    if not sets:
+        return None
+    counts = (min(map(len, sets)), max(map(len, sets)))
+    of_sets = len(sets) > 1
+    entries = [fmean(trainings) for trainings in sets] if of_sets else sets[0]
+    sd = stdev(entries) if len(entries) > 1 else None
+    return Spread(fmean(entries), sd, unit if of_sets else "trainings", len(entries), counts)
+
+
+def paired(ours: Values, other: Values, seeded: bool = True) -> Difference | None:
+    """Ours minus the other, paired by distill_seed; within a pair the mean over the trainings' common seeds.
+
+    Estimates the expected difference over distillations, both sides made from the same seeds. The interval is
+    Student's over pairs: it covers what distillations and the trainings behind each pair add, for these test images.
+    One pair gives no interval: repeated trainings of one distilled set say nothing about the method's scatter.
+
+    Args:
+        ours: By distill_seed and seed.
+        other: Likewise.
+        seeded: Whether ours has distill_seeds; else its one set is compared with each of the other's.
+
+    Returns:
+        None when no pair has a training seed in common.
+    """
+    differences, counts = [], []
+    for distill_seed in ours.keys() & other.keys() if seeded else other.keys():
+        mine, theirs = ours[distill_seed] if seeded else next(iter(ours.values()), {}), other[distill_seed]
+        if common := mine.keys() & theirs.keys():
+            differences.append(fmean(mine[seed] - theirs[seed] for seed in sorted(common)))
+            counts.append(len(common))
+    if not differences:
+        return None
+    mean, pairs = fmean(differences), len(differences)
+    trainings = (min(counts), max(counts))
+    if pairs == 1:
+        return Difference(mean, None, None, 1, trainings)
+    from scipy.special import stdtrit  # a tenth of the time that importing scipy.stats takes
+
+    reach = float(stdtrit(pairs - 1, (1 + LEVEL) / 2)) * stdev(differences) / math.sqrt(pairs)
+    return Difference(mean, mean - reach, mean + reach, pairs, trainings)
+
+
+def by_seed(entries: Iterable[tuple[int | None, int, float]]) -> dict[int | None, dict[int, float]]:
+    """(distill_seed, seed, value) -> nested mappings."""
+    values: dict[int | None, dict[int, float]] = {}
+    for distill_seed, seed, value in entries:
+        values.setdefault(distill_seed, {})[seed] = value
+    return values
+
+
+def _counted(number: int, plural: str) -> str:
+    return f"{number} {plural if number != 1 else plural.removesuffix('s')}"
+
+
+# --- ranks and permutations -------------------------------------------------------------------------------------------
+
+
+def ranks(values: Floats) -> Floats:
+    """Ranks (P, K) within each row of (P, K), from 1; ties share the mean of theirs."""
+    order = np.argsort(values, axis=1, kind="stable")
+    ascending = np.take_along_axis(values, order, axis=1)
+    begins = np.ones(values.shape, dtype=np.int64)
+    begins[:, 1:] = ascending[:, 1:] != ascending[:, :-1]
+    group = np.cumsum(begins.ravel()) - 1  # a row always begins a group, so groups never cross rows
+    plain = np.tile(np.arange(1.0, values.shape[1] + 1), len(values))
+    shared = np.bincount(group, weights=plain) / np.bincount(group)
+    ranked = np.empty_like(values, dtype=np.float64)
+    np.put_along_axis(ranked, order, shared[group].reshape(values.shape), axis=1)
+    return ranked
+
+
+def correlation(first: Floats, second: Floats) -> Floats:
+    """Pearson correlation (P,) of the rows of two (P, K); NaN where a row is constant."""
+    first = first - first.mean(axis=1, keepdims=True)
+    second = second - second.mean(axis=1, keepdims=True)
+    scale = np.sqrt((first**2).sum(axis=1) * (second**2).sum(axis=1))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray(np.where(scale > 0, (first * second).sum(axis=1) / scale, np.nan))
+
+
+def spearman(first: Floats, second: Floats) -> Floats:
+    """Spearman's rank correlation (P,) of the rows of two (P, K); NaN where a row is constant."""
+    return correlation(ranks(first), ranks(second))
+
+
+def kendall(first: Floats, second: Floats) -> Floats:
+    """Kendall's tau-b (P,) of the rows of two (P, K); NaN where a row is constant."""
+    upper = np.triu_indices(first.shape[1], 1)
+    ours = np.sign(first[:, upper[0]] - first[:, upper[1]])
+    theirs = np.sign(second[:, upper[0]] - second[:, upper[1]])
+    scale = np.sqrt((ours != 0).sum(axis=1) * (theirs != 0).sum(axis=1))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray(np.where(scale > 0, (ours * theirs).sum(axis=1) / scale, np.nan))
+
+
+@cache
+def permutations(count: int, seed: int) -> Integers:
+    """Orders (N, count), the given one first: all of them where they are few, else ``PERMUTATIONS`` random ones too."""
+    if count <= _ALL_UP_TO:
+        return np.array(list(itertools.permutations(range(count))), dtype=np.int64).reshape(-1, count)
+    random = np.random.default_rng(seed)
+    drawn = random.permuted(np.tile(np.arange(count), (PERMUTATIONS, 1)), axis=1)
+    return np.concatenate([np.arange(count)[None], drawn]).astype(np.int64)
+
+
+def permutation_p(statistic: Callable[[Integers], Floats], count: int, seed: int) -> float | None:
+    """Two-sided p of a statistic under exchange of its ``count`` entries.
+
+    Twice the smaller tail, at most 1; the given order counts among the permutations, so p is never 0.
+
+    Args:
+        statistic: Orders (N, count) to values (N,).
+        count: Entries that are exchanged.
+        seed: Of the random orders.
+
+    Returns:
+        p; None where even the most extreme order would have p above ``ALPHA``.
+    """
+    orders = permutations(count, seed)
+    # Rounded, so that orders which are equal but for the rounding of their sums count as equal.
+    values = np.round(statistic(orders), 10)
+    if not np.isfinite(values).all():
+        return None
+
+    def tails(value: float) -> float:
+        smaller = min(int((values >= value).sum()), int((values <= value).sum()))
+        return min(1.0, 2 * smaller / len(values))
+
+    if min(tails(float(values.min())), tails(float(values.max()))) > ALPHA:
+        return None
+    return tails(float(values[0]))
+
+
+def adjusted(values: Sequence[float | None]) -> list[float | None]:
+    """p-values adjusted for the false discovery rate (Benjamini-Hochberg) over those that are there, None apart."""
+    known = [value for value in values if value is not None]
+    if not known:
+        return list(values)
+    from scipy.stats import false_discovery_control  # a second and more, and most tables have no p
+
+    corrected = iter(false_discovery_control(known).tolist())
+    return [None if value is None else float(next(corrected)) for value in values]
+
+
+# --- classes ----------------------------------------------------------------------------------------------------------
+
+
+def cv(accuracies: Floats) -> Floats:
+    """Coefficient of variation (P,) over the classes of (P, K); NaN where all are 0."""
+    means = accuracies.mean(axis=1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray(np.where(means > 0, accuracies.std(axis=1) / means, np.nan))
+
+
+def log_slope(reference: Floats, accuracies: Floats) -> Floats:
+    """Least-squares slope (P,) of log accuracies (P, K) on log reference (K,); NaN where any is 0 or all are equal."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        x = np.log(reference)
+        x = x - x.mean()
+        spread = (x**2).sum()
+        if not np.isfinite(spread) or spread <= 0:
+            return np.full(len(accuracies), np.nan)
+        slopes = (np.log(accuracies) * x).sum(axis=1) / spread
+    return np.asarray(np.where(np.isfinite(slopes), slopes, np.nan))
+
+
+def persistent(first: Floats, second: Floats) -> float:
+    """Variance over classes that several trainings share: free of the noise of trainings and of test images.
+
+    The covariance over classes (ddof 0) of one training's class means on one half of the images with another
+    training's on the other half, averaged over all ordered pairs of trainings. Both noises are independent between
+    the two sides, so its mean is the variance of the true class means. It can be negative.
+
+    Args:
+        first: (T, K) class means of T >= 2 trainings on the first half.
+        second: (T, K) on the second half.
+    """
+    first = first - first.mean(axis=1, keepdims=True)
+    second = second - second.mean(axis=1, keepdims=True)
+    products = first @ second.T / first.shape[1]
+    count = len(first)
+    return float((products.sum() - np.trace(products)) / (count * (count - 1)))
+
+
+# --- a property as a function of accuracy -----------------------------------------------------------------------------
+
+
+class Knot(NamedTuple):
+    """Draws of one ipc of random real images."""
+
+    accuracy: Floats
+    """(D,) mean over the trainings of each draw."""
+    value: Floats
+    """(D,) the same of the property."""
+    steps: float
+    """Mean optimiser steps."""
+
+
+class OnFrontier(NamedTuple):
+    """What real images give at some accuracies."""
+
+    value: Floats
+    """(P,) NaN outside the frontier's accuracies: nothing is extrapolated."""
+    reach: Floats
+    """(P,) half of the interval; NaN where a knot beside it has a single draw."""
+    draws: Integers
+    """(P,) behind the knots beside it."""
+    steps: Floats
+    """(P, 2) optimiser steps of the two knots; equal at the ends."""
+
+
+def on_frontier(knots: Sequence[Knot], accuracies: Floats) -> OnFrontier | None:
+    """The property of real images at given accuracies: linear between the means of neighbouring ipc.
+
+    Estimates the expected property, over draws of real images, of a set whose accuracy is the given one. The interval
+    is Student's over draws. A draw's residual is its distance from the segment, so it holds what scatters of the
+    accuracy as well as of the property; the variances of the two knots are combined by the weights of the
+    interpolation, with the degrees of freedom of Welch and Satterthwaite. It covers the frontier alone: the point that
+    is compared with it is taken as measured.
+
+    Args:
+        knots: One per ipc, in any order; ordered by accuracy here.
+        accuracies: (P,).
+
+    Returns:
+        None with fewer than two knots of different accuracy: there is no line.
+    """
+    from scipy.special import stdtrit
+
+    knots = _merged(sorted(knots, key=lambda knot: float(knot.accuracy.mean())))
+    if len(knots) < 2:
+        return None
+    x = np.array([knot.accuracy.mean() for knot in knots])
+    y = np.array([knot.value.mean() for knot in knots])
+    counts = np.array([len(knot.accuracy) for knot in knots])
+    steps = np.array([knot.steps for knot in knots])
+    segment = np.clip(np.searchsorted(x, accuracies, side="right") - 1, 0, len(x) - 2)
+    weight = (accuracies - x[segment]) / (x[segment + 1] - x[segment])
+    weight = np.where(np.abs(weight - np.round(weight)) < _ROUNDING, np.round(weight), weight)
+    inside = (weight >= 0) & (weight <= 1)
+    weight = np.clip(weight, 0, 1)
+    slopes = np.diff(y) / np.diff(x)
+
+    variance, freedom = np.zeros(len(accuracies)), np.zeros(len(accuracies))
+    draws, alone = np.zeros(len(accuracies), dtype=np.int64), np.zeros(len(accuracies), dtype=bool)
+    for side, share in ((segment, 1 - weight), (segment + 1, weight)):
+        scatter = _scatter(knots, side, slopes[segment], segment)
+        needed = share > 0
+        alone |= needed & (counts[side] < 2)
+        part = np.where(needed, share**2 * np.nan_to_num(scatter) / counts[side], 0.0)
+        variance += part
+        freedom += part**2 / np.maximum(counts[side] - 1, 1)
+        draws += np.where(needed, counts[side], 0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        degrees = np.where(freedom > 0, variance**2 / freedom, np.inf)
+        reach = np.where(variance > 0, stdtrit(degrees, (1 + LEVEL) / 2) * np.sqrt(variance), 0.0)
+    value = (1 - weight) * y[segment] + weight * y[segment + 1]
+    beside = np.stack(
+        [
+            np.where(weight < 1, steps[segment], steps[segment + 1]),
+            np.where(weight > 0, steps[segment + 1], steps[segment]),
+        ],
+        axis=1,
+    )
+    return OnFrontier(
+        np.where(inside, value, np.nan), np.where(inside & ~alone, reach, np.nan), np.where(inside, draws, 0), beside
+    )
+
+
+def _merged(knots: Sequence[Knot]) -> list[Knot]:
+    """Knots of one and the same accuracy become one."""
+    merged: list[Knot] = []
+    for knot in knots:
+        if merged and float(knot.accuracy.mean() - merged[-1].accuracy.mean()) < _ROUNDING:
+            last = merged.pop()
+            accuracy, value = (np.concatenate(both) for both in zip(last[:2], knot[:2], strict=True))
+            knot = Knot(accuracy, value, (last.steps + knot.steps) / 2)
+        merged.append(knot)
+    return merged
+
+
+def _scatter(knots: Sequence[Knot], side: Integers, slope: Floats, segment: Integers) -> Floats:
+    """Variance (P,) of the draws' residuals at the knot ``side``, from the line of ``segment``; NaN of single ones."""
+    variances = np.full((len(knots), 2), np.nan)  # by knot, and whether the segment lies to its right
+    slopes = dict(zip(segment.tolist(), slope.tolist(), strict=True))
+    for index, knot in enumerate(knots):
+        for right in (0, 1):
+            line = slopes.get(index - 1 + right)
+            if line is not None and len(knot.accuracy) > 1:
+                variances[index, right] = float((knot.value - line * knot.accuracy).var(ddof=1))
+    return np.asarray(variances[side, (side == segment).astype(np.int64)])
