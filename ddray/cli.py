@@ -296,7 +296,7 @@ def report(prepared: Any, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def status(sweep: str | None, as_json: bool) -> None:
     """What runs and what is done, of one sweep or of all that were run here."""
-    from ddray.browse import status_facts, status_text
+    from ddray.commands.browse import status_facts, status_text
 
     facts = status_facts(places(), sweep)
     click.echo(json.dumps(facts, sort_keys=True) if as_json else status_text(facts))
@@ -307,7 +307,7 @@ def status(sweep: str | None, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def show(key: str, as_json: bool) -> None:
     """What is behind a key: configuration, inputs, provenance, or why it failed."""
-    from ddray.browse import show_facts, show_text
+    from ddray.commands.browse import show_facts, show_text
 
     facts = show_facts(places(), key)
     click.echo(json.dumps(facts, sort_keys=True) if as_json else show_text(facts))
@@ -318,7 +318,7 @@ def show(key: str, as_json: bool) -> None:
 @click.option("--pdb", is_flag=True, help="Open the debugger where it fails.")
 def debug(key: str, pdb: bool) -> int:
     """Run one stage here, in this process, with its traceback."""
-    from ddray.browse import debug_stage
+    from ddray.commands.browse import debug_stage
 
     return debug_stage(places(), key, pdb=pdb)
 
@@ -327,7 +327,7 @@ def debug(key: str, pdb: bool) -> int:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def doctor(as_json: bool) -> int:
     """Is this machine fit: versions, GPU and torch, Ray, data, disk, settings in force."""
-    from ddray.doctor import examine, text
+    from ddray.commands.doctor import examine, text
 
     findings = examine(places())
     click.echo(json.dumps([finding.as_json() for finding in findings]) if as_json else text(findings))
@@ -345,7 +345,7 @@ def preset(method: str | None, dataset: str | None, ipc: int | None, sets: tuple
 
     Without IPC: for every number of images per class that something is published for. Without DATASET: what there is.
     """
-    from ddray.presets import methods_facts, methods_text, preset_facts, preset_text
+    from ddray.commands.preset import methods_facts, methods_text, preset_facts, preset_text
 
     if method is None or dataset is None:
         if sets:
@@ -365,7 +365,7 @@ def new(kind: str, name: str, into: Path) -> None:
 
     NAME is what sweep files will say: lower-case letters, digits, underscores.
     """
-    from ddray.new import new_method, next_steps
+    from ddray.commands.new import new_method, next_steps
 
     folder = new_method(name, into)
     click.echo(next_steps(name, folder))
@@ -384,7 +384,7 @@ def schema() -> None:
 @click.option("--port", default=5000, show_default=True, type=click.IntRange(1, 65535))
 def ui(host: str, port: int) -> int:
     """Open MLflow on the results."""
-    from ddray.ui import serve
+    from ddray.commands.ui import serve
 
     return serve(places(), host, port)
 

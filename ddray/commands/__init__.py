@@ -1,6 +1,11 @@
 """What the commands do that have more to do than to call one function.
 
     evaluate.py    import a distilled set or a trained model, then its evaluations
+    preset.py      published settings of a method, each with its source
+    browse.py      what runs, what is behind a key, one failed stage again
+    doctor.py      is this machine fit
+    new.py         a package that adds a method, to start from
+    ui.py          MLflow on the results
 
 This file imports nothing.
 """

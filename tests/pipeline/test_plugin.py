@@ -18,7 +18,7 @@ import torch
 from pyarrow import parquet
 from workspace import Workspace
 
-from ddray.new import new_method
+from ddray.commands.new import new_method
 from trainables import testing
 from trainables.configs import MethodSettings
 from trainables.methods import METHODS

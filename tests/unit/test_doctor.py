@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from workspace import Workspace
 
-from ddray import doctor
-from ddray.doctor import Finding, examine, text
+from ddray.commands import doctor
+from ddray.commands.doctor import Finding, examine, text
 from ddray.settings import RAY_ENVIRONMENT
 
 

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from unit import builders as b
 from workspace import Workspace
 
+from ddray.commands.preset import methods_facts, preset_facts, preset_text
 from ddray.errors import RequestError
 from ddray.measurements.gather import MEASUREMENTS_FILE, collect
-from ddray.presets import methods_facts, preset_facts, preset_text
 from ddray.report.report import machine_report, report
 from trainables import presets
 from trainables.data.known import KNOWN
