@@ -1,0 +1,94 @@
+"""Every kind of stage, run again from recorded inputs, gives what is recorded: payload, metric rows and all.
+
+On the recorded processor and numerics class to the byte, on another of the class to ``SAME_CLASS``, elsewhere to what
+was measured between AVX-512 and AVX2.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from goldens import SAME_CLASS, STAGES, differences, processor, stage_message
+from workspace import Workspace, places_in
+
+from trainables import stages
+from trainables.device import numerics_class
+from trainables.testing import FolderContext
+
+MOST = 12
+"""Stages of a kind that are run again: those of different methods and attacks first."""
+ACROSS = {
+    "experts": 1e-4,
+    "distill": 1e-3,
+    "ensemble": 5e-3,
+    "train": 5e-3,
+    "accuracy": 1e-9,
+    "attack": 1e-3,
+    "robustness": 1e-9,
+    "privacy": 1e-4,
+    "embedding": 1e-3,
+    "tsne": 0.05,
+}
+"""Kind -> how far apart its numbers may be on another instruction set: ten times what was measured or more. Kinds that
+compute from recorded logits agree to rounding, networks amplify it."""
+CHAOTIC = ("tsne.json.fit_id ", "tsne.safetensors: points ")
+"""What no tolerance holds: the last bit of a distance decides where t-SNE puts a point."""
+
+
+class Golden:
+    """The recorded store, and its plan of today."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        STAGES.unpack(workspace.folder / "store")
+        self.folder = workspace.folder
+        self.stages = workspace.prepare(STAGES.yaml).plan.stages
+
+    def artifact(self, key: str) -> Path:
+        return self.folder / "store" / "artifacts" / key[:2] / key
+
+    def chosen(self, kind: str) -> list[Any]:
+        """Stages of a kind that are recorded and still planned."""
+        found = [each for each in self.stages.values() if each.kind == kind and self.artifact(each.key).exists()]
+        distinct = {" ".join(each.label.split()[:3]): each for each in reversed(found)}
+        return [*distinct.values(), *(each for each in found if each not in distinct.values())][:MOST]
+
+    def run(self, stage: Any, folder: Path) -> Path:
+        """A stage's payload, from recorded inputs."""
+        context = FolderContext(folder / "context")
+        context.cache = self.folder / "cache"
+        inputs = {role: self.artifact(key) for role, key in stage.inputs}
+        payload = stages.run(stage.kind, stage.config, inputs, context)
+        (folder / "payload").mkdir()
+        payload.save(folder / "payload")
+        return folder / "payload"
+
+
+@pytest.fixture(scope="module")
+def golden(tmp_path_factory: pytest.TempPathFactory, digits_cache: Path) -> Any:
+    with places_in(tmp_path_factory.mktemp("golden"), digits_cache) as workspace:
+        yield Golden(workspace)
+
+
+def tolerance_of(manifest: dict[str, Any]) -> float:
+    recorded, here = manifest["provenance"], numerics_class("cpu")
+    if recorded["numerics"] != here:
+        return ACROSS[manifest["kind"]]
+    return 0.0 if processor() == STAGES.shown()["processor"] else SAME_CLASS
+
+
+@pytest.mark.parametrize("kind", ACROSS)
+def test_a_stage_gives_what_is_recorded_under_its_key(kind: str, golden: Golden, tmp_path: Path) -> None:
+    chosen = golden.chosen(kind)
+    assert chosen, f"no stage of the kind {kind} is recorded under a key of today; record again"
+    for index, stage in enumerate(chosen):
+        recorded = golden.artifact(stage.key)
+        manifest = json.loads((recorded / "manifest.json").read_text())
+        (tmp_path / str(index)).mkdir()
+        tolerance = tolerance_of(manifest)
+        texts = list(differences(recorded, golden.run(stage, tmp_path / str(index)), tolerance))
+        if tolerance:
+            texts = [text for text in texts if not text.startswith(CHAOTIC)]
+        assert not texts, stage_message(kind, stage.label, texts)
