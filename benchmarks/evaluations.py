@@ -25,7 +25,7 @@ from typing import Any
 
 from benchmarks.steps import Clock
 from trainables import device, stages
-from trainables.attacks import SPECS, attack_settings, epsilons_for
+from trainables.attacks import ROBUSTNESS_ATTACKS, attack_settings, epsilons_for
 from trainables.configs import (
     AccuracyConfig,
     AttackConfig,
@@ -53,7 +53,7 @@ ROWS, TARGETS, PER_CLASS = 6, 3, 40
 IPC = 10
 REAL_PER_CLASS = 100
 CLASSES = tuple(range(10))
-ATTACKS = tuple(name for name, spec in SPECS.items() if spec.extra is None and name != "cw_l2")
+ATTACKS = tuple(name for name, spec in ROBUSTNESS_ATTACKS.items() if spec.extra is None and name != "cw_l2")
 
 
 class Bench:

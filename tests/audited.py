@@ -12,7 +12,8 @@ import torch
 from numpy.typing import NDArray
 from support import digits_config, signal_sets, tiny_network
 
-from trainables.configs import MEMBERSHIP_ATTACKS, DatasetConfig, OriginConfig, PrivacyConfig, SignalsConfig
+from trainables.attacks import MEMBERSHIP_ATTACKS
+from trainables.configs import DatasetConfig, OriginConfig, PrivacyConfig, SignalsConfig
 from trainables.data.cache import open_split
 from trainables.data.draws import origin_indices, signal_indices
 from trainables.evaluate.privacy.signals import row_origin
@@ -83,7 +84,7 @@ class Audited:
             "rows": self.rows,
             "targets": min(3, self.rows // 2),
             "shadows": self.shadows,
-            "attacks": MEMBERSHIP_ATTACKS,
+            "attacks": tuple(MEMBERSHIP_ATTACKS),
             "canaries": self.canaries,
             "signals": self.signals,
             "start": True,

@@ -14,11 +14,11 @@ import json
 from collections.abc import Mapping
 from functools import cache, cached_property
 from json.encoder import encode_basestring
-from typing import Annotated, Any, ClassVar, Final, Literal, Self, get_args
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from trainables.attacks import Attack
+from trainables.attacks import MEMBERSHIP_ATTACKS, ROBUSTNESS_ATTACKS, Audit
 from trainables.networks import Architecture, Norm, Variant, variant_of
 
 Kind = Literal[
@@ -38,6 +38,14 @@ KINDS: tuple[Kind, ...] = (
 )
 Init = Literal["noise", "real"]
 Augmentation = Literal["dsa", "none"]
+
+# A type checker cannot read a Literal that is made of a table's keys; pydantic can, and refuses other names.
+if TYPE_CHECKING:
+    RobustnessAttackName = str
+    MembershipAttackName = str
+else:
+    RobustnessAttackName = Literal[tuple(ROBUSTNESS_ATTACKS)]
+    MembershipAttackName = Literal[tuple(MEMBERSHIP_ATTACKS)]
 
 VERSIONS: dict[Kind, int] = {
     "experts": 1,
@@ -455,7 +463,7 @@ class AccuracyConfig(Config):
 class RobustnessSettings(Config):
     """What a sweep says of adversarial robustness."""
 
-    attacks: tuple[Attack, ...] = ("deepfool_l2", "deepfool_linf")
+    attacks: tuple[RobustnessAttackName, ...] = ("deepfool_l2", "deepfool_linf")
     """Each runs once per model."""
     images: int = Field(default=1000, ge=1)
     """Test images, the same for every model: the first ones of each class in canonical order."""
@@ -468,7 +476,7 @@ class RobustnessSettings(Config):
 class AttackConfig(Config):
     """Attack the input ``model`` on test images."""
 
-    attack: Attack
+    attack: RobustnessAttackName
     dataset: DatasetConfig
     classes: tuple[int, ...]
     """The data set's own label numbers, ascending: the images that are attacked, and the model's outputs."""
@@ -483,36 +491,12 @@ class RobustnessConfig(Config):
     """Robustness from the inputs ``attack.NAME``, one per attack, all of the same model and images."""
 
     num_classes: int = Field(ge=2)
-    attacks: tuple[Attack, ...]
+    attacks: tuple[RobustnessAttackName, ...]
 
 
 Tier = Literal["smoke", "standard", "full"]
 TIERS: dict[Tier, int] = {"smoke": 6, "standard": 16, "full": 66}
 """Rows of the membership matrix; each target then has that many less two as shadows."""
-Audit = Literal["seed", "pool", "one_run"]
-MembershipAttack = Literal[
-    "loss",
-    "conf",
-    "max_conf",
-    "entropy",
-    "mentropy",
-    "correct",
-    "loss_classwise",
-    "entropy_classwise",
-    "mentropy_classwise",
-    "shokri",
-    "lira_online",
-    "lira_offline",
-    "rmia",
-    "calib",
-    "data_release",
-    "blind",
-]
-MEMBERSHIP_ATTACKS: tuple[MembershipAttack, ...] = get_args(MembershipAttack)
-PRIMARY_ATTACK: MembershipAttack = "shokri"
-"""Registered beforehand: the one that stands for privacy in tables and verdicts."""
-SECONDARY_ATTACK: MembershipAttack = "loss"
-"""Registered too: needs no shadows."""
 
 
 class PrivacySettings(Config):
@@ -528,7 +512,7 @@ class PrivacySettings(Config):
     """Rows that are attacked, at most half of them: the first of each pair."""
     shadows: int = Field(default=4, ge=0)
     """Distillations of disjoint further draws, from which the attacks of ``seed`` learn; 0: attacks without any."""
-    attacks: tuple[MembershipAttack, ...] = MEMBERSHIP_ATTACKS
+    attacks: tuple[MembershipAttackName, ...] = tuple(MEMBERSHIP_ATTACKS)
     """Which membership scores; those that need more shadows than there are give rows that say so."""
     canaries: int = Field(default=0, ge=0)
     """Images of the pool with a wrong label, reported on their own."""
@@ -575,7 +559,7 @@ class PrivacyConfig(Config):
     rows: int = Field(ge=0)
     targets: int = Field(ge=1)
     shadows: int = Field(ge=0)
-    attacks: tuple[MembershipAttack, ...]
+    attacks: tuple[MembershipAttackName, ...]
     canaries: int = Field(ge=0)
     signals: SignalsConfig
     start: bool

@@ -197,7 +197,7 @@ def _attack(config: AttackConfig, folder: Path, context: Context) -> AttackResul
 
 
 def _robustness(config: RobustnessConfig, inputs: Mapping[str, Path]) -> Metrics:
-    from trainables.evaluate.robustness.summary import robustness_rows
+    from trainables.evaluate.robustness.rows import robustness_rows
     from trainables.payloads import AttackResult, Metrics
 
     results: dict[str, AttackResult] = {name: AttackResult.load(inputs[f"attack.{name}"]) for name in config.attacks}

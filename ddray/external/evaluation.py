@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -18,7 +18,7 @@ from ddray.plan.feasible import attacked_problem
 from ddray.plan.pipeline import recipe_problem
 from ddray.plan.points import Grid, GridPoint
 from ddray.plan.schema import DEFAULT_PROTOCOL
-from trainables.attacks import Attack
+from trainables.attacks import ROBUSTNESS_ATTACKS
 from trainables.configs import OriginConfig
 from trainables.data.known import KNOWN
 from trainables.networks import parse, size_problem
@@ -333,9 +333,9 @@ def _evaluations(options: Options, kind: str, problems: list[str]) -> dict[str, 
     if options.robustness != "none":
         attacks = [name.strip() for name in options.robustness.split(",")] if options.robustness else None
         for name in attacks or ():
-            if name not in get_args(Attack):
-                hint = suggest(name, get_args(Attack))
-                known = ", ".join(get_args(Attack))
+            if name not in ROBUSTNESS_ATTACKS:
+                hint = suggest(name, ROBUSTNESS_ATTACKS)
+                known = ", ".join(ROBUSTNESS_ATTACKS)
                 problems.append(f"--robustness: unknown attack {show(name)}; known: {known}, or none. {hint}".rstrip())
         given = {"attacks": attacks and list(dict.fromkeys(attacks)), "images": options.images}
         found["robustness"] = {name: value for name, value in given.items() if value is not None}

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import get_args
 
-from trainables.configs import MEMBERSHIP_ATTACKS, Audit, MembershipAttack, PrivacySettings, SignalsConfig
+from trainables.attacks import EVERY_AUDIT, MEMBERSHIP_ATTACKS, Audit
+from trainables.configs import MembershipAttackName, PrivacySettings, SignalsConfig
 
-AUDITS: tuple[Audit, ...] = get_args(Audit)
 MOST_ROWS = 500
 """Of one point; there are fewer shadows of the audit ``seed`` than that."""
 COIN_DEVIATIONS = 5.0
@@ -33,7 +32,7 @@ class Audits:
     canaries: int
     signals: SignalsConfig
     """Of the models of pool and coin."""
-    attacks: tuple[MembershipAttack, ...]
+    attacks: tuple[MembershipAttackName, ...]
     """In the order of ``MEMBERSHIP_ATTACKS``: how a sweep lists them makes no difference."""
 
 
@@ -49,11 +48,11 @@ def audits(asked: PrivacySettings, per_class: int, class_size: int, real_images:
     """
     assert 1 <= per_class <= class_size, (per_class, class_size)
     unfit: dict[str, str] = {}
-    for audit in AUDITS:
+    for audit in EVERY_AUDIT:
         reason = _unfit(audit, per_class, class_size, real_images)
         if audit in asked.audit and reason is not None:
             unfit[audit] = reason
-    fit = tuple(audit for audit in AUDITS if audit in asked.audit and audit not in unfit)
+    fit = tuple(audit for audit in EVERY_AUDIT if audit in asked.audit and audit not in unfit)
     left = max(0, class_size - 2 * per_class) if "pool" in fit or "one_run" in fit else 0
     population = min(asked.population_of(num_classes), left)
     rows = asked.num_rows if "pool" in fit else 0

@@ -15,9 +15,9 @@ from ddray.plan.graph import Chain, Making, Part, Stage, label_of
 from ddray.plan.keys import stage_key
 from ddray.plan.pipeline import Completed, Pipeline
 from ddray.plan.points import GridPoint
+from trainables.attacks import Audit
 from trainables.configs import (
     VERSIONS,
-    Audit,
     DistillConfig,
     ExternalConfig,
     Kind,

@@ -28,7 +28,7 @@ from ddray.plan.graph import Chain, Making, Part, Stage, label_of
 from ddray.plan.keys import stage_key
 from ddray.plan.points import GridPoint
 from ddray.plan.schema import EVALUATIONS
-from trainables.attacks import SPECS, AttackSpec, attack_settings, epsilons_for
+from trainables.attacks import ROBUSTNESS_ATTACKS, RobustnessAttack, attack_settings, epsilons_for
 from trainables.configs import (
     VERSIONS,
     AccuracyConfig,
@@ -332,7 +332,7 @@ class Pipeline:
                     images=min(asked.images, len(origin.classes) * facts.test_per_class),
                     epsilons=epsilons_for(spec.name, asked.epsilons_l2, asked.epsilons_linf),
                 )
-                for spec in SPECS.values()
+                for spec in ROBUSTNESS_ATTACKS.values()
                 if spec.name in asked.attacks
             ]
         configs: list[AttackConfig] = self._memo[memo]
@@ -343,7 +343,7 @@ class Pipeline:
                 label_of("attack", point, config.attack),
                 config,
                 (("model", train.key),),
-                unavailable=missing_library(SPECS[config.attack]),
+                unavailable=missing_library(ROBUSTNESS_ATTACKS[config.attack]),
             )
             for config in configs
         ]
@@ -514,7 +514,7 @@ class Pipeline:
         images, steps, batch, passes = num_classes * per_class, 0, 1, 0.0
         if isinstance(config, AttackConfig):
             images = config.images
-            passes = resources.forward_passes(config.attack, config.settings, len(config.epsilons))
+            passes = ROBUSTNESS_ATTACKS[config.attack].cost(config.settings, len(config.epsilons))
         elif isinstance(config, EmbeddingConfig):
             images, passes = num_classes * (config.real_per_class + (point.ipc or 0)), 1.0
         elif isinstance(config, ExpertConfig):
@@ -559,7 +559,7 @@ def _numbers(config: Config, num_classes: int) -> int:
     return 0
 
 
-def missing_library(spec: AttackSpec) -> str | None:
+def missing_library(spec: RobustnessAttack) -> str | None:
     """Why an attack cannot run here, or None. Looked for and not loaded, where the sweep is planned."""
     if spec.extra is None or _is_there(spec.library):
         return None

@@ -9,9 +9,8 @@ measurement would enter through ``share``, an estimate through ``work``. A sweep
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Protocol
 
-from trainables.attacks import Attack
 from trainables.configs import MethodSettings
 
 SHARES = (1.0, 1 / 2, 1 / 4, 1 / 8)
@@ -168,39 +167,6 @@ def distill_work(
 
 COPYING = 0.01
 """Work of a stage that computes next to nothing."""
-
-
-DEEPFOOL_STEPS = 6
-"""That DeepFool takes, of the 50 it may: an image is usually across the border by then."""
-AUTOATTACK_PASSES = 8000
-"""Of an image and a budget: mostly the 5,000 queries of Square, which images that fell before are spared."""
-APGD_STEPS = 100
-
-
-def forward_passes(attack: Attack, settings: Mapping[str, Any], budgets: int) -> float:
-    """Rough cost of an attack on one image, in forward passes; a gradient costs three.
-
-    Args:
-        attack: Its name.
-        settings: Complete.
-        budgets: Epsilons. Attacks with a budget run once for each; the others test each with one pass.
-    """
-    restarts = settings.get("restarts", 1)
-    match attack:
-        case "deepfool_l2" | "deepfool_linf":
-            return float(3 * DEEPFOOL_STEPS * ((settings["candidates"] or 10) - 1) + budgets)
-        case "fmn_linf":
-            return float(3 * settings["steps"] + budgets)
-        case "cw_l2":
-            return float(3 * settings["steps"] * settings["binary_search_steps"] + budgets)
-        case "fgsm":
-            return 3.0 * budgets
-        case "pgd_linf" | "pgd_l2":
-            return float(3 * settings["steps"] * restarts * budgets)
-        case "apgd_ce":
-            return float(3 * APGD_STEPS * restarts * budgets)
-        case "autoattack":
-            return float(AUTOATTACK_PASSES * budgets)
 
 
 ON_CPU = {"privacy": 200.0, "tsne": 500.0}

@@ -11,7 +11,7 @@ import torch
 from support import FakeContext, dataset_config, tiny_network, tiny_origin
 
 from trainables import device
-from trainables.attacks import SPECS, attack_settings
+from trainables.attacks import ROBUSTNESS_ATTACKS, attack_settings
 from trainables.configs import AttackConfig
 from trainables.data.origins import denormalise
 from trainables.evaluate.robustness.attack import attack_images
@@ -24,7 +24,7 @@ pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="NOT RUN: there is no CUDA card that torch can use"),
 ]
-QUICK = [name for name, spec in SPECS.items() if spec.extra is None]
+QUICK = [name for name, spec in ROBUSTNESS_ATTACKS.items() if spec.extra is None]
 
 
 @pytest.fixture(autouse=True)
@@ -53,14 +53,14 @@ def attacked(name: str, where: str, trained: tuple[dict[str, Any], PixelImages],
     data = dataset_config()
     network = build(tiny_network(norm="batch"), "test", device=where)
     network.load_state_dict(state)
-    epsilons = (0.1, 0.5, 2.0) if SPECS[name].norm == "l2" else (0.01, 0.05, 0.2)
+    epsilons = (0.1, 0.5, 2.0) if ROBUSTNESS_ATTACKS[name].norm == "l2" else (0.01, 0.05, 0.2)
     config = AttackConfig(
         attack=name, dataset=data, classes=(0, 1, 2), images=36, epsilons=epsilons, settings=attack_settings(name)
     )  # type: ignore[arg-type]
     context = FakeContext(folder / where)
     context.device = where
     pixel = PixelNetwork(network, data.mean, data.std).to(where)
-    return attack_images(SPECS[name], config, pixel, images, None, context)
+    return attack_images(ROBUSTNESS_ATTACKS[name], config, pixel, images, None, context)
 
 
 @pytest.mark.parametrize("name", QUICK)

@@ -12,7 +12,7 @@ from pyarrow import parquet
 from workspace import Ran, places_in
 
 from ddray.measurements.columns import VALUES
-from trainables.configs import MEMBERSHIP_ATTACKS
+from trainables.attacks import MEMBERSHIP_ATTACKS
 
 ROOT = Path(__file__).resolve().parents[2]
 SWEEP = ROOT / "sweeps" / "full_grid.yaml"

@@ -21,7 +21,7 @@ from ddray.plan.jobs import Plan, make_plan
 from ddray.plan.pipeline import Pipeline
 from ddray.plan.points import GridPoint
 from ddray.store.artifacts import Store
-from trainables.attacks import SPECS
+from trainables.attacks import ROBUSTNESS_ATTACKS
 from trainables.configs import AttackConfig, DistillConfig, PrivacyConfig, RobustnessConfig, TrainConfig
 from trainables.data.cache import open_split
 from trainables.data.draws import origin_indices
@@ -77,7 +77,7 @@ def payload_of(stage: Stage, chain: Chain, store: Store, cache: Path, leak: Leak
     if isinstance(config, AttackConfig):
         return attacked(config, TrainedModel.load_signals(folders["model"])["test"], stage.key)
     if isinstance(config, RobustnessConfig):
-        from trainables.evaluate.robustness.summary import robustness_rows
+        from trainables.evaluate.robustness.rows import robustness_rows
 
         results = {str(name): AttackResult.load(folders[f"attack.{name}"]) for name in config.attacks}
         return Metrics(robustness_rows(results, config.num_classes))
@@ -145,7 +145,7 @@ def _facts() -> dict[str, Any]:
 
 def attacked(config: AttackConfig, said: Signals, key: str) -> AttackResult:
     """The first images of the test split; distances that are normal up to the sign, some of them never found."""
-    spec, count = SPECS[config.attack], config.images
+    spec, count = ROBUSTNESS_ATTACKS[config.attack], config.images
     generator = torch.Generator().manual_seed(derive("attacked", key) % 2**31)
     correct = said.logits[:count].argmax(1) == said.labels[:count]
     reach = config.epsilons[-1]

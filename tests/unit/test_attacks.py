@@ -7,40 +7,40 @@ from typing import get_args
 
 import pytest
 
-from trainables.attacks import SPECS, Attack, attack_settings, epsilons_for
-from trainables.configs import RobustnessSettings
+from trainables.attacks import ROBUSTNESS_ATTACKS, attack_settings, epsilons_for
+from trainables.configs import Attack, RobustnessSettings
 
 
 def test_every_attack_of_a_sweep_is_described() -> None:
-    assert set(SPECS) == set(get_args(Attack))
-    assert all(name == spec.name for name, spec in SPECS.items())
-    assert set(RobustnessSettings().attacks) <= set(SPECS)
+    assert set(ROBUSTNESS_ATTACKS) == set(get_args(Attack))
+    assert all(name == spec.name for name, spec in ROBUSTNESS_ATTACKS.items())
+    assert set(RobustnessSettings().attacks) <= set(ROBUSTNESS_ATTACKS)
 
 
-@pytest.mark.parametrize("name", SPECS)
+@pytest.mark.parametrize("name", ROBUSTNESS_ATTACKS)
 def test_budgets_ascend_without_0_in_units_of_the_image(name: str) -> None:
     epsilons = epsilons_for(name)
     assert list(epsilons) == sorted(set(epsilons))
     assert epsilons[0] > 0
-    if SPECS[name].norm == "linf":
+    if ROBUSTNESS_ATTACKS[name].norm == "linf":
         assert epsilons[-1] < 0.2  # beyond it, somebody meant 0 to 255
 
 
 def test_the_grids_hold_what_others_report() -> None:
-    for name, spec in SPECS.items():
+    for name, spec in ROBUSTNESS_ATTACKS.items():
         wanted = {0.5} if spec.norm == "l2" else {2 / 255, 4 / 255, 8 / 255}
         assert wanted <= set(epsilons_for(name))
     assert len(epsilons_for("deepfool_l2")) == 12
     assert len(epsilons_for("deepfool_linf")) == 11
 
 
-@pytest.mark.parametrize("name", SPECS)
+@pytest.mark.parametrize("name", ROBUSTNESS_ATTACKS)
 def test_own_budgets_replace_those_of_one_norm(name: str) -> None:
     found = epsilons_for(name, epsilons_l2=[0.7, 0, 0.2, 0.7], epsilons_linf=None)
-    assert found == ((0.2, 0.7) if SPECS[name].norm == "l2" else SPECS[name].epsilons)
+    assert found == ((0.2, 0.7) if ROBUSTNESS_ATTACKS[name].norm == "l2" else ROBUSTNESS_ATTACKS[name].epsilons)
 
 
-@pytest.mark.parametrize("name", SPECS)
+@pytest.mark.parametrize("name", ROBUSTNESS_ATTACKS)
 def test_settings_are_a_copy_of_json_types(name: str) -> None:
     settings = attack_settings(name)
     assert json.loads(json.dumps(settings)) == settings
@@ -55,7 +55,7 @@ def test_pgd_can_cross_its_ball(name: str) -> None:
 
 
 def test_planning_loads_no_torch() -> None:
-    for module in ("trainables.attacks", "trainables.evaluate.robustness.paired"):
+    for module in ("trainables.attacks", "trainables.evaluate.paired"):
         program = f"import sys, {module}; print(sorted({{'torch', 'foolbox', 'scipy'}} & set(sys.modules)))"
         ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
         assert ran.stdout.strip() == "[]"

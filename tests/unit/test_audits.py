@@ -9,12 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ddray.plan.audits import AUDITS, Audits, audits
-from trainables.configs import MEMBERSHIP_ATTACKS, PrivacySettings, SignalsConfig
+from ddray.plan.audits import Audits, audits
+from trainables.attacks import EVERY_AUDIT, MEMBERSHIP_ATTACKS
+from trainables.configs import PrivacySettings, SignalsConfig
 
 SETTINGS = st.builds(
     PrivacySettings,
-    audit=st.lists(st.sampled_from(AUDITS), unique=True, min_size=1).map(tuple),
+    audit=st.lists(st.sampled_from(EVERY_AUDIT), unique=True, min_size=1).map(tuple),
     rows=st.sampled_from(["smoke", "standard", "full"]) | st.integers(2, 50).map(lambda half: 2 * half),
     targets=st.integers(1, 40),
     shadows=st.integers(0, 40),
@@ -63,7 +64,7 @@ def test_nothing_is_cut_that_fits(asked: PrivacySettings, sizes: tuple[int, int]
 def test_the_order_of_a_request_makes_no_difference(
     asked: PrivacySettings, sizes: tuple[int, int], random: st.random.Random
 ) -> None:
-    attacks = random.sample(MEMBERSHIP_ATTACKS, 4)
+    attacks = random.sample(list(MEMBERSHIP_ATTACKS), 4)
     one = asked.model_copy(update={"attacks": tuple(attacks)})
     other = asked.model_copy(update={"attacks": tuple(reversed(attacks)), "audit": tuple(reversed(asked.audit))})
     found = audits(one, *sizes, 0, 10)

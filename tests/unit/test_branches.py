@@ -15,14 +15,12 @@ from hypothesis import strategies as st
 from unit import builders as b
 
 from ddray.errors import RequestError
-from ddray.plan.audits import AUDITS
 from ddray.plan.graph import Chain, Stage
 from ddray.plan.grid import expand
 from ddray.plan.jobs import Plan, make_plan, runnable_jobs
 from ddray.plan.pipeline import Pipeline
-from trainables.attacks import SPECS
+from trainables.attacks import EVERY_AUDIT, MEMBERSHIP_ATTACKS, ROBUSTNESS_ATTACKS
 from trainables.configs import (
-    MEMBERSHIP_ATTACKS,
     DistillConfig,
     EnsembleConfig,
     OriginConfig,
@@ -447,7 +445,7 @@ EVALUATIONS_ASKED = st.fixed_dictionaries(
     {},
     optional={
         "privacy": near(
-            audit=some_of(AUDITS),
+            audit=some_of(EVERY_AUDIT),
             rows=st.sampled_from(["smoke", "standard", 4, 8]),
             targets=st.integers(1, 9),
             shadows=st.integers(0, 9),
@@ -458,7 +456,7 @@ EVALUATIONS_ASKED = st.fixed_dictionaries(
             start=st.booleans(),
         ),
         "robustness": near(
-            attacks=some_of(SPECS),
+            attacks=some_of(ROBUSTNESS_ATTACKS),
             images=st.integers(8, 2000),
             epsilons_l2=st.lists(st.floats(0.1, 2), min_size=1, max_size=3),
         ),

@@ -17,7 +17,7 @@ from ddray.measurements.derived.notes import PRIMARY_ADVERSARY, Noted
 from ddray.measurements.derived.relative import dd_score, relative
 from ddray.measurements.derived.rows import once
 from ddray.plan.points import GridPoint
-from trainables.configs import PRIMARY_ATTACK
+from trainables.attacks import PRIMARY_ATTACK
 
 SWEEP = """
 ddray: 1

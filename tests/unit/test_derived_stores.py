@@ -25,8 +25,8 @@ from ddray.plan.graph import Chain, Stage
 from ddray.plan.jobs import Plan
 from ddray.store.artifacts import DamagedArtifact, Store
 from trainables.configs import AttackConfig, RobustnessConfig
-from trainables.evaluate.robustness.paired import adv_delta, crossover, robust_curve
-from trainables.evaluate.robustness.summary import robustness_rows
+from trainables.evaluate.paired import adv_delta, crossover, robust_curve
+from trainables.evaluate.robustness.rows import robustness_rows
 from trainables.files import OUTPUTS
 from trainables.payloads import AttackResult, Metrics, TrainedModel
 

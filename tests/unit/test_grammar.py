@@ -16,7 +16,7 @@ from ddray.plan import grid
 from ddray.plan.grammar import load
 from ddray.plan.points import DatasetDecl, Grid, GridPoint, NotifyDecl, ResourceDecl, Sweep
 from ddray.plan.schema import AXES, EVALUATIONS, json_schema
-from trainables.attacks import SPECS
+from trainables.attacks import ROBUSTNESS_ATTACKS
 from trainables.configs import RecipeConfig
 from trainables.methods import METHODS
 from trainables.protocols import PROTOCOLS
@@ -248,7 +248,7 @@ def test_every_recipe_field_attack_and_protocol_is_accepted(tmp_path: Path) -> N
     recipe.pop("steps")
     assert set(recipe) | {"steps"} == set(RecipeConfig.model_fields)
     assert sweep_of(tmp_path, with_grid(f"train: {json.dumps(recipe)}")).grids[0].train == recipe
-    asked = {"attacks": list(SPECS), "images": 7}
+    asked = {"attacks": list(ROBUSTNESS_ATTACKS), "images": 7}
     text = with_grid(f"evaluations: {{robustness: {json.dumps(asked)}, privacy: {{}}, embedding: {{perplexity: 5}}}}")
     got = sweep_of(tmp_path, text).grids[0].evaluations
     assert got == {"robustness": asked, "privacy": {}, "embedding": {"perplexity": 5.0}}

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from workspace import Workspace
 
 from ddray.plan.keys import SHORT, canonical, digest, short, stage_key
+from trainables.attacks import MEMBERSHIP_ATTACKS
 from trainables.configs import (
-    MEMBERSHIP_ATTACKS,
     AccuracyConfig,
     AttackConfig,
     Config,
@@ -367,7 +367,7 @@ FIELDS[PrivacyConfig] = {
     "rows": _with("rows", SEEDS),
     "targets": _with("targets", COUNTS),
     "shadows": _with("shadows", SEEDS),
-    "attacks": _with("attacks", st.sampled_from([MEMBERSHIP_ATTACKS, ("conf", "loss")])),
+    "attacks": _with("attacks", st.sampled_from([tuple(MEMBERSHIP_ATTACKS), ("conf", "loss")])),
     "canaries": _with("canaries", SEEDS),
     "signals": _part("signals", SIGNALS),
     "start": _with("start", st.just(False)),

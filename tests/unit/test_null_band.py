@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy import stats
 
-from trainables.configs import MembershipAttack
+from trainables.configs import MembershipAttackName
 from trainables.evaluate.privacy.attacks import NEEDS, Shadows, Target, score
 from trainables.evaluate.privacy.metrics import TAUGHT, Audited, membership_rows
 from trainables.evaluate.privacy.roc import auc
@@ -21,7 +21,7 @@ from trainables.evaluate.privacy.signals import learning_rows
 Floats = NDArray[np.float64]
 IMAGES, CLASSES = 60, 3
 LABELS = np.arange(IMAGES) % CLASSES
-OTHERS: tuple[MembershipAttack, ...] = ("lira_offline", "rmia", "calib", "entropy_classwise")
+OTHERS: tuple[MembershipAttackName, ...] = ("lira_offline", "rmia", "calib", "entropy_classwise")
 
 
 def matrix(rows: int, rng: np.random.Generator) -> NDArray[np.bool_]:
@@ -36,7 +36,7 @@ def matrix(rows: int, rng: np.random.Generator) -> NDArray[np.bool_]:
 
 
 @cache
-def mean_aucs(attacks: tuple[MembershipAttack, ...], rows: int, targets: int, trials: int) -> dict[str, Floats]:
+def mean_aucs(attacks: tuple[MembershipAttackName, ...], rows: int, targets: int, trials: int) -> dict[str, Floats]:
     """Of each attack, the mean AUC over targets (trials,); networks differ in how sharp their logits are."""
     rng = np.random.default_rng(rows)
     found: dict[str, list[float]] = {attack: [] for attack in attacks}
@@ -94,7 +94,7 @@ def test_shadows_that_teach_make_targets_dependent_and_the_band_knows(rows: int,
 
 
 @pytest.mark.parametrize("attack", OTHERS)
-def test_attacks_to_which_members_and_others_are_alike_keep_the_narrow_band(attack: MembershipAttack) -> None:
+def test_attacks_to_which_members_and_others_are_alike_keep_the_narrow_band(attack: MembershipAttackName) -> None:
     assert attack not in TAUGHT
     aucs = mean_aucs(OTHERS, 6, 3, 400)[attack]
     narrow = reach(6, 3, taught=False)

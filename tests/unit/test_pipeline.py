@@ -12,7 +12,7 @@ from workspace import Workspace
 from ddray.errors import RequestError
 from ddray.plan.graph import Chain, Stage
 from ddray.run.stage import CONFIGS
-from trainables.attacks import SPECS, attack_settings
+from trainables.attacks import ROBUSTNESS_ATTACKS, attack_settings
 from trainables.configs import KINDS, AttackConfig, EnsembleConfig, NetworkConfig, RobustnessConfig, TrainConfig
 from trainables.networks import parse
 
@@ -293,7 +293,7 @@ def test_an_attack_is_complete(workspace: Workspace) -> None:
     """Nothing is left to the worker: settings, budgets of its norm, images that exist."""
     found = configs_of(attacked(workspace, "{attacks: [deepfool_l2, pgd_linf], epsilons_linf: [0.1, 0.02]}"))
     assert found["deepfool_l2"].settings == attack_settings("deepfool_l2")
-    assert found["deepfool_l2"].epsilons == SPECS["deepfool_l2"].epsilons
+    assert found["deepfool_l2"].epsilons == ROBUSTNESS_ATTACKS["deepfool_l2"].epsilons
     assert found["pgd_linf"].epsilons == (0.02, 0.1)
     assert {config.images for config in found.values()} == {1000}
     few = "dataset: [digits], method: [random], ipc: [1], num_classes: [2]"

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy import special, stats
 from sklearn.neural_network import MLPClassifier
 
-from trainables.configs import MembershipAttack
+from trainables.configs import MembershipAttackName
 from trainables.evaluate.privacy import lira, rmia, shokri
 from trainables.evaluate.privacy import statistics as statistic
 from trainables.evaluate.privacy.attacks import (
@@ -75,7 +75,7 @@ class Toy:
         """Shadows of a target: all rows but itself and its twin."""
         return self.shadows([other for other in range(len(self.member)) if other // 2 != row // 2])
 
-    def auc(self, attack: MembershipAttack, row: int) -> float:
+    def auc(self, attack: MembershipAttackName, row: int) -> float:
         shadows = self.left(row)
         return auc(score(attack, self.target(row), shadows.rows(), shadows).values, self.member[row])
 
@@ -118,7 +118,7 @@ def test_an_overfit_network_gives_its_images_away() -> None:
     target = Target(np.log(np.maximum(network.predict_proba(images), 1e-300)), classes)
     member = np.arange(80) < 40
     for attack in ("loss", "conf", "mentropy"):
-        assert auc(score(cast(MembershipAttack, attack), target).values, member) > 0.95
+        assert auc(score(cast(MembershipAttackName, attack), target).values, member) > 0.95
     untrained = Target(rng.normal(size=(80, 4)), classes)
     assert abs(auc(score("loss", untrained).values, member) - 0.5) < 2 * null_reach(40, 40)
 
@@ -136,7 +136,7 @@ def in_band(values: list[float], n: int) -> None:
 
 @pytest.mark.parametrize("num_rows", [4, 6, 8])
 @pytest.mark.parametrize("attack", ATTACKS)
-def test_noise_is_inside_the_null_band(attack: MembershipAttack, num_rows: int) -> None:
+def test_noise_is_inside_the_null_band(attack: MembershipAttackName, num_rows: int) -> None:
     if num_rows == 4 and attack.startswith("lira"):
         with pytest.raises(NotApplicable, match="a variance needs two"):
             Toy(1, num_rows).auc(attack, 0)
@@ -147,7 +147,7 @@ def test_noise_is_inside_the_null_band(attack: MembershipAttack, num_rows: int) 
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
-def test_shuffled_membership_is_inside_the_null_band(attack: MembershipAttack) -> None:
+def test_shuffled_membership_is_inside_the_null_band(attack: MembershipAttackName) -> None:
     found, truth = [], []
     for seed in range(12):
         toy, rng = Toy(200 + seed, 6, n=160, effect=4.0), np.random.default_rng(seed)
@@ -190,7 +190,7 @@ def test_the_twin_spoils_a_likelihood_ratio_without_any_leak(kept: int, expected
 
 
 @pytest.mark.parametrize("attack", ["lira_online", "lira_offline", "rmia", "calib", "shokri", "loss_classwise"])
-def test_target_and_twin_rows_do_not_enter(attack: MembershipAttack) -> None:
+def test_target_and_twin_rows_do_not_enter(attack: MembershipAttackName) -> None:
     toy, other = Toy(4, 8), Toy(4, 8)
     other.logits[2:4] = np.random.default_rng(0).normal(size=other.logits[2:4].shape)
     other.member[2:4] = other.member[3:1:-1]
@@ -213,7 +213,7 @@ def test_a_shadow_as_target_leaves_itself_and_its_twin_out() -> None:
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
-def test_every_attack_points_towards_members(attack: MembershipAttack) -> None:
+def test_every_attack_points_towards_members(attack: MembershipAttackName) -> None:
     found = np.mean([Toy(seed, 8, effect=3.0).auc(attack, 0) for seed in range(3)])
     assert found > 0.5 + null_reach(200, 200)
 
@@ -238,7 +238,7 @@ def test_no_attack_collapses_with_few_shadows(num_shadows: int) -> None:
         for seed in range(4):
             toy = Toy(400 + seed, num_shadows + 2, n=800)
             try:
-                found.append(toy.auc(cast(MembershipAttack, attack), 0))
+                found.append(toy.auc(cast(MembershipAttackName, attack), 0))
             except NotApplicable:
                 assert num_shadows == 2
                 assert attack.startswith("lira")
@@ -306,7 +306,7 @@ def test_lira_against_its_formulas() -> None:
 
 
 @pytest.mark.parametrize("attack", ["lira_offline", "calib", "rmia", "loss"])
-def test_being_surer_never_lowers_a_score(attack: MembershipAttack) -> None:
+def test_being_surer_never_lowers_a_score(attack: MembershipAttackName) -> None:
     toy = Toy(8, 8, n=40)
     left, scores = toy.left(0), []
     for surer in (0.0, 1.0, 5.0, 30.0, 200.0):
@@ -405,7 +405,7 @@ def test_the_reserve_gets_one_shadow_of_each_pair() -> None:
 
 
 @pytest.mark.parametrize("attack", ["lira_offline", "calib", "rmia"])
-def test_without_leak_the_reserve_looks_like_non_members(attack: MembershipAttack) -> None:
+def test_without_leak_the_reserve_looks_like_non_members(attack: MembershipAttackName) -> None:
     values = []
     for seed in range(12):
         shadows, target = with_reserve(Toy(600 + seed, 8, n=320, effect=0.0), 160)
@@ -504,7 +504,7 @@ def test_the_best_threshold_against_all_of_them() -> None:
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
-def test_thresholds_from_shadows_work_on_the_target(attack: MembershipAttack) -> None:
+def test_thresholds_from_shadows_work_on_the_target(attack: MembershipAttackName) -> None:
     accuracies = []
     for seed in range(3):
         toy = Toy(800 + seed, 10, effect=5.0)
@@ -559,7 +559,7 @@ def test_logits_that_are_not_finite_are_refused() -> None:
 
 @pytest.mark.parametrize("scale", [0.0, 1e-6, 1.0, 1e4])
 @pytest.mark.parametrize("attack", ATTACKS)
-def test_scores_are_finite_whatever_the_scale(attack: MembershipAttack, scale: float) -> None:
+def test_scores_are_finite_whatever_the_scale(attack: MembershipAttackName, scale: float) -> None:
     toy = Toy(18, 20, n=80)
     toy.logits = (toy.logits * scale).astype(np.float32)
     toy.z = toy.z * scale

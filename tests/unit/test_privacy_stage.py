@@ -14,14 +14,8 @@ from support import FakeContext, dataset_config, digits_config, folder_bytes, re
 
 from ddray.measurements.piece import Templates
 from trainables import stages
-from trainables.configs import (
-    MEMBERSHIP_ATTACKS,
-    DistillConfig,
-    OriginConfig,
-    PrivacyConfig,
-    SignalsConfig,
-    TrainConfig,
-)
+from trainables.attacks import MEMBERSHIP_ATTACKS
+from trainables.configs import DistillConfig, OriginConfig, PrivacyConfig, SignalsConfig, TrainConfig
 from trainables.context import Interrupted
 from trainables.data import origins
 from trainables.data.cache import open_split

@@ -18,7 +18,7 @@ from ddray.report.report import machine_report, report
 from ddray.report.sections.robustness import budget, chosen
 from ddray.store import files
 from trainables.configs import AttackConfig, EmbeddingConfig, RobustnessConfig
-from trainables.evaluate.robustness.summary import robustness_rows
+from trainables.evaluate.robustness.rows import robustness_rows
 from trainables.payloads import AttackResult, Embedding, Metrics
 
 Row = dict[str, Any]

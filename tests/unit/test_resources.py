@@ -15,13 +15,12 @@ from ddray.plan.resources import (
     SHARES,
     convnet3_gflop,
     distill_work,
-    forward_passes,
     requested,
     share,
     size,
     work,
 )
-from trainables.attacks import SPECS, attack_settings
+from trainables.attacks import ROBUSTNESS_ATTACKS, attack_settings
 from trainables.configs import KINDS
 from trainables.methods import METHODS
 
@@ -116,21 +115,21 @@ def test_estimates_are_positive_and_grow(kind: str, sizes: dict[str, Any], data:
     assert work(kind, **{**sizes, grown: sizes[grown] * 2}) >= before
 
 
-@pytest.mark.parametrize("attack", SPECS)
+@pytest.mark.parametrize("attack", ROBUSTNESS_ATTACKS)
 def test_stronger_attacks_cost_more(attack: Any) -> None:
     """Settings that make an attack longer are part of the estimate, and budgets cost a run or a test each."""
     settings = attack_settings(attack)
-    usual = forward_passes(attack, settings, 3)
+    usual = ROBUSTNESS_ATTACKS[attack].cost(settings, 3)
     assert usual > 0
     for name in ("restarts", "binary_search_steps", *(["steps"] if "deepfool" not in attack else [])):
         if name in settings:
-            assert forward_passes(attack, {**settings, name: 2 * settings[name]}, 3) > 1.9 * (usual - 3)
-    more = forward_passes(attack, settings, 6)
-    assert more == (usual + 3 if SPECS[attack].minimal else 2 * usual)
+            assert ROBUSTNESS_ATTACKS[attack].cost({**settings, name: 2 * settings[name]}, 3) > 1.9 * (usual - 3)
+    more = ROBUSTNESS_ATTACKS[attack].cost(settings, 6)
+    assert more == (usual + 3 if ROBUSTNESS_ATTACKS[attack].minimal else 2 * usual)
 
 
 def test_the_order_of_attacks_by_cost() -> None:
-    cost = {name: forward_passes(name, spec.settings, 3) for name, spec in SPECS.items()}
+    cost = {name: spec.cost(spec.settings, 3) for name, spec in ROBUSTNESS_ATTACKS.items()}
     assert cost["fgsm"] < cost["deepfool_l2"] < cost["pgd_l2"] < cost["cw_l2"] < cost["autoattack"]
 
 

@@ -14,22 +14,21 @@ from support import FakeContext, folder_bytes, recipe, tiny_network
 from torch import nn
 
 from trainables import device
-from trainables.attacks import SPECS, attack_settings
+from trainables.attacks import ROBUSTNESS_ATTACKS, attack_settings
 from trainables.configs import AttackConfig, DatasetConfig, OriginConfig, TrainConfig
 from trainables.context import Interrupted
 from trainables.data.known import KNOWN
 from trainables.data.origins import load_origin, load_test
 from trainables.data.whiten import fit
+from trainables.evaluate.paired import robust_curve
 from trainables.evaluate.robustness import attack as attack_module
-from trainables.evaluate.robustness.attack import attack_images, run_attack
-from trainables.evaluate.robustness.images import first_of_each_class, load_images
+from trainables.evaluate.robustness.attack import attack_images, first_of_each_class, load_images, run_attack
 from trainables.evaluate.robustness.network import PixelNetwork, pixel_network
-from trainables.evaluate.robustness.paired import robust_curve
-from trainables.evaluate.robustness.summary import robustness_rows
+from trainables.evaluate.robustness.rows import robustness_rows
 from trainables.payloads import AttackResult, TrainedModel
 from trainables.train import predict, train
 
-QUICK = [name for name, spec in SPECS.items() if spec.extra is None]
+QUICK = [name for name, spec in ROBUSTNESS_ATTACKS.items() if spec.extra is None]
 SHORT: dict[str, dict[str, Any]] = {
     "cw_l2": {"binary_search_steps": 2, "steps": 30},
     "pgd_linf": {"restarts": 2, "steps": 25},
@@ -102,7 +101,7 @@ def other_precision() -> Iterator[None]:
 
 
 def config(name: str, images: int = 40, **other: Any) -> AttackConfig:
-    epsilons = (0.1, 0.3, 0.5, 1.0, 2.0) if SPECS[name].norm == "l2" else (2 / 255, 8 / 255, 0.1, 0.2)
+    epsilons = (0.1, 0.3, 0.5, 1.0, 2.0) if ROBUSTNESS_ATTACKS[name].norm == "l2" else (2 / 255, 8 / 255, 0.1, 0.2)
     settings = {**attack_settings(name), **SHORT.get(name, {}), **other.pop("settings", {})}
     values = {"dataset": digits(), "classes": tuple(range(10)), "images": images, "epsilons": epsilons, **other}
     return AttackConfig(attack=name, settings=settings, **values)  # type: ignore[arg-type]
@@ -161,7 +160,7 @@ def test_an_attack(name: str, model: TrainedModel, context: At, tmp_path: Path) 
     assert curve[0] == float(hits.double().mean())
     assert (np.diff(curve) <= 0).all()
     assert curve[-1] < curve[0] / 2  # it does attack
-    if SPECS[name].minimal:
+    if ROBUSTNESS_ATTACKS[name].minimal:
         assert result.distance is not None
         assert bool((result.distance[wrong] == 0).all())
         assert bool((result.distance[~wrong] > 0).all())
@@ -247,7 +246,9 @@ def test_where_the_normalisation_stands_changes_nothing(name: str, model: Traine
     images = load_images(asked, context)
     plain = pixel_network(model, "cpu")
     moved = PixelNetwork(Undone(plain, 0.3, 0.2), mean=(0.3,), std=(0.2,))
-    one, other = (attack_images(SPECS[name], asked, network, images, None, context) for network in (plain, moved))
+    one, other = (
+        attack_images(ROBUSTNESS_ATTACKS[name], asked, network, images, None, context) for network in (plain, moved)
+    )
     assert one.correct.equal(other.correct)
     assert float((one.success != other.success).double().mean()) <= 1e-3
     if one.distance is not None:
@@ -261,9 +262,9 @@ def test_budgets_in_normalised_units_would_show(model: TrainedModel, context: At
     images = load_images(asked, context)
     network = pixel_network(model, "cpu")
     spread = 1 / digits().std[0]
-    right = attack_images(SPECS["fgsm"], asked, network, images, None, context)
+    right = attack_images(ROBUSTNESS_ATTACKS["fgsm"], asked, network, images, None, context)
     wrong = attack_images(
-        SPECS["fgsm"],
+        ROBUSTNESS_ATTACKS["fgsm"],
         asked.model_copy(update={"epsilons": tuple(value * spread for value in (0.05, 0.1))}),
         network,
         images,
@@ -296,12 +297,12 @@ def test_a_network_in_train_mode_is_attacked_as_it_is_evaluated(name: str, model
     asked = config(name, images=20)
     images = load_images(asked, context)
     network = pixel_network(model, "cpu")
-    expected = attack_images(SPECS[name], asked, network, images, None, context)
+    expected = attack_images(ROBUSTNESS_ATTACKS[name], asked, network, images, None, context)
     network.train()
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    found = attack_images(SPECS[name], asked, network, images, None, context)
+    found = attack_images(ROBUSTNESS_ATTACKS[name], asked, network, images, None, context)
     assert found.success.equal(expected.success)
-    if SPECS[name].minimal:
+    if ROBUSTNESS_ATTACKS[name].minimal:
         assert found.distance is not None
         assert expected.distance is not None
         assert found.distance.equal(expected.distance)

@@ -11,14 +11,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from trainables.attacks import SPECS, attack_settings
-from trainables.evaluate.robustness import strong as strong_module
-from trainables.evaluate.robustness.bounded import fgsm, pgd, starts
-from trainables.evaluate.robustness.minimal import check_within, norms, smallest
-from trainables.evaluate.robustness.network import frozen
-from trainables.evaluate.robustness.strong import composition, require, strong
+from trainables.attacks import ROBUSTNESS_ATTACKS, attack_settings
+from trainables.evaluate.robustness import attack as attack_module
+from trainables.evaluate.robustness import autoattack
+from trainables.evaluate.robustness.attack import require
+from trainables.evaluate.robustness.foolbox_attacks import fgsm, pgd, smallest, starts
+from trainables.evaluate.robustness.network import Batch, check_within, frozen, norms
 
-MINIMAL = [name for name, spec in SPECS.items() if spec.minimal]
+MINIMAL = [name for name, spec in ROBUSTNESS_ATTACKS.items() if spec.minimal]
 RATIOS = {
     "deepfool_l2": (1.0, 1.05, 1.06),
     "deepfool_linf": (1.0, 1.1, 1.16),
@@ -58,6 +58,14 @@ def near_grey(network: nn.Module, count: int = 40, seed: int = 1) -> tuple[Tenso
     return pixels, network(pixels).argmax(1)
 
 
+def batch_of(pixels: Tensor, labels: Tensor, num_classes: int = 10) -> Batch:
+    return Batch(pixels, labels, torch.arange(len(pixels)), num_classes)
+
+
+def run_fgsm(network: nn.Module, pixels: Tensor, labels: Tensor, epsilons: tuple[float, ...]) -> Tensor:
+    return fgsm(ROBUSTNESS_ATTACKS["fgsm"], {}, network, batch_of(pixels, labels), epsilons)
+
+
 @torch.no_grad()
 def exact(network: Linear, pixels: Tensor, norm: str) -> Tensor:
     """min_k (z_y - z_k) / |w_y - w_k|, in the dual norm of the perturbation's."""
@@ -81,9 +89,9 @@ def linear() -> Iterator[Linear]:
 
 @pytest.mark.parametrize("name", MINIMAL)
 def test_distances_of_a_linear_network_are_the_exact_ones(name: str, linear: Linear) -> None:
-    spec = SPECS[name]
+    spec = ROBUSTNESS_ATTACKS[name]
     pixels, labels = near_grey(linear)
-    success, distance = smallest(spec, attack_settings(name), linear, pixels, labels, spec.epsilons)
+    success, distance = smallest(spec, attack_settings(name), linear, batch_of(pixels, labels), spec.epsilons)
     ratio = distance.double() / exact(linear, pixels, spec.norm)
     low, middle, high = RATIOS[name]
     assert low <= float(ratio.min())
@@ -113,8 +121,10 @@ def test_few_classes(name: str, classes: int) -> None:
     network = Linear(classes)
     pixels, labels = near_grey(network, 8)
     with frozen(network):
-        _, distance = smallest(SPECS[name], attack_settings(name), network, pixels, labels, (0.1,))
-    ratio = distance.double() / exact(network, pixels, SPECS[name].norm)
+        _, distance = smallest(
+            ROBUSTNESS_ATTACKS[name], attack_settings(name), network, batch_of(pixels, labels), (0.1,)
+        )
+    ratio = distance.double() / exact(network, pixels, ROBUSTNESS_ATTACKS[name].norm)
     assert 0.99 < float(ratio.min()) <= float(ratio.max()) < 1.2
 
 
@@ -126,7 +136,9 @@ def test_the_scale_of_the_logits_changes_no_distance(name: str) -> None:
     for scale in (0.1, 1.0, 100.0):
         network = Linear(scale=scale)
         with frozen(network):
-            found.append(smallest(SPECS[name], attack_settings(name), network, pixels, labels, (0.1,))[1])
+            found.append(
+                smallest(ROBUSTNESS_ATTACKS[name], attack_settings(name), network, batch_of(pixels, labels), (0.1,))[1]
+            )
     torch.testing.assert_close(found[0], found[1], rtol=0.02, atol=0)
     torch.testing.assert_close(found[2], found[1], rtol=0.02, atol=0)
 
@@ -147,16 +159,21 @@ class Confident(nn.Module):
 
 def test_saturated_logits_blind_pgd_but_not_deepfool() -> None:
     """Hence ``zero_gradient_share``, and never PGD alone."""
-    spec, epsilons = SPECS["pgd_linf"], (0.03,)
+    spec, epsilons = ROBUSTNESS_ATTACKS["pgd_linf"], (0.03,)
     shares: dict[str, list[float]] = {"pgd": [], "deepfool": []}
     for scale in (1.0, 1e4):
         network = Confident(scale)
         pixels, labels = near_grey(network, 60)
         with frozen(network):
-            misled = pgd(spec, attack_settings("pgd_linf"), network, pixels, labels, torch.arange(60), epsilons)
+            batch = batch_of(pixels, labels)
+            misled = pgd(spec, attack_settings("pgd_linf"), network, batch, epsilons)
             shares["pgd"].append(float(misled.double().mean()))
             found, _ = smallest(
-                SPECS["deepfool_linf"], attack_settings("deepfool_linf"), network, pixels, labels, epsilons
+                ROBUSTNESS_ATTACKS["deepfool_linf"],
+                attack_settings("deepfool_linf"),
+                network,
+                batch_of(pixels, labels),
+                epsilons,
             )
             shares["deepfool"].append(float(found.double().mean()))
     assert shares["deepfool"][0] == shares["deepfool"][1] > 0.9
@@ -165,15 +182,16 @@ def test_saturated_logits_blind_pgd_but_not_deepfool() -> None:
 
 
 def test_pgd_beats_one_step_where_foolboxes_own_step_does_not() -> None:
-    network, spec, settings = Confident(10), SPECS["pgd_linf"], attack_settings("pgd_linf")
+    network, spec, settings = Confident(10), ROBUSTNESS_ATTACKS["pgd_linf"], attack_settings("pgd_linf")
     pixels, labels = near_grey(network, 200)
-    epsilons, ids = (0.002, 0.004, 0.006), torch.arange(200)
+    epsilons = (0.002, 0.004, 0.006)
     with frozen(network):
-        one_step = fgsm(network, pixels, labels, epsilons).double().mean(1)
-        ours = pgd(spec, settings, network, pixels, labels, ids, epsilons).double().mean(1)
+        one_step = run_fgsm(network, pixels, labels, epsilons).double().mean(1)
+        ours = pgd(spec, settings, network, batch_of(pixels, labels), epsilons).double().mean(1)
         default = {**settings, "rel_stepsize": 0.01 / 0.3, "restarts": 1}
         theirs = [
-            float(pgd(spec, default, network, pixels, labels, ids, (epsilon,)).double().mean()) for epsilon in epsilons
+            float(pgd(spec, default, network, batch_of(pixels, labels), (epsilon,)).double().mean())
+            for epsilon in epsilons
         ]
     assert bool((ours >= one_step).all())
     assert bool((torch.tensor(theirs) < one_step).all())
@@ -195,13 +213,13 @@ class Rippled(nn.Module):
 
 @pytest.mark.parametrize("name", ["pgd_linf", "pgd_l2"])
 def test_pgd_is_monotone_and_uses_its_restarts(name: str) -> None:
-    network, spec = Rippled(), SPECS[name]
+    network, spec = Rippled(), ROBUSTNESS_ATTACKS[name]
     pixels, labels = near_grey(network, 60)
     epsilons = (0.002, 0.005, 0.01, 0.02) if spec.norm == "linf" else (0.02, 0.05, 0.1, 0.2)
     settings = attack_settings(name)
     with frozen(network):
-        full = pgd(spec, settings, network, pixels, labels, torch.arange(60), epsilons)
-        once = pgd(spec, {**settings, "restarts": 1}, network, pixels, labels, torch.arange(60), epsilons)
+        full = pgd(spec, settings, network, batch_of(pixels, labels), epsilons)
+        once = pgd(spec, {**settings, "restarts": 1}, network, batch_of(pixels, labels), epsilons)
     assert bool((full[1:] >= full[:-1]).all())
     assert bool((full >= once).all())
     assert int(full.sum()) > int(once.sum())
@@ -228,7 +246,7 @@ def test_fgsm_is_one_step_of_the_sign(linear: Linear) -> None:
     for epsilon in (0.02, 0.06):
         stepped = (pixels + epsilon * leaf.grad.sign()).clamp(0, 1)
         expected.append(linear(stepped).argmax(1) != labels)
-    found = fgsm(linear, pixels, labels, (0.02, 0.06))
+    found = run_fgsm(linear, pixels, labels, (0.02, 0.06))
     assert found.equal(torch.stack(expected))
     assert 0 < int(found[0].sum()) < len(pixels)
 
@@ -274,16 +292,16 @@ def test_foolbox_alone_fills_the_gradients() -> None:
         pixels, labels = near_grey(network, 4)
         if guarded:
             with frozen(network):
-                fgsm(network, pixels, labels, (0.01,))
+                run_fgsm(network, pixels, labels, (0.01,))
         else:
-            fgsm(network, pixels, labels, (0.01,))
+            run_fgsm(network, pixels, labels, (0.01,))
         assert all((parameter.grad is None) is guarded for parameter in network.parameters())
 
 
 def test_foolbox_imports_where_git_is_missing() -> None:
     environment = {name: value for name, value in os.environ.items() if name != "GIT_PYTHON_REFRESH"}
     environment["PATH"] = "/nonexistent"
-    program = "import trainables.evaluate.robustness.minimal; print('fine')"
+    program = "import trainables.evaluate.robustness.foolbox_attacks; print('fine')"
     ran = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
     assert ran.stdout.strip() == "fine", ran.stderr
     alone = subprocess.run([sys.executable, "-c", "import foolbox"], env=environment, capture_output=True, text=True)
@@ -292,10 +310,10 @@ def test_foolbox_imports_where_git_is_missing() -> None:
 
 def test_a_missing_library_is_said_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyautoattack", None)
-    monkeypatch.setattr(strong_module.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(attack_module.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"pyautoattack is not installed.*Install ddray\[strong\]"):
-        require(SPECS["autoattack"])
-    require(SPECS["fgsm"])
+        require(ROBUSTNESS_ATTACKS["autoattack"])
+    require(ROBUSTNESS_ATTACKS["fgsm"])
 
 
 @pytest.mark.parametrize(
@@ -308,8 +326,8 @@ def test_a_missing_library_is_said_with_its_remedy(monkeypatch: pytest.MonkeyPat
     ],
 )
 def test_autoattack_is_what_the_number_of_classes_allows(classes: int, expected: list[str]) -> None:
-    assert composition(SPECS["autoattack"], classes) == expected
-    assert composition(SPECS["apgd_ce"], classes) == ["apgd-ce"]
+    assert autoattack.parts(attack_settings("autoattack"), classes) == expected
+    assert autoattack.parts(attack_settings("apgd_ce"), classes) == ["apgd-ce"]
 
 
 class Recorder:
@@ -331,12 +349,13 @@ class Recorder:
 def test_autoattack_gets_no_more_targets_than_there_are_classes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyautoattack", types.SimpleNamespace(AutoAttack=Recorder))  # type: ignore[arg-type]
     network, pixels = Linear(5), torch.rand(6, 3, 8, 8, generator=torch.Generator().manual_seed(0)) * 0.5
-    labels, ids = network(pixels).argmax(1), torch.arange(6)
+    labels = network(pixels).argmax(1)
+    spec, settings = ROBUSTNESS_ATTACKS["autoattack"], attack_settings("autoattack")
     seeds = []
     for classes in (5, 5, 100):
         Recorder.made = []
         state = torch.get_rng_state()
-        found = strong(SPECS["autoattack"], {}, network, pixels, labels, ids, (0.01, 0.4), classes)
+        found = autoattack.run(spec, settings, network, batch_of(pixels, labels, classes), (0.01, 0.4))
         assert torch.get_rng_state().equal(state)
         for made in Recorder.made:
             targets = min(9, classes - 1)
@@ -356,5 +375,6 @@ def test_the_real_autoattack_breaks_a_linear_network() -> None:
         distance = exact(network, pixels, "linf")
         epsilons = (float(distance.min()) / 2, float(distance.max()) * 1.1)
         with frozen(network):
-            found = strong(SPECS["autoattack"], {}, network, pixels, labels, torch.arange(6), epsilons, classes)
+            spec, settings = ROBUSTNESS_ATTACKS["autoattack"], attack_settings("autoattack")
+            found = autoattack.run(spec, settings, network, batch_of(pixels, labels, classes), epsilons)
         assert found.tolist() == [[False] * 6, [True] * 6]

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from support import FakeContext, distil, distill_config, recipe, signal_sets, tiny_network, train_config
 
 from trainables import stages
-from trainables.configs import MembershipAttack, OriginConfig, PrivacyConfig, SignalsConfig
+from trainables.configs import MembershipAttackName, OriginConfig, PrivacyConfig, SignalsConfig
 from trainables.data.cache import open_split
 from trainables.data.draws import origin_indices, signal_indices
 from trainables.data.origins import load_origin
@@ -119,7 +119,7 @@ def real(tmp_path_factory: pytest.TempPathFactory, digits_cache: Path) -> Traine
     return Trained(pool, strangers)  # type: ignore[arg-type]
 
 
-def aucs(real: Trained, attack: MembershipAttack, name: str) -> list[float]:
+def aucs(real: Trained, attack: MembershipAttackName, name: str) -> list[float]:
     """Of three targets, none of them another's twin."""
     found = []
     for row in range(0, ROWS, 2):
@@ -132,7 +132,7 @@ def aucs(real: Trained, attack: MembershipAttack, name: str) -> list[float]:
 @pytest.mark.parametrize("name", ["untrained", "unrelated"])
 @pytest.mark.parametrize("attack", ON_LOGITS)
 def test_a_network_that_never_saw_the_pool_gives_nobody_away(
-    attack: MembershipAttack, name: str, real: Trained
+    attack: MembershipAttackName, name: str, real: Trained
 ) -> None:
     reach = null_reach(10 * EACH, 10 * EACH)
     found = aucs(real, attack, name)
@@ -142,7 +142,9 @@ def test_a_network_that_never_saw_the_pool_gives_nobody_away(
 
 
 @pytest.mark.parametrize("attack", SENSITIVE)
-def test_the_same_attack_finds_the_members_of_a_network_that_saw_them(attack: MembershipAttack, real: Trained) -> None:
+def test_the_same_attack_finds_the_members_of_a_network_that_saw_them(
+    attack: MembershipAttackName, real: Trained
+) -> None:
     """The control of the test above."""
     reach = null_reach(10 * EACH, 10 * EACH)
     assert np.mean(aucs(real, attack, "own")) > 0.5 + 1.6 * reach / 3**0.5
@@ -188,7 +190,7 @@ def test_knowing_the_class_says_nothing_of_membership(
     made.write_seed(by_class_alone)
     context = FakeContext(tmp_path)
     context.data, context.cache = made.place
-    chosen: tuple[MembershipAttack, ...] = ("loss", "entropy", "mentropy", "correct")
+    chosen: tuple[MembershipAttackName, ...] = ("loss", "entropy", "mentropy", "correct")
     metrics = evaluate_privacy(
         made.config(audit=("seed", "pool"), attacks=chosen, start=False, resamples=100), made.inputs, context
     )

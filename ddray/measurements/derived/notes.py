@@ -14,7 +14,7 @@ from ddray.measurements.piece import Numbers, Template
 from ddray.plan.graph import Chain, Stage
 from ddray.plan.keys import canonical
 from trainables import files
-from trainables.configs import PRIMARY_ATTACK
+from trainables.attacks import PRIMARY_ATTACK
 
 Row = dict[str, Any]
 

@@ -18,7 +18,8 @@ from ddray.measurements.derived.notes import Noted, Row, grouped, no_p, unequal
 from ddray.measurements.statistics import LEVEL, adjusted
 from ddray.store.artifacts import DamagedArtifact, Store
 from trainables import files
-from trainables.configs import PRIMARY_ATTACK, SECONDARY_ATTACK, PrivacyConfig
+from trainables.attacks import PRIMARY_ATTACK, SECONDARY_ATTACK
+from trainables.configs import PrivacyConfig
 from trainables.evaluate.privacy.delong import auc_difference, placements, usable
 from trainables.evaluate.privacy.roles import CANARY
 

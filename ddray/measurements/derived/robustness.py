@@ -16,7 +16,7 @@ from ddray.measurements.statistics import LEVEL
 from ddray.store.artifacts import DamagedArtifact, Store
 from trainables import files
 from trainables.attacks import SETTING_COLUMNS
-from trainables.evaluate.robustness.paired import adv_delta, common_distances, crossover, robust_curve, shared
+from trainables.evaluate.paired import adv_delta, common_distances, crossover, robust_curve, shared
 
 log = logging.getLogger(__name__)
 

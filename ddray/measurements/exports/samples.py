@@ -25,7 +25,7 @@ from ddray.plan.points import Sweep
 from ddray.store.artifacts import DamagedArtifact, Store
 from ddray.store.manifest import Manifest
 from trainables import files
-from trainables.attacks import SPECS
+from trainables.attacks import ROBUSTNESS_ATTACKS
 from trainables.configs import AttackConfig
 from trainables.evaluate.privacy.roles import ROLES
 
@@ -185,8 +185,12 @@ def _schema(scores: list[str]) -> pa.Schema:
         ("member_role", pa.dictionary(pa.int32(), pa.string())),
         ("balanced", pa.bool_()),
         *((f"score_{name}", number) for name in scores),
-        *((f"adv_found_{name}", number) for name in SPECS),
-        *((_DISTANCES.get(name, f"adv_dist_{name}"), pa.float32()) for name, spec in SPECS.items() if spec.minimal),
+        *((f"adv_found_{name}", number) for name in ROBUSTNESS_ATTACKS),
+        *(
+            (_DISTANCES.get(name, f"adv_dist_{name}"), pa.float32())
+            for name, spec in ROBUSTNESS_ATTACKS.items()
+            if spec.minimal
+        ),
     ]
     identity = [MEASUREMENTS.field(name) for name in ("sweep", *POINT)]
     return pa.schema([*identity, *(pa.field(name, kind) for name, kind in own)])

@@ -20,7 +20,7 @@ from ddray.measurements.references import CHEN2023
 from ddray.measurements.statistics import LEVEL
 from ddray.report.blocks import IN_BLOCK, IN_CELL, name_columns, rank, refuse_mixed
 from ddray.report.sections import privacy_pairs
-from trainables.configs import PRIMARY_ATTACK, SECONDARY_ATTACK
+from trainables.attacks import PRIMARY_ATTACK, SECONDARY_ATTACK
 
 METRICS = (
     "mia_auc",

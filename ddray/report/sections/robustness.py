@@ -10,7 +10,7 @@ from typing import Any
 from ddray.measurements.reading import Numbers, Row
 from ddray.report.blocks import Block, Group, refuse_mixed, title_of
 from ddray.report.markdown import NOTHING, Facts, axes_header, narrowed, place, plus_minus
-from trainables.attacks import SPECS
+from trainables.attacks import ROBUSTNESS_ATTACKS
 
 METRICS = (
     "adv_acc",
@@ -53,7 +53,7 @@ def facts(block: Block, numbers: Numbers, where: str) -> list[dict[str, Any]]:
                 by_attack[row["attack"], members][metric][row["point"]].append(row)
                 if members is not None:
                     ensembles[row["point"], row["norm"]] = f"{row['attack']} of {members}"
-    order = list(SPECS)
+    order = list(ROBUSTNESS_ATTACKS)
     return [
         _attack(name, block, by_attack[name], ensembles, f"{where}: {block.title}: {name[0]}")
         for name in sorted(
@@ -78,7 +78,7 @@ def _attack(
     name, members = attack
     curves = [row for rows in found["adv_acc"].values() for row in rows]
     refuse_mixed(curves, _ONE_VALUE, where)
-    first, spec = curves[0], SPECS.get(name)
+    first, spec = curves[0], ROBUSTNESS_ATTACKS.get(name)
     title = spec.title if spec else name if members is None else f"{name} of {members}"
     return {
         "attack": name,
@@ -167,7 +167,7 @@ def alarms(title: str, attacks: Sequence[Facts]) -> list[str]:
             share = min(entry["converged_share"] for entry in slow)
             found.append(f"{where} did not end for up to {100 * (1 - share):.0f} % of the images of {_methods(slow)}")
         # DeepFool, FMN and C&W follow logits and margins, whose gradients do not vanish with the cross-entropy's.
-        follows = attack["attack"] in SPECS and SPECS[attack["attack"]].cross_entropy
+        follows = attack["attack"] in ROBUSTNESS_ATTACKS and ROBUSTNESS_ATTACKS[attack["attack"]].cross_entropy
         blind = [entry for entry in attack["rows"] if _or(entry["zero_gradient_share"], 0.0) > VANISHED]
         if follows and blind:
             share = max(entry["zero_gradient_share"] for entry in blind)

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from trainables.configs import MembershipAttack
+from trainables.configs import MembershipAttackName
 from trainables.evaluate.accuracy import Floats
 from trainables.evaluate.privacy import lira, rmia, shokri
 from trainables.evaluate.privacy.inputs import NotApplicable, ShadowRows, Shadows, Target
@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 Need = Literal["nothing", "rows", "shadows", "images"]
-NEEDS: dict[MembershipAttack, Need] = {
+NEEDS: dict[MembershipAttackName, Need] = {
     "loss": "nothing",
     "conf": "nothing",
     "max_conf": "nothing",
@@ -52,7 +52,7 @@ NEEDS: dict[MembershipAttack, Need] = {
 """What an attack needs besides the target's logits: nothing; ``ShadowRows`` of any shadows; ``Shadows`` asked about the
 same candidates; images instead of logits (not here)."""
 
-THREATS: dict[MembershipAttack, str] = {"correct": "label_only", "data_release": "data_release", "blind": "none"}
+THREATS: dict[MembershipAttackName, str] = {"correct": "label_only", "data_release": "data_release", "blind": "none"}
 """What an attacker sees, where it is not the model's logits: predicted classes alone, the distilled images, nothing."""
 
 PER_EXAMPLE_FROM = 16
@@ -79,7 +79,7 @@ class Scored:
 
 
 def score(
-    attack: MembershipAttack, target: Target, rows: ShadowRows | None = None, shadows: Shadows | None = None
+    attack: MembershipAttackName, target: Target, rows: ShadowRows | None = None, shadows: Shadows | None = None
 ) -> Scored:
     """Run one attack.
 
@@ -110,13 +110,13 @@ def score(
     return found
 
 
-def threat_of(attack: MembershipAttack) -> str:
+def threat_of(attack: MembershipAttackName) -> str:
     """The column ``threat_model``."""
     return THREATS.get(attack, "blackbox")
 
 
 def threshold_of(
-    attack: MembershipAttack, rows: ShadowRows | None = None, shadows: Shadows | None = None
+    attack: MembershipAttackName, rows: ShadowRows | None = None, shadows: Shadows | None = None
 ) -> float | None:
     """The threshold (score >= threshold: member) with the greatest balanced accuracy on shadows.
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from trainables.configs import MembershipAttack, PrivacyConfig
+from trainables.configs import MembershipAttackName, PrivacyConfig
 from trainables.context import Context
 from trainables.data.cache import Split
 from trainables.evaluate.accuracy import Floats, Integers, Row
@@ -49,7 +49,7 @@ from trainables.evaluate.privacy.roles import CANARY, INIT, NON_MEMBER, OTHER, R
 from trainables.evaluate.privacy.signals import Pool, asked, learning_rows, load_pool, start_members
 from trainables.payloads import DistilledSet
 
-Results = dict[tuple[MembershipAttack, str], list[Attacked]]
+Results = dict[tuple[MembershipAttackName, str], list[Attacked]]
 """By attack and variant, one per target."""
 
 
@@ -102,7 +102,7 @@ def _audit(
     if what == "start":
         base["iteration"] = 0
     results: Results = {}
-    reasons: dict[MembershipAttack, str] = {}
+    reasons: dict[MembershipAttackName, str] = {}
     memorised: list[Floats | None] = []
     for row in targets:
         memorised.append(_attack(config, context, pool, row, results, reasons))
@@ -156,7 +156,7 @@ def _attack(
     pool: Pool,
     row: int,
     results: Results,
-    reasons: dict[MembershipAttack, str],
+    reasons: dict[MembershipAttackName, str],
 ) -> Floats | None:
     """Score one target by all attacks on logits; gives the memorisation of its pool images."""
     target, shadows = pool.target(row)
@@ -178,7 +178,7 @@ def _attack(
 
 
 def _scored(
-    attack: MembershipAttack, narrow: tuple[Target, Shadows], wide: tuple[Target, Shadows], rows: ShadowRows
+    attack: MembershipAttackName, narrow: tuple[Target, Shadows], wide: tuple[Target, Shadows], rows: ShadowRows
 ) -> dict[str, Attacked]:
     """One attack's scores by variant. The reserve is scored along where shadows that hold an image are not needed."""
     target, shadows = narrow if attack in ("lira_online", "rmia") else wide
@@ -199,7 +199,7 @@ def _compare(
     candidates: list[_Candidates],
     sets: list[DistilledSet | None],
     results: Results,
-    reasons: dict[MembershipAttack, str],
+    reasons: dict[MembershipAttackName, str],
 ) -> None:
     """The attack on the released images."""
     if "data_release" not in config.attacks:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from trainables.configs import MembershipAttack, OriginConfig, PrivacyConfig
+from trainables.configs import MembershipAttackName, OriginConfig, PrivacyConfig
 from trainables.context import Context
 from trainables.data.cache import Split
 from trainables.evaluate.accuracy import Integers, Row
@@ -84,7 +84,7 @@ def _audit(
     name = "seed" if what == "model" else "seed.start"
     base: Row = {"audit": "seed"} if what == "model" else {"audit": "seed", "iteration": 0}
 
-    def measure(attack: MembershipAttack, attacked: Attacked, columns: Row, variant: str = "") -> None:
+    def measure(attack: MembershipAttackName, attacked: Attacked, columns: Row, variant: str = "") -> None:
         context.poll()
         found.keep(f"{name}.scores.{attack}{variant}", attacked.scored.values)
         whole = Audited(

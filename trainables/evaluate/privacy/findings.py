@@ -11,7 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from trainables.configs import Audit, MembershipAttack, PrivacyConfig
+from trainables.attacks import Audit
+from trainables.configs import MembershipAttackName, PrivacyConfig
 from trainables.evaluate.accuracy import CI_LEVEL, Row, hits, wilson
 from trainables.evaluate.privacy.attacks import NEEDS, NotApplicable, Scored
 from trainables.evaluate.privacy.blind import Blind, blind_scores
@@ -68,7 +69,7 @@ def tuned_rows(found: list[Scored], base: Row) -> list[Row]:
     return rows
 
 
-def shadow_columns(config: PrivacyConfig, attack: MembershipAttack, num: int, fidelity: str = "full") -> Row:
+def shadow_columns(config: PrivacyConfig, attack: MembershipAttackName, num: int, fidelity: str = "full") -> Row:
     """Columns about the shadows of an attack that needs any."""
     if NEEDS[attack] not in ("rows", "shadows"):
         return {}

@@ -1,6 +1,8 @@
 """How easily small changes of its input mislead one model: attacks, what they did to each image, and the numbers.
 
-Nothing is imported here, so that ``paired.py`` stays free of torch.
+In the order of the flow: ``network.py`` (the model as an attack sees it), ``foolbox_attacks.py`` and ``autoattack.py``
+(the attacks, each named by its record in ``trainables/attacks.py``), ``attack.py`` (one attack on one model, image by
+image), ``rows.py`` (what several attacks on one model say, as rows).
 """
 
 import os

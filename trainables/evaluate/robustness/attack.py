@@ -1,4 +1,4 @@
-"""One attack on one model, image by image.
+"""One attack on one model, image by image: which test images, with what network, and what the attack did to each.
 
 Pixels (n, C, H, W) float32 in [0, 1]; labels (n,) int64 positions; E budgets in units of such pixels.
 """
@@ -6,21 +6,23 @@ Pixels (n, C, H, W) float32 in [0, 1]; labels (n,) int64 positions; E budgets in
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from trainables.attacks import SPECS, AttackSpec
+from trainables.attacks import ROBUSTNESS_ATTACKS, RobustnessAttack, load
 from trainables.configs import AttackConfig
 from trainables.context import Context
+from trainables.data.cache import open_split
 from trainables.device import single_precision
-from trainables.evaluate.robustness.images import PixelImages, load_images
-from trainables.evaluate.robustness.network import BATCH, frozen, pixel_network
-from trainables.evaluate.robustness.strong import composition, require, strong
+from trainables.evaluate.robustness.network import BATCH, Batch, frozen, pixel_network
 from trainables.payloads import AttackResult, TrainedModel, load_tensors, save_tensors
 
 log = logging.getLogger(__name__)
@@ -46,14 +48,14 @@ def run_attack(config: AttackConfig, model: TrainedModel, context: Context) -> A
             logit is not finite.
         Interrupted: A stop was asked for.
     """
-    spec = SPECS[config.attack]
+    attack = ROBUSTNESS_ATTACKS[config.attack]
     check(config, model)
-    require(spec)
+    require(attack)
     images = load_images(config, context)
     network = pixel_network(model, context.device)
     # An attack may take minutes for a batch; every step of it is a forward pass.
     network.register_forward_pre_hook(lambda *_: context.poll())
-    return attack_images(spec, config, network, images, model, context)
+    return attack_images(attack, config, network, images, model, context)
 
 
 def check(config: AttackConfig, model: TrainedModel) -> None:
@@ -62,15 +64,15 @@ def check(config: AttackConfig, model: TrainedModel) -> None:
     Raises:
         ValueError: See ``run_attack``.
     """
-    name, epsilons = config.attack, config.epsilons
+    name, epsilons, norm = config.attack, config.epsilons, ROBUSTNESS_ATTACKS[config.attack].norm
     if not epsilons or list(epsilons) != sorted(set(epsilons)) or epsilons[0] <= 0:
         raise ValueError(f"attack {name}: epsilons: got {epsilons}; expected ascending numbers above 0. Change them.")
-    if SPECS[name].norm == "linf" and epsilons[-1] > 1:
+    if norm == "linf" and epsilons[-1] > 1:
         raise ValueError(
             f"attack {name}: epsilons: got {epsilons[-1]} in Linf; expected at most 1, as images are in [0, 1]. "
             "Divide by 255 what is meant in units of 0 to 255."
         )
-    if SPECS[name].norm == "linf" and epsilons[-1] > LARGE_LINF:
+    if norm == "linf" and epsilons[-1] > LARGE_LINF:
         log.warning("attack %s: epsilon %g in Linf is large for images in [0, 1]", name, epsilons[-1])
     has = (model.network.num_classes, model.network.channels, model.network.image_size)
     wanted = (len(config.classes), config.dataset.channels, config.dataset.image_size)
@@ -81,8 +83,61 @@ def check(config: AttackConfig, model: TrainedModel) -> None:
         )
 
 
+def require(attack: RobustnessAttack) -> None:
+    """Make sure that the library of an attack is there.
+
+    Raises:
+        ValueError: It comes with an extra that is not installed.
+    """
+    if attack.extra is not None and importlib.util.find_spec(attack.library) is None:
+        raise ValueError(
+            f"attack {attack.name}: {attack.library} is not installed; expected it on every node that runs this "
+            f"attack. Install ddray[{attack.extra}], or leave the attack out."
+        )
+
+
+class PixelImages(NamedTuple):
+    """The test images that are attacked: the first of each class, the same for every model."""
+
+    pixels: Tensor
+    """(n, C, H, W) float32 in [0, 1], on the CPU."""
+    labels: Tensor
+    """(n,) int64: positions in the list of classes."""
+    ids: Tensor
+    """(n,) int64: canonical test indices, ascending."""
+
+
+def load_images(config: AttackConfig, context: Context) -> PixelImages:
+    """The images of an attack. Bytes over 255, never normalised and back: they are exactly within the bounds.
+
+    Raises:
+        ValueError: The data are missing, broken or others than planned.
+    """
+    split = open_split(config.dataset, "test", context.data, context.cache)
+    ids = first_of_each_class(split.labels, config.classes, config.images)
+    labels = np.searchsorted(np.array(config.classes, dtype=np.int64), split.labels[ids]).astype(np.int64)
+    pixels = torch.from_numpy(split.images[ids]).float() / 255
+    return PixelImages(pixels.clamp(0, 1), torch.from_numpy(labels), torch.from_numpy(ids))
+
+
+def first_of_each_class(labels: NDArray[np.int64], classes: tuple[int, ...], images: int) -> NDArray[np.int64]:
+    """Canonical indices (n,), ascending, of the first images of each class.
+
+    As many of each class as of the others, the lower labels one more where the number does not divide. A class that
+    has fewer gives what it has: n is then less than ``images``.
+
+    Args:
+        labels: (N,) labels of the whole split in canonical order.
+        classes: Labels that take part.
+        images: How many in all.
+    """
+    each, more = divmod(images, len(classes))
+    chosen = [np.flatnonzero(labels == label)[: each + (rank < more)] for rank, label in enumerate(classes)]
+    return np.sort(np.concatenate(chosen)).astype(np.int64)
+
+
 def attack_images(
-    spec: AttackSpec,
+    attack: RobustnessAttack,
     config: AttackConfig,
     network: nn.Module,
     images: PixelImages,
@@ -92,62 +147,87 @@ def attack_images(
     """The part of ``run_attack`` behind the loading.
 
     Args:
-        spec: Which attack.
+        attack: Which.
         config: Its settings and budgets.
         network: Takes images in [0, 1]; on the context's device, in any mode.
         images: On the CPU.
         model: To compare the logits with those stored at the end of the training; None: nothing is compared.
         context: Device, progress and checkpoints.
     """
-    device, epsilons = context.device, config.epsilons
+    device = context.device
     size = BATCH[torch.device(device).type]
     with single_precision(), torch.autocast(torch.device(device).type, enabled=False), frozen(network):
         logits = _logits(network, images.pixels, device, size)
         if not logits.isfinite().all():
             raise ValueError(
-                f"attack {spec.name}: some logits are not finite; expected finite numbers. The training diverged: "
+                f"attack {attack.name}: some logits are not finite; expected finite numbers. The training diverged: "
                 "lower its lr."
             )
         correct = logits.argmax(1) == images.labels
-        rows = correct.nonzero().squeeze(1)
-        found = _Found(len(epsilons), len(images.ids), size)
-        done = 0
-        if checkpoint := context.restore():
-            done, folder = checkpoint
-            found = _Found.load(folder)
-            size = found.size
-        total = -(-len(rows) // size)
-        for number in context.iterations(total, start=done, save=found.save, unit="batch"):
-            batch = rows[number * size : (number + 1) * size]
-            pixels, labels = images.pixels[batch].to(device), images.labels[batch].to(device)
-            with torch.enable_grad():
-                found.vanished[batch] = _zero_gradients(network, pixels, labels).cpu()
-                success, distance = _dispatch(spec, config, network, pixels, labels, images.ids[batch])
-            found.success[:, batch] = success.cpu()
-            if distance is not None:
-                found.distance[batch] = distance.float().cpu()
-            context.measure(robust=float((~found.success[-1, rows[: (number + 1) * size]]).double().mean()))
-    found.success[:, ~correct] = True
-    found.distance[~correct] = 0
+        progress = _attack_batches(attack, config, network, images, correct, size, context)
+    progress.success[:, ~correct] = True
+    progress.distance[~correct] = 0
+    vanished = progress.vanished[correct]
     facts: dict[str, Any] = {
-        "attack": spec.name,
-        "norm": spec.norm,
-        "epsilons": list(epsilons),
+        "attack": attack.name,
+        "norm": attack.norm,
+        "epsilons": list(config.epsilons),
         "settings": config.settings,
         "num_classes": len(config.classes),
-        "library": spec.library,
-        "library_version": importlib.metadata.version(spec.library),
-        "zero_gradient_share": float(found.vanished[rows].double().mean()) if len(rows) else None,
+        "library": attack.library,
+        "library_version": importlib.metadata.version(attack.library),
+        "zero_gradient_share": float(vanished.double().mean()) if len(vanished) else None,
         "logit_drift": None if model is None else _drift(model, images.ids, logits),
     }
-    if spec.extra is not None:
-        facts["composition"] = composition(spec, len(config.classes))
-    return AttackResult(
-        images.ids, images.labels, correct, found.success, found.distance if spec.minimal else None, facts
-    )
+    if attack.parts is not None:
+        facts["composition"] = load(attack.parts)(config.settings, len(config.classes))
+    distance = progress.distance if attack.minimal else None
+    return AttackResult(images.ids, images.labels, correct, progress.success, distance, facts)
 
 
-class _Found:
+def _attack_batches(
+    attack: RobustnessAttack,
+    config: AttackConfig,
+    network: nn.Module,
+    images: PixelImages,
+    correct: Tensor,
+    size: int,
+    context: Context,
+) -> _Progress:
+    """Attack the images that are classified correctly (n,), batch after batch; goes on from a checkpoint."""
+    rows = correct.nonzero().squeeze(1)
+    progress, done = _Progress(len(config.epsilons), len(images.ids), size), 0
+    if checkpoint := context.restore():
+        done, folder = checkpoint
+        progress = _Progress.load(folder)
+        size = progress.size
+    for number in context.iterations(-(-len(rows) // size), start=done, save=progress.save, unit="batch"):
+        chosen = rows[number * size : (number + 1) * size]
+        pixels, labels = images.pixels[chosen].to(context.device), images.labels[chosen].to(context.device)
+        batch = Batch(pixels, labels, images.ids[chosen], len(config.classes))
+        with torch.enable_grad():
+            progress.vanished[chosen] = _zero_gradients(network, pixels, labels).cpu()
+            success, distance = _attack_batch(attack, config, network, batch)
+        progress.success[:, chosen] = success.cpu()
+        if distance is not None:
+            progress.distance[chosen] = distance.float().cpu()
+        context.measure(robust=float((~progress.success[-1, rows[: (number + 1) * size]]).double().mean()))
+    return progress
+
+
+def _attack_batch(
+    attack: RobustnessAttack, config: AttackConfig, network: nn.Module, batch: Batch
+) -> tuple[Tensor, Tensor | None]:
+    """Success (E, b) and, of attacks that look for the smallest perturbation, distance (b,)."""
+    if attack.minimal:
+        # Imported on use: foolbox takes a second, and other libraries' attacks do not need it.
+        from trainables.evaluate.robustness.foolbox_attacks import smallest
+
+        return smallest(attack, config.settings, network, batch, config.epsilons)
+    return load(attack.run)(attack, config.settings, network, batch, config.epsilons), None
+
+
+class _Progress:
     """What is known of each image so far."""
 
     def __init__(self, epsilons: int, images: int, size: int) -> None:
@@ -162,29 +242,11 @@ class _Found:
         save_tensors(folder / "found.safetensors", tensors)
 
     @classmethod
-    def load(cls, folder: Path) -> _Found:
+    def load(cls, folder: Path) -> _Progress:
         tensors = load_tensors(folder / "found.safetensors")
-        found = cls(len(tensors["success"]), len(tensors["distance"]), int(tensors["size"]))
-        found.success, found.distance, found.vanished = (tensors[name] for name in ("success", "distance", "vanished"))
-        return found
-
-
-def _dispatch(
-    spec: AttackSpec, config: AttackConfig, network: nn.Module, pixels: Tensor, labels: Tensor, ids: Tensor
-) -> tuple[Tensor, Tensor | None]:
-    """Success (E, b) and, of attacks that look for the smallest perturbation, distance (b,)."""
-    # Imported on use: foolbox takes a second, and AutoAttack does not need it.
-    if spec.minimal:
-        from trainables.evaluate.robustness.minimal import smallest
-
-        return smallest(spec, config.settings, network, pixels, labels, config.epsilons)
-    if spec.extra is not None:
-        return strong(spec, config.settings, network, pixels, labels, ids, config.epsilons, len(config.classes)), None
-    from trainables.evaluate.robustness.bounded import fgsm, pgd
-
-    if spec.name == "fgsm":
-        return fgsm(network, pixels, labels, config.epsilons), None
-    return pgd(spec, config.settings, network, pixels, labels, ids, config.epsilons), None
+        known = cls(len(tensors["success"]), len(tensors["distance"]), int(tensors["size"]))
+        known.success, known.distance, known.vanished = (tensors[name] for name in ("success", "distance", "vanished"))
+        return known
 
 
 @torch.no_grad()
@@ -209,5 +271,5 @@ def _drift(model: TrainedModel, ids: Tensor, logits: Tensor) -> float | None:
     if stored is None or not torch.isin(ids, stored.ids).all():
         return None
     order = torch.argsort(stored.ids)
-    places = order[torch.searchsorted(stored.ids[order], ids)]
-    return float((stored.logits[places] - logits).abs().max())
+    positions = order[torch.searchsorted(stored.ids[order], ids)]
+    return float((stored.logits[positions] - logits).abs().max())

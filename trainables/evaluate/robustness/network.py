@@ -1,21 +1,38 @@
-"""The network as an attack sees it: images in [0, 1] in, logits out, and nothing of it changes."""
+"""The network as an attack sees it: images in [0, 1] in, logits out, and nothing of it changes; and norms of images."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from trainables.attacks import LpNorm
 from trainables.data.whiten import Whitening
 from trainables.models.build import build
 from trainables.payloads import TrainedModel
 
 BATCH = {"cpu": 32, "cuda": 250}
-"""Images per attack. DeepFool works on all of a batch until the last one is done; on a CPU small batches also stay in
+"""Images per batch. DeepFool works on all of a batch until the last one is done; on a CPU small batches also stay in
 the cache. What an attack finds for an image does not depend on it, save AutoAttack, whose draws are a batch's."""
+TOLERANCE = {"linf": 1e-6, "l2": 1e-5}
+"""By how much rounding may carry a perturbation beyond its budget."""
+
+
+class Batch(NamedTuple):
+    """Images that are attacked at once."""
+
+    pixels: Tensor
+    """(b, C, H, W) float32 in [0, 1], on the network's device."""
+    labels: Tensor
+    """(b,) int64 positions, on the network's device."""
+    ids: Tensor
+    """(b,) int64 canonical test indices, on the CPU."""
+    num_classes: int
+    """K."""
 
 
 class PixelNetwork(nn.Module):
@@ -88,8 +105,26 @@ def frozen(network: nn.Module) -> Iterator[None]:
 
 
 def _digest(network: nn.Module) -> str:
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     for name, tensor in network.state_dict().items():
-        found.update(name.encode())
-        found.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-    return found.hexdigest()
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def norms(perturbation: Tensor, norm: LpNorm) -> Tensor:
+    """L2 or Linf norm (b,) of each perturbation."""
+    flat = perturbation.flatten(1)
+    lengths: Tensor = flat.norm(dim=1) if norm == "l2" else flat.abs().amax(1)
+    return lengths
+
+
+def check_within(pixels: Tensor, adversarial: Tensor, epsilon: float, norm: LpNorm) -> None:
+    """Make sure of the budget, and of the bounds [0, 1].
+
+    Raises:
+        AssertionError: An attack broke its own rules.
+    """
+    furthest = float(norms((adversarial - pixels).double(), norm).max())
+    assert furthest <= epsilon + TOLERANCE[norm], f"{norm} {furthest} > {epsilon}"
+    assert -1e-6 <= float(adversarial.min()) <= float(adversarial.max()) <= 1 + 1e-6, "outside [0, 1]"

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from trainables.evaluate.robustness.paired import (
+from trainables.evaluate.paired import (
     adv_delta,
     censored_quantile,
     common_distances,

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from ddray.measurements.columns import COLUMNS
-from trainables.attacks import SPECS, attack_settings
-from trainables.evaluate.robustness.summary import robustness_rows
+from trainables.attacks import ROBUSTNESS_ATTACKS, attack_settings
+from trainables.evaluate.robustness.rows import robustness_rows
 from trainables.payloads import AttackResult
 
 Row = dict[str, Any]
@@ -31,7 +31,7 @@ def result(
     distance: Tensor | None = None,
     labels: Tensor | None = None,
 ) -> AttackResult:
-    spec, n = SPECS[name], len(correct)
+    spec, n = ROBUSTNESS_ATTACKS[name], len(correct)
     assert (distance is not None) is spec.minimal
     facts = {
         "attack": name,
@@ -55,7 +55,7 @@ def from_distances(
     """Success exactly where the distance fits."""
     distance = torch.where(correct, distance, 0.0)
     success = distance[None] <= torch.tensor(epsilons)[:, None]
-    if not SPECS[name].minimal:
+    if not ROBUSTNESS_ATTACKS[name].minimal:
         return result(name, epsilons, success, correct, **other)
     return result(name, epsilons, success, correct, distance, **other)
 

@@ -3,23 +3,24 @@
 Shares are over all evaluated images: one that is misclassified as it is, is robust to nothing. ``adv_def`` says what
 counts as misled within epsilon: ``clip``, a perturbation of that size that was tried; ``norm``, a raw perturbation at
 most as large, for attacks that look for the smallest. Both are upper bounds of the true robustness, ``clip`` the
-tighter. Differences between models are in ``paired.py``.
+tighter. Intervals are about the images, for this one model; differences between models are in ``../paired.py``.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+from scipy import stats
 
-from trainables.attacks import SETTING_COLUMNS
-from trainables.evaluate.accuracy import Floats, Integers, Row, student, wilson
+from trainables.attacks import ROBUSTNESS_ATTACKS, SETTING_COLUMNS
+from trainables.evaluate.accuracy import CI_LEVEL, Floats, Integers, Row, interval, student, wilson
 from trainables.evaluate.class_bootstrap import LEAST, drawn_shares, recentred
 from trainables.evaluate.fairness import by_class, less_noise
-from trainables.evaluate.robustness.curves import Curve, order_statistics
-from trainables.evaluate.robustness.paired import Booleans, censored_quantile, robust_curve
-from trainables.evaluate.robustness.several import alarm_rows, beard_rows, ensemble_of, gap_rows
+from trainables.evaluate.paired import Booleans, censored_quantile, paired_difference, robust_curve
 from trainables.payloads import AttackResult
 
 CLASS_EPSILONS = {"l2": (0.5,), "linf": (2 / 255, 8 / 255)}
@@ -27,6 +28,10 @@ CLASS_EPSILONS = {"l2": (0.5,), "linf": (2 / 255, 8 / 255)}
 UNEQUAL = {"adv_acc_worst_class": "fraction", "adv_fair_var_acc": "fraction^2", "adv_fair_var_acc_corr": "fraction^2"}
 FEW = 20
 """Images of a class below which its accuracy says little: ``low_resolution``."""
+ENSEMBLE = "ensemble_fb"
+"""Each image's worst case over foolbox's attacks in one norm: what stands in for AutoAttack where that is not there."""
+RR_EPSILON = {"l2": 0.5, "linf": 8 / 255}
+"""BEARD's."""
 
 
 def robustness_rows(results: Mapping[str, AttackResult], num_classes: int) -> list[Row]:
@@ -67,6 +72,30 @@ def robustness_rows(results: Mapping[str, AttackResult], num_classes: int) -> li
     if "fgsm" in results and "pgd_linf" in results:
         rows += alarm_rows(curves["pgd_linf"], results["fgsm"])
     return rows
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Which images are robust, at each epsilon from 0."""
+
+    epsilons: tuple[float, ...]
+    robust: Booleans
+    """(E + 1, n)."""
+    labels: Integers
+    columns: Row = field(default_factory=dict)
+    """What every row says of the attack."""
+
+    def at(self, epsilon: float) -> Booleans | None:
+        """(n,), or None where the grid does not hold the epsilon."""
+        for index, known in enumerate(self.epsilons):
+            if math.isclose(known, epsilon, rel_tol=1e-6, abs_tol=1e-12):
+                kept: Booleans = self.robust[index]
+                return kept
+        return None
+
+    def row(self, metric: str, value: float | None, unit: str = "fraction", **other: Any) -> Row:
+        head = {"property": "robustness", "metric": metric, "value": value, "unit": unit, "n": len(self.labels)}
+        return {**head, "split": "test", **self.columns, **other}
 
 
 def _same_images(results: Mapping[str, AttackResult]) -> None:
@@ -133,8 +162,8 @@ def _share(areas: Floats) -> Row:
     """Student's interval of a mean area, which is in [0, 1]; none where all areas are equal and tell nothing."""
     if len(areas) < 2 or areas.min() == areas.max():
         return {}
-    found = student(areas)
-    return {**found, "ci_low": max(0.0, found["ci_low"]), "ci_high": min(1.0, found["ci_high"])}
+    limits = student(areas)
+    return {**limits, "ci_low": max(0.0, limits["ci_low"]), "ci_high": min(1.0, limits["ci_high"])}
 
 
 def _trapezium(epsilons: tuple[float, ...]) -> Floats:
@@ -187,15 +216,15 @@ def _class_rows(curve: Curve, num_classes: int) -> Iterator[Row]:
 
 def _between_classes(curve: Curve, robust: Booleans, counts: Integers, epsilon: float) -> Iterator[Row]:
     """How unequal the classes are, with intervals about the images as ``fairness_rows`` has them."""
-    found: dict[str, Floats] = {}
+    estimates: dict[str, Floats] = {}
     draws: dict[str, Floats] = {}
     if counts.min() > 0:
         shares = by_class(robust.astype(np.float64), curve.labels, len(counts))
-        found = _estimates(shares, counts)
+        estimates = _estimates(shares, counts)
         if counts.min() >= LEAST:
             draws = _estimates(drawn_shares(shares, counts, "robust accuracies"), counts)
     for metric, unit in UNEQUAL.items():
-        value = float(found[metric]) if metric in found and np.isfinite(found[metric]) else None
+        value = float(estimates[metric]) if metric in estimates and np.isfinite(estimates[metric]) else None
         row = curve.row(metric, value, unit, epsilon=epsilon, **_resolution(int(counts.min())))
         if value is not None and metric in draws:
             low = -math.inf if metric.endswith("_corr") else 0.0
@@ -220,3 +249,117 @@ def _vanished(curve: Curve, result: AttackResult) -> Row:
     row = {**curve.row("zero_gradient_share", share), "n": int(result.correct.sum())}
     del row["adv_def"]  # it is about the images as they are
     return row if share is not None else {**row, "flag": "degenerate"}
+
+
+def order_statistics(values: Floats, share: float) -> Row:
+    """Interval of a quantile between two of the ordered values; absent where one of them does not exist or is infinite.
+
+    The number of values below the true quantile is binomial, whatever their distribution.
+    """
+    n = len(values)
+    if n == 0:
+        return {}
+    low, high = (int(stats.binom.ppf(tail, n, share)) for tail in ((1 - CI_LEVEL) / 2, (1 + CI_LEVEL) / 2))
+    ordered = sorted(values)
+    if low < 1 or high >= n or not math.isfinite(ordered[high]):
+        return {}
+    return interval(float(ordered[low - 1]), float(ordered[high]), "order statistics")
+
+
+# --- several attacks together ---
+
+
+def members_of(norm: str) -> list[str]:
+    """Members of the ensemble in a norm: foolbox's attacks within a budget, then its minimal ones, DeepFool last."""
+    own = [attack for attack in ROBUSTNESS_ATTACKS.values() if attack.library == "foolbox" and attack.norm == norm]
+    minimal = [attack.name for attack in own if attack.minimal]
+    # The order is that of the column ``of_attacks``, by which rows are told apart: it must not change.
+    return [*(attack.name for attack in own if not attack.minimal), *reversed(minimal)]
+
+
+def ensemble_of(curves: Mapping[str, Curve], norm: str) -> Curve | None:
+    """Each image's worst case over the members that are there, at every epsilon that one of them has.
+
+    What one found within a smaller epsilon counts, so that it is nowhere above any of them.
+
+    Args:
+        curves: By attack.
+        norm: ``l2`` or ``linf``.
+
+    Returns:
+        None with fewer than two members.
+    """
+    members = {name: curves[name] for name in members_of(norm) if name in curves}
+    if len(members) < 2:
+        return None
+    first, *_ = members.values()
+    epsilons = tuple(sorted({epsilon for curve in members.values() for epsilon in curve.epsilons}))
+    robust = [
+        np.logical_and.reduce(
+            [curve.robust[sum(known <= epsilon for known in curve.epsilons) - 1] for curve in members.values()]
+        )
+        for epsilon in epsilons
+    ]
+    columns = {name: first.columns[name] for name in ("norm", "adv_def", "attack_lib", "attack_lib_version")}
+    return Curve(
+        epsilons, np.stack(robust), first.labels, {**columns, "attack": ENSEMBLE, "of_attacks": "+".join(members)}
+    )
+
+
+def gap_rows(curves: Mapping[str, Curve], norm: str) -> Iterator[Row]:
+    """``adv_gap_strong``: robust accuracy by DeepFool less that by the strongest attack there is, hence how optimistic
+    DeepFool is; where AutoAttack is missing, the ensemble at the epsilons that another member has, never below 0."""
+    deepfool = curves.get(f"deepfool_{norm}")
+    strong = curves["autoattack"] if norm == "linf" and "autoattack" in curves else ensemble_of(curves, norm)
+    if deepfool is None or strong is None:
+        return
+    others = [
+        curves[name] for name in ("autoattack", *members_of(norm)) if name in curves and curves[name] is not deepfool
+    ]
+    for epsilon in strong.epsilons[1:]:
+        ours, theirs = deepfool.at(epsilon), strong.at(epsilon)
+        if ours is not None and theirs is not None and any(other.at(epsilon) is not None for other in others):
+            value, limits = _paired(ours, theirs)
+            yield deepfool.row(
+                "adv_gap_strong", value, epsilon=epsilon, strong_attack=strong.columns["attack"], **limits
+            )
+
+
+def beard_rows(curves: Mapping[str, Curve], norm: str) -> Iterator[Row]:
+    """``rr_beard`` = 1 - (c - mean a_k) / (c - min a_k) over at least two attacks k with robust accuracy a_k, c clean
+    (BEARD's toolkit, arXiv 2411.09265). For comparison alone: it is normalised by the model's own worst attack, hence
+    no ranking of models."""
+    epsilon = RR_EPSILON[norm]
+    accuracies = {
+        name: float(robust.mean())
+        for name, curve in curves.items()
+        if curve.columns["norm"] == norm and (robust := curve.at(epsilon)) is not None
+    }
+    if len(accuracies) < 2:
+        return
+    first = curves[next(iter(accuracies))]
+    clean, lowest = float(first.robust[0].mean()), min(accuracies.values())
+    value = 1 - (clean - float(np.mean(list(accuracies.values())))) / (clean - lowest) if clean > lowest else None
+    plain = Curve(first.epsilons, first.robust, first.labels, {"norm": norm, "adv_def": "clip"})
+    row = plain.row("rr_beard", value, "ratio", epsilon=epsilon, of_attacks="+".join(sorted(accuracies)))
+    yield row if value is not None else {**row, "flag": "degenerate"}
+
+
+def alarm_rows(pgd: Curve, fgsm: AttackResult) -> Iterator[Row]:
+    """``adv_pgd_weaker_than_fgsm``: robust accuracy by PGD less that by one step of FGSM at the same epsilon.
+
+    Many steps that find less than one are an error of the protocol (step size, gradients that vanish) and no
+    robustness: the row is flagged where the interval is above 0.
+    """
+    correct = fgsm.correct.numpy()
+    for epsilon, misled in zip(fgsm.facts["epsilons"], fgsm.success.numpy(), strict=True):
+        robust = pgd.at(epsilon)
+        if robust is not None:
+            value, limits = _paired(robust, correct & ~misled)
+            row = pgd.row("adv_pgd_weaker_than_fgsm", value, epsilon=epsilon, **limits)
+            yield {**row, "flag": "not_converged"} if limits["ci_low"] > 0 else row
+
+
+def _paired(ours: Booleans, theirs: Booleans) -> tuple[float, Row]:
+    difference = paired_difference(ours, theirs, CI_LEVEL)
+    return difference.value, interval(difference.ci_low, difference.ci_high, "bonett-price")
