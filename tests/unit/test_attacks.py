@@ -8,11 +8,11 @@ from typing import get_args
 import pytest
 
 from trainables.attacks import ROBUSTNESS_ATTACKS, attack_settings, epsilons_for
-from trainables.configs import Attack, RobustnessSettings
+from trainables.configs import RobustnessAttackName, RobustnessSettings
 
 
 def test_every_attack_of_a_sweep_is_described() -> None:
-    assert set(ROBUSTNESS_ATTACKS) == set(get_args(Attack))
+    assert set(ROBUSTNESS_ATTACKS) == set(get_args(RobustnessAttackName))
     assert all(name == spec.name for name, spec in ROBUSTNESS_ATTACKS.items())
     assert set(RobustnessSettings().attacks) <= set(ROBUSTNESS_ATTACKS)
 
