@@ -14,8 +14,7 @@ from trainables import device
 from trainables.attacks import ROBUSTNESS_ATTACKS, attack_settings
 from trainables.configs import AttackConfig
 from trainables.data.origins import denormalise
-from trainables.evaluate.robustness.attack import attack_images
-from trainables.evaluate.robustness.images import PixelImages
+from trainables.evaluate.robustness.attack import PixelImages, attack_images
 from trainables.evaluate.robustness.network import PixelNetwork
 from trainables.models.build import build
 from trainables.optimise import batch_gradient
