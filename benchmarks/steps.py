@@ -223,7 +223,7 @@ def trainings(ensemble: bool, images: Tensor, labels: Tensor, width: int = 128, 
     test = TestSet(images[:CLASSES], torch.arange(CLASSES), torch.arange(CLASSES))
     if ensemble:
         from trainables.configs import EnsembleConfig
-        from trainables.ensemble import train_ensemble
+        from trainables.train import train_ensemble
 
         clock = Clock(watch=watch)
         train_ensemble(EnsembleConfig(base=base, seeds=(0, 1, 2)), images, labels, test, clock)

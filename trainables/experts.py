@@ -5,23 +5,23 @@ N images, P parameters, S snapshots after the initial one. Images (N, C, H, W) f
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
 
 import torch
 from torch import Tensor
 
-from trainables import seeds
+from trainables import optimise, seeds
 from trainables.configs import ExpertConfig
-from trainables.context import Context, StageFailure
+from trainables.context import Context
 from trainables.data import augment, whiten
 from trainables.data.origins import Origin
+from trainables.files import load_json, save_json
 from trainables.models.build import build
 from trainables.models.network import Network, num_parameters, uses_batch_statistics
 from trainables.optimise import batch_gradient, batches_per_epoch
 from trainables.payloads import Expert, load_tensors, save_tensors
-from trainables.train import CHECK_EVERY, predict, restore_progress, save_progress
+from trainables.train import accuracy
 
 ACCURACY_IMAGES = 2000
 """Images on which train accuracy is taken at each snapshot, the first ones of each class in canonical order, without
@@ -52,73 +52,93 @@ def train_expert(config: ExpertConfig, origin: Origin, context: Context) -> Expe
         constants = config.dataset.mean, config.dataset.std
         images = whiten.fit(images, *constants).whiten(images, *constants)
     network = build(config.network, "expert", config.index, "network", device=context.device)
-    optimiser = torch.optim.SGD(
-        network.parameters(), lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay
-    )
+    name = f"expert {config.index}"
     per_epoch = batches_per_epoch(
         len(images),
         config.batch,
         batch_statistics=uses_batch_statistics(network),
-        who=f"expert {config.index}",
+        who=name,
         setting="settings.mtt.batch_expert",
     )
     every = config.steps_between(per_epoch)
-    looked_at = torch.cat([members[: max(1, ACCURACY_IMAGES // len(origin.by_class))] for members in origin.by_class])
-    looked_at = looked_at.to(device)
-    snapshots = torch.empty(config.snapshots + 1, num_parameters(network))
-    record: list[dict[str, float]] = []
 
-    def keep(steps: int) -> None:
-        snapshots[len(record)] = flat_parameters(network).cpu()
-        if not snapshots[len(record)].isfinite().all():
-            _diverged(config, "a parameter", steps - 1, per_epoch)
-        correct = (predict(network, images[looked_at]).argmax(1) == labels[looked_at]).double().mean()
-        record.append({"steps": steps, "train_acc": float(correct)})
-        context.measure(train_acc=float(correct))
+    def order(epoch: int) -> Tensor:
+        return torch.randperm(len(images), generator=seeds.generator("expert", config.index, "order", epoch))
 
-    done = 0
-    if checkpoint := context.restore():
-        done, folder = checkpoint
-        record = restore_progress(folder, network, optimiser)
-        snapshots[: len(record)] = load_tensors(folder / "snapshots.safetensors")["snapshots"]
-    else:
-        keep(0)
-    order = torch.empty(0, dtype=torch.int64)
-    looks = torch.zeros((), device=device)
+    def gradient(rows: Tensor, step: int) -> Tensor:
+        return batch_gradient(network, images[rows], labels[rows], params=_augmentation(config, len(rows), step))
 
-    def save(folder: Path) -> None:
-        save_progress(folder, network, optimiser, record)
-        save_tensors(folder / "snapshots.safetensors", {"snapshots": snapshots[: len(record)]})
+    each = max(1, ACCURACY_IMAGES // len(origin.by_class))
+    looked_at = torch.cat([members[:each] for members in origin.by_class]).to(device)
+    names = optimise.Names([name], "Lower settings.mtt.lr_expert.")
 
-    for step in context.iterations(config.snapshots * every, start=done, save=save, unit="step"):
-        epoch, batch = divmod(step, per_epoch)
-        if batch == 0 or step == done:
-            order = torch.randperm(len(images), generator=seeds.generator("expert", config.index, "order", epoch))
-            order = order.to(device)
-        rows = order[batch * config.batch : None if batch + 1 == per_epoch else (batch + 1) * config.batch]
-        optimiser.zero_grad(set_to_none=True)
-        loss = batch_gradient(network, images[rows], labels[rows], params=_augmentation(config, len(rows), step))
-        optimiser.step()
-        looks += loss
-        due = (step + 1) % every == 0
-        if due or (step + 1) % CHECK_EVERY == 0:
-            if not math.isfinite(float(looks)):
-                _diverged(config, "the loss", step, per_epoch)
-            context.measure(loss=float(loss))
-            looks.zero_()
-        if due:
-            keep(step + 1)
+    def check(done: int, parameters: Tensor) -> None:
+        if not parameters.isfinite().all():
+            raise names.diverged("a parameter", done - 1, per_epoch)
 
+    at = range(0, config.snapshots * every + 1, every)
+    snapshots = _Snapshots(network, images[looked_at], labels[looked_at], at, check, context)
+    optimise.descend(
+        network,
+        config,
+        steps=config.snapshots * every,
+        per_epoch=per_epoch,
+        order=order,
+        gradient=gradient,
+        record=snapshots,
+        names=names,
+        context=context,
+    )
     facts = {
         "index": config.index,
         "zca": config.zca,
         "lr": config.lr,
         "accuracy_images": len(looked_at),
-        "steps": [int(point["steps"]) for point in record],
-        "train_acc": [point["train_acc"] for point in record],
+        "steps": [int(point["steps"]) for point in snapshots.points],
+        "train_acc": [point["train_acc"] for point in snapshots.points],
     }
     parameters = [(name, list(weight.shape)) for name, weight in network.named_parameters()]
-    return Expert(snapshots, squared_distances(snapshots), parameters, facts)
+    return Expert(snapshots.parameters, squared_distances(snapshots.parameters), parameters, facts)
+
+
+class _Snapshots:
+    """Copies of the parameters along the way, and the accuracy on some training images.
+
+    Attributes:
+        parameters: (S + 1, P), filled row by row.
+        points: ``steps`` and ``train_acc`` of the rows so far.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        images: Tensor,
+        labels: Tensor,
+        at: range,
+        check: Callable[[int, Tensor], None],
+        context: Context,
+    ) -> None:
+        self.at = at
+        self.parameters = torch.empty(len(at), num_parameters(network))
+        self.points: list[dict[str, float]] = []
+        self._network, self._images, self._labels = network, images, labels
+        self._check, self._context = check, context
+
+    def look(self, done: int) -> None:
+        row = self.parameters[len(self.points)]
+        row.copy_(flat_parameters(self._network))
+        self._check(done, row)
+        share = accuracy(self._network, self._images, self._labels)
+        self.points.append({"steps": done, "train_acc": share})
+        self._context.measure(train_acc=share)
+
+    def save(self, folder: Path) -> None:
+        save_json(folder / "curve.json", self.points)
+        save_tensors(folder / "snapshots.safetensors", {"snapshots": self.parameters[: len(self.points)]})
+
+    def restore(self, folder: Path) -> None:
+        self.points = load_json(folder / "curve.json")
+        self.parameters[: len(self.points)] = load_tensors(folder / "snapshots.safetensors")["snapshots"]
 
 
 def flat_parameters(network: Network) -> Tensor:
@@ -139,10 +159,3 @@ def _augmentation(config: ExpertConfig, batch: int, step: int) -> augment.Params
         return None
     generator = seeds.generator("expert", config.index, "augment", step)
     return augment.sample(augment.strategy_for(config.dataset.flip), batch, shared=False, generator=generator)
-
-
-def _diverged(config: ExpertConfig, what: str, step: int, per_epoch: int) -> NoReturn:
-    raise StageFailure(
-        f"expert {config.index}: {what} is not finite in epoch {step // per_epoch + 1} (step {step + 1}); expected a "
-        "finite number. Lower settings.mtt.lr_expert."
-    )

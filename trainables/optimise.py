@@ -1,22 +1,177 @@
-"""One step of training a network on labelled images: shared by training, experts and the inner loops of methods.
+"""Stochastic gradient descent on labelled images: the one loop, the state it keeps, and the gradient of a step.
 
-Images (N, C, H, W) float32 normalised; labels (N,) int64.
+Trainings and experts run ``descend``, on one network or on several packed into one; the inner loops of methods take
+single gradients. M networks. Images (N, C, H, W) float32 normalised; labels (N,) int64.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from trainables.context import Context, StageFailure
 from trainables.data import augment
 from trainables.models.network import Network, uses_batch_statistics
+from trainables.payloads import load_tensors, save_tensors
+
+CHECK_EVERY = 50
+"""Steps between looks at the loss: on a GPU each look waits for the device."""
 
 CHUNK = {"cpu": 32, "cuda": 65536}
 """Images per forward and backward pass; a larger batch adds up the gradients of its parts. Activations of 32 images
 stay in a CPU's cache; benchmarks/steps.py prints what that gains."""
+
+
+Cutmix = tuple[float, torch.Generator]
+"""Probability of CutMix, and the generator that decides and draws it."""
+
+
+class Settings(Protocol):
+    """What a recipe and an expert's configuration have in common."""
+
+    @property
+    def lr(self) -> float: ...
+    @property
+    def momentum(self) -> float: ...
+    @property
+    def weight_decay(self) -> float: ...
+    @property
+    def batch(self) -> int: ...
+
+
+class Record(Protocol):
+    """What is kept of a descent along the way; it belongs to the state that a checkpoint holds."""
+
+    @property
+    def at(self) -> Collection[int]:
+        """Numbers of steps done, 0 for none yet, at which the network is looked at."""
+
+    def look(self, done: int) -> None:
+        """Look at the network after so many steps."""
+
+    def save(self, folder: Path) -> None:
+        """Write the record into an existing folder."""
+
+    def restore(self, folder: Path) -> None:
+        """Take up what ``save`` wrote."""
+
+
+class Names(NamedTuple):
+    """Who descends, for messages."""
+
+    members: Sequence[str]
+    """One for each of the M networks."""
+    advice: str
+    """What to do when the loss is not finite."""
+
+    def diverged(self, what: str, step: int, per_epoch: int, member: int = 0) -> StageFailure:
+        """The failure of a descent in which something is not finite after a step, counted from 0."""
+        return StageFailure(
+            f"{self.members[member]}: {what} is not finite in epoch {step // per_epoch + 1} (step {step + 1}); "
+            f"expected a finite number. {self.advice}"
+        )
+
+
+def descend(
+    network: Network,
+    settings: Settings,
+    *,
+    steps: int,
+    per_epoch: int,
+    order: Callable[[int], Tensor],
+    gradient: Callable[[Tensor, int], Tensor],
+    rate: Callable[[int], float] | None = None,
+    record: Record,
+    names: Names,
+    context: Context,
+) -> None:
+    """Adjust a network's parameters by stochastic gradient descent with momentum and weight decay.
+
+    Resumable: a checkpoint holds the parameters, the momentum and the record; everything random is a function of
+    epoch or step.
+
+    Args:
+        network: In train mode; M networks packed into one, or a single one.
+        settings: The optimiser's, and the images per batch.
+        steps: How many in all.
+        per_epoch: Batches that an epoch's permutation is cut into (``batches_per_epoch``).
+        order: Epoch -> the permutation of the images (N,), or one for each of the M networks (M, N); on any device.
+        gradient: Adds the gradient of a batch, given its rows (B,) or (M, B) and the step, to the parameters' ``grad``;
+            returns the loss () or losses (M,), detached.
+        rate: Step -> learning rate; None: ``settings.lr`` throughout.
+        record: What is looked at along the way.
+        names: Who descends.
+        context: Device, progress and checkpoints.
+
+    Raises:
+        StageFailure: A loss is not finite; the message names whose, epoch and step.
+        Interrupted: A stop was asked for.
+    """
+    optimiser = torch.optim.SGD(
+        network.parameters(), lr=settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay
+    )
+    done = 0
+    if checkpoint := context.restore():
+        done, folder = checkpoint
+        _restore_state(folder, network, optimiser)
+        record.restore(folder)
+    elif 0 in record.at:
+        record.look(0)
+
+    def save(folder: Path) -> None:
+        _save_state(folder, network, optimiser)
+        record.save(folder)
+
+    batches: list[Tensor] = []
+    sums = torch.zeros(len(names.members), device=context.device)
+    for step in context.iterations(steps, start=done, save=save, unit="step"):
+        epoch, batch = divmod(step, per_epoch)
+        if batch == 0 or step == done:
+            batches = _cut(order(epoch).to(context.device), settings.batch, per_epoch)
+        if rate is not None:
+            optimiser.param_groups[0]["lr"] = rate(step)
+        optimiser.zero_grad(set_to_none=True)
+        losses = gradient(batches[batch], step)
+        optimiser.step()
+        # Summed between looks: the sum is not finite once one of its losses was not.
+        sums += losses
+        looked_at = step + 1 in record.at
+        if looked_at or (step + 1) % CHECK_EVERY == 0 or step + 1 == steps:
+            finite = sums.isfinite().tolist()
+            if not all(finite):
+                raise names.diverged("the loss", step, per_epoch, finite.index(False))
+            context.measure(loss=float(losses.mean()))
+            sums.zero_()
+        if looked_at:
+            record.look(step + 1)
+
+
+def _save_state(folder: Path, network: Network, optimiser: torch.optim.SGD) -> None:
+    """Write the network and its momentum into an existing folder."""
+    tensors = {f"network.{name}": tensor for name, tensor in network.state_dict().items()}
+    for name, parameter in network.named_parameters():
+        buffer = optimiser.state[parameter].get("momentum_buffer")
+        if buffer is not None:
+            tensors[f"momentum.{name}"] = buffer
+    save_tensors(folder / "train.safetensors", tensors)
+
+
+def _restore_state(folder: Path, network: Network, optimiser: torch.optim.SGD) -> None:
+    """Take up what ``_save_state`` wrote."""
+    tensors = load_tensors(folder / "train.safetensors")
+    network.load_state_dict(
+        {name.removeprefix("network."): value for name, value in tensors.items() if name.startswith("network.")}
+    )
+    for name, parameter in network.named_parameters():
+        if f"momentum.{name}" in tensors:
+            buffer = torch.empty_like(parameter, requires_grad=False)
+            optimiser.state[parameter]["momentum_buffer"] = buffer.copy_(tensors[f"momentum.{name}"])
 
 
 def batch_gradient(
@@ -25,16 +180,16 @@ def batch_gradient(
     labels: Tensor,
     *,
     params: augment.Params | None = None,
-    cutmix: tuple[float, torch.Generator] | None = None,
+    cutmix: Cutmix | None = None,
 ) -> Tensor:
     """Add the gradient of one batch's mean cross-entropy to the parameters' ``grad``.
 
     Args:
         network: In train mode. With batch statistics the batch is never split.
-        images: The batch.
-        labels: Its labels.
-        params: One augmentation for all of it, or one per image.
-        cutmix: Probability of CutMix, and the generator that decides and draws it.
+        images: (B, C, H, W).
+        labels: (B,).
+        params: One augmentation for all of the batch, or one per image.
+        cutmix: None: never.
 
     Returns:
         The loss, detached.
@@ -52,6 +207,59 @@ def batch_gradient(
         loss.backward()  # type: ignore[no-untyped-call]
         total += loss.detach()
     return total
+
+
+def packed_gradient(
+    network: Network,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    params: Sequence[augment.Params | None],
+    cutmix: Sequence[Cutmix | None],
+) -> Tensor:
+    """``batch_gradient`` of several networks packed into one: each member's gradient of its own batch's mean loss.
+
+    Args:
+        network: Packed (``models/packed.py``), in train mode.
+        images: (M, B, C, H, W), edited in place.
+        labels: (M, B).
+        params: Of each member's batch, one per image; of all members or of none.
+        cutmix: Of each member.
+
+    Returns:
+        The losses (M,), detached.
+    """
+    count, batch = labels.shape
+    drawn = [each for each in params if each is not None]
+    if drawn:
+        active, draws = (torch.cat([getattr(each, name) for each in drawn]) for name in ("active", "draws"))
+        together = augment.Params(drawn[0].order, active, draws)
+        images = augment.apply(images.flatten(0, 1), together).reshape(images.shape)
+    partners, kept = labels.clone(), torch.ones(count, 1)
+    for index, chance in enumerate(cutmix):
+        images_s, partners_s, share = mixed(images[index], labels[index], chance)
+        if share < 1.0:
+            images[index], partners[index], kept[index] = images_s, partners_s, share
+    shares = kept.to(images.device) if kept.min() < 1.0 else None
+    parts = 1
+    if not uses_batch_statistics(network):
+        parts = min(batch, math.ceil(count * batch / CHUNK[images.device.type]))
+    losses = torch.zeros(count, device=images.device)
+    for part, own, other in zip(images.chunk(parts, 1), labels.chunk(parts, 1), partners.chunk(parts, 1), strict=True):
+        logits = network(_side_by_side(part)).flatten(0, 1)
+        loss = F.cross_entropy(logits, own.flatten(), reduction="none").view_as(own)
+        if shares is not None:
+            others = F.cross_entropy(logits, other.flatten(), reduction="none").view_as(other)
+            loss = shares * loss + (1 - shares) * others
+        loss = loss.sum(1) / batch
+        loss.sum().backward()  # type: ignore[no-untyped-call]
+        losses += loss.detach()
+    return losses
+
+
+def _side_by_side(images: Tensor) -> Tensor:
+    """(M, B, C, H, W) as the packed network wants them: (B, M * C, H, W) in channels-last layout, by one copy."""
+    return images.permute(1, 3, 4, 0, 2).flatten(3).permute(0, 3, 1, 2)
 
 
 def batches_per_epoch(
@@ -89,10 +297,15 @@ def in_batches(order: Tensor, batch: int, *, batch_statistics: bool, setting: st
         ValueError: Batch statistics are asked of one image.
     """
     count = batches_per_epoch(len(order), batch, batch_statistics=batch_statistics, setting=setting, who=who)
-    return [order[part * batch : None if part + 1 == count else (part + 1) * batch] for part in range(count)]
+    return _cut(order, batch, count)
 
 
-def mixed(images: Tensor, labels: Tensor, cutmix: tuple[float, torch.Generator] | None) -> tuple[Tensor, Tensor, float]:
+def _cut(order: Tensor, batch: int, count: int) -> list[Tensor]:
+    """Permutations (..., N) cut into batches (..., B); the last one takes what is left."""
+    return [order[..., part * batch : None if part + 1 == count else (part + 1) * batch] for part in range(count)]
+
+
+def mixed(images: Tensor, labels: Tensor, cutmix: Cutmix | None) -> tuple[Tensor, Tensor, float]:
     """A batch after CutMix, or as it was: images, partners' labels, share of the own label (``augment.cutmix``).
 
     Args:

@@ -172,7 +172,7 @@ def _train(config: TrainConfig, inputs: Mapping[str, Path], context: Context) ->
 
 
 def _ensemble(config: EnsembleConfig, inputs: Mapping[str, Path], context: Context) -> TrainedEnsemble:
-    from trainables.ensemble import train_ensemble
+    from trainables.train import train_ensemble
 
     images, labels, test, rate, whitening, asked = _lesson(config.base, inputs, context)
     return train_ensemble(config, images, labels, test, context, learned_lr=rate, whitening=whitening, asked=asked)

@@ -1,13 +1,18 @@
-"""Train one network on one set: the same loop for distilled sets, random subsets and the whole origin.
+"""Train networks on one set: the same for distilled sets, random subsets and the whole origin.
 
-Images (N, C, H, W) float32 normalised; labels (N,) int64 positions; logits (N, K). The last epoch is what counts: the
-test split is looked at for the record along the way, and nothing is ever chosen by it.
+``train`` trains one network; ``train_ensemble`` several that differ in the seed alone, the repeats of a point. One
+packed network holds all members (``models/packed.py``), so that a step costs about the calls of one training. Batches,
+augmentations and initial weights of a member are those of ``train`` with its seed, and so are its weights at the end,
+up to the rounding of sums taken in another order.
+
+M members. Images (N, C, H, W) float32 normalised; labels (N,) int64 positions; logits (N, K). The last epoch is what
+counts: the test split is looked at for the record along the way, and nothing is ever chosen by it.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,22 +20,21 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from trainables import seeds
-from trainables.configs import RecipeConfig, TrainConfig
-from trainables.context import Context, StageFailure
+from trainables import optimise, seeds
+from trainables.configs import EnsembleConfig, RecipeConfig, TrainConfig
+from trainables.context import Context
 from trainables.data import augment
 from trainables.data.origins import AskedImages, TestSet
 from trainables.data.whiten import Whitening
 from trainables.files import load_json, save_json
 from trainables.models.build import build
 from trainables.models.network import Network, num_parameters, uses_batch_statistics
-from trainables.optimise import batch_gradient, batches_per_epoch
-from trainables.payloads import Signals, TrainedModel, load_tensors, save_tensors
+from trainables.models.packed import member_states, pack
+from trainables.optimise import batch_gradient, batches_per_epoch, packed_gradient
+from trainables.payloads import Signals, TrainedEnsemble, TrainedModel
 
 EVAL_BATCH = {"cpu": 32, "cuda": 1024}
 """Images per forward pass without gradients; see ``trainables/distill/dm.py`` on the CPU's."""
-CHECK_EVERY = 50
-"""Steps between looks at the loss: on a GPU each look waits for the device."""
 
 
 def train(
@@ -68,62 +72,137 @@ def train(
         StageFailure: The loss is not finite.
         ValueError: The network cannot be built, or it has batch norm and the recipe's batches hold one image.
     """
-    recipe, device = config.recipe, torch.device(context.device)
-    if learned_lr is not None:
-        recipe = recipe.model_copy(update={"lr": learned_lr})
+    return _train([config], ["train"], images, labels, test, context, learned_lr, whitening, asked, together=False)[0]
+
+
+def train_ensemble(
+    config: EnsembleConfig,
+    images: Tensor,
+    labels: Tensor,
+    test: TestSet,
+    context: Context,
+    *,
+    learned_lr: float | None = None,
+    whitening: Whitening | None = None,
+    asked: AskedImages | None = None,
+) -> TrainedEnsemble:
+    """Train one fresh network per seed and record what each says about the test split.
+
+    Everything is as in ``train``; a member's share of a step depends on nothing of the others.
+
+    Raises:
+        StageFailure: The loss of a member is not finite; the message names its seed. The others are lost with it.
+        ValueError: As in ``train``.
+    """
+    members = [config.member(seed) for seed in config.seeds]
+    names = [f"ensemble: seed {seed}" for seed in config.seeds]
+    models = _train(members, names, images, labels, test, context, learned_lr, whitening, asked, together=True)
+    return TrainedEnsemble(dict(zip(config.seeds, models, strict=True)))
+
+
+def _train(
+    members: Sequence[TrainConfig],
+    names: Sequence[str],
+    images: Tensor,
+    labels: Tensor,
+    test: TestSet,
+    context: Context,
+    learned_lr: float | None,
+    whitening: Whitening | None,
+    asked: AskedImages | None,
+    *,
+    together: bool,
+) -> list[TrainedModel]:
+    """One training of networks that differ in the seed alone.
+
+    Args:
+        members: M configurations.
+        names: Of the members, for messages.
+        together: Whether the networks are packed. An ensemble is packed even when it has one member, a network that is
+            trained on its own never is: the same sums are taken in another order, and bytes must not depend on it.
+    """
+    base, device = members[0], torch.device(context.device)
+    recipe = base.recipe if learned_lr is None else base.recipe.model_copy(update={"lr": learned_lr})
     images, labels = images.to(device), labels.to(device)
-    test_images, test_labels = test.images.to(device), test.labels.to(device)
-    network = build(config.network, "train", "network", config.seed, device=context.device)
+    test = TestSet(test.images.to(device), test.labels.to(device), test.ids)
+    alone = [build(member.network, "train", "network", member.seed, device=context.device) for member in members]
+    network = pack(alone) if together else alone[0]
     per_epoch = batches_per_epoch(len(images), recipe.batch, batch_statistics=uses_batch_statistics(network))
-    total = recipe.steps or per_epoch * (recipe.epochs or 0)
-    optimiser = torch.optim.SGD(
-        network.parameters(), lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay
+    steps = recipe.steps or per_epoch * (recipe.epochs or 0)
+
+    def order(epoch: int) -> Tensor:
+        orders = torch.stack([order_of(member, len(images), epoch) for member in members])
+        return orders if together else orders[0]
+
+    def gradient(rows: Tensor, step: int) -> Tensor:
+        params = [augmentation(member, rows.shape[-1], step) for member in members]
+        chances = [cutmix(member, step) for member in members]
+        if together:
+            return packed_gradient(network, images[rows], labels[rows], params=params, cutmix=chances)
+        return batch_gradient(network, images[rows], labels[rows], params=params[0], cutmix=chances[0])
+
+    def unpacked() -> Sequence[Network]:
+        """The networks of the members as they are now: their numbers are looked at just as after ``train``."""
+        if together:
+            for each, state in zip(alone, member_states(network, len(alone)), strict=True):
+                each.load_state_dict(state)
+        return alone
+
+    curve = _Curve(base, unpacked, test, per_epoch, context)
+    optimise.descend(
+        network,
+        recipe,
+        steps=steps,
+        per_epoch=per_epoch,
+        order=order,
+        gradient=gradient,
+        rate=lambda step: learning_rate(recipe, step, per_epoch),
+        record=curve,
+        names=optimise.Names(names, "Lower the recipe's lr, or look at the set."),
+        context=context,
     )
-    curve: list[dict[str, float]] = []
-    curve_rows = first_per_class(test_labels, config.curve_images)
-    at_steps = curve_steps(recipe, config.curve_points, per_epoch)
-
-    done = 0
-    if checkpoint := context.restore():
-        done, folder = checkpoint
-        curve = restore_progress(folder, network, optimiser)
-    order = torch.empty(0, dtype=torch.int64)
-    looks = torch.zeros((), device=device)
-
-    def save(folder: Path) -> None:
-        save_progress(folder, network, optimiser, curve)
-
-    for step in context.iterations(total, start=done, save=save, unit="step"):
-        epoch, batch = divmod(step, per_epoch)
-        if batch == 0 or step == done:
-            order = order_of(config, len(images), epoch).to(device)
-        rows = order[batch * recipe.batch : None if batch + 1 == per_epoch else (batch + 1) * recipe.batch]
-        optimiser.param_groups[0]["lr"] = learning_rate(recipe, step, per_epoch)
-        optimiser.zero_grad(set_to_none=True)
-        loss = batch_gradient(
-            network,
-            images[rows],
-            labels[rows],
-            params=augmentation(config, len(rows), step),
-            cutmix=cutmix(config, step),
-        )
-        optimiser.step()
-        looks += loss
-        if (step + 1) % CHECK_EVERY == 0 or step + 1 in at_steps or step + 1 == total:
-            if not math.isfinite(float(looks)):
-                raise diverged("train", epoch, step)
-            context.measure(loss=float(loss))
-            looks.zero_()
-        if step + 1 in at_steps:
-            correct = accuracy(network, test_images[curve_rows], test_labels[curve_rows])
-            curve.append({"epoch": (step + 1) / per_epoch, "steps": step + 1, "test_acc": correct})
-            context.measure(test_acc=correct)
-    facts = {"optimiser_steps": total, "trained_lr": recipe.lr, "epochs": total / per_epoch, "curve": curve}
-    test = TestSet(test_images, test_labels, test.ids)
-    return trained_model(config, network, images, labels, test, facts, whitening, asked)
+    facts = {"optimiser_steps": steps, "trained_lr": recipe.lr, "epochs": steps / per_epoch}
+    return [
+        _trained_model(member, each, images, labels, test, {**facts, "curve": points}, whitening, asked)
+        for member, each, points in zip(members, unpacked(), curve.by_member(len(members)), strict=True)
+    ]
 
 
-def trained_model(
+class _Curve:
+    """Accuracy on some test images along the way."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        networks: Callable[[], Sequence[Network]],
+        test: TestSet,
+        per_epoch: int,
+        context: Context,
+    ) -> None:
+        rows = first_per_class(test.labels, config.curve_images)
+        self.at = curve_steps(config.recipe, config.curve_points, per_epoch)
+        self._images, self._labels = test.images[rows], test.labels[rows]
+        self._networks, self._per_epoch, self._context = networks, per_epoch, context
+        self._points: list[dict[str, float]] = []
+        """At each look one per member, in their order."""
+
+    def look(self, done: int) -> None:
+        shares = [accuracy(network, self._images, self._labels) for network in self._networks()]
+        for share in shares:
+            self._points.append({"epoch": done / self._per_epoch, "steps": done, "test_acc": share})
+        self._context.measure(test_acc=sum(shares) / len(shares))
+
+    def by_member(self, members: int) -> list[list[dict[str, float]]]:
+        return [self._points[index::members] for index in range(members)]
+
+    def save(self, folder: Path) -> None:
+        save_json(folder / "curve.json", self._points)
+
+    def restore(self, folder: Path) -> None:
+        self._points = load_json(folder / "curve.json")
+
+
+def _trained_model(
     config: TrainConfig,
     network: Network,
     images: Tensor,
@@ -131,7 +210,7 @@ def trained_model(
     test: TestSet,
     facts: Mapping[str, Any],
     whitening: Whitening | None,
-    asked: AskedImages | None = None,
+    asked: AskedImages | None,
 ) -> TrainedModel:
     """What is handed on of a network at the end of its training: its state, and what it says about images.
 
@@ -181,14 +260,6 @@ def signals_of(
             images = whitening.whiten(images, mean, std)
         parts.setdefault(split, []).append((predict(network, images).cpu(), piece.labels.cpu(), piece.ids.cpu()))
     return {split: Signals(*map(torch.cat, zip(*found, strict=True))) for split, found in parts.items()}
-
-
-def diverged(who: str, epoch: int, step: int) -> StageFailure:
-    """The failure of a training whose loss is not finite; epoch and step count from 0."""
-    return StageFailure(
-        f"{who}: the loss is not finite in epoch {epoch + 1} (step {step + 1}); expected a finite number. Lower the "
-        "recipe's lr, or look at the set."
-    )
 
 
 def rate_learned_for(config: TrainConfig, facts: Mapping[str, Any]) -> float | None:
@@ -250,7 +321,7 @@ def augmentation(config: TrainConfig, images: int, step: int) -> augment.Params 
     return augment.sample(chosen, images, shared=False, generator=generator)
 
 
-def cutmix(config: TrainConfig, step: int) -> tuple[float, torch.Generator] | None:
+def cutmix(config: TrainConfig, step: int) -> optimise.Cutmix | None:
     """Probability of CutMix, and the generator of a step; None: never."""
     recipe = config.recipe
     return (recipe.cutmix, seeds.generator("train", config.seed, "cutmix", step)) if recipe.cutmix > 0 else None
@@ -267,28 +338,3 @@ def first_per_class(labels: Tensor, images: int) -> Tensor:
     classes = torch.unique(labels)
     each = max(1, images // len(classes))
     return torch.cat([(labels == name).nonzero().squeeze(1)[:each] for name in classes]).sort().values
-
-
-def save_progress(folder: Path, network: Network, optimiser: torch.optim.SGD, curve: list[dict[str, float]]) -> None:
-    """Write a training's state into an existing folder: the network, its momentum, and what was recorded so far."""
-    tensors = {f"network.{name}": tensor for name, tensor in network.state_dict().items()}
-    for name, parameter in network.named_parameters():
-        buffer = optimiser.state[parameter].get("momentum_buffer")
-        if buffer is not None:
-            tensors[f"momentum.{name}"] = buffer
-    save_tensors(folder / "train.safetensors", tensors)
-    save_json(folder / "curve.json", curve)
-
-
-def restore_progress(folder: Path, network: Network, optimiser: torch.optim.SGD) -> list[dict[str, float]]:
-    """Take up what ``save_progress`` wrote; returns the record."""
-    tensors = load_tensors(folder / "train.safetensors")
-    network.load_state_dict(
-        {name.removeprefix("network."): value for name, value in tensors.items() if name.startswith("network.")}
-    )
-    for name, parameter in network.named_parameters():
-        if f"momentum.{name}" in tensors:
-            buffer = torch.empty_like(parameter, requires_grad=False)
-            optimiser.state[parameter]["momentum_buffer"] = buffer.copy_(tensors[f"momentum.{name}"])
-    curve: list[dict[str, float]] = load_json(folder / "curve.json")
-    return curve

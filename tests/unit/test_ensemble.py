@@ -24,13 +24,12 @@ from torch.nn import functional as F
 from trainables.configs import EnsembleConfig, NetworkConfig, RecipeConfig
 from trainables.context import Interrupted, StageFailure
 from trainables.data.whiten import Whitening
-from trainables.ensemble import train_ensemble
 from trainables.models.build import build
 from trainables.models.packed import member_states, pack
 from trainables.networks import parse
 from trainables.optimise import CHUNK
 from trainables.payloads import TrainedEnsemble, TrainedModel
-from trainables.train import train
+from trainables.train import train, train_ensemble
 
 SEEDS = (1, 4, 5)
 
@@ -250,7 +249,7 @@ def test_divergence_names_the_seed_and_the_step(tmp_path: Path, monkeypatch: Any
             torch.nn.init.constant_(made.classifier.weight, float("inf"))
         return made
 
-    monkeypatch.setattr("trainables.ensemble.build", poisoned)
+    monkeypatch.setattr("trainables.train.build", poisoned)
     config = ensemble_config(recipe(epochs=None, steps=2))
     with pytest.raises(StageFailure, match=r"ensemble: seed 4: .* not finite in epoch 1 \(step \d\); .* Lower the"):
         trained(config, FakeContext(tmp_path))

@@ -19,10 +19,9 @@ from trainables import seeds
 from trainables.configs import EnsembleConfig, TrainConfig
 from trainables.data import augment
 from trainables.data.origins import TestSet
-from trainables.ensemble import train_ensemble
 from trainables.models.build import build
 from trainables.payloads import TrainedModel
-from trainables.train import augmentation, predict, train
+from trainables.train import augmentation, predict, train, train_ensemble
 
 
 def training(**other: Any) -> TrainConfig:
