@@ -1,101 +1,121 @@
-"""The report: Markdown that is also readable in a terminal. Percent and points appear here and nowhere before."""
+"""The report of a sweep: the facts of all sections as JSON types, and the same as Markdown."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
+from ddray.errors import EnvironmentProblem
+from ddray.measurements.gather import MEASUREMENTS_FILE, Coverage
+from ddray.measurements.reading import Numbers, read_numbers, read_points, read_provenance
 from ddray.measurements.references import percent
-from ddray.plan.external import EXTERNAL
-from ddray.plan.keys import short
-from ddray.report.blocks import title_of
-from ddray.report.markdown import Facts, bullets
-from ddray.report.sections import accuracy, contrasts, embedding, fairness, generalisation, privacy_text, robustness
-from ddray.report.summary import summarise
+from ddray.report import page
+from ddray.report.comparable import BLOCK_AXES, SAME_IN_BLOCK, SAME_IN_CELL, ReportBlock, arrange
+from ddray.report.page import Element, Heading, Lines
+from ddray.report.sections import BlockSection, Measured, Section, SweepSection, all_sections
+from ddray.report.words import Facts, variant_title
 from trainables.protocols import PROTOCOLS
+
+_OF_POINT = (
+    "schema_version",
+    "point",
+    "method",
+    "ipc",
+    "distill_seed",
+    "seed",
+    *BLOCK_AXES,
+    *SAME_IN_CELL,
+    *SAME_IN_BLOCK,
+    "value",
+    "param_json",
+    "numerics",
+    "status",
+    "class_ids",
+)
+"""Columns read for every point."""
 
 
 def machine_report(folder: Path) -> dict[str, Any]:
     """What ``report`` says, as JSON types: fractions, seconds, names.
 
     Args:
-        folder: ``results/<sweep>``.
+        folder: ``results/<sweep>``, which holds ``measurements.parquet`` and ``coverage.json``.
 
     Raises:
-        EnvironmentProblem: The tables are missing or not readable.
+        EnvironmentProblem: One of the files is missing or not readable.
         MixedBlock: A cell would mix two values of a parameter that is not an axis.
     """
-    return summarise(folder)
+    sections = all_sections()
+    measured = _read(folder, sections)
+    report: dict[str, Any] = {"sweep": measured.sweep, "digest": measured.coverage.digest}
+    of_blocks = [section for section in sections if isinstance(section, BlockSection)]
+    report["blocks"] = [_block_facts(block, of_blocks, measured.numbers) for block in measured.blocks]
+    for section in sections:
+        if isinstance(section, SweepSection) and section.facts is not None:
+            report[section.id] = section.facts(measured, report)
+    report["alarms"] = list(_alarms(sections, report, measured))
+    return report
 
 
 def report(folder: Path) -> str:
-    """The report of a sweep: coverage, where the numbers come from, alarms; per block accuracy beside the paper's
-    Table 3, fairness, differences to ``random``, robustness, informativeness; and membership inference across blocks.
+    """The report of a sweep, in Markdown.
 
     Args:
-        folder: ``results/<sweep>``.
-
-    Raises:
-        EnvironmentProblem: The tables are missing or not readable.
-        MixedBlock: A cell would mix two values of a parameter that is not an axis.
+        folder: As for ``machine_report``, which raises the same.
     """
-    facts = summarise(folder)
-    lines = [f"# {facts['sweep']}", "", *_coverage(facts["coverage"]), "", _provenance(facts["provenance"])]
-    lines += ["", *bullets("Alarms", facts["alarms"])]
-    for block in facts["blocks"]:
-        lines += ["", *_block(block)]
-    lines += privacy_text.text(facts["privacy"])
-    lines += contrasts.text(facts["contrasts"])
-    lines += generalisation.ranks_text(facts["rankings"])
-    lines += _borrowed(facts["blocks"])
-    lines += _flagged(facts["flagged"])
-    lines += _failures(facts["coverage"])
-    return "\n".join(lines).rstrip() + "\n"
+    return page.markdown(_elements(machine_report(folder)))
 
 
-# --- the top ----------------------------------------------------------------------------------------------------------
-
-
-def _coverage(coverage: Facts) -> list[str]:
-    lines = [f"Coverage: {_counts(coverage['points'])}."]
-    for name in ("evaluations", "methods"):
-        if len(coverage[name]) > 1:
-            lines += [f"- {entry}: {_counts(counts)}" for entry, counts in coverage[name].items()]
-    return lines
-
-
-def _counts(counts: Facts) -> str:
-    rest = [f"{counts[state]} {state}" for state in ("done", "failed", "blocked", "pending")]
-    return f"{counts['planned']} points planned, " + ", ".join(rest)
-
-
-def _provenance(facts: Facts) -> str:
-    if facts["first"] is None:
-        return "No numbers yet."
-    first, last = facts["first"], facts["last"]
-    when = first if first == last else f"{first} to {last}"
-    commits = ", ".join(commit[:12] for commit in facts["commits"]) or "not recorded"
-    dirty = ", with changes that were not committed" if facts["dirty"] else ""
-    versions = (
-        f"torch {', '.join(facts['torch']) or 'not recorded'}, ddray {', '.join(facts['ddray']) or 'not recorded'}"
+def _read(folder: Path, sections: Iterable[Section]) -> Measured:
+    coverage = Coverage.load(folder)
+    path = folder / MEASUREMENTS_FILE
+    plain, detailed, prefixes = (
+        [name for section in sections for name in getattr(section, kind)] for kind in ("plain", "detailed", "prefixes")
     )
-    devices = ", ".join(facts["devices"]) or "not recorded"
-    return f"Numbers computed {when} on {devices}; {versions}; commit {commits}{dirty}."
+    try:
+        points = read_points(path, _OF_POINT)
+        provenance = read_provenance(path)
+        numbers = read_numbers(path, plain, detailed, tuple(prefixes))
+    except (OSError, pa.ArrowInvalid, KeyError) as error:
+        raise EnvironmentProblem(
+            f"{path}: the measurements cannot be read; got {error}. Run `ddray collect` to make them again."
+        ) from error
+    return Measured(coverage, provenance, points, numbers, arrange(points, coverage.sweep))
+
+
+def _alarms(sections: Iterable[Section], report: Facts, measured: Measured) -> Iterator[str]:
+    for section in sections:
+        match section:
+            case BlockSection():
+                for block in report["blocks"]:
+                    yield from section.alarms(block)
+            case SweepSection():
+                yield from section.alarms(report, measured)
 
 
 # --- blocks -----------------------------------------------------------------------------------------------------------
 
 
-def _block(block: Facts) -> list[str]:
-    lines = [f"## {block['title']}", "", f"Recipe: {_recipe(block)}."]
-    budgets = [text for method in block["methods"] if (text := _budget(method, block["rows"]))]
-    lines += [f"Budget: {'; '.join(budgets)}."] if budgets else []
-    lines += ["", *accuracy.text(block), "", *fairness.text(block)]
-    methods = {cell["method"] for entry in block["rows"] for cell in entry["cells"].values()}
-    if methods - {"random", "full", EXTERNAL}:  # nothing stands beside what was brought
-        lines += ["", *accuracy.against_random(block)]
-    return lines + robustness.text(block) + generalisation.text(block) + embedding.text(block)
+def _block_facts(block: ReportBlock, sections: Iterable[BlockSection], numbers: Numbers) -> dict[str, Any]:
+    first = block.points[0]
+    facts: dict[str, Any] = {
+        "title": block.title,
+        **{name: first[name] for name in (*BLOCK_AXES, *SAME_IN_BLOCK)},
+        "protocol_changes": first["param"].get("protocol_changes", {}),
+        "row_axes": list(block.axes),
+        "methods": block.variants,
+    }
+    for section in sections:
+        if section.facts is not None:
+            facts[section.id] = section.facts(block, numbers)
+        if section.cell_facts is not None:
+            for row, cells in zip(facts["rows"], block.rows.values(), strict=True):
+                for cell in cells:
+                    row["cells"][cell.variant][section.id] = section.cell_facts(cell, numbers)
+    return facts
 
 
 def _recipe(block: Facts) -> str:
@@ -111,54 +131,43 @@ def _recipe(block: Facts) -> str:
     return text
 
 
-def _budget(method: str, rows: Iterable[Facts]) -> str:
-    """``DM 1 % (200 iterations)`` of what was published."""
-    found: dict[str, None] = {}
-    for entry in rows:
-        cell = entry["cells"].get(method)
-        if cell is not None and cell["distill_iters"] is not None:
-            share = cell["budget_fraction"]
-            text = percent(share) if share is not None else "of an unknown whole"
-            found[f"{text} ({cell['distill_iters']} iterations)"] = None
-    return f"{title_of(method)} {', '.join(found)}" if found else ""
+def _budgets(block: Facts) -> list[str]:
+    """``DM 1 % (200 iterations)``: of what was published, for each variant."""
+    budgets: dict[str, dict[str, None]] = {}
+    for row in block["rows"]:
+        for variant, cell in row["cells"].items():
+            if cell["distill_iters"] is not None:
+                share = cell["budget_fraction"]
+                text = percent(share) if share is not None else "of an unknown whole"
+                budgets.setdefault(variant, {})[f"{text} ({cell['distill_iters']} iterations)"] = None
+    return [f"{variant_title(name)} {', '.join(budgets[name])}" for name in block["methods"] if name in budgets]
 
 
-# --- the bottom -------------------------------------------------------------------------------------------------------
+# --- the page ---------------------------------------------------------------------------------------------------------
 
 
-def _borrowed(blocks: Iterable[Facts]) -> list[str]:
-    """Settings without a published value, those of one source together."""
-    found: dict[tuple[str, str], dict[str, None]] = {}
-    for block in blocks:
-        for entry in block["rows"]:
-            for method, cell in entry["cells"].items():
-                for setting, source in sorted(cell["unpublished"].items()):
-                    found.setdefault((method, source), {})[setting] = None
-    lines = [f"- {title_of(method)} {', '.join(names)}: {source}" for (method, source), names in found.items()]
-    return ["", "## Settings without a published value", "", *lines] if lines else []
+def _elements(report: Facts) -> Iterator[Element]:
+    sections = all_sections()
+    of_blocks = [section for section in sections if isinstance(section, BlockSection)]
+    of_sweep = [section for section in sections if isinstance(section, SweepSection)]
+    yield Heading(report["sweep"], 1)
+    for section in of_sweep:
+        if section.order < 0:
+            yield from _titled(section, 2, report)
+    for block in report["blocks"]:
+        yield Heading(block["title"])
+        budgets = _budgets(block)
+        yield Lines((f"Recipe: {_recipe(block)}.", *([f"Budget: {'; '.join(budgets)}."] if budgets else [])))
+        for part in of_blocks:
+            if part.applies(block):
+                yield from _titled(part, 3, block)
+    for section in of_sweep:
+        if section.order > 0:
+            yield from _titled(section, 2, report)
 
 
-def _flagged(entries: Sequence[str]) -> list[str]:
-    if not entries:
-        return []
-    return [
-        "",
-        "## Numbers that are missing or to be read with care, by flag (docs/metrics.md)",
-        "",
-        *(f"- {entry}" for entry in entries),
-    ]
-
-
-def _failures(coverage: Facts) -> list[str]:
-    lines = []
-    if coverage["failures"]:
-        lines += ["", "## Failed stages", ""]
-        for failure in coverage["failures"]:
-            lines.append(
-                f"- {failure['label']}: {failure['cause']} ({failure['points']} points; "
-                f"look closer with: ddray debug {short(failure['key'])})"
-            )
-    if coverage["reasons"]:
-        lines += ["", "## Blocked", ""]
-        lines += [f"- {reason}: {count} points" for reason, count in coverage["reasons"].items()]
-    return lines
+def _titled(section: Section, level: int, facts: Facts) -> Iterator[Element]:
+    elements = list(section.elements(facts))
+    if elements and section.title:
+        yield Heading(section.title, level)
+    yield from elements

@@ -19,7 +19,7 @@ from ddray.measurements.gather import COVERAGE_FILE, MEASUREMENTS_FILE, collect
 from ddray.measurements.statistics import by_seed, paired, spread
 from ddray.plan.jobs import Plan
 from ddray.plan.points import GridPoint
-from ddray.report.blocks import MixedBlock
+from ddray.report.comparable import MixedBlock
 from ddray.report.report import machine_report, report
 from ddray.store.artifacts import Store
 
@@ -322,9 +322,9 @@ def test_trainings_together_and_apart_are_two_columns(tmp_path: Path) -> None:
 
 def test_a_cell_never_mixes_networks(monkeypatch: pytest.MonkeyPatch, made: Any) -> None:
     """What no setting explains is refused: the control that a mixture is seen at all."""
-    from ddray.report import blocks
+    from ddray.report import comparable
 
-    monkeypatch.setattr(blocks, "_told_apart", lambda rows: {})
+    monkeypatch.setattr(comparable, "differing_settings", lambda rows: {})
     with pytest.raises(MixedBlock, match=r"dm, ipc 1: rows with different parameters.*distill_cfg_hash") as caught:
         made(SETTINGS.replace("{iterations: SECOND}", "{iterations: 100, lr_img: 2.0}"))
     assert caught.value.exit_code == 2

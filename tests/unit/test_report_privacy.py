@@ -16,9 +16,9 @@ from unit import builders as b
 from ddray.measurements.gather import collect
 from ddray.plan.graph import Chain
 from ddray.plan.points import GridPoint
-from ddray.report.blocks import MixedBlock
+from ddray.report.comparable import MixedBlock
+from ddray.report.repeats import combined
 from ddray.report.report import machine_report, report
-from ddray.report.sections.privacy import combined
 from ddray.store import files
 from ddray.store.artifacts import Store
 from trainables.configs import PrivacyConfig

@@ -12,10 +12,10 @@ from unit import builders as b
 from unit import evaluated as e
 
 from ddray.plan.points import GridPoint
-from ddray.report.alarms import careful, flagged
-from ddray.report.blocks import MixedBlock
+from ddray.report.comparable import MixedBlock
 from ddray.report.report import machine_report, report
-from ddray.report.sections.robustness import budget, chosen
+from ddray.report.sections.frame import flag_alarms, flag_information
+from ddray.report.words import epsilon_text, shown_epsilons
 from ddray.store import files
 from trainables.configs import AttackConfig, EmbeddingConfig, RobustnessConfig
 from trainables.evaluate.robustness.rows import robustness_rows
@@ -227,12 +227,12 @@ def test_a_median_beyond_what_was_found_is_said(tmp_path: Path) -> None:
 
 
 def test_epsilons_of_a_table() -> None:
-    assert chosen([0.05, 0.1, 0.25, 2.0], "l2") == [0.1, 0.25]
-    assert chosen([1 / 510, 2 / 255, 8 / 255], "linf") == [2 / 255, 8 / 255]
-    assert chosen([0.3, 0.6], "l2") == [0.3, 0.6]
-    assert chosen([index / 100 + 0.3 for index in range(10)], "l2") == pytest.approx([0.3, 0.33, 0.36, 0.39])
-    assert [budget(value, "linf") for value in (8 / 255, 0.25 / 255, 0.03)] == ["8/255", "0.25/255", "0.03"]
-    assert budget(0.25, "l2") == "0.25"
+    assert shown_epsilons([0.05, 0.1, 0.25, 2.0], "l2") == [0.1, 0.25]
+    assert shown_epsilons([1 / 510, 2 / 255, 8 / 255], "linf") == [2 / 255, 8 / 255]
+    assert shown_epsilons([0.3, 0.6], "l2") == [0.3, 0.6]
+    assert shown_epsilons([index / 100 + 0.3 for index in range(10)], "l2") == pytest.approx([0.3, 0.33, 0.36, 0.39])
+    assert [epsilon_text(value, "linf") for value in (8 / 255, 0.25 / 255, 0.03)] == ["8/255", "0.25/255", "0.03"]
+    assert epsilon_text(0.25, "l2") == "0.25"
 
 
 # --- informativeness --------------------------------------------------------------------------------------------------
@@ -391,9 +391,9 @@ def test_flags_are_one_line_each_and_information_is_no_alarm() -> None:
         ("mia_auc", "not_applicable"): 500,
         ("distill_loss", "not_converged"): 4,
     }
-    assert flagged(counts) == [
+    assert flag_alarms(counts) == [
         "the loss ended at 1 or more, so that nothing was learned, at 4 points",
         "flagged not_converged: 2 adv_acc",
     ]
-    assert careful(counts) == ["low_resolution: 40 mia_tpr_at_fpr, 3 mia_pauc", "not_applicable: 500 mia_auc"]
-    assert flagged({}) == []
+    assert flag_information(counts) == ["low_resolution: 40 mia_tpr_at_fpr, 3 mia_pauc", "not_applicable: 500 mia_auc"]
+    assert flag_alarms({}) == []

@@ -1,11 +1,103 @@
-"""The parts of a report, a file each: ``facts`` (JSON types, fractions) and ``text`` (Markdown, percent).
+"""The parts of a report. Every file here holds one or more records, and the report finds them by itself.
 
-    accuracy.py        a block's test accuracy beside the paper's Table 3, and against random images
-    fairness.py        how unequally its models treat the classes
-    robustness.py      how easily they are misled
-    generalisation.py  against the full data, random images, other networks, real images of equal accuracy
-    embedding.py       where its distilled images lie among real ones
-    privacy.py         who is told to be a member: tables across blocks, beside the paper's Tables 1 and 2
+    accuracy.py     a block's test accuracy beside the paper's Table 3, and against random images
+    fairness.py     how unequally its models treat the classes
+    robustness.py   accuracy under adversarial attacks
+    generalisation.py  against the full data, other networks, real images of equal accuracy; rankings of networks
+    embedding.py    where its distilled images lie among real ones
+    privacy.py      membership inference: tables across blocks, beside the paper's Tables 1 and 2
+    contrasts.py    whether the methods differ over all cells
+    frame.py        what stands around them: coverage, provenance, alarms, borrowed settings, flags, failures
 
-This file imports nothing.
+A new part is a new file with a record. It does not import other parts; what several need stands a folder above.
 """
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ddray.measurements.gather import Coverage
+from ddray.measurements.reading import Numbers, Row
+from ddray.report.comparable import Cell, ReportBlock
+from ddray.report.page import Element
+
+Facts = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a report is made of."""
+
+    coverage: Coverage
+    provenance: Facts
+    points: list[Row]
+    numbers: Numbers
+    blocks: list[ReportBlock]
+
+    @property
+    def sweep(self) -> str:
+        """The name of the sweep."""
+        return self.coverage.sweep
+
+
+def _no_alarms(*_: Any) -> list[str]:
+    return []
+
+
+def _always(_: Facts) -> bool:
+    return True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    """A part of a report: the metrics it reads, what it says as JSON types, and how that is printed."""
+
+    id: str
+    """Its key in ``ddray report --json``, if it has facts of its own."""
+    order: int
+    """Where it and its alarms stand among the others: below 0 before the blocks, above 100 after them."""
+    title: str = ""
+    """The heading above it; empty where its tables have headings."""
+    plain: Sequence[str] = ()
+    """Metrics of which a point has one number."""
+    detailed: Sequence[str] = ()
+    """Metrics of which a point has several numbers, told apart by parameters, or whose intervals are shown."""
+    prefixes: Sequence[str] = ()
+    """Of names of further detailed metrics."""
+    elements: Callable[[Facts], Iterable[Element]]
+    """What is printed, of the facts of a block or of the whole report; nothing: the section is left out."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockSection(Section):
+    """A part that every block has."""
+
+    cell_facts: Callable[[Cell, Numbers], Any] | None = None
+    """Stand in each cell of the block's rows."""
+    facts: Callable[[ReportBlock, Numbers], Any] | None = None
+    """Stand in the block."""
+    alarms: Callable[[Facts], Iterable[str]] = _no_alarms
+    """Of a block's facts: what makes its numbers doubtful."""
+    applies: Callable[[Facts], bool] = _always
+    """Whether a block with these facts has the section."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepSection(Section):
+    """A part that the report has once."""
+
+    facts: Callable[[Measured, Facts], Any] | None = None
+    """Of the measurements, and of the facts of the sections before it."""
+    alarms: Callable[[Facts, Measured], Iterable[str]] = _no_alarms
+    """Of the report's facts: what makes its numbers doubtful."""
+
+
+def all_sections() -> list[Section]:
+    """The parts of a report in order: those of the sweep below 0, those of each block below 100, those of the sweep."""
+    modules = [importlib.import_module(f"{__name__}.{found.name}") for found in pkgutil.iter_modules(__path__)]
+    sections = (value for module in modules for value in vars(module).values() if isinstance(value, Section))
+    return sorted(sections, key=lambda section: (section.order, section.id))

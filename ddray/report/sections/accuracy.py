@@ -3,41 +3,57 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
-from typing import Any
+from typing import Any, NamedTuple
 
 from ddray.measurements.reading import Numbers
 from ddray.measurements.references import CHEN2023
 from ddray.measurements.statistics import Values, paired
-from ddray.report.blocks import Block, Group, title_of
-from ddray.report.markdown import NOTHING, Facts, axes_header, place, plus_minus, table
-from ddray.report.sections import fairness
+from ddray.plan.external import EXTERNAL
+from ddray.report.comparable import ROW_AXES, Cell, ReportBlock, RowKey
+from ddray.report.page import Element, Heading, Lines
+from ddray.report.sections import BlockSection
+from ddray.report.table import NOTHING, Bullets, Column, Table
+from ddray.report.words import (
+    BesidePaper,
+    CellRow,
+    Facts,
+    axes_title,
+    cell_columns,
+    comparable,
+    plus_minus,
+    row_title,
+    span,
+    variant_title,
+)
 from trainables.methods import METHODS
 
-
-def facts(block: Block, numbers: Numbers) -> list[dict[str, Any]]:
-    """The rows of a block: ``cells`` by column, with accuracy and fairness, and ``against_random``."""
-    entries = []
-    for at in block.places:
-        groups = [group for group in block.groups if group.at == at]
-        cells = {group.column: _cell(group, numbers) for group in groups}
-        values = {group.column: group.values() for group in groups}
-        entries.append({**at._asdict(), "cells": cells, "against_random": _differences(cells, values)})
-    return entries
+BASELINES = ("random", "full")
 
 
-def _cell(group: Group, numbers: Numbers) -> dict[str, Any]:
-    first = group.members[0]
-    published = CHEN2023.accuracy_of(first["dataset"], first["ipc"], first["architecture"], group.method)
-    states = Counter(row["status"] for row in group.members)
+def _rows(block: ReportBlock, numbers: Numbers) -> list[dict[str, Any]]:
+    """The rows of a block: ``cells`` by variant, and ``against_random``."""
+    return [
+        {
+            **key.facts,
+            "cells": {cell.variant: _cell(cell) for cell in cells},
+            "against_random": _differences({cell.variant: cell for cell in cells}),
+        }
+        for key, cells in block.rows.items()
+    ]
+
+
+def _cell(cell: Cell) -> dict[str, Any]:
+    first = cell.points[0]
+    published = CHEN2023.accuracy_of(first["dataset"], first["ipc"], first["architecture"], cell.method)
+    states = Counter(point["status"] for point in cell.points)
     return {
-        "method": group.method,
-        "planned": len(group.members),
+        "method": cell.method,
+        "planned": len(cell.points),
         "done": states.pop("ok", 0),
         "not_done": dict(sorted(states.items())),
-        "accuracy": group.mean(),
-        "fairness": fairness.facts(group, numbers),
+        "accuracy": cell.mean(),
         "budget_fraction": first["budget_fraction"],
         "distill_iters": first["distill_iters"],
         "paper": asdict(published) if published else None,
@@ -46,151 +62,162 @@ def _cell(group: Group, numbers: Numbers) -> dict[str, Any]:
     }
 
 
-def _differences(cells: Mapping[str, Any], values: Mapping[str, Values]) -> dict[str, Any]:
+def _differences(cells: Mapping[str, Cell]) -> dict[str, Any]:
     """Seed-paired differences to ``random``, which starts from the images a method with init real starts from; of a
     set that no seed made (``herding``, one that was brought) the differences to every draw of them."""
-    if "random" not in values:
+    if "random" not in cells:
         return {}
-    found = {}
-    for method in cells:
-        if method in ("random", "full"):
+    random: Values = cells["random"].values()
+    differences = {}
+    for variant, cell in cells.items():
+        if variant in BASELINES:
             continue
-        name = cells[method]["method"]
-        seeded = name in METHODS and "distill_seed" in METHODS[name].uses
-        difference = paired(values[method], values["random"], seeded)
+        seeded = cell.method in METHODS and "distill_seed" in METHODS[cell.method].uses
+        difference = paired(cell.values(), random, seeded)
         if difference is not None:
-            found[method] = {**asdict(difference), "unit": "distillations"}
-    return found
+            differences[variant] = {**asdict(difference), "unit": "distillations"}
+    return differences
 
 
-# --- words ------------------------------------------------------------------------------------------------------------
+# --- test accuracy ----------------------------------------------------------------------------------------------------
 
 
-def text(block: Facts) -> list[str]:
+class _Row(NamedTuple):
+    """A row of ours, or the paper's below it."""
+
+    title: str
+    cells: Mapping[str, str]
+    """By variant; the paper's row has those that may be compared."""
+    otherwise: str
+    """What stands where there is no cell."""
+
+
+def _elements(block: Facts) -> Iterator[Element]:
     """Our rows, each followed by the paper's where at least one cell may be compared."""
-    notes = Notes(
+    beside = BesidePaper(
         [cell for entry in block["rows"] for cell in entry["cells"].values()], "Table 3", "is over three trainings"
     )
-    rows, levels = [], dict[str, dict[str, None]]()
+    rows: list[_Row] = []
     for entry in block["rows"]:
-        row, published = [place(block["row_axes"], entry)], ["  paper"]
-        for method in block["methods"]:
-            cell = entry["cells"].get(method)
-            row.append(_accuracy(cell) + (notes.mark(cell) if cell else ""))
-            comparable = cell is not None and cell["paper"] and not cell["objections"]
-            published.append(plus_minus(cell["paper"]) if cell and comparable else "")
-            if cell and cell["accuracy"]:
-                levels.setdefault(method, {})[cell["accuracy"]["seed_level"]] = None
-        rows.append(row)
-        if any(published[1:]):
-            rows.append(published)
-    header = [axes_header(block["row_axes"]), *map(title_of, block["methods"])]
-    lines = ["### Test accuracy, percent: mean ± sd", "", *table(header, rows), ""]
-    if block["optimizer"] is None:
-        lines.append("One model, as it was brought.")
-    elif levels:
-        said = [f"{title_of(method)} {', '.join(found)}" for method, found in levels.items()]
-        lines.append(f"Seed level: {'; '.join(said)}. {_explained(levels)}")
-    return lines + notes.lines()
+        cells: Mapping[str, Facts] = entry["cells"]
+        ours = {variant: _accuracy(cell) + beside.mark(cell) for variant, cell in cells.items()}
+        published = {variant: plus_minus(cell["paper"]) for variant, cell in cells.items() if comparable(cell)}
+        rows.append(_Row(row_title(block["row_axes"], entry), ours, NOTHING))
+        if published:
+            rows.append(_Row("  paper", published, ""))
+    yield Table(
+        "Test accuracy, percent: mean ± sd",
+        [
+            Column(axes_title(block["row_axes"]), lambda row: row.title),
+            *(_of_variant(variant) for variant in block["methods"]),
+        ],
+        rows,
+        [*_seed_level(block), *beside.notes],
+    )
 
 
-def _accuracy(cell: Facts | None) -> str:
-    if cell is None:
-        return NOTHING
-    missing = cell["planned"] - cell["done"]
+def _of_variant(variant: str) -> Column[_Row]:
+    return Column(variant_title(variant), lambda row: row.cells.get(variant, row.otherwise))
+
+
+def _accuracy(cell: Facts) -> str:
     if cell["accuracy"] is None:
         return ", ".join(f"{count} {state}" for state, count in cell["not_done"].items())
-    shown = plus_minus(cell["accuracy"], level=cell["accuracy"]["short"])
-    return f"{shown} ({cell['done']} of {cell['planned']} points)" if missing else shown
+    shown = plus_minus({**cell["accuracy"], "level": cell["accuracy"]["short"]})
+    return shown if cell["done"] == cell["planned"] else f"{shown} ({cell['done']} of {cell['planned']} points)"
 
 
-def _explained(levels: Mapping[str, Iterable[str]]) -> str:
-    found = " ".join(level for each in levels.values() for level in each)
-    if "×" in found:
-        return (
+def _seed_level(block: Facts) -> list[str | Bullets]:
+    """Which repeats ± is about."""
+    if block["optimizer"] is None:
+        return ["One model, as it was brought."]
+    levels: dict[str, dict[str, None]] = {}
+    for entry in block["rows"]:
+        for variant, cell in entry["cells"].items():
+            if cell["accuracy"]:
+                levels.setdefault(variant, {})[cell["accuracy"]["seed_level"]] = None
+    if not levels:
+        return []
+    told = [f"{variant_title(name)} {', '.join(levels[name])}" for name in block["methods"] if name in levels]
+    if any("×" in level for each in levels.values() for level in each):
+        about = (
             "With ×, ± is over distilled sets, each by the mean of its trainings; otherwise over trainings of one set."
         )
-    if set(levels) == {"full"}:
-        return "± is over trainings."
-    return "± is over trainings of one distilled set and leaves out how much distillations scatter."
+    elif set(levels) == {"full"}:
+        about = "± is over trainings."
+    else:
+        about = "± is over trainings of one distilled set and leaves out how much distillations scatter."
+    return [f"Seed level: {'; '.join(told)}. {about}"]
 
 
-def against_random(block: Facts) -> list[str]:
-    """Differences to random images with their intervals."""
-    rows = []
-    noise = False
-    for entry in block["rows"]:
-        for method, difference in entry["against_random"].items():
-            shown = "none: one pair"
-            if difference["low"] is not None:
-                shown = f"{100 * difference['low']:+.2f} to {100 * difference['high']:+.2f}"
-            low, high = difference["trainings"]
-            noise |= entry["init"] == "noise"
-            rows.append(
-                [
-                    place(block["row_axes"], entry),
-                    title_of(method),
-                    f"{100 * difference['mean']:+.2f}",
-                    shown,
-                    f"{difference['pairs']} {difference['unit'] if difference['pairs'] != 1 else 'distillation'}",
-                    str(low) if low == high else f"{low}-{high}",
-                ]
-            )
-    if not rows:
-        return ["### Against random images", "", "No method has a distillation seed in common with random here."]
-    header = [
-        axes_header(block["row_axes"]),
-        "method",
-        "difference, points",
-        "95 % t-interval",
-        "pairs",
-        "trainings each",
+# --- against random images --------------------------------------------------------------------------------------------
+
+
+def _has_methods(block: Facts) -> bool:
+    """Whether the block has more than baselines; nothing stands beside what was brought."""
+    methods = {cell["method"] for entry in block["rows"] for cell in entry["cells"].values()}
+    return bool(methods - {*BASELINES, EXTERNAL})
+
+
+def _against_random(block: Facts) -> Iterator[Element]:
+    """One row per difference, with its interval."""
+    rows = [
+        CellRow(row_title(block["row_axes"], entry), variant, difference)
+        for entry in block["rows"]
+        for variant, difference in entry["against_random"].items()
     ]
-    lines = ["### Against random images, paired by distill_seed", "", *table(header, rows), ""]
-    lines.append(
+    if not rows:
+        yield Heading("Against random images", 3)
+        yield Lines(("No method has a distillation seed in common with random here.",))
+        return
+    notes = [
         "Unit: a distilled set, by the mean over the trainings whose seeds both sides have. A set that no seed made is "
         "compared with every draw of random images."
+    ]
+    if any(entry["against_random"] and entry["init"] == "noise" for entry in block["rows"]):
+        notes.append("With init noise a pair shares its training seeds, not its images.")
+    yield Table(
+        "Against random images, paired by distill_seed",
+        [
+            *cell_columns(block["row_axes"]),
+            Column("difference", lambda row: f"{100 * row.facts['mean']:+.2f}", unit="points"),
+            Column("95 % t-interval", lambda row: _t_interval(row.facts)),
+            Column("pairs", lambda row: _pairs(row.facts)),
+            Column("trainings each", lambda row: span(row.facts["trainings"], "d")),
+        ],
+        rows,
+        notes,
     )
-    if noise:
-        lines.append("With init noise a pair shares its training seeds, not its images.")
-    return lines
 
 
-class Notes:
-    """Why cells do not stand beside the paper's: a letter per reason, or one sentence when all share it.
+def _t_interval(difference: Facts) -> str:
+    if difference["low"] is None:
+        return "none: one pair"
+    return f"{100 * difference['low']:+.2f} to {100 * difference['high']:+.2f}"
 
-    Args:
-        cells: With ``paper`` and ``objections``.
-        source: The paper's tables they would stand beside.
-        spread: What the paper's ± is; "" where it gives none.
-    """
 
-    def __init__(self, cells: Iterable[Facts], source: str, spread: str = "") -> None:
-        cells = [cell for cell in cells if cell["paper"]]
-        self.source, self.spread = source, spread
-        self.reasons = list(dict.fromkeys("; ".join(cell["objections"]) for cell in cells if cell["objections"]))
-        self.published = bool(cells)
-        self.compared = any(not cell["objections"] for cell in cells)
+def _pairs(difference: Facts) -> str:
+    return f"{difference['pairs']} {difference['unit'] if difference['pairs'] != 1 else 'distillation'}"
 
-    def mark(self, cell: Facts) -> str:
-        """The letter of a cell's reason; "" where one sentence says it of all, or nothing is to be said."""
-        if not cell["paper"] or not cell["objections"] or (len(self.reasons) == 1 and not self.compared):
-            return ""
-        return f" [{self._letter('; '.join(cell['objections']))}]"
 
-    def lines(self) -> list[str]:
-        """What stands below the table."""
-        if not self.published:
-            return [f"The paper has no cell of this block ({CHEN2023.title})."]
-        said = f"; its ± {self.spread}" if self.spread else ""
-        lines = [f"paper: {self.source} of {CHEN2023.title}{said}."] if self.compared else []
-        if len(self.reasons) == 1 and not self.compared:
-            return [f"Not comparable with the paper's {self.source}: {self.reasons[0]}."]
-        if self.reasons:
-            lines += [f"Not comparable with the paper's {self.source}:"]
-            lines += [f"- [{self._letter(reason)}] {reason}" for reason in self.reasons]
-        return lines
+# --- alarms -----------------------------------------------------------------------------------------------------------
 
-    def _letter(self, reason: str) -> str:
-        index = self.reasons.index(reason)
-        return chr(ord("a") + index) if index < 26 else f"z{index - 25}"
+
+def _below_random(block: Facts) -> list[str]:
+    alarms = []
+    for entry in block["rows"]:
+        cells: Mapping[str, Facts] = entry["cells"]
+        baseline = (cells.get("random") or {}).get("accuracy")
+        for variant, cell in cells.items():
+            if cell["method"] in BASELINES or baseline is None or cell["accuracy"] is None:
+                continue
+            paired_difference = entry["against_random"].get(variant)
+            difference = (paired_difference or {"mean": cell["accuracy"]["mean"] - baseline["mean"]})["mean"]
+            if difference < 0:
+                row = RowKey.of(entry, ROW_AXES).text
+                alarms.append(f"{block['title']}: {variant} is {-100 * difference:.2f} points below random at {row}")
+    return alarms
+
+
+ACCURACY = BlockSection(id="rows", order=10, facts=_rows, elements=_elements, alarms=_below_random)
+AGAINST_RANDOM = BlockSection(id="against_random", order=30, applies=_has_methods, elements=_against_random)

@@ -20,9 +20,11 @@ from typing import Any
 import numpy as np
 
 from ddray.measurements.statistics import ALPHA, Floats, adjusted, ranks
-from ddray.report.blocks import BLOCK_AXES, At, title_of
-from ddray.report.markdown import NOTHING, Facts, table
-from ddray.report.sections.robustness import PRIMARY, budget, chosen
+from ddray.report.comparable import BLOCK_AXES, ROW_AXES
+from ddray.report.page import Element
+from ddray.report.sections import SweepSection
+from ddray.report.table import Column, Footnote, Table
+from ddray.report.words import DEEPFOOL, Facts, epsilon_text, shown_epsilons, variant_title
 
 RESAMPLES = 9999
 """Permutations drawn where there are more; below that number all are tried."""
@@ -65,20 +67,20 @@ def _of_blocks(blocks: Sequence[Facts]) -> Iterator[_Value]:
         where = tuple(block[name] for name in _BLOCK)
         protocol = block["protocol"]
         for entry in block["rows"]:
-            cell = (*where, *(entry.get(name) for name in At._fields))
+            cell = (*where, *(entry.get(name) for name in ROW_AXES))
             for method, found in entry["cells"].items():
                 yield "accuracy", protocol, cell, method, _mean(found["accuracy"])
                 variance = found["fairness"]["fair_var_acc_corr"]
                 yield "variance of class accuracies, corrected", protocol, cell, method, _mean(variance)
         for attack in block["robustness"]:
-            if attack["attack"] != PRIMARY[0] or not attack["epsilons"]:
+            if attack["attack"] != DEEPFOOL[0] or not attack["epsilons"]:
                 continue
-            shown = chosen(attack["epsilons"], attack["norm"])
+            shown = shown_epsilons(attack["epsilons"], attack["norm"])
             epsilon = shown[len(shown) // 2]
-            name = f"accuracy under {attack['title']} at {budget(epsilon, attack['norm'])}"
+            name = f"accuracy under {attack['title']} at {epsilon_text(epsilon, attack['norm'])}"
             for entry in attack["rows"]:
                 at = next((each for each in entry["adv_acc"] if each["epsilon"] == epsilon), None)
-                cell = (*where, *(entry.get(axis) for axis in At._fields))
+                cell = (*where, *(entry.get(axis) for axis in ROW_AXES))
                 yield name, protocol, cell, entry["method"], _mean(at)
 
 
@@ -86,7 +88,7 @@ def _of_privacy(tables: Sequence[Facts]) -> Iterator[_Value]:
     for found in tables:
         name = f"AUC of {found['attack']}, audit {found['audit']}"
         for entry in found["rows"]:
-            cell = tuple({**found, **entry}.get(axis) for axis in (*_BLOCK, *At._fields))
+            cell = tuple({**found, **entry}.get(axis) for axis in (*_BLOCK, *ROW_AXES))
             for method, of_method in entry["cells"].items():
                 value = of_method["attacks"].get(found["attack"])
                 yield name, found["protocol"], cell, method, None if value is None else value["value"]
@@ -178,36 +180,47 @@ def friedman(values: Floats) -> tuple[float, float | None]:
     return observed, float(test.pvalue)
 
 
-def text(found: Sequence[Facts]) -> list[str]:
-    """One line per property."""
-    if not found:
-        return []
-    rows = []
-    for entry in found:
-        order = sorted(entry["mean_ranks"].items(), key=lambda item: -item[1])
-        rows.append(
-            [
-                entry["property"],
-                entry["protocol"],
-                str(entry["cells"]),
-                ", ".join(f"{title_of(method)} {rank:.1f}" for method, rank in order),
-                f"{entry['statistic']:.1f}",
-                NOTHING if entry["p_adjusted"] is None else f"{entry['p_adjusted']:.4f}",
-            ]
-        )
-    header = ["property", "protocol", "cells", "mean ranks, highest value first", "Friedman's statistic", "p, adjusted"]
-    lines = [
-        "",
-        "## Do the methods differ over all cells?",
-        "",
-        *table(header, rows),
-        "",
+def _elements(report: Facts) -> Iterator[Element]:
+    """One row per property."""
+    entries: Sequence[Facts] = report["contrasts"]
+    if not entries:
+        return
+    notes = [
         "A cell is one data set, origin, network, ipc, and start, augmentation and iterations where all methods differ "
         "in them, with the mean over seeds of each method; those of several networks share their sets and are not "
-        "quite independent. p: of no difference, by permutation of the methods within cells, adjusted for the number "
-        "of tests; absent where so few cells could not have given a small one.",
+        "quite independent."
     ]
-    left_out = sum(entry["cells_left_out"] for entry in found)
-    if left_out:
-        lines.append(f"{left_out} cells that lack one of the methods are left out.")
-    return lines
+    if left_out := sum(entry["cells_left_out"] for entry in entries):
+        notes.append(f"{left_out} cells that lack one of the methods are left out.")
+    yield Table("", _COLUMNS, entries, notes)
+
+
+def _order(entry: Facts) -> str:
+    ordered = sorted(entry["mean_ranks"].items(), key=lambda item: -item[1])
+    return ", ".join(f"{variant_title(method)} {rank:.1f}" for method, rank in ordered)
+
+
+_COLUMNS: list[Column[Facts]] = [
+    Column("property", lambda entry: entry["property"]),
+    Column("protocol", lambda entry: entry["protocol"]),
+    Column("cells", lambda entry: entry["cells"]),
+    Column("mean ranks, highest value first", _order),
+    Column("Friedman's statistic", lambda entry: entry["statistic"], "{:.1f}".format),
+    Column(
+        "p, adjusted",
+        lambda entry: entry["p_adjusted"],
+        "{:.4f}".format,
+        footnote=Footnote(
+            "p: of no difference, by permutation of the methods within cells, adjusted for the number of tests; absent "
+            "where so few cells could not have given a small one."
+        ),
+    ),
+]
+
+CONTRASTS = SweepSection(
+    id="contrasts",
+    order=120,
+    title="Do the methods differ over all cells?",
+    facts=lambda _, report: facts(report["blocks"], report["privacy"]),
+    elements=_elements,
+)

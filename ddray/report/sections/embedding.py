@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 from ddray.measurements.reading import Numbers
 from ddray.measurements.statistics import by_seed, spread
-from ddray.report.blocks import Block, Group, refuse_mixed, spread_json, title_of
-from ddray.report.markdown import NOTHING, Facts, axes_header, place, plus_minus, table
+from ddray.report.comparable import Cell, ReportBlock, refuse_mixed, spread_facts
+from ddray.report.page import Element
+from ddray.report.sections import BlockSection
+from ddray.report.table import Column, Footnote, Table
+from ddray.report.words import CellRow, Facts, cell_columns, plus_minus, row_title
 
 METRICS = (
     "embed_outlier_rate",
@@ -22,78 +27,90 @@ METRICS = (
 _ONE_VALUE = ("embed_dim", "neighbours")
 
 
-def facts(block: Block, numbers: Numbers, where: str) -> list[dict[str, Any]]:
+def _facts(block: ReportBlock, numbers: Numbers) -> list[dict[str, Any]]:
     """One entry per cell: means over distilled sets, by metric.
 
     Raises:
         MixedBlock: Numbers were made with different features or numbers of neighbours.
     """
-    points = [row["point"] for row in block.rows]
+    points = [point["point"] for point in block.points]
     rows = [row for metric in METRICS for row in numbers.of(metric, points)]
     if not rows:
         return []
-    refuse_mixed(rows, _ONE_VALUE, f"{where}: {block.title}: embedding")
+    refuse_mixed(rows, _ONE_VALUE, f"{block.where}: embedding")
     real = numbers.of("embed_outlier_rate_real", points)
-    refuse_mixed(real, ("n",), f"{where}: {block.title}: real images of the embedding")
-    found = []
-    for group in block.own_groups:
-        means = {metric: mean for metric in METRICS if (mean := _mean(group, numbers, metric)) is not None}
+    refuse_mixed(real, ("n",), f"{block.where}: real images of the embedding")
+    entries = []
+    for cell in block.own_cells:
+        means = {metric: mean for metric in METRICS if (mean := _mean(cell, numbers, metric)) is not None}
         if means:
-            found.append({**group.place, "neighbours": rows[0]["param"].get("neighbours"), "numbers": means})
-    return found
+            entries.append({**cell.facts, "neighbours": rows[0]["param"].get("neighbours"), "numbers": means})
+    return entries
 
 
-def _mean(group: Group, numbers: Numbers, metric: str) -> dict[str, Any] | None:
+def _mean(cell: Cell, numbers: Numbers, metric: str) -> dict[str, Any] | None:
     """Over sets: the points that differ in the training alone have one embedding."""
-    seeds = {row["point"]: row["distill_seed"] for row in group.members}
+    seeds = {point["point"]: point["distill_seed"] for point in cell.points}
     entries = [(seeds[row["point"]], 0, row["value"]) for row in numbers.of(metric, seeds) if row["value"] is not None]
-    found = spread(by_seed(entries), group.unit)
-    if found is not None and found.count == 1:
-        return {**(spread_json(found) or {}), "unit": group.unit, "seed_level": "n=1 set"}
-    return spread_json(found)
+    mean = spread_facts(spread(by_seed(entries), cell.set_unit))
+    if mean is not None and mean["count"] == 1:
+        return {**mean, "unit": cell.set_unit, "seed_level": "n=1 set"}
+    return mean
 
 
-def text(block: Facts) -> list[str]:
-    """One line per cell; beside each number what real images, or as many further ones, would give."""
-    rows = []
-    for entry in block["embedding"]:
-        found = entry["numbers"]
-        rows.append(
-            [
-                place(block["row_axes"], entry),
-                title_of(entry["method"]),
-                _beside(found, "embed_outlier_rate", "embed_outlier_rate_real", 100, 1),
-                _beside(found, "embed_coverage", "embed_coverage_expected", 100, 1),
-                _beside(found, "embed_centroid_distance", "embed_centroid_distance_expected", 1, 3),
-                _beside(found, "embed_mmd", "embed_mmd_null95", 1, 4),
-                next(iter(found.values()))["short"],
-            ]
-        )
-    if not rows:
-        return []
-    header = [
-        axes_header(block["row_axes"]),
-        "method",
-        "outliers % (real)",
-        "coverage % (expected)",
-        "centre moved (expected)",
-        "MMD² (95 % null)",
-        "n",
-    ]
-    neighbours = block["embedding"][0]["neighbours"]
-    return [
-        "",
-        "### Embedding among real images",
-        "",
-        *table(header, rows),
-        "",
-        f"outliers: distilled images most of whose {neighbours} nearest real images are of other classes. coverage: "
-        "real images that have a distilled one of their class nearby. In brackets what real images give: the same "
-        "rate, what as many further real images would cover or move, and what chance alone reaches.",
-    ]
+def _elements(block: Facts) -> Iterator[Element]:
+    """One row per cell; beside each number what real images, or as many further ones, would give."""
+    entries = block["embedding"]
+    if not entries:
+        return
+    yield Table(
+        "Embedding among real images",
+        [
+            *cell_columns(block["row_axes"]),
+            _beside(
+                "outliers % (real)",
+                "outlier_rate",
+                "outlier_rate_real",
+                f"outliers: distilled images most of whose {entries[0]['neighbours']} nearest real images are of other "
+                "classes; in brackets, real images of which that is true.",
+                100,
+                1,
+            ),
+            _beside(
+                "coverage % (expected)",
+                "coverage",
+                "coverage_expected",
+                "coverage: real images that have a distilled one of their class nearby; in brackets, what as many "
+                "further real images would cover.",
+                100,
+                1,
+            ),
+            _beside(
+                "centre moved (expected)",
+                "centroid_distance",
+                "centroid_distance_expected",
+                "centre moved: in brackets, what as many further real images would move it.",
+                1,
+                3,
+            ),
+            _beside("MMD² (95 % null)", "mmd", "mmd_null95", "MMD²: in brackets, what chance alone reaches.", 1, 4),
+            Column("n", lambda row: next(iter(row.facts["numbers"].values()))["short"]),
+        ],
+        [CellRow(row_title(block["row_axes"], entry), entry["method"], entry) for entry in entries],
+    )
 
 
-def _beside(found: Facts, metric: str, other: str, scale: float, digits: int) -> str:
-    shown = plus_minus(found.get(metric), scale, digits)
-    usual = found.get(other)
-    return shown if shown == NOTHING or usual is None else f"{shown} ({scale * usual['mean']:.{digits}f})"
+def _beside(title: str, metric: str, usual: str, meaning: str, scale: float, digits: int) -> Column[CellRow]:
+    """A number, with the usual one in brackets."""
+
+    def value(row: CellRow) -> Facts | None:
+        numbers: dict[str, Facts] = row.facts["numbers"]
+        found, other = numbers.get(f"embed_{metric}"), numbers.get(f"embed_{usual}")
+        if found is None or other is None:
+            return found
+        return {**found, "level": f"({scale * other['mean']:.{digits}f})"}
+
+    return Column(title, value, partial(plus_minus, scale=scale, digits=digits), footnote=Footnote(meaning))
+
+
+EMBEDDING = BlockSection(id="embedding", order=60, detailed=METRICS, facts=_facts, elements=_elements)

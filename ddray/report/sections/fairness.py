@@ -2,98 +2,124 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 from ddray.measurements.reading import Numbers
-from ddray.report.blocks import Group, title_of
-from ddray.report.markdown import NOTHING, Facts, axes_header, narrowed, place, plus_minus
+from ddray.report.comparable import Cell
+from ddray.report.page import Element, Heading, Lines
+from ddray.report.sections import BlockSection
+from ddray.report.table import Column, Footnote, Table
+from ddray.report.words import CellRow, Facts, cell_columns, plus_minus, row_title
 
 OWN = ("fair_var_acc", "fair_var_acc_corr", "fair_worst_acc")
 """Of one model alone."""
 AGAINST_FULL = ("fair_retention_min", "fair_amplification", "fair_hardness_slope", "fair_hardness_rho")
 """Against the full-data models of the block."""
-OF_SETS = ("fair_persistent",)
-"""Of the trainings of one set together."""
-METRICS = (*OWN, *AGAINST_FULL, *OF_SETS)
+METRICS = (*OWN, *AGAINST_FULL, "fair_persistent")
+
+_PERCENT = plus_minus
+_SQUARED_POINTS = partial(plus_minus, scale=1e4, digits=1)
 
 
-def facts(group: Group, numbers: Numbers) -> dict[str, Any]:
+def _facts(cell: Cell, numbers: Numbers) -> dict[str, Any]:
     """Metric -> mean over the same seeds as the accuracy, or None."""
-    return {metric: group.mean(numbers.plain.get(metric, {})) for metric in METRICS}
+    return {metric: cell.mean(numbers.plain.get(metric, {})) for metric in METRICS}
 
 
-def text(block: Facts) -> list[str]:
-    """One line per cell; what was not derived for any of them has no column."""
-    header = [
-        axes_header(block["row_axes"]),
-        "method",
-        "accuracy %",
-        "var acc pp²",
-        "corrected pp²",
-        "worst class %",
-        "n",
-        "least kept %",
-        "amplification",
-        "slope",
-        "rho",
-        "persistent pp²",
+def _elements(block: Facts) -> Iterator[Element]:
+    """One row per cell."""
+    rows = [
+        CellRow(row_title(block["row_axes"], entry), variant, cell)
+        for entry in block["rows"]
+        for variant, cell in entry["cells"].items()
+        if cell["accuracy"] is not None and any(cell["fairness"][metric] is not None for metric in OWN)
     ]
-    rows = []
-    for entry in block["rows"]:
-        for method, cell in entry["cells"].items():
-            found = cell["fairness"]
-            if cell["accuracy"] is None or all(found[metric] is None for metric in OWN):
-                continue
-            rows.append(
-                [
-                    place(block["row_axes"], entry),
-                    title_of(method),
-                    plus_minus(cell["accuracy"]),
-                    plus_minus(found["fair_var_acc"], 1e4, 1),
-                    _floored(found["fair_var_acc_corr"]),
-                    plus_minus(found["fair_worst_acc"]),
-                    cell["accuracy"]["short"],
-                    *(
-                        plus_minus(found[metric], scale, digits, _fewer(found[metric], cell))
-                        for metric, scale, digits in _SHOWN
-                    ),
-                    plus_minus(found["fair_persistent"], 1e4, 1),
-                ]
-            )
     if not rows:
-        return ["### Fairness between classes", "", "No numbers yet."]
-    lines = [
-        "### Fairness between classes: mean ± sd over the same seeds",
-        "",
-        *narrowed(header, rows, always=7),
-        "",
-        "Smaller variance is fairer. corrected: less what the sampling of test images adds, shown as 0 when negative.",
-        "Low accuracy alone looks fair: compare methods at equal accuracy.",
-    ]
-    if any(row[index] != NOTHING for row in rows for index in range(7, 11)):
-        lines.append(
-            "Against the full-data models: least kept, the smallest share of its accuracy that a class keeps; "
-            "amplification, how many times larger the relative scatter over classes is; slope of log accuracies, above "
-            "1 where hard classes lose more; rho, rank correlation of a class's full-data accuracy with what it keeps. "
-            "[n]: of these seeds alone, as the others have no such number."
-        )
-    if any(row[11] != NOTHING for row in rows):
-        lines.append("persistent: the variance over classes that the trainings of one set share, negative by chance.")
-    return lines
+        yield Heading("Fairness between classes", 3)
+        yield Lines(("No numbers yet.",))
+        return
+    notes = ["Low accuracy alone looks fair: compare methods at equal accuracy."]
+    if any("level" in (_of_fewer(row, metric) or {}) for row in rows for metric in AGAINST_FULL):
+        notes.append("[n]: of these seeds alone, as the others have no such number.")
+    yield Table(
+        "Fairness between classes: mean ± sd over the same seeds",
+        [*cell_columns(block["row_axes"]), *_COLUMNS],
+        rows,
+        notes,
+    )
 
 
-_SHOWN = (
-    ("fair_retention_min", 100, 1),
-    ("fair_amplification", 1, 2),
-    ("fair_hardness_slope", 1, 2),
-    ("fair_hardness_rho", 1, 2),
-)
+def _floored(row: CellRow) -> Facts | None:
+    found = row.facts["fairness"]["fair_var_acc_corr"]
+    return None if found is None else {**found, "mean": max(0.0, found["mean"])}
 
 
-def _fewer(found: Facts | None, cell: Facts) -> str:
-    """The seeds of a number that not all seeds have: no slope where a class is at 0."""
-    return "" if found is None or found["short"] == cell["accuracy"]["short"] else f"[{found['short']}]"
+def _of_fewer(row: CellRow, metric: str) -> Facts | None:
+    """A number with its seeds, where not all have it: no slope where a class is at 0."""
+    found: Facts | None = row.facts["fairness"][metric]
+    if found is None or found["short"] == row.facts["accuracy"]["short"]:
+        return found
+    return {**found, "level": f"[{found['short']}]"}
 
 
-def _floored(value: Facts | None) -> str:
-    return plus_minus(None if value is None else {**value, "mean": max(0.0, value["mean"])}, 1e4, 1)
+def _against_full(
+    title: str, metric: str, meaning: str, unit: str = "", scale: float = 1, digits: int = 2
+) -> Column[CellRow]:
+    return Column(
+        title,
+        lambda row: _of_fewer(row, metric),
+        partial(plus_minus, scale=scale, digits=digits),
+        unit,
+        Footnote(meaning, "Against the full-data models"),
+        optional=True,
+    )
+
+
+_COLUMNS: list[Column[CellRow]] = [
+    Column("accuracy", lambda row: row.facts["accuracy"], _PERCENT, "%"),
+    Column(
+        "var acc",
+        lambda row: row.facts["fairness"]["fair_var_acc"],
+        _SQUARED_POINTS,
+        "pp²",
+        Footnote("var acc: the variance of accuracy over classes; smaller is fairer."),
+    ),
+    Column(
+        "corrected",
+        _floored,
+        _SQUARED_POINTS,
+        "pp²",
+        Footnote("corrected: less what the sampling of test images adds, shown as 0 when negative."),
+    ),
+    Column("worst class", lambda row: row.facts["fairness"]["fair_worst_acc"], _PERCENT, "%"),
+    Column("n", lambda row: row.facts["accuracy"]["short"]),
+    _against_full(
+        "least kept",
+        "fair_retention_min",
+        "least kept, the smallest share of its accuracy that a class keeps",
+        "%",
+        100,
+        1,
+    ),
+    _against_full(
+        "amplification",
+        "fair_amplification",
+        "amplification, how many times larger the relative scatter over classes is",
+    ),
+    _against_full("slope", "fair_hardness_slope", "slope, of log accuracies, above 1 where hard classes lose more"),
+    _against_full(
+        "rho", "fair_hardness_rho", "rho, rank correlation of a class's full-data accuracy with what it keeps"
+    ),
+    Column(
+        "persistent",
+        lambda row: row.facts["fairness"]["fair_persistent"],
+        _SQUARED_POINTS,
+        "pp²",
+        Footnote("persistent: the variance over classes that the trainings of one set share, negative by chance."),
+        optional=True,
+    ),
+]
+
+FAIRNESS = BlockSection(id="fairness", order=20, plain=METRICS, cell_facts=_facts, elements=_elements)

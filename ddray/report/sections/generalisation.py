@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 from statistics import fmean
-from typing import Any
+from typing import Any, NamedTuple
 
 from ddray.measurements.reading import Numbers, Row
-from ddray.report.blocks import Block, Group, title_of
-from ddray.report.markdown import NOTHING, Facts, axes_header, interval, narrowed, place, plus_minus, table
-from ddray.report.sections.robustness import budget, chosen
+from ddray.report.comparable import Cell, ReportBlock
+from ddray.report.page import Element, Lines
+from ddray.report.sections import BlockSection, Measured, SweepSection
+from ddray.report.table import Column, Footnote, Table
+from ddray.report.words import (
+    CellRow,
+    Facts,
+    cell_columns,
+    epsilon_text,
+    interval,
+    plus_minus,
+    row_title,
+    shown_epsilons,
+)
 
 PLAIN = (
     "acc_over_full",
@@ -26,79 +38,61 @@ PLAIN = (
 """One number per point, or per set on its first point."""
 RANKS = ("xarch_kendall_tau", "xarch_kendall_p_adjusted")
 EXCESS = "excess_"
-_COMPARED = {
-    "excess_fair_var_acc_corr": ("corrected var acc pp²", 1e4, 1),
-    "excess_fair_var_loss": ("var loss nat²", 1, 3),
-    "excess_fair_cv_acc": ("CV of acc", 1, 3),
-    "excess_adv_acc": ("adversarial acc", 100, 1),
-    "excess_mia_auc": ("AUC", 100, 1),
-}
-"""Metric -> heading, scale and decimals, in the order of the table."""
-_IOR = "IOR points"
-_LEGEND = {
-    "recovery %": "recovery: the share of the way from random images to the full data.",
-    "HLR points": "HLR: what is lost to the full data.",
-    _IOR: "IOR: what is gained on random images.",
-    "of convnet3 %": "of convnet3: accuracy over that of ConvNet3 on the same set.",
-    "LRS": "LRS and ARS: DD-Ranking's scores, of fractions; its leaderboard uses other protocols.",
-}
-"""Heading -> what it says, where it does not say it by itself."""
+_KIND = ("attack", "norm", "epsilon", "audit", "nonmember_source")
+"""What tells several numbers of one metric apart."""
 
 
-def facts(block: Block, numbers: Numbers) -> list[dict[str, Any]]:
+def _facts(block: ReportBlock, numbers: Numbers) -> list[dict[str, Any]]:
     """One entry per cell that has any of the numbers: ``numbers`` by metric, and ``excess``."""
-    found = []
-    for group in block.own_groups:
-        means = {metric: mean for metric in PLAIN if (mean := group.mean(numbers.plain.get(metric, {}))) is not None}
-        excess = _excess(group, numbers)
+    entries = []
+    for cell in block.own_cells:
+        means = {metric: mean for metric in PLAIN if (mean := cell.mean(numbers.plain.get(metric, {}))) is not None}
+        excess = _excess(cell, numbers)
         if means or excess:
-            found.append({**group.place, "numbers": means, "excess": excess})
-    return found
+            entries.append({**cell.facts, "numbers": means, "excess": excess})
+    return entries
 
 
-def _excess(group: Group, numbers: Numbers) -> list[dict[str, Any]]:
+def _excess(cell: Cell, numbers: Numbers) -> list[dict[str, Any]]:
     """Means over the cell's points. Their intervals are about one and the same draws of real images, so that of the
     mean goes from the mean of the lower ends to that of the upper ones."""
-    points = [row["point"] for row in group.members]
+    points = [point["point"] for point in cell.points]
     by_kind: dict[tuple[Any, ...], list[Row]] = {}
     for metric in sorted(name for name in numbers.rows if name.startswith(EXCESS)):
         for row in numbers.of(metric, points):
-            kind = (metric, row["attack"], row["norm"], row["epsilon"], row["audit"], row["nonmember_source"])
-            by_kind.setdefault(kind, []).append(row)
-    found = []
-    for (metric, attack, norm, epsilon, audit, source), rows in by_kind.items():
+            by_kind.setdefault((metric, *(row[name] for name in _KIND)), []).append(row)
+    entries = []
+    for (metric, *kind), rows in by_kind.items():
         known = [row for row in rows if row["value"] is not None]
-        ends = {
-            end: fmean(row[column] for row in known)
-            if known and all(row[column] is not None for row in known)
-            else None
-            for end, column in (("low", "ci_low"), ("high", "ci_high"))
-        }
-        found.append(
+        flags = [row["flag"] for row in rows]
+        entries.append(
             {
                 "metric": metric,
-                "attack": attack,
-                "norm": norm,
-                "epsilon": epsilon,
-                "audit": audit,
-                "nonmember_source": source,
+                **dict(zip(_KIND, kind, strict=True)),
                 "unit": rows[0]["unit"],
-                "value": fmean(row["value"] for row in known) if known else None,
-                **ends,
+                "value": _mean(known, "value"),
+                "low": _mean(known, "ci_low"),
+                "high": _mean(known, "ci_high"),
                 "points": len(known),
-                "outside": sum(row["flag"] == "outside_frontier" for row in rows),
-                "missing": all(row["flag"] == "not_applicable" for row in rows),
-                "unequal_steps": sum(row["flag"] == "unequal_steps" for row in rows),
+                "outside": flags.count("outside_frontier"),
+                "missing": all(flag == "not_applicable" for flag in flags),
+                "unequal_steps": flags.count("unequal_steps"),
             }
         )
-    return found
+    return entries
 
 
-def ranks(blocks: Sequence[Block], numbers: Numbers) -> list[dict[str, Any]]:
+def _mean(rows: Sequence[Row], column: str) -> float | None:
+    """None where a row has no such number."""
+    values = [row[column] for row in rows]
+    return fmean(values) if values and None not in values else None
+
+
+def _rankings(measured: Measured, _: Facts) -> list[dict[str, Any]]:
     """Agreement of networks on the ranking of methods, one entry per pair of networks, protocol and ipc."""
-    found = []
-    for block in blocks:
-        for row in block.rows:
+    found, numbers = [], measured.numbers
+    for block in measured.blocks:
+        for row in block.points:
             adjusted = {_pair(each): each["value"] for each in numbers.of(RANKS[1], [row["point"]])}
             for each in numbers.of(RANKS[0], [row["point"]]):
                 found.append(
@@ -121,136 +115,187 @@ def _pair(row: Row) -> tuple[str, ...]:
     return tuple(row["param"].get("architectures", ()))
 
 
-# --- words ------------------------------------------------------------------------------------------------------------
+# --- what a set keeps and gains ---------------------------------------------------------------------------------------
 
 
-def text(block: Facts) -> list[str]:
+def _elements(block: Facts) -> Iterator[Element]:
     """What the sets keep of the full data and gain on random images; then what is left at equal accuracy."""
-    lines: list[str] = []
-    header = [
-        axes_header(block["row_axes"]),
-        "method",
-        "of full data %",
-        "recovery %",
-        "HLR points",
-        _IOR,
-        "of convnet3 %",
-        "mean of others %",
-        "worst other %",
-        "LRS",
-        "ARS",
+    axes = block["row_axes"]
+    rows = [
+        CellRow(row_title(axes, entry), entry["method"], entry["numbers"])
+        for entry in block["generalisation"]
+        if entry["numbers"]
     ]
-    rows = []
-    for entry in block["generalisation"]:
-        found: Mapping[str, Any] = entry["numbers"]
-        if found:
-            gained = found.get("dd_ior") or found.get("ior")
-            rows.append(
-                [
-                    place(block["row_axes"], entry),
-                    title_of(entry["method"]),
-                    plus_minus(found.get("acc_over_full"), digits=1),
-                    plus_minus(found.get("recovery"), digits=1),
-                    plus_minus(found.get("dd_hlr"), digits=1),
-                    plus_minus(gained, digits=1),
-                    *(plus_minus(found.get(f"xarch_{name}"), digits=1) for name in ("retention", "mean", "worst")),
-                    plus_minus(found.get("dd_lrs"), 1, 3),
-                    plus_minus(found.get("dd_ars"), 1, 3),
-                ]
-            )
     # What is gained on random images stands in a table of its own already.
-    if any(cell != NOTHING for row in rows for index, cell in enumerate(row) if index > 1 and header[index] != _IOR):
-        lines += ["", "### Informativeness: mean ± sd over the same seeds", "", *narrowed(header, rows, always=2), ""]
-        shown = {name for index, name in enumerate(header) if any(row[index] != NOTHING for row in rows)}
-        lines.append(" ".join(text for name, text in _LEGEND.items() if name in shown))
-    return lines + _excess_text(block)
+    if any(column.filled(rows) for column in _WORTH if column is not _GAINED):
+        yield Table("Informativeness: mean ± sd over the same seeds", [*cell_columns(axes), *_WORTH], rows)
+    yield from _over_real_images(block)
 
 
-def _excess_text(block: Facts) -> list[str]:
+def _worth(
+    title: str, metric: str, unit: str = "", meaning: str = "", scale: float = 100, digits: int = 1
+) -> Column[CellRow]:
+    return Column(
+        title,
+        lambda row: row.facts.get(metric),
+        partial(plus_minus, scale=scale, digits=digits),
+        unit,
+        Footnote(meaning) if meaning else None,
+        optional=True,
+    )
+
+
+_GAINED: Column[CellRow] = Column(
+    "IOR",
+    lambda row: row.facts.get("dd_ior") or row.facts.get("ior"),
+    partial(plus_minus, digits=1),
+    "points",
+    Footnote("IOR: what is gained on random images."),
+    optional=True,
+)
+_SCORES = "LRS and ARS: DD-Ranking's scores, of fractions; its leaderboard uses other protocols."
+_WORTH = [
+    _worth("of full data", "acc_over_full", "%"),
+    _worth("recovery", "recovery", "%", "recovery: the share of the way from random images to the full data."),
+    _worth("HLR", "dd_hlr", "points", "HLR: what is lost to the full data."),
+    _GAINED,
+    _worth("of convnet3", "xarch_retention", "%", "of convnet3: accuracy over that of ConvNet3 on the same set."),
+    _worth("mean of others", "xarch_mean", "%"),
+    _worth("worst other", "xarch_worst", "%"),
+    _worth("LRS", "dd_lrs", "", _SCORES, 1, 3),
+    _worth("ARS", "dd_ars", "", _SCORES, 1, 3),
+]
+
+
+# --- over real images at equal accuracy -------------------------------------------------------------------------------
+
+
+def _over_real_images(block: Facts) -> Iterator[Element]:
     entries = [entry for entry in block["generalisation"] if entry["excess"]]
-    columns = _columns([each for entry in entries for each in entry["excess"]])
+    excess: list[Facts] = [each for entry in entries for each in entry["excess"]]
+    columns = _compared(excess)
     if not columns:
-        return []
-    if all(each["missing"] for entry in entries for each in entry["excess"]):
-        return [
-            "",
-            "Over real images at equal accuracy: nothing to compare with, as there are random images of fewer than two "
-            "ipc in this block.",
-        ]
-    if all(each["value"] is None for entry in entries for each in entry["excess"]):
-        return [
-            "",
-            "Over real images at equal accuracy: no random images of this block are as accurate as these models.",
-        ]
-    rows = []
-    for entry in entries:
-        cells = []
-        for kind, (_, scale, digits) in columns.items():
-            each = next((each for each in entry["excess"] if _kind(each) == kind), None)
-            outside = each is not None and each["value"] is None and each["outside"]
-            some = "" if each is None or outside or not each["outside"] else _some(each)
-            cells.append("no such accuracy" if outside else interval(each, scale, digits, signed=True) + some)
-        rows.append([place(block["row_axes"], entry), title_of(entry["method"]), *cells])
-    header = [axes_header(block["row_axes"]), "method", *(heading for heading, _, _ in columns.values())]
-    lines = ["", "### Over real images at equal accuracy (95 % interval)", "", *table(header, rows), ""]
-    lines.append(
+        return
+    if all(each["value"] is None for each in excess):
+        why = "no random images of this block are as accurate as these models."
+        if all(each["missing"] for each in excess):
+            why = "nothing to compare with, as there are random images of fewer than two ipc in this block."
+        yield Lines((f"Over real images at equal accuracy: {why}",))
+        return
+    notes = [
         "What is left of each number when a model is compared with models trained on random real images that are as "
         "accurate. Intervals are about the draws of those images. Where none are as accurate, nothing is said; "
         "[1 of 5]: of the other four no real images are as accurate."
+    ]
+    if any(each["unequal_steps"] for each in excess):
+        notes.append("Some were trained for another number of steps than the real images they are compared with.")
+    axes = block["row_axes"]
+    yield Table(
+        "Over real images at equal accuracy (95 % interval)",
+        [*cell_columns(axes), *columns],
+        [CellRow(row_title(axes, entry), entry["method"], entry) for entry in entries],
+        notes,
     )
-    if any(each["unequal_steps"] for entry in entries for each in entry["excess"]):
-        lines.append("Some were trained for another number of steps than the real images they are compared with.")
-    return lines
 
 
-def _some(each: Facts) -> str:
-    """What is chosen by accuracy says so."""
-    return f" [{each['points']} of {each['points'] + each['outside']}]"
+class _Compared(NamedTuple):
+    """How the excess of a metric is printed."""
+
+    title: str
+    scale: float
+    digits: int
+
+
+_COMPARED = {
+    "excess_fair_var_acc_corr": _Compared("corrected var acc pp²", 1e4, 1),
+    "excess_fair_var_loss": _Compared("var loss nat²", 1, 3),
+    "excess_fair_cv_acc": _Compared("CV of acc", 1, 3),
+    "excess_adv_acc": _Compared("adversarial acc", 100, 1),
+    "excess_mia_auc": _Compared("AUC", 100, 1),
+}
+"""In the order of the table."""
+
+
+def _compared(excess: Sequence[Facts]) -> list[Column[CellRow]]:
+    """A column per kind of number; of adversarial accuracy, one epsilon in the middle of those usually shown."""
+    columns = []
+    for metric, printed in _COMPARED.items():
+        kinds = {str(_kind(each)): each for each in excess if each["metric"] == metric}
+        found = [kinds[key] for key in sorted(kinds)]
+        if metric == "excess_adv_acc":
+            for norm in sorted({str(each["norm"]) for each in found}):
+                of_norm = [each for each in found if each["norm"] == norm]
+                shown = shown_epsilons(sorted(each["epsilon"] for each in of_norm), norm)
+                middle = shown[len(shown) // 2]
+                each = next(each for each in of_norm if each["epsilon"] == middle)
+                title = f"{printed.title} at {epsilon_text(middle, norm)} ({norm.capitalize()})"
+                columns.append(_excess_column(title, each, printed))
+        else:
+            for each in found:
+                audit = "" if each["audit"] is None else f", audit {each['audit']}"
+                columns.append(_excess_column(printed.title + audit, each, printed))
+    return columns
 
 
 def _kind(each: Facts) -> tuple[Any, ...]:
     return each["metric"], each["norm"], each["epsilon"], each["audit"], each["nonmember_source"]
 
 
-def _columns(found: Sequence[Facts]) -> dict[tuple[Any, ...], tuple[str, float, int]]:
-    """The columns of the table: of adversarial accuracy, one epsilon in the middle of those usually shown."""
-    columns: dict[tuple[Any, ...], tuple[str, float, int]] = {}
-    for metric, (heading, scale, digits) in _COMPARED.items():
-        kinds = sorted({_kind(each) for each in found if each["metric"] == metric}, key=str)
-        if metric == "excess_adv_acc":
-            for norm in sorted({str(kind[1]) for kind in kinds}):
-                shown = chosen(sorted(kind[2] for kind in kinds if kind[1] == norm), norm)
-                middle = shown[len(shown) // 2]
-                kind = next(kind for kind in kinds if kind[1] == norm and kind[2] == middle)
-                columns[kind] = (f"{heading} at {budget(middle, norm)} ({norm.capitalize()})", scale, digits)
-            continue
-        for kind in kinds:
-            columns[kind] = (heading if kind[3] is None else f"{heading}, audit {kind[3]}", scale, digits)
-    return columns
+def _excess_column(title: str, of: Facts, printed: _Compared) -> Column[CellRow]:
+    def value(row: CellRow) -> Facts | None:
+        return next((each for each in row.facts["excess"] if _kind(each) == _kind(of)), None)
+
+    def text(each: Facts) -> str:
+        if each["value"] is None and each["outside"]:
+            return "no such accuracy"
+        # What is chosen by accuracy says so.
+        some = f" [{each['points']} of {each['points'] + each['outside']}]" if each["outside"] else ""
+        return interval(each, printed.scale, printed.digits, signed=True) + some
+
+    return Column(title, value, text)
 
 
-def ranks_text(found: Sequence[Facts]) -> list[str]:
-    """One line per pair of networks."""
-    if not found:
-        return []
-    rows = [
-        [
-            f"{entry['dataset']}, {entry['protocol']}",
-            str(entry["ipc"]),
-            " and ".join(entry["architectures"]),
-            NOTHING if entry["kendall_tau"] is None else f"{entry['kendall_tau']:+.2f}",
-            str(entry["methods"]),
-            NOTHING if entry["p_adjusted"] is None else f"{entry['p_adjusted']:.3f}",
-        ]
-        for entry in found
-    ]
-    header = ["data, protocol", "ipc", "networks", "Kendall's tau", "methods", "p, adjusted"]
-    return [
-        "",
-        "## Do networks agree on the ranking of methods?",
-        "",
-        *table(header, rows),
-        "",
-        "1: the same ranking; -1: the reverse. p: of no agreement, over all pairs of this sweep; absent where so few "
-        "methods could not have given a small one.",
-    ]
+GENERALISATION = BlockSection(
+    id="generalisation", order=50, plain=PLAIN, prefixes=(EXCESS,), facts=_facts, elements=_elements
+)
+
+
+# --- rankings of networks ---------------------------------------------------------------------------------------------
+
+
+def _agreement(report: Facts) -> Iterator[Element]:
+    """One row per pair of networks."""
+    if report["rankings"]:
+        yield Table("", _AGREEMENT, report["rankings"])
+
+
+_AGREEMENT: list[Column[Facts]] = [
+    Column("data, protocol", lambda entry: f"{entry['dataset']}, {entry['protocol']}"),
+    Column("ipc", lambda entry: str(entry["ipc"])),
+    Column("networks", lambda entry: " and ".join(entry["architectures"])),
+    Column(
+        "Kendall's tau",
+        lambda entry: entry["kendall_tau"],
+        "{:+.2f}".format,
+        footnote=Footnote("tau: 1, the same ranking; -1, the reverse."),
+    ),
+    Column("methods", lambda entry: str(entry["methods"])),
+    Column(
+        "p, adjusted",
+        lambda entry: entry["p_adjusted"],
+        "{:.3f}".format,
+        footnote=Footnote(
+            "p: of no agreement, over all pairs of this sweep; absent where so few methods could not "
+            "have given a small one."
+        ),
+    ),
+]
+
+RANKINGS = SweepSection(
+    id="rankings",
+    order=130,
+    title="Do networks agree on the ranking of methods?",
+    detailed=RANKS,
+    facts=_rankings,
+    elements=_agreement,
+)

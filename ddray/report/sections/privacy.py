@@ -1,529 +1,377 @@
-"""Membership inference as in the paper's Tables 1 and 2, gathered across blocks: origins are rows, draws are repeats.
-
-One table per data set, network, recipe and audit; audits are never put together. A cell holds what one attack, named
-beforehand, reached against one method; nothing here says that anything is private.
-"""
+"""Membership inference: which attack reached what, never what is private. Its numbers are made in ``audits.py``."""
 
 from __future__ import annotations
 
-import itertools
-import json
-import math
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
-from statistics import NormalDist, fmean, stdev
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
-from ddray.measurements.reading import Numbers, Row
-from ddray.measurements.references import CHEN2023
-from ddray.measurements.statistics import LEVEL
-from ddray.report.blocks import IN_BLOCK, IN_CELL, name_columns, rank, refuse_mixed
-from ddray.report.sections import privacy_pairs
-from trainables.attacks import PRIMARY_ATTACK, SECONDARY_ATTACK
-
-METRICS = (
-    "mia_auc",
-    "mia_auc_null_low",
-    "mia_auc_null_high",
-    "mia_k",
-    "mia_tpr_at_fpr",
-    "mia_rho",
-    "mia_auc_ceiling",
-    "mia_auc_efficiency",
-    "mia_target_test_acc",
-    "mia_eps_lb",
-    *privacy_pairs.METRICS,
+from ddray.measurements.reading import Row
+from ddray.measurements.statistics import ALPHA
+from ddray.report.audits import BASELINES, FPR, METRICS, audit_tables
+from ddray.report.comparable import variant_order
+from ddray.report.page import Element, Heading, Lines
+from ddray.report.sections import Measured, SweepSection
+from ddray.report.table import NOTHING, Bullets, Column, Footnote, Table
+from ddray.report.words import (
+    BesidePaper,
+    CellRow,
+    Facts,
+    axes_title,
+    cell_columns,
+    comparable,
+    interval,
+    row_title,
+    span,
+    variant_title,
 )
-AUDITS = ("seed", "pool", "one_run")
-SOURCES = {"seed": "test_balanced", "pool": "pool", "one_run": "pool"}
-"""Audit -> the non-members that its headline numbers are told from."""
-WIDE = {"seed": "test", "pool": "pool"}
-"""Audit -> those of its numbers at low false positive rates."""
-FPR = 0.01
-BASELINES = ("random", "full")
 
-_TABLE = ("dataset", "architecture", "protocol")
-_AXES = ("num_classes", "origin_per_class", "ipc", "init", "distill_aug", "distill_iters")
-_SAME_IN_TABLE = tuple(name for name in IN_BLOCK if name != "data_hash")
-_SAME_IN_ROW = (
-    "n_pos",
-    "n_neg",
-    "n_shadows",
-    "n_agg",
-    "threat_model",
-    "shadow_fidelity",
-    "variance_mode",
-    "nonmember_source",
-)
-"""Parameters of an attack that the cells of a row must agree on; from row to row they follow from the data's size."""
+_AUDITS = {
+    "seed": "The paper's setting: one draw of the origin against test images.",
+    "pool": "Rows of a membership matrix, each distilled anew and attacked with the others as shadows.",
+    "one_run": "A lower bound on epsilon from one distillation of images that were chosen by coins.",
+}
+_WITHOUT = {"ipc": ("full",), "init": BASELINES}
+"""Axis -> methods that do not use it."""
 
 
-class At(NamedTuple):
-    """A row of the table; None: not an axis of it, or not used by the method."""
-
-    num_classes: int | None
-    origin_per_class: int | None
-    ipc: int | None
-    init: str | None
-    distill_aug: str | None
-    distill_iters: int | None
-
-    def covers(self, other: At) -> bool:
-        """Whether the other is the same where it says anything."""
-        return all(theirs is None or ours == theirs for ours, theirs in zip(self, other, strict=True))
-
-    @property
-    def text(self) -> str:
-        """``origin_per_class 40, init real``."""
-        return ", ".join(f"{name} {value}" for name, value in self._asdict().items() if value is not None)
+def _elements(report: Facts) -> Iterator[Element]:
+    """The tables of each audit."""
+    for table in report["privacy"]:
+        yield Heading(f"Membership inference, audit {table['audit']}: {table['title']}")
+        yield Lines((_AUDITS[table["audit"]],))
+        if table["audit"] == "one_run":
+            yield from _bounds(table)
+        else:
+            yield _headline(table)
+            for part in (_differences(table), _details(table), _other_attacks(table)):
+                if part.rows:
+                    yield part
 
 
-def facts(points: Iterable[Row], numbers: Numbers, where: str) -> list[dict[str, Any]]:
-    """The tables of all audits.
-
-    Raises:
-        MixedBlock: A cell, or a row, would mix two values of a parameter that is not an axis.
-    """
-    tables: dict[tuple[Any, ...], dict[str, list[Row]]] = defaultdict(lambda: defaultdict(list))
-    waiting: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
-    for point in points:
-        rows = [row for metric in ("mia_auc", "mia_eps_lb") for row in numbers.of(metric, [point["point"]])]
-        changes = json.dumps(point["param"].get("protocol_changes", {}), sort_keys=True)
-        key = (*(point[name] for name in _TABLE), changes)
-        audited = {row["audit"] for row in rows} - {None}
-        for audit in audited:
-            tables[key][audit].append(dict(point))
-        if rows and not audited:  # failed or pending: which audits it was to have is not in the table
-            waiting[key].append(point)
-    found = []
-    for key in sorted(tables):
-        for audit in sorted(tables[key], key=AUDITS.index):
-            together = tables[key][audit] + [dict(point) for point in waiting[key]]
-            found.append(_table(together, audit, numbers, where))
-    privacy_pairs.adjust(found)
-    return found
+def _cells(table: Facts) -> list[Facts]:
+    return [cell for row in table["rows"] for cell in row["cells"].values()]
 
 
-def _table(points: list[Row], audit: str, numbers: Numbers, where: str) -> dict[str, Any]:
-    first = points[0]
-    title = f"{first['dataset']}, {first['architecture']}, protocol {first['protocol']}"
-    where = f"{where}: privacy, audit {audit}, {title}"
-    refuse_mixed(points, _SAME_IN_TABLE, where)
-    axes = _axes(points)
-    name_columns(points, axes, lambda row: tuple(_at(row, axes)))
-    columns = sorted({row["column"] for row in points}, key=rank)
-    by_place = {at: [row for row in points if at.covers(_at(row, axes))] for at in _places(points, axes)}
-    attack = SECONDARY_ATTACK if audit == "one_run" else PRIMARY_ATTACK
-    by_point = {row["point"]: row for row in points}
-    compared = privacy_pairs.attack_of(by_point, audit, (attack, SECONDARY_ATTACK), numbers)
+def _own_cells(table: Facts) -> list[CellRow]:
+    """Every cell once: a baseline that stands in several rows holds for ``any`` of them."""
+    shown: list[tuple[str, Facts]] = []
     rows = []
-    for at, members in by_place.items():
-        cells = {}
-        for column in columns:
-            own = [row for row in members if row["column"] == column]
-            if own:
-                refuse_mixed(own, IN_CELL, f"{where}: {column}, {at.text}")
-                here = {key: row for key, row in by_point.items() if at.covers(_at(row, axes))}
-                less = privacy_pairs.differences(own, here, by_point, audit, compared, numbers, _difference)
-                cells[column] = {**_cell(own, audit, numbers), "less": less}
-        keys = {row["point"] for row in members}
-        _refuse_mixed_attacks(numbers, keys, audit, f"{where}: {at.text}")
-        rows.append({**at._asdict(), "cells": cells, "null_band": _band(members, audit, numbers)})
-    return {
-        "title": title,
-        "audit": audit,
-        "attack": attack,
-        "secondary": SECONDARY_ATTACK,
-        "less_attack": compared,
-        "nonmember_source": SOURCES[audit],
-        **{name: first[name] for name in (*_TABLE, *_SAME_IN_TABLE)},
-        "protocol_changes": first["param"].get("protocol_changes", {}),
-        "row_axes": axes,
-        "methods": columns,
-        "rows": rows,
-        "missing_baselines": _missing(rows),
-    }
+    for row in table["rows"]:
+        for variant, cell in row["cells"].items():
+            if (variant, cell) not in shown:
+                shown.append((variant, cell))
+                everywhere = [axis for axis, methods in _WITHOUT.items() if cell["method"] in methods]
+                title = row_title(table["row_axes"], {**row, **dict.fromkeys(everywhere)})
+                rows.append(CellRow(title, variant, cell))
+    return rows
 
 
-def _axes(points: Sequence[Row]) -> list[str]:
-    found = []
-    for name in _AXES[:-1]:
-        if name == "origin_per_class" or len({row[name] for row in points} - {None}) > 1:
-            found.append(name)
-    if any(row["class_draw"] is not None for row in points) and "num_classes" not in found:
-        found.insert(0, "num_classes")
-    learned = {row["method"] for row in points if row["distill_iters"]}
-    budgets = defaultdict(set)
-    for row in points:
-        budgets[row["method"], *(row[name] for name in found)].add(row["distill_iters"])
-    if len(learned) < 2 and any(len(values) > 1 for values in budgets.values()):
-        found.append("distill_iters")
-    return found
+# --- the headline -----------------------------------------------------------------------------------------------------
 
 
-def _at(row: Row, axes: Sequence[str]) -> At:
-    return At(**{name: row[name] if name in axes else None for name in _AXES})
+class _Row(NamedTuple):
+    """A row of ours, or the paper's below it."""
+
+    title: str
+    cells: Mapping[str, str]
+    band: Facts | None
+    otherwise: str
+    """What stands where there is nothing."""
 
 
-def _places(points: Iterable[Row], axes: Sequence[str]) -> list[At]:
-    found = {_at(row, axes) for row in points}
-    own = [at for at in found if not any(other != at and other.covers(at) for other in found)]
-    return sorted(own, key=lambda at: tuple((value is None, value) for value in at))
+def _headline(table: Facts) -> Table[_Row]:
+    attack, cells = table["attack"], _cells(table)
+    beside = BesidePaper(cells, "Tables 1 and 2")
+    rows = []
+    for row in table["rows"]:
+        title, of_row = row_title(table["row_axes"], row), row["cells"]
+        ours = {variant: _auc(cell, attack) + beside.mark(cell) for variant, cell in of_row.items()}
+        published = {name: f"{100 * cell['paper']['mean']:.2f}" for name, cell in of_row.items() if comparable(cell)}
+        rows.append(_Row(title, ours, row["null_band"], NOTHING))
+        if published:
+            rows.append(_Row("  paper", published, None, ""))
+    methods = {cell["method"] for cell in cells}
+    several = any(row.band and row.band["draws"] > 1 for row in rows)
+    meaning = f"null band: where 95 % of AUCs lie when nothing leaks{', of as many draws' if several else ''}."
+    return Table(
+        f"Attack `{attack}`: AUC, percent (95 % interval)",
+        [
+            Column(axes_title(table["row_axes"]), lambda row: row.title),
+            *(_of_variant(variant, variant_title(variant)) for variant in table["methods"]),
+            *(_of_variant(name, f"{variant_title(name)} (missing)") for name in BASELINES if name not in methods),
+            Column("null band", _band, footnote=Footnote(meaning)),
+        ],
+        rows,
+        [f"`{attack}` was registered beforehand. 50 is chance.", *_about(table, cells, beside)],
+    )
 
 
-def _missing(rows: Iterable[Mapping[str, Any]]) -> dict[str, int]:
-    """Baseline -> rows of the table with numbers, but none of it."""
-    found = {}
-    known = [{cell["method"] for cell in row["cells"].values() if cell["done"]} for row in rows]
-    for baseline in BASELINES:
-        without = sum(bool(methods) and baseline not in methods for methods in known)
-        if without:
-            found[baseline] = without
-    return found
+def _of_variant(variant: str, title: str) -> Column[_Row]:
+    return Column(title, lambda row: row.cells.get(variant, row.otherwise))
 
 
-def _refuse_mixed_attacks(numbers: Numbers, points: set[str], audit: str, where: str) -> None:
-    by_attack = defaultdict(list)
-    for row in numbers.of("mia_auc", sorted(points)):
-        if row["audit"] == audit and row["value"] is not None and _headline(row, SOURCES[audit]) and not _start(row):
-            by_attack[_name(row)].append(row)
-    for name, rows in by_attack.items():
-        refuse_mixed(rows, _SAME_IN_ROW, f"{where}: attack {name}")
+def _band(row: _Row) -> str:
+    return f"{100 * row.band['low']:.1f} to {100 * row.band['high']:.1f}" if row.band else row.otherwise
 
 
-# --- cells ------------------------------------------------------------------------------------------------------------
+def _auc(cell: Facts, attack: str) -> str:
+    found = cell["attacks"].get(attack)
+    if found is None:
+        return "not applicable" if cell["reasons"] else f"{cell['planned']} without a result"
+    missing = f" ({cell['done']} of {cell['planned']} points)" if cell["done"] < cell["planned"] else ""
+    return interval(found) + missing
 
 
-def _cell(members: Sequence[Row], audit: str, numbers: Numbers) -> dict[str, Any]:
-    first = members[0]
-    points = [row["point"] for row in members]
-    main = SOURCES[audit]
-    own = [row for row in numbers.of("mia_auc", points) if row["audit"] == audit]
-    headline = [row for row in own if _headline(row, main) and not _start(row)]
-    by_attack: dict[str, list[Row]] = defaultdict(list)
-    for row in headline:
-        if row["attack"] is not None:
-            by_attack[_name(row)].append(row)
-
-    common = in_common(members, audit, numbers)
-
-    def mean(rows: Iterable[Row]) -> dict[str, Any] | None:
-        return combined(members, rows, common=common)
-
-    def of(metric: str, attack: str, source: str | None = main, **columns: Any) -> dict[str, Any] | None:
-        found = [
-            row
-            for row in numbers.of(metric, points)
-            if row["audit"] == audit
-            and row["attack"] == attack
-            and _headline(row, source)
-            and not _start(row)
-            and all(row[name] == value for name, value in columns.items())
-        ]
-        return mean(found)
-
-    strata = {
-        role: mean([row for row in own if _of_role(row, role, main) and not _start(row)])
-        for role in ("member_init", "member_other")
-    }
-    started = [row for row in own if row["attack"] == PRIMARY_ATTACK and _headline(row, main) and _start(row)]
-    accuracies = [row for row in numbers.of("mia_target_test_acc", points) if row["audit"] == audit and not _start(row)]
-    published = CHEN2023.auc_of(first)
-    bounds: dict[str, list[Row]] = defaultdict(list)
-    for row in numbers.of("mia_eps_lb", points):
-        if row["audit"] == audit and row["attack"] is not None:
-            bounds[_name(row)].append(row)
-    done = [key for key in points if any(row["point"] == key and row["value"] is not None for row in own)]
-    if audit == "one_run":
-        done = [key for key in points if any(row["value"] is not None for row in numbers.of("mia_eps_lb", [key]))]
-    return {
-        "method": first["method"],
-        "planned": len(members),
-        "done": len(done),
-        "reasons": sorted({str(row["param"]["reason"]) for row in own if _refused(row)}),
-        "attacks": {name: mean(rows) for name, rows in sorted(by_attack.items())},
-        "k": of("mia_k", PRIMARY_ATTACK),
-        "auc_all_test": of("mia_auc", PRIMARY_ATTACK, WIDE.get(audit)) if audit == "seed" else None,
-        "tpr": {
-            str(attack): of("mia_tpr_at_fpr", attack, WIDE.get(audit), fpr=FPR)
-            for attack in (PRIMARY_ATTACK, SECONDARY_ATTACK)
-        },
-        "rho": of("mia_rho", PRIMARY_ATTACK),
-        "strata": strata,
-        "iteration_0": mean(started),
-        "efficiency": of("mia_auc_efficiency", PRIMARY_ATTACK),
-        "ceiling": of("mia_auc_ceiling", PRIMARY_ATTACK),
-        "target_accuracy": combined(members, accuracies),
-        "eps_lower_bound": {name: _smallest(rows) for name, rows in sorted(bounds.items())},
-        "members": _single(row["n_pos"] for row in headline),
-        "others": _single(row["n_neg"] for row in headline),
-        "budget_fraction": first["budget_fraction"],
-        "distill_iters": first["distill_iters"],
-        "paper": asdict(published) if published else None,
-        "objections": CHEN2023.auc_objections(first, audit),
-        "unpublished": first["param"].get("unpublished", {}),
-    }
+def _about(table: Facts, cells: Sequence[Facts], beside: BesidePaper) -> Iterator[str | Bullets]:
+    """What the numbers do not say by themselves: other images, budgets, the paper, what is missing."""
+    if table["audit"] == "seed":
+        yield "Others are as many test images as members, equally many of each class."
+    if short := {cell["method"] for cell in cells if (cell["budget_fraction"] or 1.0) < 1}:
+        names = ", ".join(variant_title(name) for name in sorted(short, key=variant_order))
+        yield (
+            f"Budget: {names} distilled for a part of the authors' iterations. After all of them more may leak, though "
+            "accuracy may not show it."
+        )
+    published = [cell["paper"] for cell in cells if comparable(cell)]
+    if doubts := sorted({f"{one['where']}: {one['doubt']}" for one in published if one["doubt"]}):
+        yield f"Doubtful in the paper: {'; '.join(doubts)}."
+    if beside.published:
+        yield from beside.notes
+        yield "The paper names neither its non-members nor the details of its attack."
+    for baseline, count in table["missing_baselines"].items():
+        yield f"No numbers of {baseline} beside {count} of {len(table['rows'])} rows: nothing to compare them with."
+    for reason in _reasons(cells):
+        yield f"Not applicable: {reason}."
 
 
-def _headline(row: Row, source: str | None) -> bool:
-    """Whether a number is about all members of a target, or of the targets on average."""
-    return bool(row["member_role"] is None and row["agg"] != "pooled" and row["nonmember_source"] == source)
+def _reasons(cells: Iterable[Facts]) -> list[str]:
+    return sorted({reason for cell in cells for reason in cell["reasons"]})
 
 
-def _of_role(row: Row, role: str, source: str) -> bool:
-    same = row["attack"] == PRIMARY_ATTACK and row["agg"] != "pooled" and row["nonmember_source"] == source
-    return bool(same and row["member_role"] == role)
+# --- which method leaks more ------------------------------------------------------------------------------------------
 
 
-def _refused(row: Row) -> bool:
-    """Whether the audit, or its primary attack, could not be run at all."""
-    told = row["attack"] in (None, PRIMARY_ATTACK) and row["flag"] == "not_applicable" and row["n"] == 0
-    return bool(told and "reason" in row["param"] and not _start(row))
+def _differences(table: Facts) -> Table[CellRow]:
+    """A row per cell, a column per what it is compared with."""
+    rows = [row for row in _own_cells(table) if row.facts["less"]]
+    compared: list[Facts] = [each for row in rows for each in row.facts["less"].values()]
+    axes = ("init", "distill_aug", "iteration")  # what a cell is compared with is a variant, or a value of one of these
+    names = sorted(
+        {name for row in rows for name in row.facts["less"]},
+        key=lambda name: (name.split()[0] in axes, variant_order(name)),
+    )
+    units = ", ".join(sorted({each["level"] for each in compared}))
+    which = "*:" if any(map(_is_small, compared)) else "None has"
+    without = " No p where one model is compared with several." if any(each["p"] is None for each in compared) else ""
+    return Table(
+        f"Who leaks more: AUC of `{table['less_attack']}` less that of another, points (95 % interval)",
+        [*cell_columns(table["row_axes"]), *map(_less, names)],
+        rows,
+        [
+            f"Paired: the same members, others and seeds; intervals are over {units}. {which} p below {ALPHA}, "
+            f"adjusted for the number of differences in this report.{without}"
+        ],
+    )
 
 
-def _start(row: Row) -> bool:
-    """Whether it is about a model trained on the undistilled start."""
-    return bool(row["param"].get("iteration") == 0)
+def _less(name: str) -> Column[CellRow]:
+    return Column(
+        f"less {variant_title(name)}",
+        lambda row: row.facts["less"].get(name),
+        lambda each: interval(each, signed=True) + (" *" if _is_small(each) else ""),
+    )
 
 
-def _name(row: Row) -> str:
-    """The attack, and its variant where it has several: ``lira_online per_example``, ``data_release relative``."""
-    variant = (row["variance_mode"], row["param"].get("rmia_mode"), row["param"].get("distance"))
-    usual = ("shrunk", "online", "pixel", None)
-    return " ".join([str(row["attack"]), *(str(value) for value in variant if value not in usual)])
+def _is_small(difference: Facts) -> bool:
+    return difference["p_adjusted"] is not None and bool(difference["p_adjusted"] < ALPHA)
 
 
-def _single(values: Iterable[int | None]) -> int | None:
-    found = {value for value in values if value is not None}
-    return found.pop() if len(found) == 1 else None
+# --- details ----------------------------------------------------------------------------------------------------------
 
 
-def _smallest(rows: Iterable[Row]) -> dict[str, Any] | None:
-    """Of several lower bounds the smallest: it holds at their level for its own run, which a mean of them does not."""
-    known = {row["stage_key"]: row for row in rows if row["value"] is not None}
-    if not known:
+def _details(table: Facts) -> Table[CellRow]:
+    """What belongs to the headline: a row per cell with a result."""
+    attack, second = table["attack"], table["secondary"]
+    rows = [row for row in _own_cells(table) if _main(row.facts, table) is not None]
+    coarse = any(each["flags"] for cell in _cells(table) for each in cell["tpr"].values() if each)
+    low = (
+        Footnote("TPRs are flagged low_resolution: fewer than ten false positives stand behind them.")
+        if coarse
+        else None
+    )
+    optional = partial(Column[CellRow], optional=True)
+    return Table(
+        f"What stands behind it: `{attack}` unless another is named, percent",
+        [
+            *cell_columns(table["row_axes"]),
+            Column("target acc", lambda row: row.facts["target_accuracy"], _percent, "%"),
+            optional(f"`{second}` AUC", lambda row: row.facts["attacks"].get(second), interval),
+            optional(f"TPR at {FPR:.0%} FPR", lambda row: row.facts["tpr"].get(attack), interval, footnote=low),
+            optional(f"`{second}` TPR", lambda row: row.facts["tpr"].get(second), _percent, footnote=low),
+            optional(
+                "k",
+                lambda row: row.facts["k"],
+                partial(interval, scale=1),
+                "images",
+                Footnote("k: as many fully exposed members per class would give this AUC."),
+            ),
+            optional(
+                "AUC, started from",
+                _started_from,
+                footnote=Footnote(
+                    "started from: members whose images the distillation began with, against all non-members."
+                ),
+            ),
+            optional(
+                "AUC, others",
+                lambda row: row.facts["strata"]["member_other"],
+                _percent,
+                footnote=Footnote("others: the remaining members, against all non-members."),
+            ),
+            optional(
+                "iteration 0",
+                lambda row: row.facts["iteration_0"],
+                _percent,
+                footnote=Footnote("iteration 0: a model trained on the undistilled start."),
+            ),
+            optional(
+                "of ceiling",
+                lambda row: row.facts["efficiency"],
+                partial(_percent, digits=0),
+                "%",
+                Footnote("of ceiling: of what publishing real images gives away, how much was found."),
+            ),
+            optional("all test images", lambda row: row.facts["auc_all_test"], _percent),
+            optional("n", lambda row: _main(row.facts, table)["level"]),
+        ],
+        rows,
+        [_what_intervals_are_about(table)],
+    )
+
+
+def _main(cell: Facts, table: Facts) -> Any:
+    return cell["attacks"].get(table["attack"]) or cell["attacks"].get(table["secondary"])
+
+
+def _percent(found: Facts, digits: int = 1) -> str:
+    return NOTHING if found["value"] is None else f"{100 * found['value']:.{digits}f}"
+
+
+def _started_from(row: CellRow) -> str | None:
+    strata, rho = row.facts["strata"]["member_init"], row.facts["rho"]
+    if strata is None:
         return None
-    least = min(known.values(), key=lambda row: row["value"])
-    level = "1 run" if len(known) == 1 else f"smallest of {len(known)} runs"
-    flags = sorted({row["flag"] for row in known.values() if row["flag"] is not None})
-    return {
-        "value": least["value"],
-        "low": None,
-        "high": None,
-        "sd": None,
-        "unit": "images",
-        "count": len(known),
-        "level": level,
-        "flags": flags,
-    }
+    return _percent(strata) + ("" if rho is None else f" ({100 * rho['value']:.0f} % of members)")
 
 
-def in_common(members: Sequence[Row], audit: str, numbers: Numbers) -> dict[str, float]:
-    """The share of the variance about images that any two draws have in common, on average, as half of it is about
-    members and half about others.
-
-    Draws of the origin have members of their own, but in the audit ``seed`` their others are drawn from the same test
-    images. Draws of the classes have all images of the classes that they share, if the draw of the origin is the same.
-
-    Returns:
-        What differs between the units (as ``combined`` names it) -> share; empty where there is one draw.
-    """
-    draws = {(row["class_draw"], row["origin_draw"]): row["class_ids"] for row in members}
-    pairs = [
-        _shared(one, other, classes, others)
-        for (one, classes), (other, others) in itertools.combinations(draws.items(), 2)
-    ]
-    if not pairs:
-        return {}
-    tested = _share_of_test(members, numbers) if audit == "seed" else 0.0
-    return {
-        _what_differs(draws): fmean((inside + (outside or classes * tested)) / 2 for classes, inside, outside in pairs)
-    }
+def _what_intervals_are_about(table: Facts) -> str:
+    """The units of repetition, and how many images were told apart."""
+    cells = _cells(table)
+    units = {found["unit"] for cell in cells if (found := cell["attacks"].get(table["attack"])) is not None}
+    text = f"Intervals are about {', '.join(sorted(units)) or 'images'}"
+    for name in ("members", "others"):
+        if counts := [cell[name] for cell in cells if cell[name] is not None]:
+            text += f"; {span(counts, 'd')} {name}"
+    return f"{text} per target."
 
 
-def _shared(one: Any, other: Any, classes: Any, others: Any) -> tuple[float, float, float | None]:
-    """Of two draws: the share of classes, of members and of others in common; None: where it hangs on the audit."""
-    alike = 1.0 if classes is None or others is None else len({*classes} & {*others}) / max(len(classes), len(others))
-    return (alike, alike, alike) if one[1] == other[1] else (alike, 0.0, None)
+# --- other attacks ----------------------------------------------------------------------------------------------------
+
+_DATA_RELEASE = Footnote(
+    "`data_release` sees the distilled images alone: their distance in pixels; relative: over that to the whole set; "
+    "features: the same between features of random networks."
+)
+_BLIND = Footnote("`blind` sees no model: away from 50 it says that members and others differ as images.")
+_OTHERS: Mapping[str, Footnote | None] = {
+    "lira_online": None,
+    "lira_offline": None,
+    "rmia": None,
+    "rmia offline": None,
+    "calib": None,
+    "data_release": _DATA_RELEASE,
+    "data_release relative": _DATA_RELEASE,
+    "data_release features": _DATA_RELEASE,
+    "blind": _BLIND,
+}
+"""Attacks in the order of their table; the rest is in ``ddray report --json``."""
 
 
-def _share_of_test(members: Sequence[Row], numbers: Numbers) -> float:
-    """How much of the test images a target's balanced others are."""
-    counts: dict[str, int] = {}
-    for row in numbers.of("mia_auc", [row["point"] for row in members]):
-        if row["audit"] == "seed" and row["n_neg"] and row["nonmember_source"] in ("test", "test_balanced"):
-            counts.setdefault(row["nonmember_source"], row["n_neg"])
-    return counts["test_balanced"] / counts["test"] if len(counts) == 2 else 1.0
+def _other_attacks(table: Facts) -> Table[CellRow]:
+    shown = {name: note for name, note in _OTHERS.items() if any(cell["attacks"].get(name) for cell in _cells(table))}
+    return Table(
+        "Other attacks: AUC, percent",
+        [*cell_columns(table["row_axes"]), *(_auc_of(name, note) for name, note in shown.items())],
+        [row for row in _own_cells(table) if row.facts["attacks"]] if shown else [],
+    )
 
 
-def combined(
-    members: Sequence[Row], rows: Iterable[Row], least: float = 0.0, common: Mapping[str, float] | None = None
-) -> dict[str, Any] | None:
-    """One number of several points: the mean at the highest level of repetition there is, and its interval.
-
-    Draws of the origin (and of classes) are the units where there are several, then distillations, then trainings:
-    Student's interval over units. What images add to all units alike does not show between them: it is taken from the
-    points' own intervals, by the share in ``common``, and the wider interval counts. In simulations of 2, 3 and 5 units
-    with nothing to everything in common, the mean was missed in 2 to 6 %; by Student's alone in up to all cases. Of a
-    single point: the interval it came with.
-
-    Args:
-        members: The points.
-        rows: At most one of each.
-        least: The smallest value there can be of a fraction.
-        common: What the units are -> share of the variance about images that they have in common; else 0.
-
-    Returns:
-        ``value``, ``low``, ``high``, ``sd``, ``unit``, ``count``, ``level`` (how to print unit and count), ``flags``,
-        ``error`` and ``freedom`` (of Student's interval; None of a single point); None without a value.
-    """
-    # An audit that is behind several points counts once: it would look like so many draws that agree.
-    known = {row["stage_key"]: row for row in rows if row["value"] is not None}
-    known = {row["point"]: row for row in known.values()}
-    by_draw: dict[Any, dict[Any, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for member in members:
-        if (row := known.get(member["point"])) is not None:
-            draw = (member["class_draw"], member["origin_draw"])
-            by_draw[draw][member["distill_seed"]].append(row["value"])
-    if not by_draw:
-        return None
-    flags = sorted({row["flag"] for row in known.values() if row["flag"] is not None})
-    if len(known) == 1:
-        (row,) = known.values()
-        targets = row["n_agg"] if row["agg"] == "mean_targets" else None
-        level = f"{targets} targets" if targets else "1 model"
-        return {
-            "value": row["value"],
-            "low": row["ci_low"],
-            "high": row["ci_high"],
-            "sd": None,
-            "unit": row["ci_unit"] or "images",
-            "count": targets or 1,
-            "level": level,
-            "flags": flags,
-            "error": None,
-            "freedom": None,
-        }
-    sets = [[fmean(values) for values in draw.values()] for draw in by_draw.values()]
-    trainings = [values for draw in by_draw.values() for values in draw.values()]
-    if len(sets) > 1:
-        units, unit = [fmean(values) for values in sets], _what_differs(by_draw)
-    elif len(sets[0]) > 1:
-        units, unit = sets[0], "distillations"
-    else:
-        units, unit = trainings[0], "trainings"
-    mean, sd = fmean(units), stdev(units)
-    shared = (common or {}).get(unit, 0.0) * fmean(_about_images(row) for row in known.values())
-    error, freedom = _error(sd, len(units), shared)
-    # With few units their scatter may be small by chance, and the sum would have too many degrees of freedom.
-    reach = max(_quantile(freedom) * error, _quantile(len(units) - 1) * sd / math.sqrt(len(units)))
-    low, high = mean - reach, mean + reach
-    if all(row["unit"] == "fraction" for row in known.values()):
-        low, high = max(least, low), min(1.0, high)
-    return {
-        "value": mean,
-        "low": low,
-        "high": high,
-        "sd": sd,
-        "unit": unit,
-        "count": len(units),
-        "level": f"{len(units)} {unit}",
-        "flags": flags,
-        "error": error,
-        "freedom": freedom,
-    }
+def _auc_of(attack: str, footnote: Footnote | None) -> Column[CellRow]:
+    return Column(f"`{attack}`", lambda row: row.facts["attacks"].get(attack), _percent, footnote=footnote)
 
 
-def _difference(members: Sequence[Row], rows: Iterable[Row], audit: str, numbers: Numbers) -> dict[str, Any] | None:
-    """Of rows about differences: trainings and distillations of one draw are asked about the same images."""
-    common = {**in_common(members, audit, numbers), "trainings": 1.0, "distillations": 1.0}
-    return combined(members, rows, -1.0, common)
+# --- bounds on epsilon ------------------------------------------------------------------------------------------------
 
 
-def _about_images(row: Row) -> float:
-    """Variance by a point's own interval."""
-    if row["ci_low"] is None or row["ci_high"] is None:
-        return 0.0
-    return float(((row["ci_high"] - row["ci_low"]) / (2 * NormalDist().inv_cdf((1 + LEVEL) / 2))) ** 2)
+def _bounds(table: Facts) -> Iterator[Element]:
+    attacks = sorted({name for cell in _cells(table) for name in cell["eps_lower_bound"]})
+    if not attacks:
+        if reasons := _reasons(_cells(table)):
+            yield Lines(tuple(f"Not applicable: {reason}." for reason in reasons))
+        return
+    yield Table(
+        "Lower bound on epsilon, at 95 % confidence",
+        [*cell_columns(table["row_axes"]), *map(_bound, attacks)],
+        _own_cells(table),
+        [
+            f"`{table['attack']}` is the one to read. 0: the attack refuted nothing; that does not say that nothing "
+            "leaks."
+        ],
+    )
 
 
-def _error(sd: float, count: int, shared: float) -> tuple[float, float]:
-    """Standard error of a mean of units that share a variance, and its degrees of freedom (Satterthwaite's)."""
-    own = sd**2 / count
-    variance = own + shared
-    return math.sqrt(variance), (count - 1) * (variance / own) ** 2 if own > 0 else math.inf
-
-
-def _what_differs(draws: Iterable[tuple[Any, Any]]) -> str:
-    draws = list(draws)
-    if len({classes for classes, _ in draws}) == 1:
-        return "origin draws"
-    return "class draws" if len({origin for _, origin in draws}) == 1 else "draws"
-
-
-def _quantile(freedom: float) -> float:
-    from scipy.special import stdtrit  # a tenth of the time that importing scipy.stats takes
-
-    return float(stdtrit(min(freedom, 1e9), (1 + LEVEL) / 2))
-
-
-def _band(members: Sequence[Row], audit: str, numbers: Numbers) -> dict[str, Any] | None:
-    """Where the AUC of a single cell lies 95 % of the time when nothing leaks; over several draws it is narrower, by
-    as much as their images differ."""
-    ends: dict[str, list[float]] = {"low": [], "high": []}
-    draws: dict[str, set[Any]] = defaultdict(set)
-    for member in members:
-        draws[member["column"]].add((member["class_draw"], member["origin_draw"]))
-        for end, values in ends.items():
-            values += [
-                row["value"]
-                for row in numbers.of(f"mia_auc_null_{end}", [member["point"]])
-                if row["audit"] == audit
-                and row["attack"] == PRIMARY_ATTACK
-                and _headline(row, SOURCES[audit])
-                and not _start(row)
-                and row["value"] is not None
-            ]
-    if not ends["low"] or not ends["high"]:
-        return None
-    fewest = min(len(found) for found in draws.values())
-    column = next(name for name, found in draws.items() if len(found) == fewest)
-    shares = in_common([row for row in members if row["column"] == column], audit, numbers).values()
-    share = next(iter(shares), 0.0)
-    narrower = math.sqrt(share + (1 - share) / fewest)
-    low, high = (0.5 + (fmean(values) - 0.5) * narrower for values in ends.values())
-    return {"low": low, "high": high, "draws": fewest}
+def _bound(attack: str) -> Column[CellRow]:
+    return Column(
+        f"`{attack}`",
+        lambda row: row.facts["eps_lower_bound"].get(attack),
+        lambda found: f"{found['value']:.2f}" + (f" ({found['level']})" if found["count"] > 1 else ""),
+        optional=True,
+    )
 
 
 # --- alarms -----------------------------------------------------------------------------------------------------------
 
 
-def alarms(tables: Iterable[Mapping[str, Any]], numbers: Numbers) -> list[str]:
+def _alarms(report: Facts, measured: Measured) -> Iterator[str]:
     """Baselines that are missing, numbers above what is possible, controls outside their band."""
-    found = []
-    for table in tables:
+    for table in report["privacy"]:
         for baseline, rows in table["missing_baselines"].items():
-            found.append(
+            yield (
                 f"privacy, audit {table['audit']}, {table['title']}: no {baseline} beside {rows} of "
                 f"{len(table['rows'])} rows; without it an AUC says little"
             )
-    above = [row for row in _all(numbers, "mia_auc_efficiency") if row["flag"] == "above_ceiling"]
+    above = [row for row in _all(measured, "mia_auc_efficiency") if row["flag"] == "above_ceiling"]
     if above:
         attacks = ", ".join(sorted({str(row["attack"]) for row in above}))
-        found.append(
-            f"{len(above)} AUCs of random are above the ceiling of published images ({attacks}): something else leaks"
-        )
-    controls = [row for row in _all(numbers, "mia_auc") if row["attack"] == "blind" and row["value"] is not None]
+        yield f"{len(above)} AUCs of random are above the ceiling of published images ({attacks}): something else leaks"
+    controls = [row for row in _all(measured, "mia_auc") if row["attack"] == "blind" and row["value"] is not None]
     outside = [row for row in controls if row["flag"] == "outside_band"]
     if outside:
-        expected = 0.05 * len(controls)
-        found.append(
+        yield (
             f"the control `blind`, which sees no model, is outside its 95 % band in {len(outside)} of {len(controls)} "
-            f"cases ({expected:.1f} by chance): there members and others may differ as images"
+            f"cases ({0.05 * len(controls):.1f} by chance): there members and others may differ as images"
         )
-    return found
 
 
-def _all(numbers: Numbers, metric: str) -> list[Row]:
-    return [row for rows in numbers.rows.get(metric, {}).values() for row in rows]
+def _all(measured: Measured, metric: str) -> list[Row]:
+    return [row for rows in measured.numbers.rows.get(metric, {}).values() for row in rows]
+
+
+PRIVACY = SweepSection(
+    id="privacy",
+    order=110,
+    detailed=METRICS,
+    facts=lambda measured, _: audit_tables(measured.points, measured.numbers, measured.sweep),
+    elements=_elements,
+    alarms=_alarms,
+)

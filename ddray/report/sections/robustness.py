@@ -1,15 +1,28 @@
-"""How easily the models of a block are misled: accuracy within each budget, distances, and how far to trust them."""
+"""Accuracy of a block's models under adversarial attacks, distances to misclassification, and how far to trust them."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from statistics import fmean
 from typing import Any
 
 from ddray.measurements.reading import Numbers, Row
-from ddray.report.blocks import Block, Group, refuse_mixed, title_of
-from ddray.report.markdown import NOTHING, Facts, axes_header, narrowed, place, plus_minus
+from ddray.report.comparable import Cell, ReportBlock, refuse_mixed
+from ddray.report.page import Element
+from ddray.report.sections import BlockSection
+from ddray.report.table import NOTHING, Column, Footnote, Table
+from ddray.report.words import (
+    DEEPFOOL,
+    CellRow,
+    Facts,
+    cell_columns,
+    epsilon_text,
+    plus_minus,
+    row_title,
+    shown_epsilons,
+)
 from trainables.attacks import ROBUSTNESS_ATTACKS
 
 METRICS = (
@@ -20,11 +33,6 @@ METRICS = (
     "zero_gradient_share",
     "adv_pgd_weaker_than_fgsm",
 )
-PRIMARY = ("deepfool_l2", "deepfool_linf")
-"""Attacks with a table of their own."""
-SHOWN = {"l2": (0.1, 0.25, 0.5, 1.0), "linf": (1 / 255, 2 / 255, 4 / 255, 8 / 255)}
-"""Epsilons of the tables, where they were evaluated."""
-_COLUMNS = 4
 _SETTINGS = ("attack_steps", "rel_stepsize", "overshoot", "candidates", "restarts", "attack_lib")
 _ONE_VALUE = ("n", "norm", *_SETTINGS)
 """Parameters of an attack that all numbers of a block must agree on."""
@@ -32,52 +40,53 @@ NOT_CONVERGED = 0.1
 VANISHED = 0.5
 
 
-def facts(block: Block, numbers: Numbers, where: str) -> list[dict[str, Any]]:
-    """One entry per attack: its settings, ``images``, ``epsilons``, and ``rows``, one per cell.
+_Attack = tuple[str, str | None]
+"""An attack, and its members if it is an ensemble: ensembles of other attacks are other attacks."""
+_Found = dict[str, dict[str, list[Row]]]
+"""Metric -> point -> rows, of one attack."""
+_Ensembles = dict[tuple[str, str], str]
+"""(point, norm) -> the ensemble of its attacks in that norm, with its members."""
 
-    Ensembles of different attacks are different attacks: ``of_attacks`` says which.
+
+def _facts(block: ReportBlock, numbers: Numbers) -> list[dict[str, Any]]:
+    """One entry per attack: its settings, ``images``, ``epsilons``, and ``rows``, one per cell.
 
     Raises:
         MixedBlock: Numbers of one attack were made with different settings or numbers of images.
     """
-    points = [row["point"] for row in block.rows]
-    by_attack: dict[_Name, dict[str, dict[str, list[Row]]]] = defaultdict(
-        lambda: defaultdict(lambda: defaultdict(list))
-    )
-    ensembles: dict[tuple[str, str], str] = {}
-    for metric in METRICS:
-        for row in numbers.of(metric, points):
-            curve = metric == "adv_acc" and row["adv_def"] not in (None, "clip")  # that of raw perturbations
-            if not curve and row["attack"] is not None and row["status"] == "ok":
-                members = row["param"].get("of_attacks")
-                by_attack[row["attack"], members][metric][row["point"]].append(row)
-                if members is not None:
-                    ensembles[row["point"], row["norm"]] = f"{row['attack']} of {members}"
-    order = list(ROBUSTNESS_ATTACKS)
+    by_attack, ensembles = _by_attack(block, numbers)
+    known = list(ROBUSTNESS_ATTACKS)
+
+    def order(attack: _Attack) -> tuple[int, str, str]:
+        name, members = attack
+        return known.index(name) if name in known else len(known), name, members or ""
+
     return [
-        _attack(name, block, by_attack[name], ensembles, f"{where}: {block.title}: {name[0]}")
-        for name in sorted(
-            by_attack,
-            key=lambda name: (order.index(name[0]) if name[0] in order else len(order), name[0], name[1] or ""),
-        )
-        if by_attack[name]["adv_acc"]
+        _attack(attack, block, by_attack[attack], ensembles)
+        for attack in sorted(by_attack, key=order)
+        if by_attack[attack]["adv_acc"]
     ]
 
 
-_Name = tuple[str, str | None]
-"""An attack, and its members if it is an ensemble."""
+def _by_attack(block: ReportBlock, numbers: Numbers) -> tuple[dict[_Attack, _Found], _Ensembles]:
+    by_attack: dict[_Attack, _Found] = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
+    ensembles: _Ensembles = {}
+    for metric in METRICS:
+        for row in numbers.of(metric, [point["point"] for point in block.points]):
+            unclipped = metric == "adv_acc" and row["adv_def"] not in (None, "clip")  # a curve of its own
+            if unclipped or row["attack"] is None or row["status"] != "ok":
+                continue
+            members = row["param"].get("of_attacks")
+            by_attack[row["attack"], members][metric][row["point"]].append(row)
+            if members is not None:
+                ensembles[row["point"], row["norm"]] = f"{row['attack']} of {members}"
+    return by_attack, ensembles
 
 
-def _attack(
-    attack: _Name,
-    block: Block,
-    found: Mapping[str, Mapping[str, list[Row]]],
-    ensembles: Mapping[tuple[str, str], str],
-    where: str,
-) -> dict[str, Any]:
+def _attack(attack: _Attack, block: ReportBlock, found: _Found, ensembles: _Ensembles) -> dict[str, Any]:
     name, members = attack
     curves = [row for rows in found["adv_acc"].values() for row in rows]
-    refuse_mixed(curves, _ONE_VALUE, where)
+    refuse_mixed(curves, _ONE_VALUE, f"{block.where}: {name}")
     first, spec = curves[0], ROBUSTNESS_ATTACKS.get(name)
     title = spec.title if spec else name if members is None else f"{name} of {members}"
     return {
@@ -89,49 +98,48 @@ def _attack(
         "images": first["n"],
         "settings": {name: first[name] for name in _SETTINGS if first[name] is not None},
         "epsilons": sorted({row["epsilon"] for row in curves} - {0.0, None}),
-        "rows": [entry for group in block.own_groups if (entry := _entry(group, found, ensembles)) is not None],
+        "rows": [entry for cell in block.own_cells if (entry := _entry(cell, found, ensembles)) is not None],
     }
 
 
-def _entry(
-    group: Group, found: Mapping[str, Mapping[str, list[Row]]], ensembles: Mapping[tuple[str, str], str]
-) -> dict[str, Any] | None:
-    points = [row["point"] for row in group.members]
-    curves = [row for point in points for row in found["adv_acc"].get(point, ())]
+def _entry(cell: Cell, found: _Found, ensembles: _Ensembles) -> dict[str, Any] | None:
+    def rows(metric: str) -> list[Row]:
+        return [row for point in cell.points for row in found[metric].get(point["point"], ())]
+
+    def by_epsilon(rows: Sequence[Row]) -> dict[float, dict[str, Any] | None]:
+        return {epsilon: cell.mean(_values(rows, epsilon)) for epsilon in sorted({row["epsilon"] for row in rows})}
+
+    curves = rows("adv_acc")
     if not curves:
         return None
-    epsilons = sorted({row["epsilon"] for row in curves})
-    means = {epsilon: group.mean(_values(curves, epsilon)) for epsilon in epsilons}
-    gaps = [row for point in points for row in found["adv_gap_strong"].get(point, ())]
-    crossings = [row["value"] for point in points for row in found["eps_cross"].get(point, ())]
-    distances = [row for point in points for row in found["adv_dist_median"].get(point, ())]
-    weaker = [row for point in points for row in found["adv_pgd_weaker_than_fgsm"].get(point, ())]
+    means, gaps = by_epsilon(curves), rows("adv_gap_strong")
+    distances = rows("adv_dist_median")
+    crossings = [row["value"] for row in rows("eps_cross")]
+    crossed = [value for value in crossings if value is not None]
     return {
-        **group.place,
+        **cell.facts,
         "clean": means.get(0.0),
         "adv_acc": [{"epsilon": epsilon, **mean} for epsilon, mean in means.items() if epsilon and mean],
-        "adv_dist_median": group.mean(_values(distances)),
+        "adv_dist_median": cell.mean(_values(distances)),
         "distances_missing": sum(row["value"] is None for row in distances),
-        "gap_strong": [
-            {"epsilon": epsilon, **mean}
-            for epsilon in sorted({row["epsilon"] for row in gaps})
-            if (mean := group.mean(_values(gaps, epsilon))) is not None
-        ],
+        "gap_strong": [{"epsilon": epsilon, **mean} for epsilon, mean in by_epsilon(gaps).items() if mean],
         "strong_attack": sorted({_strong(row, ensembles) for row in gaps}),
         "eps_cross": {
             "compared": len(crossings),
-            "crossed": sum(value is not None for value in crossings),
-            "mean": fmean(known) if (known := [value for value in crossings if value is not None]) else None,
+            "crossed": len(crossed),
+            "mean": fmean(crossed) if crossed else None,
         },
-        "converged_share": _least(row["converged_share"] for row in curves),
-        "zero_gradient_share": _most(
-            row["value"] for point in points for row in found["zero_gradient_share"].get(point, ())
-        ),
-        "pgd_weaker_than_fgsm": sum((row["ci_low"] or 0) > 0 for row in weaker),
+        "converged_share": min(_known(row["converged_share"] for row in curves), default=None),
+        "zero_gradient_share": max(_known(row["value"] for row in rows("zero_gradient_share")), default=None),
+        "pgd_weaker_than_fgsm": sum((row["ci_low"] or 0) > 0 for row in rows("adv_pgd_weaker_than_fgsm")),
     }
 
 
-def _strong(row: Row, ensembles: Mapping[tuple[str, str], str]) -> str:
+def _known(values: Iterable[float | None]) -> list[float]:
+    return [value for value in values if value is not None]
+
+
+def _strong(row: Row, ensembles: _Ensembles) -> str:
     """The strongest attack of a gap: of an ensemble, with its members."""
     name = str(row["param"].get("strong_attack"))
     ensemble = ensembles.get((row["point"], row["norm"]), "")
@@ -146,19 +154,14 @@ def _values(rows: Iterable[Row], epsilon: float | None = None) -> dict[str, floa
     }
 
 
-def _least(values: Iterable[float | None]) -> float | None:
-    return min((value for value in values if value is not None), default=None)
+# --- alarms -----------------------------------------------------------------------------------------------------------
 
 
-def _most(values: Iterable[float | None]) -> float | None:
-    return max((value for value in values if value is not None), default=None)
-
-
-def alarms(title: str, attacks: Sequence[Facts]) -> list[str]:
+def _alarms(block: Facts) -> list[str]:
     """Signs that an attack found less than there is to find."""
     found = []
-    for attack in attacks:
-        where = f"{title}: {attack['title']}"
+    for attack in block["robustness"]:
+        where = f"{block['title']}: {attack['title']}"
         weak = [entry for entry in attack["rows"] if entry["pgd_weaker_than_fgsm"]]
         if weak:
             found.append(f"{where} found less than one step of FGSM for {_methods(weak)}: not robustness")
@@ -185,131 +188,105 @@ def _methods(entries: Iterable[Facts]) -> str:
     return ", ".join(dict.fromkeys(entry["method"] for entry in entries))
 
 
-# --- words ------------------------------------------------------------------------------------------------------------
+# --- tables -----------------------------------------------------------------------------------------------------------
 
 
-def text(block: Facts) -> list[str]:
+def _elements(block: Facts) -> Iterator[Element]:
     """A table for each norm of DeepFool, and one for the other attacks in each norm."""
-    lines: list[str] = []
     attacks = block["robustness"]
     for attack in attacks:
-        if attack["attack"] in PRIMARY:
-            lines += ["", *_primary(block, attack)]
+        if attack["attack"] in DEEPFOOL:
+            yield _deepfool(block, attack)
     for norm in ("linf", "l2"):
-        others = [attack for attack in attacks if attack["norm"] == norm and attack["attack"] not in PRIMARY]
+        others = [attack for attack in attacks if attack["norm"] == norm and attack["attack"] not in DEEPFOOL]
         if others:
-            lines += ["", *_others(block, others, norm)]
-    return lines
+            yield _others(block, others, norm)
 
 
-def _primary(block: Facts, attack: Facts) -> list[str]:
-    shown = chosen(attack["epsilons"], attack["norm"])
-    norm = attack["norm"]
-    header = [
-        axes_header(block["row_axes"]),
-        "method",
-        "clean",
-        *(budget(value, norm) for value in shown),
-        "n",
-        "median distance",
-        "crosses full at",
-        "gap to strongest",
-        "ended %",
-    ]
-    rows = []
-    strongest = sorted({name for entry in attack["rows"] for name in entry["strong_attack"]})
-    for entry in attack["rows"]:
-        clean = entry["clean"]
-        rows.append(
-            [
-                place(block["row_axes"], entry),
-                title_of(entry["method"]),
-                plus_minus(clean, digits=1),
-                *(plus_minus(_at(entry["adv_acc"], epsilon), digits=1) for epsilon in shown),
-                clean["short"] if clean else "",
-                _distance(entry, norm),
-                _crossing(entry["eps_cross"], norm),
-                _gap(entry["gap_strong"], shown, norm) if len(strongest) == 1 else NOTHING,
-                NOTHING if entry["converged_share"] is None else f"{100 * entry['converged_share']:.0f}",
-            ]
-        )
+def _deepfool(block: Facts, attack: Facts) -> Table[CellRow]:
+    norm: str = attack["norm"]
+    shown = shown_epsilons(attack["epsilons"], norm)
     settings = ", ".join(f"{name.removeprefix('attack_')} {value}" for name, value in attack["settings"].items())
-    lines = [
-        f"### Robustness: {attack['title']}, percent of {attack['images']} images still classified correctly",
-        "",
-        *narrowed(header, rows, always=4 + len(shown)),
-        "",
-        f"± is over the same seeds as the accuracy, not over images. {settings}.",
-    ]
-    if any(row[5 + len(shown)] != NOTHING for row in rows):
-        lines.append(
-            "crosses full at: the smallest budget at which a model is more accurate than the full-data model, with "
-            "an interval for all budgets together above 0 and both at 2 % or more."
-        )
-    if len(strongest) == 1:
-        lines.append(f"gap to strongest: points by which {strongest[0]} is below this attack.")
-    elif strongest:
-        lines.append(
+    strongest = sorted({name for entry in attack["rows"] for name in entry["strong_attack"]})
+    notes = [f"± is over the same seeds as the accuracy, not over images. {settings}."]
+    if len(strongest) > 1:
+        notes.append(
             f"gap to strongest: not shown, because it is to different attacks: {'; '.join(strongest)}. It is on the "
             "rows."
         )
-    return lines
+    return Table(
+        f"Robustness: {attack['title']}, percent of {attack['images']} images still classified correctly",
+        [
+            *cell_columns(block["row_axes"]),
+            *_accuracies(shown, norm),
+            _median_distance(norm),
+            Column(
+                "crosses full at",
+                lambda row: _crossing(row.facts["eps_cross"], norm),
+                footnote=Footnote(
+                    "crosses full at: the smallest budget at which a model is more accurate than the full-data model, "
+                    "with an interval for all budgets together above 0 and both at 2 % or more."
+                ),
+                optional=True,
+            ),
+            *(_gap(name, shown, norm) for name in strongest if len(strongest) == 1),
+            Column(
+                "ended",
+                lambda row: row.facts["converged_share"],
+                lambda share: f"{100 * share:.0f}",
+                "%",
+                optional=True,
+            ),
+        ],
+        [CellRow(row_title(block["row_axes"], entry), entry["method"], entry) for entry in attack["rows"]],
+        notes,
+    )
 
 
-def _others(block: Facts, attacks: Sequence[Facts], norm: str) -> list[str]:
-    shown = chosen(sorted({epsilon for attack in attacks for epsilon in attack["epsilons"]}), norm)
-    header = [
-        axes_header(block["row_axes"]),
-        "method",
-        "attack",
-        "clean",
-        *(budget(value, norm) for value in shown),
-        "n",
-        "median distance",
-    ]
-    cells: dict[tuple[str, str], list[list[str]]] = {}
+def _others(block: Facts, attacks: Sequence[Facts], norm: str) -> Table[CellRow]:
+    """The attacks of one cell stand together."""
+    rows: dict[tuple[str, str], list[CellRow]] = {}
     for attack in attacks:
         for entry in attack["rows"]:
-            where = (place(block["row_axes"], entry), title_of(entry["method"]))
-            clean = entry["clean"]
-            cells.setdefault(where, []).append(
-                [
-                    *where,
-                    attack["title"],
-                    plus_minus(clean, digits=1),
-                    *(plus_minus(_at(entry["adv_acc"], epsilon), digits=1) for epsilon in shown),
-                    clean["short"] if clean else "",
-                    _distance(entry, norm),
-                ]
-            )
-    rows = [row for found in cells.values() for row in found]
-    images = sorted({attack["images"] for attack in attacks})
+            row = CellRow(row_title(block["row_axes"], entry), entry["method"], {**entry, "attack": attack["title"]})
+            rows.setdefault((row.title, row.variant), []).append(row)
+    shown = shown_epsilons(sorted({epsilon for attack in attacks for epsilon in attack["epsilons"]}), norm)
+    images = ", ".join(map(str, sorted({attack["images"] for attack in attacks})))
+    return Table(
+        f"Robustness: other attacks in {norm.capitalize()}, percent of {images} images still classified correctly",
+        [
+            *cell_columns(block["row_axes"]),
+            Column("attack", lambda row: row.facts["attack"]),
+            *_accuracies(shown, norm),
+            _median_distance(norm),
+        ],
+        [row for together in rows.values() for row in together],
+    )
+
+
+def _accuracies(epsilons: Iterable[float], norm: str) -> list[Column[CellRow]]:
+    """Clean accuracy, that within each budget, and the seeds."""
+    one_digit = partial(plus_minus, digits=1)
     return [
-        f"### Robustness: other attacks in {'Linf' if norm == 'linf' else 'L2'}, percent of "
-        f"{', '.join(map(str, images))} images still classified correctly",
-        "",
-        *narrowed(header, rows, always=5 + len(shown)),
+        Column("clean", lambda row: row.facts["clean"], one_digit),
+        *(
+            Column(epsilon_text(epsilon, norm), partial(_accuracy_at, epsilon=epsilon), one_digit)
+            for epsilon in epsilons
+        ),
+        Column("n", lambda row: row.facts["clean"]["short"] if row.facts["clean"] else ""),
     ]
 
 
-def chosen(epsilons: Sequence[float], norm: str) -> list[float]:
-    """The epsilons of a table: the usual ones among those that were evaluated, else some evenly spaced."""
-    usual = [epsilon for epsilon in epsilons if any(abs(epsilon - each) < 1e-9 for each in SHOWN[norm])]
-    if usual:
-        return usual
-    if len(epsilons) <= _COLUMNS:
-        return list(epsilons)
-    return [epsilons[round(index * (len(epsilons) - 1) / (_COLUMNS - 1))] for index in range(_COLUMNS)]
+def _accuracy_at(row: CellRow, epsilon: float) -> Facts | None:
+    return _at(row.facts["adv_acc"], epsilon)
 
 
-def budget(epsilon: float, norm: str) -> str:
-    """``0.25``; ``2/255`` in Linf."""
-    steps = 255 * epsilon
-    return f"{steps:.3g}/255" if norm == "linf" and abs(4 * steps - round(4 * steps)) < 1e-6 else f"{epsilon:.3g}"
-
-
-def _at(entries: Sequence[Facts], epsilon: float) -> Facts | None:
+def _at(entries: Iterable[Facts], epsilon: float) -> Facts | None:
     return next((entry for entry in entries if abs(entry["epsilon"] - epsilon) < 1e-9), None)
+
+
+def _median_distance(norm: str) -> Column[CellRow]:
+    return Column("median distance", lambda row: _distance(row.facts, norm), optional=True)
 
 
 def _distance(entry: Facts, norm: str) -> str:
@@ -326,13 +303,25 @@ def _crossing(found: Facts, norm: str) -> str:
         return NOTHING
     if found["mean"] is None:
         return "nowhere"
-    shown = budget(found["mean"], norm)
+    shown = epsilon_text(found["mean"], norm)
     return shown if found["crossed"] == found["compared"] else f"{shown} ({found['crossed']} of {found['compared']})"
 
 
-def _gap(entries: Sequence[Facts], shown: Sequence[float], norm: str) -> str:
+def _gap(strongest: str, shown: Sequence[float], norm: str) -> Column[CellRow]:
     """At the largest of the shown epsilons that it is known for."""
-    known = [entry for epsilon in shown if (entry := _at(entries, epsilon)) is not None] or list(entries)
-    if not known:
-        return NOTHING
-    return f"{plus_minus(known[-1], digits=1)} at {budget(known[-1]['epsilon'], norm)}"
+
+    def value(row: CellRow) -> Facts | None:
+        entries = row.facts["gap_strong"]
+        known = [entry for epsilon in shown if (entry := _at(entries, epsilon)) is not None] or entries
+        return known[-1] if known else None
+
+    return Column(
+        "gap to strongest",
+        value,
+        lambda gap: f"{plus_minus(gap, digits=1)} at {epsilon_text(gap['epsilon'], norm)}",
+        footnote=Footnote(f"gap to strongest: points by which {strongest} is below this attack."),
+        optional=True,
+    )
+
+
+ROBUSTNESS = BlockSection(id="robustness", order=40, detailed=METRICS, facts=_facts, elements=_elements, alarms=_alarms)

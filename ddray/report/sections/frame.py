@@ -1,0 +1,183 @@
+"""What stands around the tables: coverage, where numbers come from, alarms, borrowed settings, flags, failures."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ddray.measurements.references import percent
+from ddray.plan.keys import short
+from ddray.report.comparable import block_key
+from ddray.report.page import Element, Lines
+from ddray.report.sections import Measured, SweepSection
+from ddray.report.table import Bullets
+from ddray.report.words import Facts, variant_title
+
+# --- coverage ---------------------------------------------------------------------------------------------------------
+
+
+def _coverage_facts(measured: Measured, _: Facts) -> dict[str, Any]:
+    names = ("points", "evaluations", "methods", "failures", "reasons")
+    return {name: getattr(measured.coverage, name) for name in names}
+
+
+def _coverage(report: Facts) -> Iterator[Element]:
+    coverage = report["coverage"]
+    lead = f"Coverage: {_counts(coverage['points'])}."
+    counts = [
+        entry for name in ("evaluations", "methods") if len(coverage[name]) > 1 for entry in coverage[name].items()
+    ]
+    yield Bullets(lead, [f"{name}: {_counts(each)}" for name, each in counts]) if counts else Lines((lead,))
+
+
+def _counts(counts: Facts) -> str:
+    rest = [f"{counts[state]} {state}" for state in ("done", "failed", "blocked", "pending")]
+    return f"{counts['planned']} points planned, " + ", ".join(rest)
+
+
+def _incomplete(_: Facts, measured: Measured) -> list[str]:
+    coverage = measured.coverage
+    if coverage.complete:
+        return []
+    share = coverage.done / coverage.planned if coverage.planned else 0.0
+    return [f"coverage {percent(share)}: {coverage.done} of {coverage.planned} points are done"]
+
+
+COVERAGE = SweepSection(id="coverage", order=-30, facts=_coverage_facts, elements=_coverage, alarms=_incomplete)
+
+
+def _failed(report: Facts) -> Iterator[Element]:
+    failures = [
+        f"{failure['label']}: {failure['cause']} ({failure['points']} points; "
+        f"look closer with: ddray debug {short(failure['key'])})"
+        for failure in report["coverage"]["failures"]
+    ]
+    if failures:
+        yield Bullets("", failures)
+
+
+def _blocked(report: Facts) -> Iterator[Element]:
+    reasons: Mapping[str, int] = report["coverage"]["reasons"]
+    if reasons:
+        yield Bullets("", [f"{reason}: {count} points" for reason, count in reasons.items()])
+
+
+FAILED = SweepSection(id="failed", order=160, title="Failed stages", elements=_failed)
+BLOCKED = SweepSection(id="blocked", order=170, title="Blocked", elements=_blocked)
+
+
+# --- where the numbers come from --------------------------------------------------------------------------------------
+
+
+def _provenance(report: Facts) -> Iterator[Element]:
+    made = report["provenance"]
+    if made["first"] is None:
+        yield Lines(("No numbers yet.",))
+        return
+    when = made["first"] if made["first"] == made["last"] else f"{made['first']} to {made['last']}"
+    dirty = ", with changes that were not committed" if made["dirty"] else ""
+    versions = f"torch {_listed(made['torch'])}, ddray {_listed(made['ddray'])}"
+    commits = _listed([commit[:12] for commit in made["commits"]])
+    yield Lines((f"Numbers computed {when} on {_listed(made['devices'])}; {versions}; commit {commits}{dirty}.",))
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names) or "not recorded"
+
+
+def _alarms(report: Facts) -> Iterator[Element]:
+    yield Bullets("Alarms:", report["alarms"]) if report["alarms"] else Lines(("Alarms: none.",))
+
+
+def _mixtures(report: Facts, measured: Measured) -> list[str]:
+    """What a report holds of several kinds, so that its numbers are not all comparable."""
+    alarms = []
+    protocols = sorted({block["protocol"] for block in report["blocks"]})
+    if len(protocols) > 1:
+        alarms.append(f"{len(protocols)} protocols ({', '.join(protocols)}): compare within a block, never across")
+    numerics: dict[tuple[Any, ...], set[str]] = defaultdict(set)
+    for point in measured.points:
+        if point["numerics"] is not None:
+            numerics[block_key(point)].add(point["numerics"])
+    if mixed := sum(len(classes) > 1 for classes in numerics.values()):
+        blocks = len(report["blocks"])
+        alarms.append(f"{mixed} of {blocks} blocks hold rows of several numerics classes (device, torch, threads)")
+    if report["provenance"]["dirty"]:
+        alarms.append("some numbers come from a checkout with changes that were not committed")
+    if (commits := len(report["provenance"]["commits"])) > 1:
+        alarms.append(f"the numbers come from {commits} commits")
+    return alarms
+
+
+PROVENANCE = SweepSection(
+    id="provenance", order=-20, facts=lambda measured, _: measured.provenance, elements=_provenance
+)
+ALARMS = SweepSection(id="printed_alarms", order=-10, elements=_alarms)
+MIXTURES = SweepSection(id="mixtures", order=15, elements=lambda _: (), alarms=_mixtures)  # between those of accuracy
+# and robustness, as an alarm about all numbers; it has none of its own to print
+
+
+# --- settings ---------------------------------------------------------------------------------------------------------
+
+
+def _borrowed(report: Facts) -> Iterator[Element]:
+    """Settings without a published value, those of one source together."""
+    settings: dict[tuple[str, str], dict[str, None]] = {}
+    for block in report["blocks"]:
+        for entry in block["rows"]:
+            for variant, cell in entry["cells"].items():
+                for setting, source in sorted(cell["unpublished"].items()):
+                    settings.setdefault((variant, source), {})[setting] = None
+    if settings:
+        yield Bullets(
+            "", [f"{variant_title(name)} {', '.join(each)}: {source}" for (name, source), each in settings.items()]
+        )
+
+
+BORROWED = SweepSection(id="borrowed", order=140, title="Settings without a published value", elements=_borrowed)
+
+
+# --- flags ------------------------------------------------------------------------------------------------------------
+
+INFORMATION = frozenset({"not_applicable", "outside_frontier", "degenerate", "low_resolution"})
+"""Flags that say why a number is missing or how far it carries, not that something is wrong with it."""
+WORDS = {
+    "distill_loss": "the loss ended at 1 or more, so that nothing was learned",
+    "distill_rate_clamped": "the learned rate had to be kept above 0",
+}
+"""Metric -> what its flagged numbers mean, where that can be said better than by flag and metric."""
+TOLD = frozenset({"above_ceiling", "outside_band"})
+"""Flags with an alarm of their own."""
+
+Flags = Mapping[tuple[str, str], int]
+"""(metric, flag) -> numbers that carry it."""
+
+
+def flag_alarms(flags: Flags) -> list[str]:
+    """One line per flag that is an alarm, with how many numbers of each metric carry it."""
+    alarms = [f"{WORDS[metric]}, at {count} points" for (metric, _), count in sorted(flags.items()) if metric in WORDS]
+    wrong = {key: count for key, count in flags.items() if key[1] not in INFORMATION | TOLD and key[0] not in WORDS}
+    return alarms + [f"flagged {line}" for line in _by_flag(wrong)]
+
+
+def flag_information(flags: Flags) -> list[str]:
+    """The same of flags that are no alarm."""
+    return _by_flag({(metric, flag): count for (metric, flag), count in flags.items() if flag in INFORMATION})
+
+
+def _by_flag(flags: Flags) -> list[str]:
+    counts: dict[str, list[str]] = defaultdict(list)
+    for (metric, flag), count in sorted(flags.items(), key=lambda entry: (-entry[1], entry[0])):
+        counts[flag].append(f"{count} {metric}")
+    return [f"{flag}: {', '.join(entries)}" for flag, entries in sorted(counts.items())]
+
+
+FLAGGED = SweepSection(
+    id="flagged",
+    order=150,
+    title="Numbers that are missing or to be read with care, by flag (docs/metrics.md)",
+    facts=lambda measured, _: flag_information(measured.numbers.flags),
+    elements=lambda report: [Bullets("", report["flagged"])] if report["flagged"] else [],
+    alarms=lambda _, measured: flag_alarms(measured.numbers.flags),
+)
