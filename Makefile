@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 SWEEP ?= sweeps/quickstart.yaml
 
-.PHONY: help setup quickstart test check bench format clean
+.PHONY: help setup quickstart test test-faults check bench format clean
 .DEFAULT_GOAL := help
 
 help:  ## what there is
@@ -25,6 +25,9 @@ quickstart: setup  ## a real sweep on embedded data, 191 seconds on two cores on
 
 test: setup  ## the suite
 	$(BIN)/python -m pytest $(ARGS)
+
+test-faults: setup  ## signals and deaths of processes, on real ones
+	$(BIN)/python -m pytest -m faults $(ARGS)
 
 check: setup  ## format, lint, types, direction of imports
 	$(BIN)/ruff format --check .

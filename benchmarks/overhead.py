@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
-import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +20,7 @@ from ddray.prepare import prepare
 from ddray.request import Request
 from ddray.run.progress import Progress
 from ddray.run.schedule import Schedule
+from ddray.run.signals import StopRequest
 from ddray.run.stage import Outcome, Surroundings, code_state
 from ddray.run.verdict import Verdicts
 from ddray.settings import Places, set_environment
@@ -76,7 +76,7 @@ def measure(jobs: int, shapes: int, cpus: int) -> dict[str, float]:
             Verdicts(schedule, prepared.plan.stages, clock),
             surroundings,
             clock,
-            threading.Event(),
+            StopRequest(),
             sweep="overhead",
             run_folder=home / "run",
             address=None,

@@ -12,33 +12,33 @@ from typing import Any, TypeVar
 import click
 
 from ddray.errors import DdrayError
+from ddray.run.signals import interrupting
 from ddray.settings import places, set_environment
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+INTERRUPTED = 130
 HOW = ("local", "address", "cpus", "gpus", "precision", "mlflow", "quiet")
 """What ``run_options`` adds: the fields of ``ddray.run.sweep.How``."""
 
 
 def main() -> None:
     """The console script: every expected error becomes a message and an exit code, never a traceback."""
-    set_environment()
-    try:
-        code = cli.main(standalone_mode=False)
-    except click.exceptions.Abort:
-        click.echo("interrupted", err=True)
-        sys.exit(130)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
-    except DdrayError as error:
-        click.echo(str(error), err=True)
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        click.echo("interrupted", err=True)
-        sys.exit(130)
-    except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(0)
+    with interrupting():
+        try:
+            set_environment()
+            code = cli.main(standalone_mode=False)
+        except (click.exceptions.Abort, KeyboardInterrupt):
+            click.echo("interrupted; what is finished is kept. Run the same command again to continue.", err=True)
+            code = INTERRUPTED
+        except click.ClickException as error:
+            error.show()
+            code = error.exit_code
+        except DdrayError as error:
+            click.echo(str(error), err=True)
+            code = error.exit_code
+        except BrokenPipeError:
+            sys.stderr.close()
+            code = 0
     sys.exit(code if isinstance(code, int) else 0)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import threading
@@ -14,7 +13,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from ddray.errors import DdrayError, EnvironmentProblem
 from ddray.plan.datasets import resolve
@@ -25,6 +24,7 @@ from ddray.request import Request
 from ddray.results import Results, results_of, write_json
 from ddray.run.progress import Progress
 from ddray.run.schedule import Schedule
+from ddray.run.signals import StopRequest
 from ddray.run.stage import Surroundings, code_state
 from ddray.run.verdict import Verdicts
 from ddray.settings import Places
@@ -131,12 +131,14 @@ def _execute(
     progress = Progress(schedule, name, quiet=how.quiet)
     verdicts = Verdicts(schedule, prepared.plan.stages, progress)
     run_folder.mkdir(parents=True, exist_ok=True)
-    with _stop_on_signals() as stop, _status_file(progress, run_folder), progress:
+    stop = StopRequest()
+    with stop.listening(), _status_file(progress, run_folder), progress:
         if how.local:
             from ddray.run import local
 
             local.execute(schedule, verdicts, surroundings, progress, stop)
         else:
+            _say("starting Ray" if how.address is None else f"joining the Ray cluster at {how.address}")
             from ddray.run import tune
 
             tune.execute(
@@ -262,28 +264,6 @@ def _notify(prepared: Prepared, code: int) -> None:
         return
     if ran.returncode != 0:
         _say(f"notify: {command!r} ended with {ran.returncode}: {ran.stderr.strip()[:300]}")
-
-
-@contextlib.contextmanager
-def _stop_on_signals() -> Iterator[threading.Event]:
-    """SIGINT and SIGTERM ask stages to checkpoint and stop; a second SIGINT ends at once."""
-    stop = threading.Event()
-
-    def handle(number: int, frame: Any) -> None:
-        if stop.is_set() and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        stop.set()
-        os.write(2, b"\nstopping: stages write their checkpoints (press again to end at once)\n")
-
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextlib.contextmanager

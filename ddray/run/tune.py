@@ -1,4 +1,4 @@
-"""The Ray Tune executor: jobs as trials. The only module that imports Ray.
+"""The Ray Tune executor: jobs as trials.
 
 Tune asks our searcher for configurations; the searcher admits jobs: it hands out what is ready by the plan and fits
 the free cards by the ledger, plus a small look-ahead of the same shape so that an actor that becomes free finds its
@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import socket
 import threading
 import time
 from collections import Counter
@@ -25,13 +24,16 @@ from ray import tune
 from ray.tune import PlacementGroupFactory
 from ray.tune.search import Searcher
 
-from ddray.errors import EnvironmentProblem, RequestError
+from ddray.errors import RequestError
+from ddray.plan.graph import Stage
 from ddray.plan.jobs import Job
+from ddray.run import cluster
 from ddray.run.board import Board
-from ddray.run.ledger import Ledger, Node, nodes_of
+from ddray.run.ledger import Ledger, Node
 from ddray.run.local import job_spec
 from ddray.run.progress import Progress
 from ddray.run.schedule import Schedule
+from ddray.run.signals import StopRequest
 from ddray.run.stage import Outcome, Surroundings, between_jobs, run_job
 from ddray.run.verdict import Verdicts
 from ddray.settings import set_environment
@@ -41,11 +43,9 @@ log = logging.getLogger(__name__)
 
 BOARD = "ddray-board"
 LOOK_AHEAD = 4
-RETRIES = 1
-"""A job whose worker dies again is a failure."""
+DEATHS = 2
+"""Workers that may die at one stage: the first may have been bad luck, the second fails the stage."""
 SYNC_SECONDS = 0.5
-NODE_PLACES = ("DDRAY_DATA", "DDRAY_CACHE")
-REACH_SECONDS = 5.0
 
 
 def execute(
@@ -53,7 +53,7 @@ def execute(
     verdicts: Verdicts,
     surroundings: Surroundings,
     progress: Progress,
-    stop: threading.Event,
+    stop: StopRequest,
     *,
     sweep: str,
     run_folder: Path,
@@ -69,7 +69,7 @@ def execute(
         verdicts: Turns outcomes into the schedule's next state.
         surroundings: Places and device.
         progress: The display.
-        stop: Set by the signal handler.
+        stop: Hears the signals.
         sweep: Name of the sweep, shown in the dashboard.
         run_folder: Scratch for Tune's own files.
         address: Of a running cluster, or None to start Ray here.
@@ -81,15 +81,15 @@ def execute(
         EnvironmentProblem: Ray cannot be started or reached.
         RequestError: A job asks for more than any node has.
     """
-    nodes = _start(sweep, address, cpus, gpus)
-    try:
-        on_start(_dashboard())
+    with cluster.running(sweep, address, cpus, gpus, stop):
+        nodes = cluster.nodes()
+        on_start(cluster.dashboard())
         _refuse_impossible(schedule, nodes)
         board = ray.remote(Board).options(name=BOARD, num_cpus=0, max_concurrency=1).remote()
         ledger = Ledger(Node(node.cpus, list(node.gpus)) for node in nodes)
         use_gpus = any(node.gpus for node in nodes)
         store = Store(surroundings.store, Path(surroundings.cache) / "artifacts")
-        admitter = Admitter(schedule, verdicts, ledger, progress, stop, store, use_gpus=use_gpus)
+        admitter = Admitter(schedule, verdicts, ledger, progress, stop, store, use_gpus=use_gpus, board=board)
         over = threading.Event()
         syncing = threading.Thread(target=_sync, args=(board, progress, stop, over), daemon=True)
         syncing.start()
@@ -98,8 +98,6 @@ def execute(
         finally:
             over.set()
             syncing.join(timeout=5)
-    finally:
-        ray.shutdown()
 
 
 class Admitter(Searcher):
@@ -115,6 +113,7 @@ class Admitter(Searcher):
         store: Store,
         *,
         use_gpus: bool,
+        board: Any = None,
     ) -> None:
         super().__init__()
         self.schedule = schedule
@@ -127,8 +126,9 @@ class Admitter(Searcher):
         self.trials: dict[str, Job] = {}
         self.released_at: dict[str, float] = {}
         self._freed: tuple[float, float] | None = None
+        self.board = board
         self.deaths: Counter[str] = Counter()
-        """Job -> workers that died while running it."""
+        """Key -> workers that died while computing it."""
         self.ahead: dict[str, Job] = {}
         """Released without a free place: they wait in Ray for an actor of their shape."""
 
@@ -236,21 +236,36 @@ class Admitter(Searcher):
                 outcome.done.append(stage.key)
                 continue
             failure = self.store.failure(stage.key)
-            if failure is not None and failure.get("at", 0.0) < self.released_at[job.name]:
-                failure = None  # of an earlier run
-            if failure is None and not outcome.interrupted and self.deaths[job.name] < RETRIES:
-                # Killed from outside (a lost node, the system short of memory): its checkpoint is still there.
-                self.deaths[job.name] += 1
-                self.progress.note(f"the worker of {job.label} died; the job is tried again")
-                outcome.busy.append(stage.key)
-                break
-            cause = failure["cause"] if failure is not None else "the worker process died without a word"
-            if failure is None and not outcome.interrupted:
-                record = {**stage.spec(), "cpus": job.cpus, "gpu": job.gpu, "cause": cause, "traceback": ""}
-                self.store.record_failure(stage.key, record)
-            outcome.failed[stage.key] = cause
+            if failure is not None and failure.get("at", 0.0) >= self.released_at[job.name]:
+                outcome.failed[stage.key] = failure["cause"]
+            elif not outcome.interrupted:
+                self._died_at(stage, job, outcome)
             break
         return outcome
+
+    def _died_at(self, stage: Stage, job: Job, outcome: Outcome) -> None:
+        """A stage without a word of its own: once may be bad luck, and its checkpoint is still there."""
+        self.deaths[stage.key] += 1
+        cause = cluster.cause_of_death(self._worker_of(job))
+        if self.deaths[stage.key] < DEATHS:
+            self.progress.note(f"the worker of {stage.label} died ({cause}); the job is tried again")
+            outcome.busy.append(stage.key)
+            return
+        cause = f"{self.deaths[stage.key]} workers died at this stage; the last: {cause}"
+        record = {**stage.spec(), "cpus": job.cpus, "gpu": job.gpu, "cause": cause, "traceback": ""}
+        self.store.record_failure(stage.key, record)
+        outcome.failed[stage.key] = cause
+
+    def _worker_of(self, job: Job) -> dict[str, Any]:
+        """The worker's process and node, as it posted them last."""
+        if self.board is None:
+            return {}
+        try:
+            posted: dict[str, dict[str, Any]] = ray.get(self.board.look.remote(), timeout=10)
+        except Exception as error:
+            log.debug("the board did not answer: %s", error)
+            return {}
+        return posted.get(job.name, {})
 
 
 class JobTrial(tune.Trainable):
@@ -260,12 +275,13 @@ class JobTrial(tune.Trainable):
         """A new actor: environment first, before anything imports torch."""
         set_environment()
         self._board = ray.get_actor(BOARD)
+        self._worker = {"pid": os.getpid(), "node": ray.get_runtime_context().get_node_id()}
         given = Surroundings(**json.loads(config["surroundings"]))
         # Data and cache belong to the node: what its own environment says goes before the driver's.
         self._surroundings = replace(
             given,
-            data=os.environ.get(NODE_PLACES[0]) or given.data,
-            cache=os.environ.get(NODE_PLACES[1]) or given.cache,
+            data=os.environ.get(cluster.NODE_PLACES[0]) or given.data,
+            cache=os.environ.get(cluster.NODE_PLACES[1]) or given.cache,
         )
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -289,7 +305,8 @@ class JobTrial(tune.Trainable):
         """Nothing to load."""
 
     def _tick(self, job: str, progress: dict[str, Any] | None) -> bool:
-        return bool(ray.get(self._board.tick.remote(job, progress), timeout=10))
+        posted = {**progress, **self._worker} if progress is not None else None
+        return bool(ray.get(self._board.tick.remote(job, posted), timeout=10))
 
 
 def _fit(admitter: Admitter, surroundings: Surroundings, run_folder: Path) -> None:
@@ -322,71 +339,6 @@ def _fit(admitter: Admitter, surroundings: Surroundings, run_folder: Path) -> No
         ),
     )
     tuner.fit()
-
-
-def _start(sweep: str, address: str | None, cpus: int | None, gpus: int | None) -> list[Node]:
-    """Start Ray here, or join the cluster at an address; returns its nodes."""
-    from ray.job_config import JobConfig
-
-    common: dict[str, Any] = {
-        "namespace": f"ddray-{sweep}-{time.time_ns()}",
-        "log_to_driver": False,
-        "logging_level": logging.ERROR,
-        "job_config": JobConfig(metadata={"ddray.sweep": sweep, "job_name": f"ddray sweep {sweep}"}),
-    }
-    _reach(address)
-    for name in NODE_PLACES:
-        if os.environ.get(name):  # workers started here inherit it, perhaps with another working directory
-            os.environ[name] = str(Path(os.environ[name]).expanduser().absolute())
-    try:
-        if address is not None:
-            ray.init(address=address, **common)
-        else:
-            ray.init(
-                num_cpus=cpus,
-                num_gpus=gpus,
-                include_dashboard=True,
-                dashboard_host="127.0.0.1",
-                object_store_memory=256 * 2**20,
-                **common,
-            )
-    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-        where = f"the cluster at {address}" if address else "Ray on this machine"
-        raise EnvironmentProblem(
-            f"{where} could not be started or reached: {error}. Check the address with `ray status`, "
-            "or run in this process with --local."
-        ) from error
-    return nodes_of(node["Resources"] for node in ray.nodes() if node["Alive"])
-
-
-def _reach(address: str | None) -> None:
-    """Try the address ourselves first: Ray waits for minutes for a cluster that is not there.
-
-    Raises:
-        EnvironmentProblem: Nobody listens there.
-    """
-    if address is None or address == "auto":
-        return
-    host, _, port = address.rpartition(":")
-    try:
-        socket.create_connection((host, int(port)), timeout=REACH_SECONDS).close()
-    except (OSError, ValueError) as error:
-        raise EnvironmentProblem(
-            f"--address: no Ray cluster answers; got {address} ({error}); expected `auto` or the HOST:PORT that "
-            "`ray start --head` printed. Check it with `ray status`, or leave --address out to start Ray here."
-        ) from error
-
-
-def _dashboard() -> str:
-    """The dashboard's address, "" where there is none."""
-    from ray._private.worker import get_dashboard_url  # Ray has no public name for it
-
-    url = get_dashboard_url()
-    if not url:
-        return ""
-    # Ray guards its own servers with a token, since whoever reaches them can run code.
-    guarded = os.environ.get("RAY_AUTH_MODE", "").lower() == "token"
-    return f"http://{url}" + (" (it asks for a token: `ray get-auth-token` prints it)" if guarded else "")
 
 
 def _refuse_impossible(schedule: Schedule, nodes: list[Node]) -> None:

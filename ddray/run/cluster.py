@@ -1,0 +1,182 @@
+"""The Ray that jobs run on: started here, or a cluster that is joined.
+
+Ray lives in a thread of its own from start to end. It gives the process handlers for the signals that we promise to
+hear, and its daemons and workers would die of a TERM that a batch system sends to all processes at once, before any
+stage had written its checkpoint. A thread that blocks these signals passes that on to everything it starts; and the
+thread must last, because Linux ends the daemons together with the thread that started them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import re
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.job_config import JobConfig
+
+from ddray.errors import EnvironmentProblem
+from ddray.run.ledger import Node, nodes_of
+from ddray.run.signals import ENDING, StopRequest
+
+log = logging.getLogger(__name__)
+
+LAST_LINES = 100
+NODE_PLACES = ("DDRAY_DATA", "DDRAY_CACHE")
+REACH_SECONDS = 5.0
+LISTEN_SECONDS = 0.01
+"""Ray's own handlers are in force for at most this long while it starts."""
+
+
+@contextlib.contextmanager
+def running(sweep: str, address: str | None, cpus: int | None, gpus: int | None, stop: StopRequest) -> Iterator[None]:
+    """Ray, from here to the end of the block.
+
+    Args:
+        sweep: Its name, shown in the dashboard.
+        address: Of a running cluster, or None to start Ray here.
+        cpus: CPUs to offer when Ray is started here; None: all.
+        gpus: GPUs to offer when Ray is started here; None: those there are.
+        stop: Hears the signals before, while and after Ray starts.
+
+    Raises:
+        EnvironmentProblem: Ray cannot be started or reached.
+    """
+    _reach(address)
+    for name in NODE_PLACES:
+        if os.environ.get(name):  # workers started here inherit it, perhaps with another working directory
+            os.environ[name] = str(Path(os.environ[name]).expanduser().absolute())
+    ready, over = threading.Event(), threading.Event()
+    problems: list[BaseException] = []
+
+    def keep() -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
+        try:
+            _init(sweep, address, cpus, gpus)
+        except BaseException as error:
+            problems.append(error)
+            ready.set()
+            return
+        ready.set()
+        over.wait()
+        ray.shutdown()
+
+    keeper = threading.Thread(target=keep, name="ray", daemon=True)
+    keeper.start()
+    try:
+        while not ready.wait(LISTEN_SECONDS):
+            _listen(stop)
+        _listen(stop)
+        if problems:
+            raise _explained(problems[0], address)
+        yield
+    finally:
+        over.set()
+        keeper.join()
+
+
+def nodes() -> list[Node]:
+    """The nodes that live now."""
+    return nodes_of(node["Resources"] for node in ray.nodes() if node["Alive"])
+
+
+def dashboard() -> str:
+    """The dashboard's address, "" where there is none."""
+    from ray._private.worker import get_dashboard_url  # Ray has no public name for it
+
+    url = get_dashboard_url()
+    if not url:
+        return ""
+    # Ray guards its own servers with a token, since whoever reaches them can run code.
+    guarded = os.environ.get("RAY_AUTH_MODE", "").lower() == "token"
+    return f"http://{url}" + (" (it asks for a token: `ray get-auth-token` prints it)" if guarded else "")
+
+
+def cause_of_death(worker: Mapping[str, Any]) -> str:
+    """Why a worker process ended, as far as its log tells.
+
+    Args:
+        worker: Its ``pid`` and ``node``; empty when it died before it posted anything.
+    """
+    if not worker.get("pid"):
+        return "it ended before it began"
+    from ray.util.state import get_log
+
+    try:
+        chunks = get_log(node_id=worker["node"], pid=worker["pid"], suffix="err", tail=LAST_LINES, timeout=5)
+        text = "".join(chunks)
+    except Exception as error:  # no dashboard, or the node is gone
+        log.debug("no log of worker %s: %s", worker["pid"], error)
+        return "its node cannot be asked why; it may be gone"
+    fatal = re.search(r"^Fatal Python error: (.+)$", text, re.MULTILINE)
+    if fatal is None:
+        return "killed without a trace in its log, as a system does that runs out of memory (`dmesg` on its node tells)"
+    frame = re.search(r'File "([^"]+)", line (\d+) in (\S+)', text[fatal.end() :])
+    where = f" in {frame[3]} ({'/'.join(Path(frame[1]).parts[-3:])}:{frame[2]})" if frame else ""
+    return f"{fatal[1].lower()}{where}, a fault of native code; `ddray doctor` tells the instruction set and versions"
+
+
+def _listen(stop: StopRequest) -> None:
+    if threading.current_thread() is threading.main_thread():
+        stop.listen()
+
+
+def _init(sweep: str, address: str | None, cpus: int | None, gpus: int | None) -> None:
+    common: dict[str, Any] = {
+        "namespace": f"ddray-{sweep}-{time.time_ns()}",
+        "log_to_driver": False,
+        "logging_level": logging.ERROR,
+        "job_config": JobConfig(metadata={"ddray.sweep": sweep, "job_name": f"ddray sweep {sweep}"}),
+    }
+    logging.getLogger("ray").setLevel(logging.ERROR)  # it would warn that it could not take SIGTERM for itself
+    if address is not None:
+        ray.init(address=address, **common)
+    else:
+        # "local": a Ray of our own, whatever else runs on the machine or stands in RAY_ADDRESS.
+        ray.init(
+            address="local",
+            num_cpus=cpus,
+            num_gpus=gpus,
+            include_dashboard=True,
+            dashboard_host="127.0.0.1",
+            object_store_memory=256 * 2**20,
+            **common,
+        )
+
+
+def _explained(error: BaseException, address: str | None) -> BaseException:
+    if not isinstance(error, ConnectionError | RuntimeError | ValueError | OSError):
+        return error
+    where = f"the cluster at {address}" if address else "Ray on this machine"
+    problem = EnvironmentProblem(
+        f"{where} could not be started or reached: {error}. Check the address with `ray status`, "
+        "or run in this process with --local."
+    )
+    problem.__cause__ = error
+    return problem
+
+
+def _reach(address: str | None) -> None:
+    """Try the address ourselves first: Ray waits for minutes for a cluster that is not there.
+
+    Raises:
+        EnvironmentProblem: Nobody listens there.
+    """
+    if address is None or address == "auto":
+        return
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=REACH_SECONDS).close()
+    except (OSError, ValueError) as error:
+        raise EnvironmentProblem(
+            f"--address: no Ray cluster answers; got {address} ({error}); expected `auto` or the HOST:PORT that "
+            "`ray start --head` printed. Check it with `ray status`, or leave --address out to start Ray here."
+        ) from error
