@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from ddray.collector import no_cycle_search
 from ddray.errors import RequestError
-from ddray.external.evaluation import FILE
-from ddray.external.evaluation import load as load_evaluation
+from ddray.external.evaluation import FILE, load_evaluation
 from ddray.external.planning import facts_of, points_of, subject_of, sweep_of
 from ddray.plan.datasets import Build, DatasetFacts, class_sizes, resolve
 from ddray.plan.external import ExternalPipeline
-from ddray.plan.grammar import load
+from ddray.plan.feasible import ClassSize
+from ddray.plan.grammar import in_file_order, read
 from ddray.plan.grid import expand, select
 from ddray.plan.jobs import Plan, make_plan
 from ddray.plan.keys import digest
-from ddray.plan.pipeline import Pipeline, recipe_problem
+from ddray.plan.pipeline import Pipeline
 from ddray.plan.points import GridPoint, Sweep
 from ddray.request import Request
 from ddray.settings import Places
@@ -28,7 +29,7 @@ class Prepared:
 
     request: Request
     sweep: Sweep
-    facts: dict[str, DatasetFacts]
+    facts: Mapping[str, DatasetFacts]
     plan: Plan
     unread: tuple[str, ...] = field(default=())
     """Data sets whose content digest is not known yet on this machine."""
@@ -53,46 +54,71 @@ def prepare(request: Request, places: Places, build: Build, *, read_all: bool = 
         RequestError: Everything that is wrong, at once.
         EnvironmentProblem: ``read_all`` and a data set is missing.
     """
-    if request.path.name == FILE:
-        return _prepare_evaluation(request, places, build, read_all)
+    with no_cycle_search():
+        if request.path.name == FILE:
+            sweep, points, pipeline = _imported(request, places, build, read_all)
+        else:
+            sweep, points, pipeline = _swept(request, places, build, read_all)
+        plan = make_plan(pipeline.chains(points), pipeline.stages)
+        plan.selected = {point.hash for point in select(points, request.only, request.skip, request.limit)}
+    used = sorted({point.dataset for point in points})
+    return Prepared(request, sweep, pipeline.facts, plan, tuple(name for name in used if not pipeline.facts[name].read))
+
+
+def load(path: Path, *, sets: Sequence[str] = (), profiles: Sequence[str] = ()) -> Sweep:
+    """Read a sweep file.
+
+    When something is wrong, what could be read is expanded all the same, so that the error also names the combinations
+    that cannot be. (Of a file that reads, ``expanded`` says that.)
+
+    Args:
+        path: The file.
+        sets: ``PATH=VALUE`` each.
+        profiles: Names of profiles, each laid over the ones before it.
+
+    Raises:
+        RequestError: With everything that is wrong, as ``file:line: path: what``.
+    """
+    sweep, problems = read(path, sets=sets, profiles=profiles)
+    if sweep is not None and not problems:
+        return sweep
+    raise RequestError(in_file_order([*problems, *(expand(sweep)[1] if sweep is not None else ())]))
+
+
+def expanded(sweep: Sweep, class_size: ClassSize | None = None) -> list[GridPoint]:
+    """The points of a sweep.
+
+    Args:
+        sweep: From ``load``.
+        class_size: Of its data sets. Default: of the known ones.
+
+    Raises:
+        RequestError: With every combination that cannot be.
+    """
+    points, problems = expand(sweep, class_size)
+    if problems:
+        raise RequestError(in_file_order(problems))
+    return points
+
+
+def _swept(
+    request: Request, places: Places, build: Build, read_all: bool
+) -> tuple[Sweep, Sequence[GridPoint], Pipeline]:
+    """The points of a sweep file."""
     sweep = load(request.path, sets=request.sets, profiles=request.profiles)
     names = {str(name) for grid in sweep.grids for name in grid.axes.get("dataset", ())}
-    facts = resolve(sweep, sorted(names), places.data, places.cache, build, read_all=read_all)
-    sizes = class_sizes(facts)
-    with no_cycle_search():
-        points = expand(sweep, class_size=sizes.get)
-        _check_recipes(points)
-        return _planned(request, sweep, facts, points, Pipeline(facts, sweep.resources))
+    datasets = resolve(sweep, sorted(names), places.data, places.cache, build, read_all=read_all)
+    return sweep, expanded(sweep, class_sizes(datasets).get), Pipeline(datasets, sweep.resources)
 
 
-def _prepare_evaluation(request: Request, places: Places, build: Build, read_all: bool) -> Prepared:
+def _imported(
+    request: Request, places: Places, build: Build, read_all: bool
+) -> tuple[Sweep, Sequence[GridPoint], Pipeline]:
+    """The points of an imported set or model."""
     if request.sets or request.profiles:
         raise RequestError(f"{request.path}: has no values to change and no profiles. Run ddray evaluate again.")
     evaluation = load_evaluation(request.path)
     sweep = sweep_of(evaluation, request.path)
     facts = facts_of(evaluation, places, build, read_all=read_all)
     points = list(points_of(evaluation, facts, sweep.grids[0]))
-    datasets = {evaluation.dataset: facts}
-    return _planned(request, sweep, datasets, points, ExternalPipeline(datasets, {}, subject_of(evaluation, facts)))
-
-
-def _planned(
-    request: Request, sweep: Sweep, facts: dict[str, DatasetFacts], points: Sequence[GridPoint], pipeline: Pipeline
-) -> Prepared:
-    plan = make_plan(pipeline.chains(points), pipeline.stages)
-    plan.selected = {point.hash for point in select(points, request.only, request.skip, request.limit)}
-    used = {point.dataset for point in points}
-    return Prepared(request, sweep, facts, plan, tuple(name for name in sorted(used) if not facts[name].read))
-
-
-def _check_recipes(points: Sequence[GridPoint]) -> None:
-    seen: dict[tuple[str, str], str | None] = {}
-    problems = []
-    for point in points:
-        memo = (point.protocol, repr(sorted(point.train.items())))
-        if memo not in seen:
-            seen[memo] = recipe_problem(point)
-            if seen[memo] is not None:
-                problems.append(f"{point.grid.where('train')}: grids.{point.grid.name}.train: {seen[memo]}")
-    if problems:
-        raise RequestError(problems)
+    return sweep, points, ExternalPipeline({evaluation.dataset: facts}, {}, subject_of(evaluation, facts))

@@ -7,7 +7,7 @@ import json
 import sys
 
 from ddray.errors import RequestError, show
-from ddray.external.evaluation import FILE, Options, checked, load
+from ddray.external.evaluation import FILE, Options, checked, load_evaluation
 from ddray.external.importing import bring_in
 from ddray.external.planning import facts_of, subject_of
 from ddray.report.report import machine_report
@@ -37,7 +37,7 @@ def evaluate_file(options: Options, how: How, places: Places, *, as_json: bool =
     """
     evaluation = checked(options)
     path = results_of(places, evaluation.name).folder / FILE
-    known = load(path) if path.is_file() else None
+    known = load_evaluation(path) if path.is_file() else None
     if known is not None and known.sha256.get(known.kind) != evaluation.sha256.get(evaluation.kind):
         raise RequestError(
             f"--name: {show(evaluation.name)} holds the evaluation of another file; got {evaluation.file}; expected "

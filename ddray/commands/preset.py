@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ddray.errors import RequestError, show, suggest
-from ddray.plan.schema import at_ipc
+from ddray.plan.annotations import at_ipc
 from ddray.plan.sources import Reader
 from ddray.plan.yaml import plain
 from trainables.configs import canonical_json

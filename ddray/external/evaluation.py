@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -14,9 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ddray.errors import RequestError, show, suggest
 from ddray.plan.external import EXTERNAL
-from ddray.plan.feasible import attacked_problem
-from ddray.plan.pipeline import recipe_problem
-from ddray.plan.points import Grid, GridPoint
+from ddray.plan.feasible import attacked_problem, recipe_problem
 from ddray.plan.schema import DEFAULT_PROTOCOL
 from trainables.attacks import ROBUSTNESS_ATTACKS
 from trainables.configs import OriginConfig
@@ -104,7 +102,7 @@ class Options:
     members_order: str | None
 
 
-def load(path: Path) -> Evaluation:
+def load_evaluation(path: Path) -> Evaluation:
     try:
         return Evaluation.model_validate_json(path.read_text(encoding="utf-8"))
     except (OSError, ValidationError) as error:
@@ -287,45 +285,13 @@ def _train(options: Options, protocol: str, problems: list[str]) -> dict[str, An
         except ValueError:
             train[name.strip()] = value
     if train and protocol in PROTOCOLS:
-        point = _recipe_point(protocol, train)
-        problem = recipe_problem(point)
+        problem = recipe_problem(protocol, train)
         if problem is not None:
             problems.append(f"--train: {problem}.")
             return {}
         recipe = PROTOCOLS[protocol].recipe.model_dump(mode="json")
         train = {name: value for name, value in train.items() if value != recipe.get(name)}
     return train
-
-
-def _recipe_point(protocol: str, train: Mapping[str, Any]) -> GridPoint:
-    """A point that says nothing but its recipe."""
-    grid = Grid(EXTERNAL, "", {}, (), False, {}, protocol, train, {})
-    nothing = dict.fromkeys(
-        (
-            "ipc",
-            "init",
-            "distill_seed",
-            "origin_per_class",
-            "origin_draw",
-            "num_classes",
-            "class_draw",
-            "distill_aug",
-            "train_aug",
-        )
-    )
-    return GridPoint(
-        method=EXTERNAL,
-        dataset="",
-        architecture="",
-        seed=0,
-        settings={},
-        protocol=protocol,
-        train=train,
-        evaluations={},
-        grids=(),
-        grid=grid,
-        **nothing,
-    )
 
 
 def _evaluations(options: Options, kind: str, problems: list[str]) -> dict[str, dict[str, Any]]:

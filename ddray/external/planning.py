@@ -104,9 +104,6 @@ def points_of(evaluation: Evaluation, facts: DatasetFacts, grid: Grid) -> Iterat
     found = evaluation.found
     assert found is not None
     subset = len(evaluation.classes) < facts.config.num_classes
-    nothing = dict.fromkeys(
-        ("init", "distill_seed", "origin_per_class", "origin_draw", "class_draw", "distill_aug", "train_aug")
-    )
     members = {"members": digest(found.members.key_material())[:12]} if found.members is not None else {}
     settings: dict[str, Any] = {"file": evaluation.sha256[evaluation.kind], **members}
     if evaluation.kind == "set":
@@ -126,7 +123,6 @@ def points_of(evaluation: Evaluation, facts: DatasetFacts, grid: Grid) -> Iterat
                 evaluations=evaluation.evaluations,
                 grids=(EXTERNAL,),
                 grid=grid,
-                **nothing,
             )
 
 

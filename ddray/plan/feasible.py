@@ -1,39 +1,38 @@
-"""Which points cannot be: more images or classes than the data has, networks that cannot take the image size."""
+"""Which points cannot be, as a table of rules: what a rule looks at, when it is broken, and what is said then."""
 
 from __future__ import annotations
 
+import functools
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple, TypeAlias
 
 from pydantic import ValidationError
 
+from ddray.plan.annotations import at_ipc
 from ddray.plan.audits import MOST_ROWS
-from ddray.plan.points import Grid, Sweep
-from ddray.plan.schema import EVALUATIONS, at_ipc
+from ddray.plan.points import Grid, GridPoint, Sweep
+from ddray.plan.schema import EVALUATIONS
 from trainables.configs import (
-    Config,
-    EmbeddingSettings,
     MethodSettings,
     NetworkSettings,
     PrivacySettings,
+    RecipeConfig,
     RobustnessSettings,
 )
-from trainables.data.known import KNOWN, class_subset
+from trainables.data.known import KNOWN, KnownDataset, class_subset
 from trainables.methods import METHODS
-from trainables.networks import Variant, option_problem, parse, size_problem
+from trainables.networks import option_problem, parse, size_problem
 from trainables.presets import completed
-
-if TYPE_CHECKING:
-    from ddray.plan.points import GridPoint
+from trainables.protocols import PROTOCOLS
 
 ENCODER = "convnet3"
 """The network in whose features sets are compared."""
-ClassSize = Callable[[str], int | None]
+ClassSize: TypeAlias = Callable[[str], int | None]
 """Data set's name -> training images in its smallest class, or None where it is not known yet."""
-NetworkProblem = Callable[[str, int, int], str | None]
-"""(architecture's name, image size in pixels, channels) -> why it cannot be, or None."""
+Complaint: TypeAlias = tuple[str, str]
+"""Path below the grid, as ``axes.ipc.2``, and what is wrong there."""
 
 
 def network_problem(architecture: str, image_size: int, channels: int) -> str | None:
@@ -51,12 +50,22 @@ def attacked_problem(images: int, classes: int) -> str | None:
     """Why so many test images cannot be attacked, or None.
 
     Args:
-        images: That are asked for.
+        images: That are to be attacked.
         classes: That take part.
     """
     if images >= classes:
         return None
     return f"fewer images than classes; got {images}; expected at least {classes}, one of each class."
+
+
+def recipe_problem(protocol: str, train: Mapping[str, Any]) -> str | None:
+    """Why values given instead of a protocol's do not make a recipe, or None."""
+    given = {"epochs": None, **train} if "steps" in train else train
+    try:
+        RecipeConfig.model_validate({**PROTOCOLS[protocol].recipe.model_dump(), **given})
+    except ValidationError as error:
+        return "; ".join(f"{'.'.join(map(str, entry['loc']))}: {entry['msg']}" for entry in error.errors())
+    return None
 
 
 def known_class_size(sweep: Sweep) -> ClassSize:
@@ -71,215 +80,293 @@ def known_class_size(sweep: Sweep) -> ClassSize:
     return size
 
 
-@dataclass(frozen=True, slots=True)
-class Facts:
-    """A data set's constants."""
-
-    num_classes: int
-    image_size: int
-    channels: int
-
-
-def facts_of(sweep: Sweep, name: str) -> Facts:
-    declared = sweep.datasets.get(name)
-    known = KNOWN[declared.like if declared is not None else name]
-    size = declared.resize if declared is not None else None
-    return Facts(known.num_classes, size or known.image_size, known.channels)
-
-
-def impossible(
-    sweep: Sweep, points: Sequence[GridPoint], class_size: ClassSize, network_problem: NetworkProblem
-) -> list[str]:
-    """Each combination that cannot be, once per grid. Grids are few, so their names stand for them in sets."""
-    grids = {grid.name: grid for grid in sweep.grids}
-    facts = {name: facts_of(sweep, name) for name in dict.fromkeys(point.dataset for point in points)}
-    sizes = {name: class_size(name) for name in facts}
-    problems = []
-    for name, dataset, architecture in dict.fromkeys((p.grid.name, p.dataset, p.architecture) for p in points):
-        grid, image = grids[name], facts[dataset]
-        reason = network_problem(architecture, image.image_size, image.channels)
-        if reason is not None:
-            problems.append(_too_small(grid, _place(grid, "architecture", architecture), reason, dataset, image))
-    complete: dict[tuple[str, str, str, int | None], MethodSettings] = {}
-    """Settings with presets and defaults, of the combinations that can be."""
-    for at in dict.fromkeys((p.grid.name, p.dataset, p.method, p.ipc) for p in points):
-        name, dataset, method, ipc = at
-        grid, image = grids[name], facts[dataset]
-        given = at_ipc(grid.settings.get(method, {}), ipc)
-        try:
-            complete[at] = completed(method, _base(sweep, dataset), ipc, given)
-        except ValidationError as error:
-            causes = "; ".join(str(entry.get("ctx", {}).get("error", entry["msg"])) for entry in error.errors())
-            with_what = f"together with the presets of {dataset} at ipc {ipc}"
-            problems.append(grid.say(f"settings.{method}", f"{causes.rstrip('.')}, {with_what} (ddray preset)."))
-            continue
-        matched = _matching_network(complete[at])
-        if matched is None:
-            continue
-        wrong = option_problem(matched)
-        if wrong is not None:
-            problems.append(grid.say(f"settings.{method}", f"{method} cannot match on this network: {wrong}"))
-            continue
-        reason = network_problem(matched.name, image.image_size, image.channels)
-        if reason is not None:
-            named = next((name for name in ("depth", "architecture") if name in given), None)
-            path = f"settings.{method}.{named}" if named else _place(grid, "method", method)
-            problems.append(_too_small(grid, path, f"{method} matches on {reason}", dataset, image))
-    for name, dataset, wanted in dict.fromkeys((p.grid.name, p.dataset, p.num_classes) for p in points):
-        total = facts[dataset].num_classes
-        if wanted is not None and wanted > total:
-            grid = grids[name]
-            problems.append(
-                grid.say(
-                    _place(grid, "num_classes", wanted),
-                    f"more classes than {dataset} has; got {wanted}; expected 2 to {total}. Exclude the pair.",
-                )
-            )
-    problems += _same_classes(grids, facts, points)
-    for name, dataset, origin in dict.fromkeys((p.grid.name, p.dataset, p.origin_per_class) for p in points):
-        size = sizes[dataset]
-        if origin is not None and size is not None and origin > size:
-            grid = grids[name]
-            problems.append(
-                grid.say(
-                    _place(grid, "origin_per_class", origin),
-                    f"more images than the smallest class of {dataset} has; got {origin}; expected at most {size}. "
-                    "Exclude the pair, or use null for all of them.",
-                )
-            )
-    drawn = dict.fromkeys(
-        (p.grid.name, p.dataset, p.origin_per_class, p.ipc, p.method)
-        for p in points
-        if p.ipc is not None and (p.init == "real" or "init" not in METHODS[p.method].uses)
-    )
-    for name, dataset, origin, ipc, method in drawn:
-        size = sizes[dataset]
-        limit = size if origin is None else origin
-        if limit is None or ipc is None:
-            continue
-        grid = grids[name]
-        settings = complete.get((name, dataset, method, ipc))
-        needed = settings.real_images(ipc) if settings is not None else 0
-        if needed <= limit:
-            continue
-        what = f"a class of {dataset}" if origin is None else f"a class of the origin (origin_per_class {origin})"
-        problem = (
-            f"more images than {what} holds, for methods that choose real images or start from them; got {ipc}; "
-            f"expected at most {limit}. Exclude the pair."
-        )
-        if needed > ipc:
-            problem = (
-                f"{method} starts from {needed} real images of each class, more than {what} holds; got ipc {ipc}; "
-                f"expected at most {limit * ipc // needed}. Exclude the pair, start from noise"
-            )
-            whole = "layout" in METHODS[method].settings.model_fields
-            problem += f", or set settings.{method}.layout: whole." if whole else "."
-        problems.append(grid.say(_place(grid, "ipc", ipc), problem))
-    return problems + _unmeasurable(grids, facts, points, network_problem)
-
-
-def _same_classes(grids: Mapping[str, Grid], facts: Mapping[str, Facts], points: Sequence[GridPoint]) -> list[str]:
-    """Draws of classes that are the same classes: a table would count one network as two independent ones."""
-    problems = []
-    first: dict[tuple[str, str, tuple[int, ...]], int] = {}
-    for name, dataset, count, draw in dict.fromkeys(
-        (p.grid.name, p.dataset, p.num_classes, p.class_draw) for p in points
-    ):
-        if count is None or draw is None or not 2 <= count <= facts[dataset].num_classes:
-            continue
-        classes = class_subset(facts[dataset].num_classes, count, draw)
-        other = first.setdefault((name, dataset, classes), draw)
-        if other != draw:
-            problems.append(
-                grids[name].say(
-                    _place(grids[name], "class_draw", draw),
-                    f"the same classes twice; got draws {other} and {draw}, both of which are {list(classes)} of "
-                    f"{dataset}; expected draws that differ. Replace one by another number.",
-                )
-            )
-    return problems
-
-
-def _unmeasurable(
-    grids: Mapping[str, Grid], facts: Mapping[str, Facts], points: Sequence[GridPoint], network_problem: NetworkProblem
-) -> list[str]:
-    """Evaluations that cannot be, once per grid that asks for them."""
-    problems = []
-    asking = dict.fromkeys(
-        (_asking(grids, p, kind), kind, p.dataset, p.method, p.origin_per_class, p.num_classes, id(p.evaluations))
-        for p in points
-        for kind in p.evaluations
-    )
-    settings: dict[tuple[str, int], Config] = {}
-    given = {id(point.evaluations): point.evaluations for point in points}
-    for name, kind, dataset, method, origin, num_classes, evaluations in asking:
-        at = (kind, evaluations)
-        if at not in settings:
-            settings[at] = EVALUATIONS[kind].model_validate_json(json.dumps(dict(given[evaluations][kind])))
-        grid, image, asked = grids[name], facts[dataset], settings[at]
-        classes = num_classes or image.num_classes
-        path = f"evaluations.{kind}"
-        if isinstance(asked, RobustnessSettings) and (what := attacked_problem(asked.images, classes)) is not None:
-            problems.append(grid.say(f"{path}.images", what))
-        if isinstance(asked, EmbeddingSettings) and METHODS[method].distils:
-            reason = network_problem(ENCODER, image.image_size, image.channels)
-            if reason is not None:
-                what = f"sets are compared in the features of {reason}"
-                problems.append(_too_small(grid, path, what, dataset, image))
-        if isinstance(asked, PrivacySettings):
-            for setting, count, most in (
-                ("rows", asked.num_rows, MOST_ROWS),
-                ("shadows", asked.shadows, MOST_ROWS - 1),
-            ):
-                if count > most:
-                    what = f"more than a point may have; got {count}; expected at most {most}."
-                    problems.append(grid.say(f"{path}.{setting}", what))
-            if origin is None:
-                what = (
-                    "members are told from images that were left out, and here none are; got origin_per_class null; "
-                    "expected a number. Set axes.origin_per_class, as [400], or leave privacy out of this grid."
-                )
-                problems.append(grid.say(path, what))
-            elif asked.canaries and "pool" not in asked.audit:
-                shown = ", ".join(asked.audit)
-                what = f"canaries are images of a pool; got audit {shown}; expected pool among them. Add it, or drop"
-                problems.append(grid.say(f"{path}.canaries", f"{what} canaries."))
-            elif asked.canaries > 2 * origin * classes:
-                what = (
-                    f"more canaries than the pool of origin_per_class {origin} has images; got {asked.canaries}; "
-                    f"expected at most {2 * origin * classes}."
-                )
-                problems.append(grid.say(f"{path}.canaries", what))
-    return problems
-
-
-def _asking(grids: Mapping[str, Grid], point: GridPoint, kind: str) -> str:
-    """The first of a point's grids that asks for an evaluation."""
-    return next(name for name in point.grids if kind in grids[name].evaluations)
-
-
-def _place(grid: Grid, axis: str, value: Any) -> str:
-    """The path of an axis' value."""
-    values = grid.axes.get(axis, ())
-    return f"axes.{axis}.{values.index(value)}" if value in values else f"axes.{axis}"
-
-
-def _base(sweep: Sweep, dataset: str) -> str:
-    """The known data set whose presets apply."""
+def base_of(sweep: Sweep, dataset: str) -> str:
+    """The known data set whose constants and presets apply."""
     declared = sweep.datasets.get(dataset)
     return declared.like if declared is not None else dataset
 
 
-def _too_small(grid: Grid, path: str, reason: str, dataset: str, image: Facts) -> str:
-    return grid.say(
-        path,
-        f"cannot take the images of {dataset}; got {image.image_size} pixels; expected: {reason}. "
-        "Exclude the pair, or declare the data set with another size (resize) under datasets.",
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A combination to be judged, with what is known of it."""
+
+    point: GridPoint
+    grid: Grid
+    """That asks for it."""
+    dataset: KnownDataset
+    """Whose constants apply."""
+    image_size: int
+    """Height = width, pixels."""
+    class_size: int | None
+    """Training images in the smallest class; None: not known yet."""
+    settings: MethodSettings | str
+    """Of the method, completed from presets and defaults; or why that cannot be."""
+    requested: Any
+    """Settings of the evaluation that the rule is about; None for other rules."""
+
+    def path(self, axis: str) -> str:
+        """The path of the point's value of an axis."""
+        return path_of(self.grid, axis, getattr(self.point, axis))
+
+    def images_refused(self, reason: str) -> str:
+        """The message that a network cannot take the images."""
+        return (
+            f"cannot take the images of {self.point.dataset}; got {self.image_size} pixels; expected: {reason}. "
+            "Exclude the pair, or declare the data set with another size (resize) under datasets."
+        )
+
+    def network_problem(self, architecture: str) -> str | None:
+        return network_problem(architecture, self.image_size, self.dataset.channels)
+
+
+Check: TypeAlias = Callable[[Case], Iterator[Complaint]]
+
+
+class Rule(NamedTuple):
+    """Something that holds of every combination."""
+
+    looks_at: tuple[str, ...]
+    """Axes. Points of the same grids that agree in them are judged once."""
+    evaluation: str | None
+    """Only points with this evaluation are judged."""
+    check: Check
+    """What is wrong with a combination: nothing, or where and what."""
+
+
+RULES: list[Rule] = []
+"""All rules, in the order in which they are judged."""
+
+
+def rule(*looks_at: str, evaluation: str | None = None) -> Callable[[Check], Check]:
+    """Make a function that checks a case a rule."""
+
+    def register(check: Check) -> Check:
+        RULES.append(Rule(looks_at, evaluation, check))
+        return check
+
+    return register
+
+
+def impossible(sweep: Sweep, points: Sequence[GridPoint], class_size: ClassSize) -> list[str]:
+    """Everything that is wrong with a sweep's combinations.
+
+    Args:
+        sweep: Validated.
+        points: All of its points.
+        class_size: Of its data sets.
+    """
+    grids = {grid.name: grid for grid in sweep.grids}
+
+    @functools.cache
+    def completed_settings(grid: str, dataset: str, method: str, ipc: int | None) -> MethodSettings | str:
+        return _completed(method, base_of(sweep, dataset), ipc, at_ipc(grids[grid].settings.get(method, {}), ipc))
+
+    # Most points differ in seeds alone, which no rule looks at: a few stand for all.
+    few = _distinct(points, sorted({axis for rule in RULES for axis in rule.looks_at}))
+    problems = _same_classes(sweep, points)
+    for looks_at, evaluation, check in RULES:
+        for point in _distinct(few, looks_at):
+            grid, requested = point.grid, None
+            if evaluation is not None:
+                if evaluation not in point.evaluations:
+                    continue
+                grid = next(grids[name] for name in point.grids if evaluation in grids[name].evaluations)
+                requested = EVALUATIONS[evaluation].model_validate_json(json.dumps(dict(point.evaluations[evaluation])))
+            base, declared = KNOWN[base_of(sweep, point.dataset)], sweep.datasets.get(point.dataset)
+            case = Case(
+                point=point,
+                grid=grid,
+                dataset=base,
+                image_size=(declared.resize if declared is not None else None) or base.image_size,
+                class_size=class_size(point.dataset),
+                settings=completed_settings(point.grid.name, point.dataset, point.method, point.ipc),
+                requested=requested,
+            )
+            problems += [grid.say(path, what) for path, what in check(case)]
+    return problems
+
+
+def path_of(grid: Grid, axis: str, value: Any) -> str:
+    """The path of an axis' value below a grid, as ``axes.ipc.2``."""
+    values = grid.axes.get(axis, ())
+    return f"axes.{axis}.{values.index(value)}" if value in values else f"axes.{axis}"
+
+
+def _distinct(points: Iterable[GridPoint], axes: Sequence[str]) -> list[GridPoint]:
+    """The first of the points that agree in their grids and in some axes."""
+    first: dict[tuple[Any, ...], GridPoint] = {}
+    for point in points:
+        first.setdefault((point.grids, *(getattr(point, axis) for axis in axes)), point)
+    return list(first.values())
+
+
+def _completed(method: str, dataset: str, ipc: int | None, given: Mapping[str, Any]) -> MethodSettings | str:
+    try:
+        return completed(method, dataset, ipc, given)
+    except ValidationError as error:
+        causes = "; ".join(str(entry.get("ctx", {}).get("error", entry["msg"])) for entry in error.errors())
+        return causes.rstrip(".")
+
+
+# --- points -------------------------------------------------------------------------------------------------------
+
+
+@rule("dataset", "architecture")
+def network_takes_the_images(case: Case) -> Iterator[Complaint]:
+    reason = case.network_problem(case.point.architecture)
+    if reason is not None:
+        yield case.path("architecture"), case.images_refused(reason)
+
+
+@rule("dataset", "method", "ipc")
+def settings_go_with_the_presets(case: Case) -> Iterator[Complaint]:
+    point = case.point
+    if isinstance(case.settings, str):
+        with_what = f"together with the presets of {point.dataset} at ipc {point.ipc}"
+        yield f"settings.{point.method}", f"{case.settings}, {with_what} (ddray preset)."
+
+
+@rule("dataset", "method", "ipc")
+def matching_network_takes_the_images(case: Case) -> Iterator[Complaint]:
+    method = case.point.method
+    if not isinstance(case.settings, NetworkSettings):
+        return
+    network = case.settings.variant
+    wrong = option_problem(network)
+    if wrong is not None:
+        yield f"settings.{method}", f"{method} cannot match on this network: {wrong}"
+        return
+    reason = case.network_problem(network.name)
+    if reason is not None:
+        given = at_ipc(case.grid.settings.get(method, {}), case.point.ipc)
+        named = next((name for name in ("depth", "architecture") if name in given), None)
+        path = f"settings.{method}.{named}" if named else case.path("method")
+        yield path, case.images_refused(f"{method} matches on {reason}")
+
+
+@rule("dataset", "num_classes")
+def there_are_so_many_classes(case: Case) -> Iterator[Complaint]:
+    count, total = case.point.num_classes, case.dataset.num_classes
+    if count is not None and count > total:
+        what = f"more classes than {case.point.dataset} has; got {count}; expected 2 to {total}. Exclude the pair."
+        yield case.path("num_classes"), what
+
+
+@rule("dataset", "origin_per_class")
+def a_class_holds_the_origin(case: Case) -> Iterator[Complaint]:
+    origin, size = case.point.origin_per_class, case.class_size
+    if origin is not None and size is not None and origin > size:
+        yield (
+            case.path("origin_per_class"),
+            f"more images than the smallest class of {case.point.dataset} has; got {origin}; expected at most {size}. "
+            "Exclude the pair, or use null for all of them.",
+        )
+
+
+@rule("dataset", "origin_per_class", "ipc", "method", "init")
+def a_class_holds_the_real_images(case: Case) -> Iterator[Complaint]:
+    """Methods that choose real images, or start from them, need as many of each class."""
+    point, origin = case.point, case.point.origin_per_class
+    limit = case.class_size if origin is None else origin
+    chooses = point.init == "real" or "init" not in METHODS[point.method].uses
+    if point.ipc is None or limit is None or not chooses or isinstance(case.settings, str):
+        return
+    needed = case.settings.real_images(point.ipc)
+    if needed <= limit:
+        return
+    what = f"a class of {point.dataset}" if origin is None else f"a class of the origin (origin_per_class {origin})"
+    if needed <= point.ipc:
+        yield (
+            case.path("ipc"),
+            f"more images than {what} holds, for methods that choose real images or start from them; got {point.ipc}; "
+            f"expected at most {limit}. Exclude the pair.",
+        )
+        return
+    whole = "layout" in METHODS[point.method].settings.model_fields
+    yield (
+        case.path("ipc"),
+        f"{point.method} starts from {needed} real images of each class, more than {what} holds; got ipc {point.ipc}; "
+        f"expected at most {limit * point.ipc // needed}. Exclude the pair, start from noise"
+        + (f", or set settings.{point.method}.layout: whole." if whole else "."),
     )
 
 
-def _matching_network(settings: MethodSettings) -> Variant | None:
-    """The network that a method distils with, where it has one."""
-    if not isinstance(settings, NetworkSettings):
-        return None
-    return settings.variant
+@rule()
+def train_values_make_a_recipe(case: Case) -> Iterator[Complaint]:
+    problem = recipe_problem(case.grid.protocol, case.point.train)
+    if problem is not None:
+        yield "train", problem
+
+
+# --- evaluations --------------------------------------------------------------------------------------------------
+
+
+@rule("dataset", "num_classes", evaluation="robustness")
+def an_image_of_each_class_is_attacked(case: Case) -> Iterator[Complaint]:
+    requested: RobustnessSettings = case.requested
+    problem = attacked_problem(requested.images, case.point.num_classes or case.dataset.num_classes)
+    if problem is not None:
+        yield "evaluations.robustness.images", problem
+
+
+@rule("dataset", "method", evaluation="embedding")
+def the_encoder_takes_the_images(case: Case) -> Iterator[Complaint]:
+    reason = case.network_problem(ENCODER)
+    if METHODS[case.point.method].distils and reason is not None:
+        yield "evaluations.embedding", case.images_refused(f"sets are compared in the features of {reason}")
+
+
+@rule(evaluation="privacy")
+def an_audit_has_a_size_limit(case: Case) -> Iterator[Complaint]:
+    requested: PrivacySettings = case.requested
+    limits = (("rows", requested.num_rows, MOST_ROWS), ("shadows", requested.shadows, MOST_ROWS - 1))
+    for setting, count, most in limits:
+        if count > most:
+            what = f"more than a point may have; got {count}; expected at most {most}."
+            yield f"evaluations.privacy.{setting}", what
+
+
+@rule("dataset", "origin_per_class", "num_classes", evaluation="privacy")
+def an_audit_has_images_to_tell_apart(case: Case) -> Iterator[Complaint]:
+    requested: PrivacySettings = case.requested
+    origin, classes = case.point.origin_per_class, case.point.num_classes or case.dataset.num_classes
+    if origin is None:
+        yield (
+            "evaluations.privacy",
+            "members are told from images that were left out, and here none are; got origin_per_class null; "
+            "expected a number. Set axes.origin_per_class, as [400], or leave privacy out of this grid.",
+        )
+    elif requested.canaries and "pool" not in requested.audit:
+        shown = ", ".join(requested.audit)
+        what = f"canaries are images of a pool; got audit {shown}; expected pool among them. Add it, or drop canaries."
+        yield "evaluations.privacy.canaries", what
+    elif requested.canaries > 2 * origin * classes:
+        yield (
+            "evaluations.privacy.canaries",
+            f"more canaries than the pool of origin_per_class {origin} has images; got {requested.canaries}; "
+            f"expected at most {2 * origin * classes}.",
+        )
+
+
+# --- pairs of points ----------------------------------------------------------------------------------------------
+
+
+def _same_classes(sweep: Sweep, points: Iterable[GridPoint]) -> list[str]:
+    """Draws of classes that are the same classes: a table would count one network as two independent ones."""
+    problems = []
+    first: dict[tuple[str, str, tuple[int, ...]], int] = {}
+    for point in _distinct(points, ("dataset", "num_classes", "class_draw")):
+        count, draw, total = point.num_classes, point.class_draw, KNOWN[base_of(sweep, point.dataset)].num_classes
+        if count is None or draw is None or not 2 <= count <= total:
+            continue
+        classes = class_subset(total, count, draw)
+        other = first.setdefault((point.grid.name, point.dataset, classes), draw)
+        if other != draw:
+            problems.append(
+                point.grid.say(
+                    path_of(point.grid, "class_draw", draw),
+                    f"the same classes twice; got draws {other} and {draw}, both of which are {list(classes)} of "
+                    f"{point.dataset}; expected draws that differ. Replace one by another number.",
+                )
+            )
+    return problems

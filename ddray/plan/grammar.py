@@ -19,44 +19,29 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ddray.errors import RequestError, printable, show, suggest
+from ddray.errors import printable, show, suggest
 from ddray.plan import yaml
+from ddray.plan.axes import AXES
 from ddray.plan.points import DatasetDecl, Grid, NotifyDecl, ResourceDecl, Sweep
 from ddray.plan.problems import Problem, check
-from ddray.plan.schema import AXES, DEFAULT_PROTOCOL, Block, DatasetBlock, Notify, Resource
+from ddray.plan.schema import DEFAULT_PROTOCOL, DatasetBlock, GridBlock, Notify, Resource
 from ddray.plan.sources import Document, Reader
 from ddray.plan.yaml import Node, Steps, mapping, merge, plain
 from trainables.data.known import KNOWN
 
 
-def load(path: Path, *, sets: Sequence[str] = (), profiles: Sequence[str] = ()) -> Sweep:
+def read(path: Path, *, sets: Sequence[str] = (), profiles: Sequence[str] = ()) -> tuple[Sweep | None, list[str]]:
     """Read a sweep file with its includes, and lay profiles and ``--set`` over it.
-
-    When something is wrong, what is right is expanded all the same, so that the error also names the combinations that
-    cannot be. (Of a sweep that loads, ``grid.expand`` says that.)
 
     Args:
         path: The file.
         sets: ``PATH=VALUE`` each: a dotted path from the root, a YAML value.
         profiles: Names of profiles, each laid over the ones before it.
 
-    Raises:
-        RequestError: With everything that is wrong, as ``file:line: path: what``.
+    Returns:
+        The sweep without what is wrong in it, so that the rest can be checked too, or None when too little is left;
+        and everything that is wrong, as ``file:line: path: what``.
     """
-    sweep, problems = attempt(path, sets=sets, profiles=profiles)
-    if sweep is not None and not problems:
-        return sweep
-    if sweep is not None:
-        from ddray.plan.grid import infeasible  # grid.py stands on this module
-
-        problems = _in_file_order((*problems, *infeasible(sweep)))
-    raise RequestError(problems)
-
-
-def attempt(path: Path, *, sets: Sequence[str] = (), profiles: Sequence[str] = ()) -> tuple[Sweep | None, list[str]]:
-    """Like ``load``, but returns the problems, and with them the sweep without what is wrong, so that more of it can
-    be checked; None when too little is left."""
-    path = Path(path)
     reader = Reader()
     root = reader.file(path, None, ())
     patch = reader.sets(sets)
@@ -64,7 +49,7 @@ def attempt(path: Path, *, sets: Sequence[str] = (), profiles: Sequence[str] = (
     sweep = None
     if root is not None and not reader.newer:
         sweep = _put_together(reader, root, patch, path, list(profiles))
-    return sweep, _in_file_order(reader.problems)
+    return sweep, reader.problems
 
 
 def _name_problems(path: Path) -> list[str]:
@@ -76,7 +61,7 @@ def _name_problems(path: Path) -> list[str]:
     return [f"{printable(path)}: {what}. Rename the file."]
 
 
-def _in_file_order(problems: Iterable[str]) -> list[str]:
+def in_file_order(problems: Iterable[str]) -> list[str]:
     """Messages by file, in the order the files come up, then by line; each once."""
     files: dict[str, int] = {}
 
@@ -327,18 +312,16 @@ def _resolve(
 
 def _grid(name: str, owner: Document, node: Node, inherited: bool, known: frozenset[str], reader: Reader) -> Grid:
     whole = mapping([("grids", node.where, mapping([(name, node.where, node)], node.where))], node.where)
-    block, problems = check(Block, whole, ("grids", name))
+    block, problems = check(GridBlock, whole, ("grids", name))
     reader.note(problems)
-    block = block if isinstance(block, Block) else Block()
+    block = block if isinstance(block, GridBlock) else GridBlock()
+    given = block.axes or {}
     axes = {
         axis: values
         for axis, _ in _entries(node, "axes")
-        if (values := _values(getattr(block.axes, axis, None), known if axis == "dataset" else None))
+        if (values := _values(given.get(axis, ()), known if axis == "dataset" else None))
     }
-    exclude = tuple(
-        {axis: _values(getattr(entry, axis), None) for axis in AXES if getattr(entry, axis) is not None}
-        for entry in block.exclude or ()
-    )
+    exclude = tuple({axis: tuple(entry[axis]) for axis in AXES if axis in entry} for entry in block.exclude or ())
     train = {key: value for key, value in (block.train or {}).items() if value is not None}
     return Grid(
         name=name,
@@ -355,8 +338,8 @@ def _grid(name: str, owner: Document, node: Node, inherited: bool, known: frozen
     )
 
 
-def _values(values: tuple[Any, ...] | None, known: frozenset[str] | None) -> tuple[Any, ...]:
-    return tuple(value for value in values or () if known is None or value in known)
+def _values(values: Iterable[Any], known: frozenset[str] | None) -> tuple[Any, ...]:
+    return tuple(value for value in values if known is None or value in known)
 
 
 def _digest(

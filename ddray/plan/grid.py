@@ -1,69 +1,61 @@
 """Sweep -> grid points: product, exclusions, unused axes, merging of equal points; and filters on points.
 
-What the file may say stands in ``schema.py``; what a point needs computed, in ``pipeline.py``.
+What the file may say stands in ``schema.py``, what is known of an axis in ``axes.py``.
 """
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from operator import itemgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 from ddray.errors import RequestError, show, suggest
-from ddray.plan.feasible import ClassSize, NetworkProblem, facts_of, impossible, known_class_size, network_problem
+from ddray.plan.annotations import at_ipc
+from ddray.plan.axes import AXES
+from ddray.plan.feasible import ClassSize, base_of, impossible, known_class_size
 from ddray.plan.points import Grid, GridPoint, Sweep
-from ddray.plan.schema import AXES, EVALUATIONS, at_ipc
+from ddray.plan.schema import EVALUATIONS
 from trainables.configs import PrivacySettings
+from trainables.data.known import KNOWN
 from trainables.methods import METHODS
 from trainables.protocols import PROTOCOLS
 
 MAX_COMBINATIONS = 1_000_000
 """Of one sweep, before exclusions. What is beyond was not meant."""
 
-COMMON = frozenset({"method", "dataset", "architecture", "seed", "origin_per_class", "num_classes", "train_aug"})
-"""Axes of every point; ``Method.uses`` adds to them. Draws are used where there is something to draw."""
-DEFAULTS: dict[str, Any] = {
-    "architecture": "convnet3",
-    "seed": 0,
-    "distill_seed": 0,
-    "origin_draw": 0,
-    "class_draw": 0,
-    "distill_aug": "dsa",
-}
-"""Values of axes that are left out. ``init`` is the method's own; the rest is null."""
+DRAWS = {name: axis.draws_from for name, axis in AXES.items() if axis.draws_from is not None}
+"""Axis that numbers draws -> the axis that says how many are drawn."""
 
 
-def expand(
-    sweep: Sweep, *, class_size: ClassSize | None = None, network_problem: NetworkProblem = network_problem
-) -> list[GridPoint]:
+class Identity(NamedTuple):
+    """What tells a point from others."""
+
+    values: tuple[Any, ...]
+    """Of the axes, in the order of ``AXES``."""
+    settings: str
+    """Of the method, as canonical JSON: mappings do not hash."""
+    protocol: str
+    train: str
+    """Canonical JSON."""
+
+
+def expand(sweep: Sweep, class_size: ClassSize | None = None) -> tuple[list[GridPoint], list[str]]:
     """All points of a sweep, each once, in the order in which the files name them (the last axis varies fastest).
 
     Args:
-        sweep: The validated sweep.
+        sweep: As far as it could be read.
         class_size: How many training images the smallest class of a data set holds. Default: of the known ones.
-        network_problem: Which image sizes a network takes.
 
-    Raises:
-        RequestError: With every combination that cannot be.
+    Returns:
+        The points, and what is wrong with them: the sweep can be run if that is nothing.
     """
-    points, problems = _expand(sweep, class_size or known_class_size(sweep), network_problem)
-    if problems:
-        raise RequestError(problems)
-    return points
-
-
-def infeasible(sweep: Sweep) -> list[str]:
-    """What ``expand`` would complain of, judged by the sizes of the known data sets."""
-    return _expand(sweep, known_class_size(sweep), network_problem)[1]
-
-
-def _expand(sweep: Sweep, class_size: ClassSize, network_problem: NetworkProblem) -> tuple[list[GridPoint], list[str]]:
     problems: list[str] = []
-    grids: dict[tuple[Any, ...], tuple[Grid, ...]] = {}
-    """Values of the axes and the rest of the identity -> the grids that ask for the point."""
+    grids: dict[Identity, tuple[Grid, ...]] = {}
+    """A point -> the grids that ask for it."""
     combinations = 0
     for grid in sweep.grids:
         combinations += math.prod(map(len, grid.axes.values()))
@@ -74,63 +66,60 @@ def _expand(sweep: Sweep, class_size: ClassSize, network_problem: NetworkProblem
         for identity in _identities(sweep, grid, problems):
             grids[identity] = (*grids.get(identity, ()), grid)
     points = _points(grids, problems)
-    problems += impossible(sweep, points, class_size, network_problem)
+    problems += impossible(sweep, points, class_size or known_class_size(sweep))
     return points, list(dict.fromkeys(problems))
 
 
 # --- one grid -----------------------------------------------------------------------------------------------------
 
 
-def _identities(sweep: Sweep, grid: Grid, problems: list[str]) -> Iterable[tuple[Any, ...]]:
-    """Each point of one grid once: the axes' values, then method settings, protocol and train as canonical JSON.
-
-    What says the same has one form, or two points would be one network, counted twice in every mean: all classes of the
-    data set and the protocol's own augmentation are null.
-    """
+def _identities(sweep: Sweep, grid: Grid, problems: list[str]) -> dict[Identity, None]:
+    """Each point of one grid once. What says the same has one form: unused axes and values that null means are null."""
     methods = grid.axes.get("method", ())
     ready = _complete(grid, methods, problems)
     if not methods or not grid.axes.get("dataset"):
-        return ()
-    keep = _exclusions(grid, problems)
+        return {}
+    is_excluded = _exclusions(grid, problems)
+    recipe = PROTOCOLS[grid.protocol].recipe
     train = _canonical(_differences(grid, problems))
-    settings: dict[tuple[str, int | None], str] = {}
-    """By method and ipc, on which settings may depend."""
-    nulled = {method: _nulled(method) for method in methods}
-    classes = {name: facts_of(sweep, name).num_classes for name in grid.axes["dataset"]}
-    found: dict[tuple[Any, ...], None] = {}
-    recipes_own = PROTOCOLS[grid.protocol].recipe.augmentation
-    left = 0
-    for values in _product(grid):
-        if keep is not None and not keep(values):
+    unused = {
+        method: {name: None for name, axis in AXES.items() if axis.by_method and name not in METHODS[method].uses}
+        for method in methods
+    }
+    null_means = {
+        dataset: {
+            name: axis.null_means(KNOWN[base_of(sweep, dataset)], recipe)
+            for name, axis in AXES.items()
+            if axis.null_means is not None
+        }
+        for dataset in grid.axes["dataset"]
+    }
+
+    @functools.cache
+    def settings(method: str, ipc: int | None) -> str:
+        return _canonical(at_ipc(grid.settings.get(method, {}), ipc))
+
+    in_order = itemgetter(*AXES)
+    identities: dict[Identity, None] = {}
+    nothing_left = True
+    for row in _combinations(grid):
+        if is_excluded(row):
             continue
-        left += 1
-        method = values[_METHOD]
+        nothing_left = False
+        method = row["method"]
         if method not in ready:
             continue
-        row = list(values)
-        for place in nulled[method]:
-            row[place] = None
-        if row[_ORIGIN] is None:
-            row[_ORIGIN_DRAW] = None
-        if row[_CLASSES] == classes[values[_DATASET]]:
-            row[_CLASSES] = None
-        if row[_CLASSES] is None or row[_CLASSES] > classes[values[_DATASET]]:
-            row[_CLASS_DRAW] = None
-        if row[_TRAIN_AUG] == recipes_own:
-            row[_TRAIN_AUG] = None
-        at = method, row[_IPC]
-        if at not in settings:
-            settings[at] = _canonical(at_ipc(grid.settings.get(method, {}), row[_IPC]))
-        found[(*row, settings[at], grid.protocol, train)] = None
-    if not left and not grid.doubtful:
+        row |= unused[method]
+        for axis, value in null_means[row["dataset"]].items():
+            if row[axis] == value:
+                row[axis] = None
+        for draw, drawn in DRAWS.items():
+            if row[drawn] is None:
+                row[draw] = None
+        identities[Identity(in_order(row), settings(method, row["ipc"]), grid.protocol, train)] = None
+    if nothing_left and not grid.doubtful:
         problems.append(grid.say("exclude", "zero points; every combination is excluded. Leave some of them."))
-    return found
-
-
-_METHOD, _DATASET, _IPC, _INIT = (AXES.index(axis) for axis in ("method", "dataset", "ipc", "init"))
-_ORIGIN, _ORIGIN_DRAW = AXES.index("origin_per_class"), AXES.index("origin_draw")
-_CLASSES, _CLASS_DRAW = AXES.index("num_classes"), AXES.index("class_draw")
-_TRAIN_AUG = AXES.index("train_aug")
+    return identities
 
 
 def _complete(grid: Grid, methods: Sequence[str], problems: list[str]) -> set[str]:
@@ -149,27 +138,20 @@ def _complete(grid: Grid, methods: Sequence[str], problems: list[str]) -> set[st
     return set(methods) - set(without)
 
 
-def _nulled(method: str) -> tuple[int, ...]:
-    used = COMMON | METHODS[method].uses | {"origin_draw", "class_draw"}
-    return tuple(place for place, axis in enumerate(AXES) if axis not in used)
+def _combinations(grid: Grid) -> Iterator[dict[str, Any]]:
+    """Every combination as axis -> value, the values of axes that the grid does not name filled in."""
+    left_out = {
+        method: {name: axis.left_out(METHODS[method]) for name, axis in AXES.items() if name not in grid.axes}
+        for method in grid.axes["method"]
+    }
+    for values in itertools.product(*grid.axes.values()):
+        row = dict(zip(grid.axes, values, strict=True))
+        yield row | left_out[row["method"]]
 
 
-def _product(grid: Grid) -> Iterable[tuple[Any, ...]]:
-    """Every combination as a tuple in the order of ``AXES``, defaults filled in."""
-    named = list(grid.axes)
-    left_out = [axis for axis in AXES if axis not in grid.axes]
-    names = [*named, *left_out]
-    lists = [*grid.axes.values(), *((DEFAULTS.get(axis),) for axis in left_out)]
-    ordered = map(itemgetter(*(names.index(axis) for axis in AXES)), itertools.product(*lists))
-    if "init" in grid.axes:
-        return ordered
-    starts = {method: METHODS[method].init for method in grid.axes["method"]}
-    return ((*row[:_INIT], starts[row[_METHOD]], *row[_INIT + 1 :]) for row in ordered)
-
-
-def _exclusions(grid: Grid, problems: list[str]) -> Callable[[tuple[Any, ...]], bool] | None:
-    """Whether a combination stays; None when all of them do. Entries that match nothing are problems."""
-    rules: list[dict[int, frozenset[Any]]] = []
+def _exclusions(grid: Grid, problems: list[str]) -> Callable[[Mapping[str, Any]], bool]:
+    """Whether a combination is excluded. Entries that match nothing are problems."""
+    entries: list[Mapping[str, tuple[Any, ...]]] = []
     for number, entry in enumerate(grid.exclude):
         if not entry:
             problems.append(grid.say(f"exclude.{number}", "an empty entry; it would exclude everything. Name an axis."))
@@ -188,33 +170,29 @@ def _exclusions(grid: Grid, problems: list[str]) -> Callable[[tuple[Any, ...]], 
                     )
                 )
         if matches:
-            rules.append({AXES.index(axis): frozenset(values) for axis, values in entry.items()})
-    if not rules:
-        return None
+            entries.append(entry)
     # Many short entries that name the same axes are one look-up; long ones are tried one after another.
-    short: dict[tuple[int, ...], set[tuple[Any, ...]]] = {}
-    long: list[dict[int, frozenset[Any]]] = []
-    for rule in rules:
-        if math.prod(map(len, rule.values())) <= 64:
-            short.setdefault(tuple(rule), set()).update(itertools.product(*rule.values()))
+    short: dict[tuple[str, ...], set[tuple[Any, ...]]] = {}
+    long: list[dict[str, frozenset[Any]]] = []
+    for entry in entries:
+        if math.prod(map(len, entry.values())) <= 64:
+            short.setdefault(tuple(entry), set()).update(itertools.product(*entry.values()))
         else:
-            long.append(rule)
+            long.append({axis: frozenset(values) for axis, values in entry.items()})
 
-    def keep(row: tuple[Any, ...]) -> bool:
-        if any(tuple(row[place] for place in places) in values for places, values in short.items()):
-            return False
-        return not any(all(row[place] in values for place, values in rule.items()) for rule in long)
+    def is_excluded(row: Mapping[str, Any]) -> bool:
+        if any(tuple(map(row.__getitem__, axes)) in values for axes, values in short.items()):
+            return True
+        return any(all(row[axis] in values for axis, values in entry.items()) for entry in long)
 
-    return keep
+    return is_excluded
 
 
 def _present(grid: Grid, axis: str) -> tuple[Any, ...]:
     """The values that an axis takes in the product."""
     if axis in grid.axes:
         return grid.axes[axis]
-    if axis == "init":
-        return tuple(dict.fromkeys(METHODS[method].init for method in grid.axes["method"]))
-    return (DEFAULTS.get(axis),)
+    return tuple(dict.fromkeys(AXES[axis].left_out(METHODS[method]) for method in grid.axes["method"]))
 
 
 def _differences(grid: Grid, problems: list[str]) -> dict[str, Any]:
@@ -237,39 +215,44 @@ def _canonical(content: Any) -> str:
 # --- all grids ----------------------------------------------------------------------------------------------------
 
 
-def _points(grids: Mapping[tuple[Any, ...], tuple[Grid, ...]], problems: list[str]) -> list[GridPoint]:
-    """Points with what is shared by many of them made once."""
-    decoded: dict[str, Any] = {}
+def _points(grids: Mapping[Identity, tuple[Grid, ...]], problems: list[str]) -> list[GridPoint]:
+    """The points; what many of them hold is one object."""
+    decode = functools.cache(json.loads)
     united: dict[tuple[str, ...], tuple[tuple[str, ...], Mapping[str, Mapping[str, Any]]]] = {}
     points = []
-    make: Callable[..., GridPoint] = GridPoint
-    for identity, holders in grids.items():
-        *values, settings, protocol, train = identity
-        for text in (settings, train):
-            if text not in decoded:
-                decoded[text] = json.loads(text)
-        names = tuple(grid.name for grid in holders)
+    for (values, settings, protocol, train), asking in grids.items():
+        names = tuple(grid.name for grid in asking)
         if names not in united:
-            united[names] = (names, _unite(holders, problems))
+            united[names] = (names, _unite(asking, problems))
         names, evaluations = united[names]
-        points.append(make(*values, decoded[settings], protocol, decoded[train], evaluations, names, holders[0]))
+        points.append(
+            GridPoint(
+                **dict(zip(AXES, values, strict=True)),
+                settings=decode(settings),
+                protocol=protocol,
+                train=decode(train),
+                evaluations=evaluations,
+                grids=names,
+                grid=asking[0],
+            )
+        )
     return points
 
 
 def _unite(grids: Sequence[Grid], problems: list[str]) -> Mapping[str, Mapping[str, Any]]:
     """The evaluations that any of the grids asks for; lists of attacks and audits unite, other values must agree."""
-    together: dict[str, Mapping[str, Any]] = {}
+    united: dict[str, Mapping[str, Any]] = {}
     origin: dict[str, Grid] = {}
     for grid in grids:
-        for kind, asked in grid.evaluations.items():
-            if kind not in together or together[kind] == asked:
-                together.setdefault(kind, asked)
+        for kind, given in grid.evaluations.items():
+            if kind not in united or united[kind] == given:
+                united.setdefault(kind, given)
                 origin.setdefault(kind, grid)
                 continue
-            first, second = _with_defaults(kind, together[kind]), _with_defaults(kind, asked)
+            first, second = _with_defaults(kind, united[kind]), _with_defaults(kind, given)
             merged: dict[str, Any] = {}
             for name in first:
-                if name not in together[kind] and name not in asked:
+                if name not in united[kind] and name not in given:
                     continue
                 merged[name] = first[name]
                 if name in _UNITING:
@@ -286,14 +269,12 @@ def _unite(grids: Sequence[Grid], problems: list[str]) -> Mapping[str, Mapping[s
                             f"{other.where(f'evaluations.{kind}.{name}')}; expected the same. Change one of them.",
                         )
                     )
-            together[kind] = merged
-    return together
+            united[kind] = merged
+    return united
 
 
 _UNITING = frozenset({"attacks", "audit"})
 """Settings of evaluations that say what else is measured, not how."""
-
-
 _OF_AUDITS = {
     "rows": {"pool"},
     "targets": {"pool"},
@@ -306,13 +287,13 @@ _OF_AUDITS = {
 
 
 def _matters(name: str, settings: Mapping[str, Any]) -> bool:
-    """Whether a setting has a meaning beside the audits that are asked for; it cannot disagree where it has none."""
+    """Whether a setting has a meaning beside the audits of the same settings; it cannot disagree where it has none."""
     return name not in _OF_AUDITS or not _OF_AUDITS[name].isdisjoint(settings["audit"])
 
 
-def _with_defaults(kind: str, asked: Mapping[str, Any]) -> dict[str, Any]:
+def _with_defaults(kind: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """All settings, and what has several names (a tier's rows, budgets in another order) in one form."""
-    complete = EVALUATIONS[kind].model_validate_json(json.dumps(dict(asked)))
+    complete = EVALUATIONS[kind].model_validate_json(json.dumps(dict(given)))
     values = complete.model_dump(mode="json")
     if isinstance(complete, PrivacySettings):
         values["rows"] = complete.num_rows

@@ -19,8 +19,6 @@ from dataclasses import replace
 from functools import cache
 from typing import Any, NamedTuple, TypeVar
 
-from pydantic import ValidationError
-
 from ddray.plan import branches, resources
 from ddray.plan.datasets import DatasetFacts
 from ddray.plan.feasible import ENCODER
@@ -56,8 +54,6 @@ from trainables.methods import METHODS
 from trainables.networks import Variant, parse
 from trainables.presets import Chosen, choose, completed
 from trainables.protocols import PROTOCOLS
-
-__all__ = ["Pipeline", "recipe_problem"]
 
 Asked = TypeVar("Asked", bound=Config)
 
@@ -569,15 +565,3 @@ def missing_library(spec: RobustnessAttack) -> str | None:
 @cache
 def _is_there(library: str) -> bool:
     return importlib.util.find_spec(library) is not None
-
-
-def recipe_problem(point: GridPoint) -> str | None:
-    """Why the point's recipe overrides do not make a recipe, or None."""
-    wanted = dict(point.train)
-    if "steps" in wanted and "epochs" not in wanted:
-        wanted["epochs"] = None
-    try:
-        RecipeConfig.model_validate({**PROTOCOLS[point.protocol].recipe.model_dump(), **wanted})
-    except ValidationError as error:
-        return "; ".join(f"{'.'.join(map(str, entry['loc']))}: {entry['msg']}" for entry in error.errors())
-    return None

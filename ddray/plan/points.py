@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ddray.plan import yaml
-from ddray.plan.schema import AXES
+from ddray.plan.axes import AXES, AxisValues
 from ddray.plan.yaml import Node
 
 Values = Mapping[str, tuple[Any, ...]]
@@ -100,26 +100,10 @@ class Sweep:
     """sha256 of the resolved content: equal for files that ask for the same in other words."""
 
 
-@dataclass(frozen=True, slots=True)
-class GridPoint:
-    """One value per axis; None where the method does not use the axis, and as its documentation says."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GridPoint(AxisValues):
+    """One combination of axis values, with what else tells it from others, and what is measured on it."""
 
-    method: str
-    dataset: str
-    ipc: int | None
-    init: str | None
-    architecture: str
-    seed: int
-    distill_seed: int | None
-    origin_per_class: int | None
-    """None: the full training set."""
-    origin_draw: int | None
-    num_classes: int | None
-    """None: all classes."""
-    class_draw: int | None
-    distill_aug: str | None
-    train_aug: str | None
-    """None: the recipe's own."""
     settings: Mapping[str, Any]
     """Of its method, as given."""
     protocol: str

@@ -12,8 +12,9 @@ from pathlib import Path
 
 from ddray.errors import printable, show
 from ddray.plan import yaml
+from ddray.plan.axes import AXES
 from ddray.plan.problems import Problem, check
-from ddray.plan.schema import AXES, GRAMMAR, Patch, Resource, SweepFile
+from ddray.plan.schema import GRAMMAR, Patch, Resource, SweepFile
 from ddray.plan.yaml import Node, Steps, mapping, merge
 
 MAX_FILES = 100

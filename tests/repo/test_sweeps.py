@@ -10,10 +10,9 @@ import pytest
 from pages import ROOT, SWEEPS, Block, blocks
 
 from ddray.errors import RequestError
-from ddray.plan.grammar import load
-from ddray.plan.grid import expand
-from ddray.plan.schema import AXES, json_schema
-from ddray.prepare import Prepared, prepare
+from ddray.plan.axes import AXES
+from ddray.plan.schema import json_schema
+from ddray.prepare import Prepared, expanded, load, prepare
 from ddray.request import Request
 from ddray.settings import places
 from trainables.data.cache import build
@@ -80,9 +79,9 @@ def test_shown_sweep_is_valid(block: Block, tmp_path: Path) -> None:
             (tmp_path / name).write_text(f"ddray: 1\n{GRIDS.replace('example', f'example{number}')}")
     path = tmp_path / "shown.yaml"
     path.write_text(text)
-    assert expand(load(path))
+    assert expanded(load(path))
     for profile in re.findall(r"^  (\w+):", text.partition("\nprofiles:\n")[2], re.MULTILINE):
-        assert expand(load(path, profiles=[profile]))
+        assert expanded(load(path, profiles=[profile]))
 
 
 def test_the_shown_errors_are_the_real_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,7 +99,7 @@ def test_what_the_page_says_of_merged_points(tmp_path: Path) -> None:
     """The first sweep of docs/sweep-files.md: 3 points of full, not 6."""
     path = tmp_path / "first.yaml"
     path.write_text(blocks("yaml", ROOT / "docs" / "sweep-files.md")[0].text)
-    methods = [point.method for point in expand(load(path))]
+    methods = [point.method for point in expanded(load(path))]
     assert {method: methods.count(method) for method in methods} == {"random": 6, "dm": 6, "full": 3}
 
 
@@ -108,7 +107,7 @@ def test_every_axis_is_documented_with_its_values() -> None:
     from pages import table
 
     rows = {axis: values for axis, values, _ in table(ROOT / "docs" / "sweep-files.md", "axis")}
-    assert tuple(rows) == AXES
+    assert tuple(rows) == tuple(AXES)
     for axis, entry in json_schema()["$defs"]["Axes"]["properties"].items():
         for name in names_in(entry):
             assert re.search(rf"\b{name}\b", rows[axis]), f"{axis}: {name} is not on the page"

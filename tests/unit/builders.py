@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ddray.plan.datasets import DatasetFacts
-from ddray.plan.grammar import load
 from ddray.plan.graph import Chain, Stage
-from ddray.plan.grid import expand
 from ddray.plan.jobs import Plan, make_plan
 from ddray.plan.pipeline import Pipeline
 from ddray.plan.points import GridPoint, Sweep
+from ddray.prepare import expanded, load
 from ddray.store.artifacts import Store
 from ddray.store.manifest import Manifest
 from trainables.configs import (
@@ -71,7 +70,7 @@ def facts_of(name: str) -> DatasetFacts:
 
 
 def plan_of(sweep: Sweep) -> Plan:
-    points = expand(sweep)
+    points = expanded(sweep)
     pipeline = Pipeline({name: facts_of(name) for name in {point.dataset for point in points}}, sweep.resources)
     return make_plan(pipeline.chains(points), pipeline.stages)
 

@@ -49,10 +49,10 @@ def world(folder: Path, text: str) -> World:
     """A sweep of the digits, its plan and an empty store below a folder."""
     folder.mkdir(parents=True, exist_ok=True)
     sweep = b.sweep_of(folder, text)
-    from ddray.plan.grid import expand
+    from ddray.prepare import expanded
 
     pipeline = Pipeline({"digits": digits_facts()}, sweep.resources)
-    plan = make_plan(pipeline.chains(expand(sweep)), pipeline.stages)
+    plan = make_plan(pipeline.chains(expanded(sweep)), pipeline.stages)
     return sweep, plan, Store(str(folder / "store"), folder / "downloads")
 
 

@@ -16,9 +16,9 @@ from unit import builders as b
 
 from ddray.errors import RequestError
 from ddray.plan.graph import Chain, Stage
-from ddray.plan.grid import expand
 from ddray.plan.jobs import Plan, make_plan, runnable_jobs
 from ddray.plan.pipeline import Pipeline
+from ddray.prepare import expanded
 from trainables.attacks import EVERY_AUDIT, MEMBERSHIP_ATTACKS, ROBUSTNESS_ATTACKS
 from trainables.configs import (
     DistillConfig,
@@ -389,7 +389,7 @@ def test_a_filter_distils_nothing_for_the_sake_of_a_map(tmp_path: Path) -> None:
 def test_points_of_any_order_give_the_same_stages(tmp_path: Path) -> None:
     axes = "method: [dm, full, random], ipc: [1], init: [real], origin_per_class: [40, 400], seed: [0, 1]"
     sweep = b.sweep_of(tmp_path, text_of(axes, PRIVACY[:-1] + ", embedding: {}}"))
-    points = expand(sweep)
+    points = expanded(sweep)
     found = []
     for order in (points, list(reversed(points))):
         pipeline = Pipeline({"cifar10": b.facts_of("cifar10")}, {})
@@ -408,7 +408,7 @@ def test_evaluations_do_not_touch_what_others_share(tmp_path: Path) -> None:
     axes = POINT.replace("[dm]", "[dm, random]")
     plain = plan_of(tmp_path, axes, "{}")
     sweep = b.sweep_of(tmp_path, text_of(axes))
-    points = [replace(point, evaluations={}) if point.method == "dm" else point for point in expand(sweep)]
+    points = [replace(point, evaluations={}) if point.method == "dm" else point for point in expanded(sweep)]
     pipeline = Pipeline({"cifar10": b.facts_of("cifar10")}, {})
     mixed = pipeline.chains(points)
     for one, two in zip(plain.chains, mixed, strict=True):

@@ -21,7 +21,7 @@ from ddray.measurements.columns import (
     comparable,
     names,
 )
-from ddray.plan.schema import AXES
+from ddray.plan.axes import AXES
 
 SPECIFIED = """
 schema_version row_id sweep grids point stage_key protocol budget_fraction dataset num_classes class_ids

@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ddray.errors import DdrayError, EnvironmentProblem, RequestError
-from ddray.plan import grid
-from ddray.plan.grammar import load
+from ddray.plan.axes import AXES
 from ddray.plan.points import DatasetDecl, Grid, GridPoint, NotifyDecl, ResourceDecl, Sweep
-from ddray.plan.schema import AXES, EVALUATIONS, json_schema
+from ddray.plan.schema import EVALUATIONS, json_schema
+from ddray.prepare import expanded, load
 from trainables.attacks import ROBUSTNESS_ATTACKS
 from trainables.configs import RecipeConfig
 from trainables.methods import METHODS
@@ -652,7 +652,7 @@ def architectures(names: str) -> str:
 def test_architectures_have_options(tmp_path: Path) -> None:
     sweep = sweep_of(tmp_path, architectures(f"[{', '.join(ARCHITECTURES)}]"))
     assert grid_of(sweep, "t").axes["architecture"] == ARCHITECTURES
-    assert [point.architecture for point in grid.expand(sweep)] == list(ARCHITECTURES)
+    assert [point.architecture for point in expanded(sweep)] == list(ARCHITECTURES)
 
 
 @pytest.mark.parametrize(
@@ -678,7 +678,7 @@ def test_architectures_have_options(tmp_path: Path) -> None:
 )
 def test_wrong_architectures_are_answered_with_the_nearest(tmp_path: Path, names: str, message: str) -> None:
     with pytest.raises(RequestError) as caught:
-        grid.expand(sweep_of(tmp_path, architectures(names)))
+        expanded(sweep_of(tmp_path, architectures(names)))
     (problem,) = caught.value.problems
     assert re.search(message, problem)
 
@@ -705,7 +705,7 @@ def test_wrong_architectures_are_answered_with_the_nearest(tmp_path: Path, names
 )
 def test_networks_that_a_method_cannot_match_on(tmp_path: Path, settings: str, message: str) -> None:
     with pytest.raises(RequestError) as caught:
-        grid.expand(sweep_of(tmp_path, with_grid(f"settings: {{dm: {settings}}}")))
+        expanded(sweep_of(tmp_path, with_grid(f"settings: {{dm: {settings}}}")))
     (problem,) = caught.value.problems
     assert re.search(message, problem)
 
@@ -819,10 +819,10 @@ def test_the_schema_knows_the_architectures() -> None:
 def test_the_schema_names_and_explains_everything() -> None:
     schema = json_schema()
     axes = schema["$defs"]["Axes"]["properties"]
-    assert tuple(axes) == AXES
-    for name in ("Axes", "Block", "Patch", "Train", "DMSettings", "RobustnessSettings", "DatasetBlock", "Resource"):
+    assert tuple(axes) == tuple(AXES)
+    for name in ("Axes", "GridBlock", "Patch", "Train", "DMSettings", "RobustnessSettings", "DatasetBlock", "Resource"):
         assert schema["$defs"][name]["additionalProperties"] is False
-    for name in ("Axes", "Block", "DatasetBlock", "Resource", "Notify"):
+    for name in ("Axes", "GridBlock", "DatasetBlock", "Resource", "Notify"):
         assert all("description" in entry for entry in schema["$defs"][name]["properties"].values()), name
     assert "description" in schema["$defs"]["DMSettings"]["properties"]["iterations"]
     assert set(schema["$defs"]["Settings"]["properties"]) == set(METHODS)
@@ -912,7 +912,7 @@ BLOCK = st.fixed_dictionaries(
             },
         ),
         "exclude": st.one_of(
-            ANYTHING, st.lists(st.dictionaries(st.sampled_from(AXES), NUMBERS, max_size=2), max_size=2)
+            ANYTHING, st.lists(st.dictionaries(st.sampled_from(tuple(AXES)), NUMBERS, max_size=2), max_size=2)
         ),
         "protocol": st.one_of(st.sampled_from(list(PROTOCOLS)), SCALARS),
         "train": ANYTHING,
@@ -938,10 +938,10 @@ SWEEPS = st.fixed_dictionaries(
 )
 
 
-def expanded(path: Path, **options: Any) -> list[GridPoint]:
+def points_or_refusal(path: Path, **options: Any) -> list[GridPoint]:
     """The points, or none when the request was wrong; anything else is a bug."""
     try:
-        points = grid.expand(load(path, **options))
+        points = expanded(load(path, **options))
     except RequestError as error:
         problems = error.problems
         points = []
@@ -957,7 +957,7 @@ def expanded(path: Path, **options: Any) -> list[GridPoint]:
 @settings(max_examples=150, deadline=None)
 @given(st.one_of(ANYTHING, st.dictionaries(WORDS, ANYTHING, max_size=5)))
 def test_any_structure_is_a_sweep_or_a_request_error(tmp_path_factory: pytest.TempPathFactory, content: object) -> None:
-    expanded(write(tmp_path_factory.getbasetemp(), json.dumps(content)))
+    points_or_refusal(write(tmp_path_factory.getbasetemp(), json.dumps(content)))
 
 
 @settings(max_examples=300, deadline=None)
@@ -965,7 +965,7 @@ def test_any_structure_is_a_sweep_or_a_request_error(tmp_path_factory: pytest.Te
 def test_any_near_sweep_is_a_sweep_or_a_request_error(
     tmp_path_factory: pytest.TempPathFactory, content: object, profiles: list[str]
 ) -> None:
-    expanded(write(tmp_path_factory.getbasetemp(), json.dumps(content)), profiles=profiles)
+    points_or_refusal(write(tmp_path_factory.getbasetemp(), json.dumps(content)), profiles=profiles)
 
 
 @settings(max_examples=150, deadline=None)
@@ -976,7 +976,7 @@ def test_any_near_sweep_is_a_sweep_or_a_request_error(
 def test_any_set_argument_is_applied_or_a_request_error(
     tmp_path_factory: pytest.TempPathFactory, path: str, value: str
 ) -> None:
-    expanded(write(tmp_path_factory.getbasetemp(), SMALL), sets=[f"{path}={value}"])
+    points_or_refusal(write(tmp_path_factory.getbasetemp(), SMALL), sets=[f"{path}={value}"])
 
 
 @settings(max_examples=150, deadline=None)
@@ -986,7 +986,7 @@ def test_any_set_argument_is_applied_or_a_request_error(
 def test_a_damaged_example_is_a_sweep_or_a_request_error(
     tmp_path_factory: pytest.TempPathFactory, at: int, cut: int, put: str
 ) -> None:
-    expanded(write(tmp_path_factory.getbasetemp(), EXAMPLE[:at] + put + EXAMPLE[at + cut :]))
+    points_or_refusal(write(tmp_path_factory.getbasetemp(), EXAMPLE[:at] + put + EXAMPLE[at + cut :]))
 
 
 def test_constants_of_another_data_set(tmp_path: Path) -> None:

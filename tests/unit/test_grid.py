@@ -15,11 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ddray.errors import RequestError
-from ddray.plan import grid
-from ddray.plan.grammar import load
-from ddray.plan.grid import expand, network_problem, select
+from ddray.plan.axes import AXES
+from ddray.plan.feasible import network_problem
+from ddray.plan.grid import select
 from ddray.plan.points import GridPoint
-from ddray.plan.schema import AXES
+from ddray.prepare import expanded, load
 from trainables.methods import METHODS
 from trainables.protocols import PROTOCOLS
 
@@ -55,7 +55,7 @@ def points_of(folder: Path, grids: str, top: str = "", **options: Any) -> list[G
     """Points of ``grids: {…}`` written on line 3."""
     path = folder / "s.yaml"
     path.write_text(f"ddray: 1\n{top}\ngrids: {{{grids}}}\n", encoding="utf-8")
-    return expand(load(path), **options)
+    return expanded(load(path), **options)
 
 
 def axes(entries: str, **rest: str) -> str:
@@ -68,7 +68,7 @@ def axes(entries: str, **rest: str) -> str:
 def test_the_documented_example_has_the_points_of_the_paper(tmp_path: Path) -> None:
     path = tmp_path / "full.yaml"
     path.write_text(EXAMPLE, encoding="utf-8")
-    points = expand(load(path))
+    points = expanded(load(path))
     table1 = [point for point in points if point.grids == ("table1",)]
     table3 = [point for point in points if point.grids == ("table3",)]
     # 4 methods x 2 inits, and random once, and full once; each on 4 origins x 3 draws
@@ -353,8 +353,8 @@ def test_identity_is_canonical_and_leaves_null_axes_out(tmp_path: Path) -> None:
 
 
 def test_the_axes_are_the_point_s_fields_in_order() -> None:
-    assert tuple(GridPoint.__dataclass_fields__)[: len(AXES)] == AXES
-    assert AXES == (
+    assert tuple(GridPoint.__dataclass_fields__)[: len(AXES)] == tuple(AXES)
+    assert tuple(AXES) == (
         "method",
         "dataset",
         "ipc",
@@ -454,12 +454,13 @@ def test_excluding_the_pair_is_a_remedy(tmp_path: Path) -> None:
     assert len(points) == 3
 
 
-def test_class_sizes_and_networks_can_be_told(tmp_path: Path) -> None:
+def test_class_sizes_and_networks_are_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = "t: {" + axes("method: random, dataset: mini, ipc: 9") + "}"
     with pytest.raises(RequestError, match="got 9; expected at most 7"):
         points_of(tmp_path, text, RESIZED, class_size={"mini": 7}.get)
+    monkeypatch.setattr("ddray.plan.feasible.network_problem", lambda name, size, channels: f"no {name} today")
     with pytest.raises(RequestError, match="expected: no convnet3 today"):
-        points_of(tmp_path, text, RESIZED, network_problem=lambda name, size, channels: f"no {name} today")
+        points_of(tmp_path, text, RESIZED)
 
 
 def test_networks_and_the_sizes_they_take() -> None:
@@ -479,7 +480,7 @@ def test_problems_of_all_grids_at_once_with_their_values_lines(tmp_path: Path) -
         encoding="utf-8",
     )
     with pytest.raises(RequestError) as caught:
-        expand(load(path))
+        expanded(load(path))
     assert len(caught.value.problems) == 2
     assert "s.yaml:9: grids.a.axes.ipc: more" in str(caught.value)
     assert "s.yaml:11: grids.b.axes.num_classes: more" in str(caught.value)
@@ -584,8 +585,9 @@ def test_reading_and_expanding_load_nothing_heavy(tmp_path: Path) -> None:
     path = tmp_path / "s.yaml"
     path.write_text(EXAMPLE, encoding="utf-8")
     program = (
-        "import sys; from pathlib import Path; from ddray.plan import grammar, grid, schema; schema.json_schema();"
-        f"print(len(grid.expand(grammar.load(Path({str(path)!r})))));"
+        "import sys; from pathlib import Path; from ddray.plan import schema; schema.json_schema();"
+        "from ddray.prepare import expanded, load;"
+        f"print(len(expanded(load(Path({str(path)!r})))));"
         "heavy = {'torch', 'ray', 'mlflow', 'pyarrow', 'sklearn', 'scipy', 'numpy'};"
         "print(sorted(heavy & set(sys.modules)))"
     )
@@ -593,10 +595,10 @@ def test_reading_and_expanding_load_nothing_heavy(tmp_path: Path) -> None:
     assert found.stdout.split("\n")[:2] == ["462", "[]"]
 
 
-def test_defaults_and_common_axes_name_axes() -> None:
-    assert set(grid.DEFAULTS) <= set(AXES)
-    assert set(AXES) >= grid.COMMON
-    assert {axis for method in METHODS.values() for axis in method.uses} <= set(AXES) - grid.COMMON
+def test_methods_use_axes_that_are_used_by_method() -> None:
+    by_method = {name for name, axis in AXES.items() if axis.by_method}
+    assert {axis for method in METHODS.values() for axis in method.uses} <= by_method
+    assert {axis.draws_from for axis in AXES.values()} <= {*AXES, None}
 
 
 # --- settings by images per class -----------------------------------------------------------------------------------

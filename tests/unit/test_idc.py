@@ -30,7 +30,7 @@ from unit import builders as b
 
 from ddray.errors import RequestError
 from ddray.measurements.gather import MEASUREMENTS_FILE, collect
-from ddray.plan.grid import expand
+from ddray.prepare import expanded
 from trainables.configs import OriginConfig
 from trainables.context import Interrupted, StageFailure
 from trainables.data import augment
@@ -595,11 +595,11 @@ def test_the_planner_refuses_more_tiles_than_the_origin_has_images(tmp_path: Pat
         r"\(origin_per_class 40\) holds; got ipc 11; expected at most 10. .*settings.idc.layout: whole"
     )
     with pytest.raises(RequestError, match=message):
-        expand(b.sweep_of(tmp_path, SWEEP.format(ipc=11, init="real", layout="mix")))
+        expanded(b.sweep_of(tmp_path, SWEEP.format(ipc=11, init="real", layout="mix")))
     for ipc, init, layout in ((10, "real", "mix"), (11, "real", "whole"), (11, "noise", "mix")):
-        assert expand(b.sweep_of(tmp_path, SWEEP.format(ipc=ipc, init=init, layout=layout)))
+        assert expanded(b.sweep_of(tmp_path, SWEEP.format(ipc=ipc, init=init, layout=layout)))
     with pytest.raises(RequestError, match=r"more images than a class of the origin .* got 41; expected at most 40"):
-        expand(b.sweep_of(tmp_path, SWEEP.format(ipc=41, init="real", layout="whole")))
+        expanded(b.sweep_of(tmp_path, SWEEP.format(ipc=41, init="real", layout="whole")))
 
 
 def test_rows_say_how_many_training_images_a_set_holds(tmp_path: Path) -> None:
