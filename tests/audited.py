@@ -15,7 +15,7 @@ from support import digits_config, signal_sets, tiny_network
 from trainables.attacks import MEMBERSHIP_ATTACKS
 from trainables.configs import DatasetConfig, OriginConfig, PrivacyConfig, SignalsConfig
 from trainables.data.cache import open_split
-from trainables.data.draws import origin_indices, signal_indices
+from trainables.data.origins import origin_indices, signal_indices
 from trainables.evaluate.privacy.signals import row_origin
 from trainables.payloads import DistilledSet, Signals, TrainedModel
 from trainables.seeds import derive

@@ -14,7 +14,7 @@ from torch import Tensor
 from trainables import optimise, seeds
 from trainables.configs import ExpertConfig
 from trainables.context import Context
-from trainables.data import augment, whiten
+from trainables.data import augment, pixels
 from trainables.data.origins import Origin
 from trainables.files import load_json, save_json
 from trainables.models.build import build
@@ -50,7 +50,7 @@ def train_expert(config: ExpertConfig, origin: Origin, context: Context) -> Expe
     images, labels = origin.images.to(device), origin.labels.to(device)
     if config.zca:
         constants = config.dataset.mean, config.dataset.std
-        images = whiten.fit(images, *constants).whiten(images, *constants)
+        images = pixels.fit_whitening(images, *constants).whiten(images, *constants)
     network = build(config.network, "expert", config.index, "network", device=context.device)
     name = f"expert {config.index}"
     per_epoch = batches_per_epoch(

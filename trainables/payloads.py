@@ -17,7 +17,7 @@ from torch import Tensor
 
 from trainables import files
 from trainables.configs import NetworkConfig
-from trainables.data.whiten import Whitening
+from trainables.data.pixels import Whitening
 from trainables.files import load_json, save_json
 
 

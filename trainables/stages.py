@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from trainables.data.origins import AskedImages, TestSet
-    from trainables.data.whiten import Whitening
+    from trainables.data.pixels import Whitening
     from trainables.payloads import (
         AttackResult,
         DistilledSet,
@@ -134,8 +134,8 @@ class _Lesson(NamedTuple):
 
 def _lesson(config: TrainConfig, inputs: Mapping[str, Path], context: Context) -> _Lesson:
     """The input ``set`` decoded, or the origin; normalised or whitened as the set wants it, test images alike."""
-    from trainables.data.decode import decode, decode_labels
-    from trainables.data.origins import AskedImages, load_origin, load_test, normalise
+    from trainables.data.origins import AskedImages, load_origin, load_test
+    from trainables.data.pixels import decode, decode_labels, normalise
     from trainables.payloads import DistilledSet
     from trainables.train import rate_learned_for
 

@@ -25,7 +25,7 @@ from trainables.configs import EnsembleConfig, RecipeConfig, TrainConfig
 from trainables.context import Context
 from trainables.data import augment
 from trainables.data.origins import AskedImages, TestSet
-from trainables.data.whiten import Whitening
+from trainables.data.pixels import Whitening
 from trainables.files import load_json, save_json
 from trainables.models.build import build
 from trainables.models.network import Network, num_parameters, uses_batch_statistics

@@ -203,7 +203,7 @@ def _folders(places: Places) -> Iterator[Finding]:
 
 
 def _data(places: Places) -> Iterator[Finding]:
-    from trainables.data.index import find_index
+    from trainables.data.cache import find_index
     from trainables.data.known import KNOWN
     from trainables.data.layout import DataBroken
 

@@ -13,7 +13,7 @@ from support import FakeContext, dataset_config, tiny_network, tiny_origin
 from trainables import device
 from trainables.attacks import ROBUSTNESS_ATTACKS, attack_settings
 from trainables.configs import AttackConfig
-from trainables.data.origins import denormalise
+from trainables.data.pixels import denormalise
 from trainables.evaluate.robustness.attack import PixelImages, attack_images
 from trainables.evaluate.robustness.network import PixelNetwork
 from trainables.models.build import build

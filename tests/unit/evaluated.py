@@ -24,8 +24,8 @@ from ddray.store.artifacts import Store
 from trainables.attacks import ROBUSTNESS_ATTACKS
 from trainables.configs import AttackConfig, DistillConfig, PrivacyConfig, RobustnessConfig, TrainConfig
 from trainables.data.cache import open_split
-from trainables.data.draws import origin_indices
 from trainables.data.known import KNOWN
+from trainables.data.origins import origin_indices
 from trainables.payloads import AttackResult, DistilledSet, Metrics, Payload, Signals, TrainedModel, TsneMap
 from trainables.seeds import derive
 

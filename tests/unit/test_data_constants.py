@@ -9,7 +9,7 @@ import pytest
 
 from trainables.data.cache import Index, build
 from trainables.data.known import KNOWN
-from trainables.data.sources import DataMissing
+from trainables.data.layout import DataMissing
 
 Build = Callable[[str], Index]
 

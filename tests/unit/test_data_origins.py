@@ -12,9 +12,17 @@ from support import digits_config, signal_sets
 
 from trainables.configs import DatasetConfig, OriginConfig, SignalsConfig
 from trainables.data.cache import open_split
-from trainables.data.draws import canary_labels, origin_indices, pool_indices, signal_indices
 from trainables.data.known import class_subset
-from trainables.data.origins import AskedImages, denormalise, load_origin, load_test, normalise
+from trainables.data.origins import (
+    AskedImages,
+    canary_labels,
+    load_origin,
+    load_test,
+    origin_indices,
+    pool_indices,
+    signal_indices,
+)
+from trainables.data.pixels import denormalise, normalise
 
 LABELS = np.repeat(np.arange(5), [30, 40, 31, 32, 33])
 ALL = (0, 1, 2, 3, 4)

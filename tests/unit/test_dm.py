@@ -21,7 +21,7 @@ from torch import nn
 
 from trainables.context import StageFailure
 from trainables.data import augment
-from trainables.data.origins import normalise
+from trainables.data.pixels import normalise
 from trainables.distill import dm
 from trainables.distill.context import DistillContext
 from trainables.distill.groups import Sizes

@@ -15,9 +15,8 @@ from torch import Tensor
 
 from trainables import seeds
 from trainables.configs import EmbeddingConfig, NetworkConfig, OriginConfig, TsneConfig
-from trainables.data.decode import decode
-from trainables.data.origins import denormalise, load_origin, normalise
-from trainables.data.whiten import fit
+from trainables.data.origins import load_origin
+from trainables.data.pixels import decode, denormalise, fit_whitening, normalise
 from trainables.evaluate import embedding
 from trainables.evaluate.embedding import Real, centroid_distance, embed, embedding_rows, joint_tsne, mmd
 from trainables.models.build import build
@@ -172,7 +171,7 @@ def test_features_are_those_of_the_images_as_the_encoder_wants_them(digits: Digi
 def test_an_encoder_that_was_trained_on_whitened_images_sees_such(digits: Digits) -> None:
     rows = digits.rows_of(3)
     images = normalise(digits.pixels, (0.25,), (0.5,))
-    whitening = fit(images, (0.25,), (0.5,))
+    whitening = fit_whitening(images, (0.25,), (0.5,))
     encoder = TrainedModel(digits.encoder.state, digits.encoder.network, (0.25,), (0.5,), whitening=whitening)
     found = embed(digits.config(), encoder, digits.set_of(rows), digits.context)
     with torch.no_grad():

@@ -10,7 +10,7 @@ from support import FakeContext, dataset_config, folder_bytes, tiny_network, tin
 from trainables import experts, seeds
 from trainables.configs import ExpertConfig, OriginConfig
 from trainables.context import Interrupted, StageFailure
-from trainables.data import augment, whiten
+from trainables.data import augment, pixels
 from trainables.data.origins import Origin
 from trainables.experts import train_expert
 from trainables.models.build import build
@@ -156,7 +156,7 @@ def test_each_image_has_an_augmentation_of_its_own(tmp_path: Path, monkeypatch) 
 def test_whitened_experts_are_experts_of_the_whitened_origin(tmp_path: Path) -> None:
     origin, config = tiny_origin(), expert_config(zca=True)
     mean, std = config.dataset.mean, config.dataset.std
-    images = whiten.fit(origin.images, mean, std).whiten(origin.images, mean, std)
+    images = pixels.fit_whitening(origin.images, mean, std).whiten(origin.images, mean, std)
     expected = train_expert(
         expert_config(), Origin(images, origin.labels, origin.indices, origin.by_class), FakeContext(tmp_path / "a")
     )

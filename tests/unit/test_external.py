@@ -19,12 +19,12 @@ from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, ResNet
 
 from trainables.configs import DatasetConfig, NetworkConfig, OriginConfig, SignalsConfig
-from trainables.data import sources
+from trainables.data import decoding
 from trainables.data.cache import open_split
-from trainables.data.draws import origin_indices, signal_indices
-from trainables.data.index import canonical_order
+from trainables.data.decoding import canonical_order
 from trainables.data.layout import find_source
-from trainables.data.origins import normalise
+from trainables.data.origins import origin_indices, signal_indices
+from trainables.data.pixels import normalise
 from trainables.external.files import read
 from trainables.external.members import file_order, read_members
 from trainables.external.networks import read_state
@@ -518,7 +518,7 @@ def test_indices_in_the_files_order_name_the_same_images(
     split = open_split(digits, "train", tmp_path, digits_cache)
     source = find_source("digits", None, tmp_path)
     assert source is not None
-    theirs, labels = sources.read(source, "digits", "train")
+    theirs, labels = decoding.read(source, "digits", "train")
     assert (canonical_order(theirs, labels) != np.arange(len(theirs))).any(), "the orders must differ"
     places = file_order(digits, tmp_path)
     assert np.array_equal(split.images[places], theirs)

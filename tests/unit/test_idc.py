@@ -34,8 +34,8 @@ from ddray.prepare import expanded
 from trainables.configs import OriginConfig
 from trainables.context import Interrupted, StageFailure
 from trainables.data import augment
-from trainables.data.decode import decode
-from trainables.data.origins import Origin, denormalise, normalise
+from trainables.data.origins import Origin
+from trainables.data.pixels import decode, denormalise, normalise
 from trainables.distill import gradients, idc
 from trainables.distill.context import DistillContext
 from trainables.distill.gradients import match_gradients

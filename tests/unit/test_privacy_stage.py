@@ -19,9 +19,7 @@ from trainables.configs import DistillConfig, OriginConfig, PrivacyConfig, Signa
 from trainables.context import Interrupted
 from trainables.data import origins
 from trainables.data.cache import open_split
-from trainables.data.decode import decode, decode_labels
-from trainables.data.origins import normalise
-from trainables.data.whiten import Whitening, fit
+from trainables.data.pixels import Whitening, decode, decode_labels, fit_whitening, normalise
 from trainables.evaluate.accuracy import Integers, Row
 from trainables.evaluate.privacy.attacks import NEEDS, Target, score
 from trainables.evaluate.privacy.audit import evaluate_privacy
@@ -563,7 +561,7 @@ def test_random_networks_see_what_networks_are_trained_on() -> None:
     images, labels = rng.integers(0, 256, (30, 1, 8, 8)).astype(np.uint8), np.zeros(30, dtype=np.int64)
     shown = torch.from_numpy(images[:5]).float() / 255
     dataset = dataset_config()
-    whitening = fit(
+    whitening = fit_whitening(
         normalise(torch.from_numpy(images).float() / 255, dataset.mean, dataset.std), dataset.mean, dataset.std
     )
     plain, whitened = nearness(

@@ -19,7 +19,7 @@ from trainables.configs import AttackConfig, DatasetConfig, OriginConfig, TrainC
 from trainables.context import Interrupted
 from trainables.data.known import KNOWN
 from trainables.data.origins import load_origin, load_test
-from trainables.data.whiten import fit
+from trainables.data.pixels import fit_whitening
 from trainables.evaluate.paired import robust_curve
 from trainables.evaluate.robustness import attack as attack_module
 from trainables.evaluate.robustness.attack import attack_images, first_of_each_class, load_images, run_attack
@@ -277,7 +277,7 @@ def test_budgets_in_normalised_units_would_show(model: TrainedModel, context: At
 def test_whitening_is_inside(model: TrainedModel, context: At) -> None:
     data = digits()
     real = load_origin(data, OriginConfig(classes=tuple(range(10))), context.data, context.cache, "cpu")
-    whitening = fit(real.images, data.mean, data.std)
+    whitening = fit_whitening(real.images, data.mean, data.std)
     whitened = replace(model, whitening=whitening)
     network = pixel_network(whitened, "cpu")
     images = load_images(config("fgsm"), context)
@@ -376,7 +376,7 @@ def test_a_dead_network_has_no_gradients_to_follow(model: TrainedModel, context:
         ({"epsilons": (0.2, 0.1)}, "expected ascending"),
         ({"epsilons": (0.0, 0.1)}, "above 0"),
         ({"epsilons": ()}, "expected ascending"),
-        ({"classes": (0, 1, 2)}, "the model does not fit the data"),
+        ({"classes": (0, 1, 2)}, "the model does not fit_whitening the data"),
     ],
 )
 def test_what_makes_no_sense_is_refused(change: dict[str, Any], match: str, model: TrainedModel, context: At) -> None:

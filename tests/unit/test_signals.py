@@ -11,9 +11,8 @@ from support import FakeContext, folder_bytes, recipe, signal_sets, tiny_network
 from trainables import stages
 from trainables.configs import EnsembleConfig, OriginConfig, SignalsConfig, TrainConfig
 from trainables.data.cache import open_split
-from trainables.data.draws import origin_indices
-from trainables.data.origins import load_origin
-from trainables.data.whiten import fit
+from trainables.data.origins import load_origin, origin_indices
+from trainables.data.pixels import fit_whitening
 from trainables.evaluate.privacy.signals import (
     learning_rows,
     load_pool,
@@ -103,7 +102,7 @@ def test_each_member_of_an_ensemble_is_asked(tmp_path: Path, digits_cache: Path)
 def test_asked_images_are_whitened_as_the_test_images_are(tmp_path: Path, digits_cache: Path) -> None:
     context = OnDigits(tmp_path, digits_cache)
     origin = load_origin(digits(), POOL, context.data, context.cache, "cpu")
-    whitening = fit(origin.images, digits().mean, digits().std)
+    whitening = fit_whitening(origin.images, digits().mean, digits().std)
     facts = {"space": "pixel01", "factor": 1, "zca": True, "label_kind": "hard"}
     chosen = torch.cat([places[:4] for places in origin.by_class])
     split = open_split(digits(), "train", context.data, context.cache)

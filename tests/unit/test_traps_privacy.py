@@ -16,8 +16,7 @@ from support import FakeContext, distil, distill_config, recipe, signal_sets, ti
 from trainables import stages
 from trainables.configs import MembershipAttackName, OriginConfig, PrivacyConfig, SignalsConfig
 from trainables.data.cache import open_split
-from trainables.data.draws import origin_indices, signal_indices
-from trainables.data.origins import load_origin
+from trainables.data.origins import load_origin, origin_indices, signal_indices
 from trainables.evaluate.privacy.attacks import NEEDS, ShadowRows, Shadows, Target, score
 from trainables.evaluate.privacy.audit import evaluate_privacy
 from trainables.evaluate.privacy.roc import auc, null_reach

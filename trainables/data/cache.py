@@ -1,33 +1,26 @@
 """Decoded data sets in canonical order, as memory-mapped arrays on the node's own disk.
 
 Canonical order is by label, then by the sha256 of an image's bytes (C, H, W). It depends on nothing but the content,
-so an index means the same image whatever file it was read from. Importing this module loads no decoder and no torch.
+so an index means the same image whatever file it was read from. Planning asks with ``find_index`` whether there is a
+cache for the files as they are now, which stats them alone; ``build`` makes one, ``open_split`` opens it. Importing
+this module loads no decoder, no NumPy and no torch.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from trainables.data.index import (
-    RESIZE,
-    Index,
-    canonical_order,
-    content_digest,
-    find_index,
-    place,
-    read_index,
-    resized_digest,
-    write_index,
-)
 from trainables.data.known import KnownDataset
-from trainables.data.layout import SPLITS, DataBroken, DataMissing, Source, find_source, known_dataset, missing
+from trainables.data.layout import SPLITS, DataBroken, Source, find_source, known_dataset, missing
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,18 +28,31 @@ if TYPE_CHECKING:
 
     from trainables.configs import DatasetConfig
 
-__all__ = [
-    "RESIZE",
-    "DataBroken",
-    "DataMissing",
-    "Index",
-    "Split",
-    "build",
-    "find_index",
-    "open_split",
-    "resized",
-    "resized_digest",
-]
+FORMAT = 1
+"""Raised by hand when the cached files or their order change: older caches are then built anew."""
+RESIZE = "pil-bilinear"
+"""How images are resized; part of the resized digest."""
+FILES = ("train_images.npy", "train_labels.npy", "test_images.npy", "test_labels.npy")
+
+
+@dataclass(frozen=True)
+class Index:
+    """What is known of a cached data set without opening its arrays."""
+
+    digest: str
+    """Content digest of both splits (``content_digest``), or derived from the base's (``resized_digest``)."""
+    train_counts: tuple[int, ...]
+    """Training images per class, by label number."""
+    test_counts: tuple[int, ...]
+    """Test images per class, by label number."""
+    image_size: int
+    """Height = width, pixels."""
+    channels: int
+    num_classes: int
+    source: str
+    """Where the images were read from."""
+    folder: Path
+    """Where the arrays lie."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +63,24 @@ class Split:
     """(N, C, H, W), read-only memory map."""
     labels: NDArray[np.int64]
     """(N,), the data set's own label numbers."""
+
+
+def find_index(base: str, folder: str | None, resize: int | None, data: Path, cache: Path) -> Index | None:
+    """The index of the cache that belongs to the source files as they are now; None if there is none.
+
+    Args:
+        base: A known data set's name.
+        folder: Folder below ``data`` when the files are not the known data set's own.
+        resize: Height and width in pixels to which images are resized, or None.
+        data: DDRAY_DATA.
+        cache: DDRAY_CACHE.
+
+    Raises:
+        DataBroken: If a file is listed and not there (a dangling link).
+        ValueError: If the name is unknown or the folder leaves ``data``.
+    """
+    source = find_source(base, folder, data)
+    return None if source is None else read_index(cache_path(base, folder, resize, source, cache))
 
 
 def build(
@@ -89,9 +113,9 @@ def build(
         raise missing(base, folder, data)
     own = partial(_decode, base, folder, source, cache, any_size=folder is not None and resize is not None)
     if resize is not None:
-        at_own_size = partial(_ensure, place(base, folder, None, source, cache), own)
-        return _ensure(place(base, folder, resize, source, cache), partial(_resize, at_own_size, resize))
-    index = _ensure(place(base, folder, None, source, cache), own)
+        at_own_size = partial(_ensure, cache_path(base, folder, None, source, cache), own)
+        return _ensure(cache_path(base, folder, resize, source, cache), partial(_resize, at_own_size, resize))
+    index = _ensure(cache_path(base, folder, None, source, cache), own)
     if index.image_size != known.image_size:  # built on the way to a resized one, where any size will do
         raise DataBroken(
             f"{index.source}: images do not fit {base}; got {index.image_size}x{index.image_size} pixels; expected "
@@ -125,6 +149,37 @@ def open_split(dataset: DatasetConfig, split: Literal["train", "test"], data: Pa
     return Split(images, np.load(index.folder / f"{split}_labels.npy", allow_pickle=False))
 
 
+def content_digest(splits: Iterable[tuple[str, NDArray[np.uint8], NDArray[np.int64]]]) -> str:
+    """Digest of splits in canonical order: each one's name and shape, labels, pixels.
+
+    Args:
+        splits: (name, images (N, C, H, W), labels (N,)) of train, then test.
+
+    Returns:
+        ``sha256:`` and 64 hexadecimal digits.
+    """
+    digest = hashlib.sha256()
+    for name, images, labels in splits:
+        digest.update(json.dumps([name, list(images.shape)]).encode())
+        digest.update(labels.astype("<i8").tobytes())
+        for start in range(0, len(images), 4096):  # a memory map is hashed without being loaded whole
+            digest.update(images[start : start + 4096].tobytes())
+    return f"sha256:{digest.hexdigest()}"
+
+
+def resized_digest(base_digest: str, size: int) -> str:
+    """Digest of a resized data set, from that of the images it is made of: planning need not resize anything.
+
+    Resizing is a function of pixels (``resized``), so base digest, size and the name of the function say it all.
+
+    Args:
+        base_digest: Digest of the images before resizing.
+        size: Height = width after resizing, pixels.
+    """
+    text = json.dumps([RESIZE, base_digest, size])
+    return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
+
+
 def resized(images: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     """Images (N, C, H, W) at ``size`` x ``size`` pixels, channel by channel.
 
@@ -141,6 +196,45 @@ def resized(images: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
             plane = Image.fromarray(np.ascontiguousarray(images[number, channel]))
             out[number, channel] = np.asarray(plane.resize((size, size), Image.Resampling.BILINEAR))
     return out
+
+
+def cache_path(base: str, folder: str | None, resize: int | None, source: Source, cache: Path) -> Path:
+    """The cache folder: ``<cache>/data/<name>-<fingerprint>``.
+
+    The fingerprint covers each source file's name, size and modification time and whatever else decides the arrays,
+    not where the files lie, so that a faithful copy of the data shares the cache.
+    """
+    root, files = os.path.join(source.root, ""), []
+    for file in map(str, source.files):
+        try:
+            stat = os.stat(file)
+        except OSError as error:
+            raise DataBroken(f"{file}: cannot be read; got {error.strerror}; expected a file.") from error
+        files.append([file.removeprefix(root), stat.st_size, stat.st_mtime_ns])
+    text = json.dumps([FORMAT, base, folder, resize, resize and RESIZE, source.kind, files])
+    name = (folder or base).replace("/", "-") + (f"-{resize}px" if resize else "")
+    return cache / "data" / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+
+def read_index(folder: Path) -> Index | None:
+    """The index in a cache folder; None if the folder is absent or its arrays are not as long as the index says."""
+    try:
+        content = json.loads((folder / "index.json").read_text())
+        sizes = content.pop("bytes")
+        if any((folder / name).stat().st_size != sizes[name] for name in FILES):
+            return None
+        content["train_counts"], content["test_counts"] = tuple(content["train_counts"]), tuple(content["test_counts"])
+        return Index(folder=folder, **content)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None  # absent or damaged: whoever needs it builds it anew
+
+
+def write_index(index: Index, folder: Path) -> None:
+    """Write ``index.json`` beside the arrays already in ``folder``, with their lengths in bytes."""
+    content: dict[str, Any] = asdict(index)
+    del content["folder"]
+    content["bytes"] = {name: (folder / name).stat().st_size for name in FILES}
+    (folder / "index.json").write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
 
 
 def _ensure(target: Path, make: Callable[[Path], Index]) -> Index:
@@ -188,15 +282,15 @@ def _to_disk(file: Path) -> None:
 
 def _decode(base: str, folder: str | None, source: Source, cache: Path, temporary: Path, *, any_size: bool) -> Index:
     """Write the source's images in canonical order into ``temporary``; the index to be."""
-    from trainables.data import sources
+    from trainables.data import decoding
 
-    before = place(base, folder, None, source, cache)
+    before = cache_path(base, folder, None, source, cache)
     arrays = {}
     for split in SPLITS:
-        images, labels = sources.read(source, base, split, any_size=any_size)
-        order = canonical_order(images, labels)
+        images, labels = decoding.read(source, base, split, any_size=any_size)
+        order = decoding.canonical_order(images, labels)
         arrays[split] = _write_split(temporary, split, (len(order), *images.shape[1:]), images, labels, order)
-    if place(base, folder, None, source, cache) != before:
+    if cache_path(base, folder, None, source, cache) != before:
         raise DataBroken(f"{source.describe()}: files changed while they were read. Run again when they are whole.")
     train, test = arrays["train"], arrays["test"]
     if train.images.shape[1:] != test.images.shape[1:]:
@@ -280,8 +374,8 @@ def _compare_with_pinned(
 
 def _download(base: str, data: Path, cache: Path) -> Source:
     """Let torchvision fetch a data set into ``data``, one process of this node at a time."""
-    from trainables.data import sources
+    from trainables.data import decoding
 
     with _locked(cache / "data" / f"{base}.download"):
         source = find_source(base, None, data)
-        return source if source is not None else sources.download(base, data)
+        return source if source is not None else decoding.download(base, data)

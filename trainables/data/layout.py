@@ -1,6 +1,6 @@
 """Where a data set's files lie, found by listing folders and never by opening a file.
 
-Imports the standard library and ``known`` only, so that planning can ask. Reading the files is ``sources.py``; what
+Imports the standard library and ``known`` only, so that planning can ask. Reading the files is ``decoding.py``; what
 is kept of them is ``cache.py``.
 """
 

@@ -1,12 +1,15 @@
-"""Origins, test images and the images that models are asked about, as normalised tensors on the device.
+"""Origins, test images and the images that models are queried with: which they are, and as tensors on the device.
 
-Legend: N images, C channels, H = W pixels. Indices are canonical positions in a split (``cache.py``); which images an
-origin holds is in ``draws.py``.
+Indices are canonical positions in a split (``cache.py``). Which images an origin holds depends on the kind of origin,
+its numbers and the labels only, so every method, network and machine sees the same images; n is ``per_class``. Tensors
+are normalised (``pixels.py``).
+
+N images, C channels, H = W pixels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -18,7 +21,10 @@ from torch import Tensor
 
 from trainables.configs import DatasetConfig, OriginConfig, SignalsConfig
 from trainables.data.cache import Split, open_split
-from trainables.data.draws import canary_labels, origin_indices, signal_indices
+from trainables.data.pixels import normalise
+from trainables.seeds import generator
+
+Integers = NDArray[np.int64]
 
 _CHUNK = 2048
 
@@ -134,26 +140,123 @@ class AskedImages:
                 )
 
 
-def normalise(images01: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """(x - mean) / std per channel; differentiable, a new tensor on the same device.
+def origin_indices(origin: OriginConfig, labels: Integers) -> Integers:
+    """Canonical train indices of an origin, ascending.
+
+    A draw is the beginning of one random permutation per class, so of one ``draw`` number the larger contain the
+    smaller, and a class subset contains the same images as the whole; block B is the places B * n to (B + 1) * n of
+    it, and the draw itself is block 0. A pool row takes exactly half of the pool's images in every class; rows 2k and
+    2k + 1 are complements within the pool. A coin origin takes each of the pool's images with probability one half.
 
     Args:
-        images01: (N, C, H, W), scaled to [0, 1].
-        mean: (C,) per channel, of images scaled to [0, 1].
-        std: (C,) likewise.
+        origin: What to take.
+        labels: (N,) labels of the whole train split in canonical order.
+
+    Raises:
+        ValueError: If a class holds fewer images than asked for.
     """
-    return (images01 - _per_channel(mean, images01)) / _per_channel(std, images01)
+    if origin.kind == "full":
+        return np.flatnonzero(np.isin(labels, origin.classes)).astype(np.int64)
+    if origin.indices is not None:
+        return np.array(origin.indices, dtype=np.int64)
+    assert origin.per_class is not None
+    assert origin.draw is not None
+    if origin.kind == "draw":
+        return _sorted(_block(origin, labels, origin.block or 0))
+    assert origin.row is not None
+    chosen = []
+    for label, pool in zip(origin.classes, _draw(origin, labels, "pool", 2 * origin.per_class), strict=True):
+        if origin.kind == "coin":
+            coins = torch.randint(0, 2, (len(pool),), generator=generator("coin", origin.draw, origin.row, label))
+            chosen.append(pool[coins.numpy() == 1])
+            continue
+        order = torch.randperm(len(pool), generator=generator("row", origin.draw, origin.row // 2, label)).numpy()
+        half = order[: origin.per_class] if origin.row % 2 == 0 else order[origin.per_class :]
+        chosen.append(pool[half])
+    return _sorted(chosen)
 
 
-def denormalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """The inverse of ``normalise``. Values outside [0, 1] stay: distilled images have such, and nothing clips here."""
-    return images * _per_channel(std, images) + _per_channel(mean, images)
+def pool_indices(origin: OriginConfig, labels: Integers) -> Integers:
+    """Canonical train indices of the whole pool of a ``pool`` or ``coin`` origin, ascending: 2n of each class.
+
+    Args:
+        origin: Any row of the pool.
+        labels: (N,) labels of the whole train split in canonical order.
+
+    Raises:
+        ValueError: If the origin is of another kind, or a class holds too few images.
+    """
+    if origin.kind not in ("pool", "coin") or origin.per_class is None:
+        raise ValueError(
+            f"origin: only a pool has members and non-members; got kind {origin.kind!r}; expected 'pool' or 'coin'. "
+            "Give the origin of a row."
+        )
+    return _sorted(_draw(origin, labels, "pool", 2 * origin.per_class))
 
 
-def _per_channel(values: Sequence[float], images: Tensor) -> Tensor:
-    assert images.ndim == 4, f"(N, C, H, W), got {tuple(images.shape)}"
-    assert images.shape[1] == len(values), f"{len(values)} constants for {tuple(images.shape)}"
-    return torch.tensor(values, dtype=images.dtype, device=images.device).view(1, -1, 1, 1)
+def canary_labels(origin: OriginConfig, labels: Integers) -> dict[int, int]:
+    """The images of a pool that carry a wrong label, and the position of that label in ``classes``.
+
+    They are drawn from the whole pool and every other class is equally likely; both depend on the number of the draw
+    alone, so all rows of a pool agree. Members carry it in the training set; an attacker asks about it.
+
+    Args:
+        origin: Of any kind; only pools have canaries.
+        labels: (N,) labels of the whole train split in canonical order.
+
+    Returns:
+        Canonical train index -> position, ascending by index.
+
+    Raises:
+        ValueError: If the pool holds fewer images than canaries, or one class alone.
+    """
+    if not origin.canaries:
+        return {}
+    assert origin.draw is not None
+    pool, classes = pool_indices(origin, labels), len(origin.classes)
+    if origin.canaries > len(pool) or classes < 2:
+        raise ValueError(
+            f"origin {origin.kind}: canaries are images of the pool with the label of another class; got "
+            f"{origin.canaries} canaries, {len(pool)} images and {classes} classes; expected at most as many canaries "
+            "as images, and two classes. Ask for fewer canaries."
+        )
+    chance = generator("canary", origin.draw)
+    chosen = pool[torch.randperm(len(pool), generator=chance)[: origin.canaries].numpy()]
+    shifts = torch.randint(1, classes, (origin.canaries,), generator=chance).numpy()
+    wrong = (np.searchsorted(origin.classes, labels[chosen]) + shifts) % classes
+    return dict(sorted(zip(chosen.tolist(), wrong.tolist(), strict=True)))
+
+
+def signal_indices(origin: OriginConfig, signals: SignalsConfig, labels: Integers) -> dict[str, Integers]:
+    """Canonical train indices that a model of an origin is asked about, ascending, by split.
+
+    ``origin`` of a draw (or of all images, or a list), and of a block also ``other``: the next block. ``pool`` of a
+    pool or coin origin, and the images that follow the pool's 2n in the permutation of each class: first
+    ``population``, then ``reserve``. Splits of no images are left out.
+
+    Args:
+        origin: What the model comes from.
+        signals: How many images of each class.
+        labels: (N,) labels of the whole train split in canonical order.
+
+    Raises:
+        ValueError: If a class holds fewer images than asked for.
+    """
+    if origin.kind in ("full", "draw", "listed"):
+        splits = {"origin": origin_indices(origin, labels)}
+        if origin.block is not None:
+            splits["other"] = _sorted(_block(origin, labels, origin.block + 1))
+        return splits
+    assert origin.per_class is not None
+    ends = np.cumsum([2 * origin.per_class, signals.population, signals.reserve]).tolist()
+    drawn = _draw(origin, labels, "pool", ends[-1])
+    cut = {
+        "pool": slice(0, ends[0]),
+        "population": slice(ends[0], ends[1]),
+        "reserve": slice(ends[1], ends[2]),
+    }
+    splits = {split: _sorted([part[places] for part in drawn]) for split, places in cut.items()}
+    return {split: indices for split, indices in splits.items() if len(indices)}
 
 
 def _to_device(images: NDArray[np.uint8], indices: NDArray[np.int64], dataset: DatasetConfig, device: str) -> Tensor:
@@ -176,3 +279,32 @@ def _origin_labels(split: Split, origin: OriginConfig, indices: NDArray[np.int64
 def _positions(labels: NDArray[np.int64], classes: tuple[int, ...]) -> Tensor:
     """Labels as positions in ``classes``."""
     return torch.from_numpy(np.searchsorted(np.array(classes, dtype=np.int64), labels).astype(np.int64))
+
+
+def _block(origin: OriginConfig, labels: Integers, block: int) -> list[Integers]:
+    """Of each class, the places block * n to (block + 1) * n of the permutation of a draw."""
+    assert origin.per_class is not None
+    drawn = _draw(origin, labels, "origin", (block + 1) * origin.per_class)
+    return [part[block * origin.per_class :] for part in drawn]
+
+
+def _draw(origin: OriginConfig, labels: Integers, purpose: str, count: int) -> list[Integers]:
+    """``count`` random images of each class, in the order drawn."""
+    assert origin.draw is not None
+    held = {label: int((labels == label).sum()) for label in origin.classes}
+    short = [f"class {label} holds {number}" for label, number in held.items() if number < count]
+    if short:
+        raise ValueError(
+            f"origin {origin.kind}: a class holds too few training images; got {', '.join(short[:10])}; "
+            f"expected at least {count} of each. Ask for fewer per class."
+        )
+    drawn = []
+    for label in origin.classes:
+        members = np.flatnonzero(labels == label)
+        order = torch.randperm(len(members), generator=generator(purpose, origin.draw, label)).numpy()
+        drawn.append(members[order[:count]].astype(np.int64))
+    return drawn
+
+
+def _sorted(parts: list[Integers]) -> Integers:
+    return np.sort(np.concatenate(parts))

@@ -22,8 +22,8 @@ import torch
 from torch import Tensor, nn
 
 from trainables.data import augment
-from trainables.data.decode import decode
-from trainables.data.origins import Origin, denormalise, normalise
+from trainables.data.origins import Origin
+from trainables.data.pixels import decode, denormalise, normalise
 from trainables.distill.context import DistillContext
 from trainables.distill.gradients import Decode, Distance, match_gradients
 from trainables.distill.initial import tiled_images

@@ -10,7 +10,8 @@ from torch.nn import functional as F
 
 from trainables import seeds
 from trainables.configs import DistillConfig, Init
-from trainables.data.origins import Origin, denormalise
+from trainables.data.origins import Origin
+from trainables.data.pixels import denormalise
 from trainables.payloads import DistilledSet
 
 

@@ -29,7 +29,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from trainables.context import StageFailure
-from trainables.data import augment, whiten
+from trainables.data import augment, pixels
 from trainables.data.origins import Origin
 from trainables.distill.context import FAR, DistillContext
 from trainables.distill.initial import class_major_labels
@@ -76,7 +76,7 @@ def distill(origin: Origin, settings: MTTSettings, context: DistillContext) -> D
     whitening, (images, indices) = None, context.initial_images(origin)
     if settings.zca:
         constants = context.config.dataset.mean, context.config.dataset.std
-        whitening = whiten.fit(origin.images, *constants)
+        whitening = pixels.fit_whitening(origin.images, *constants)
         images = images if context.init == "noise" else whitening.whiten(images, *constants)
     rate = torch.tensor(settings.lr_syn, device=images.device)
     state = State(images, rate, torch.zeros_like(images), torch.zeros_like(rate))

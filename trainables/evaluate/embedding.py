@@ -20,8 +20,8 @@ from trainables import seeds
 from trainables.configs import DatasetConfig, EmbeddingConfig, OriginConfig, TsneConfig
 from trainables.context import Context
 from trainables.data.cache import open_split
-from trainables.data.decode import decode, decode_labels
-from trainables.data.origins import denormalise, load_origin, normalise
+from trainables.data.origins import load_origin
+from trainables.data.pixels import decode, decode_labels, denormalise, normalise
 from trainables.evaluate.accuracy import Row, wilson
 from trainables.models.build import build
 from trainables.payloads import DistilledSet, Embedding, TrainedModel, TsneMap

@@ -14,9 +14,9 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from trainables.configs import DatasetConfig, OriginConfig
-from trainables.data.draws import Integers, origin_indices
-from trainables.data.index import canonical_order
+from trainables.data.decoding import canonical_order
 from trainables.data.layout import find_source, missing
+from trainables.data.origins import Integers, origin_indices
 from trainables.external.files import first_line, read, shape_of
 
 Order = Literal["files", "canonical"]
@@ -148,12 +148,12 @@ def _listed(
 
 def file_order(dataset: DatasetConfig, data: Path) -> Integers:
     """(N,) canonical train index of each image in the order of the data set's files."""
-    from trainables.data import sources
+    from trainables.data import decoding
 
     source = find_source(dataset.base, dataset.folder, data)
     if source is None:
         raise missing(dataset.base, dataset.folder, data)
-    images, labels = sources.read(source, dataset.base, "train", any_size=dataset.resize is not None)
+    images, labels = decoding.read(source, dataset.base, "train", any_size=dataset.resize is not None)
     order = canonical_order(images, labels)
     places = np.empty(len(order), dtype=np.int64)
     places[order] = np.arange(len(order))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from trainables.configs import DatasetConfig
-from trainables.data.origins import denormalise
+from trainables.data.pixels import denormalise
 from trainables.external.files import LABELS, SHOWN, check_finite, read, shape_of
 from trainables.payloads import DistilledSet
 

@@ -14,7 +14,7 @@ import numpy as np
 from trainables.configs import PrivacyConfig
 from trainables.context import Context
 from trainables.data.cache import Split, open_split
-from trainables.data.draws import origin_indices
+from trainables.data.origins import origin_indices
 from trainables.evaluate.privacy.attacks import NEEDS, Scored, Target, score, threat_of
 from trainables.evaluate.privacy.audit_pool import audit_pool
 from trainables.evaluate.privacy.audit_seed import audit_seed

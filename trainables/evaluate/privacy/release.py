@@ -20,9 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from trainables.configs import DatasetConfig, NetworkConfig
-from trainables.data.decode import decode, decode_labels
-from trainables.data.origins import normalise
-from trainables.data.whiten import Whitening
+from trainables.data.pixels import Whitening, decode, decode_labels, normalise
 from trainables.evaluate.accuracy import Floats, Integers
 from trainables.evaluate.privacy.attacks import Scored
 from trainables.models.build import build

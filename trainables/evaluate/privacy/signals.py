@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainables.configs import OriginConfig, PrivacyConfig
-from trainables.data.draws import canary_labels, origin_indices, pool_indices
+from trainables.data.origins import canary_labels, origin_indices, pool_indices
 from trainables.evaluate.accuracy import Floats, Integers
 from trainables.evaluate.privacy.inputs import Booleans, ShadowRows, Shadows, Target
 from trainables.payloads import DistilledSet, Signals, TrainedModel

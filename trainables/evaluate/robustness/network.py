@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from trainables.attacks import LpNorm
-from trainables.data.whiten import Whitening
+from trainables.data.pixels import Whitening
 from trainables.models.build import build
 from trainables.payloads import TrainedModel
 

@@ -1,40 +1,40 @@
 """From files to arrays: every layout in which a data set may lie, each checked against the constants.
 
-Which layout is used is decided in ``layout.py``; order and storage are ``cache.py``'s. Nothing is ever unpickled, with
+Which layout is used is decided in ``layout.py``; ``cache.py`` keeps the arrays. Nothing is ever unpickled, with
 one exception: torchvision's own CIFAR files, whose MD5 sums torchvision pins.
 
-Images are uint8 (N, C, H, W), labels int64 (N,), in the order of the files.
+Images are uint8 (N, C, H, W), labels int64 (N,), in the order of the files; ``canonical_order`` gives the order in
+which they are kept.
 """
 
 from __future__ import annotations
 
 import contextlib
 import gzip
+import hashlib
 import io
+import re
 import struct
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from trainables.data.index import canonical_order
 from trainables.data.known import KnownDataset, hashed_permutation
 from trainables.data.layout import (
     DataBroken,
-    DataMissing,
     Source,
     find_source,
     known_dataset,
     missing,
 )
-from trainables.data.parquet import Row, parquet_rows, readable
-
-__all__ = ["DataBroken", "DataMissing", "download", "read"]
 
 Arrays = tuple[NDArray[np.uint8], NDArray[np.int64]]
+Row = tuple[str, int, "bytes | Path"]
+"""(where it stands, label, encoded image)."""
 
 _DIGITS_TEST_PER_CLASS = 50
 _SOME_GRAY = frozenset({"tiny_imagenet"})
@@ -75,13 +75,28 @@ def read(source: Source, base: str, split: Literal["train", "test"], *, any_size
         images, labels = _mat(source.root / f"{split}_32x32.mat")
     elif source.kind == "parquet":
         files = [file for file in source.files if file.name.startswith(f"{split}-")]
-        total, rows = parquet_rows(files, known)
+        total, rows = _parquet_rows(files, known)
         images, labels = _decoded(rows, total, known, size, gray_as_colour=base in _SOME_GRAY)
     else:
         listing = _folder_rows(source, split, known) if source.kind == "folder" else _tiny_rows(source, split)
         images, labels = _decoded(listing, len(listing), known, size, gray_as_colour=base in _SOME_GRAY)
     _check(images, labels, known, size, f"{source.describe()}, {split}")
     return images, labels
+
+
+def canonical_order(images: NDArray[np.uint8], labels: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Positions of images in canonical order: by label, then by the sha256 of the image's bytes.
+
+    Images that agree in both are the same, so their order does not matter.
+
+    Args:
+        images: (N, C, H, W).
+        labels: (N,).
+    """
+    keys = [
+        (label, hashlib.sha256(image.tobytes()).digest()) for label, image in zip(labels.tolist(), images, strict=True)
+    ]
+    return np.array(sorted(range(len(keys)), key=keys.__getitem__), dtype=np.int64)
 
 
 def download(base: str, data: Path) -> Source:
@@ -211,12 +226,12 @@ def _folder_rows(source: Source, split: str, known: KnownDataset) -> list[Row]:
 def _tiny_rows(source: Source, split: str) -> list[Row]:
     """Files of the unpacked Tiny ImageNet. ``val`` is the test split, for the labels of ``test`` are unpublished."""
     root = source.root
-    with readable(root / "wnids.txt", "list of class names"):
+    with _readable(root / "wnids.txt", "list of class names"):
         labels = {name: number for number, name in enumerate(sorted((root / "wnids.txt").read_text().split()))}
     classes: dict[str, str] = {}
     if split == "test":
         annotations = root / "val" / "val_annotations.txt"
-        with readable(annotations, "list of file and class"):
+        with _readable(annotations, "list of file and class"):
             classes = {line.split("\t")[0]: line.split("\t")[1] for line in annotations.read_text().splitlines()}
     rows: list[Row] = []
     for file in source.files[2:]:
@@ -226,6 +241,84 @@ def _tiny_rows(source: Source, split: str) -> list[Row]:
                 raise DataBroken(f"{file}: unknown class; got {name}; expected one of {root / 'wnids.txt'}.")
             rows.append((str(file), labels[name], file))
     return rows
+
+
+def _parquet_rows(files: list[Path], known: KnownDataset) -> tuple[int, Iterator[Row]]:
+    """(number of rows, the rows) of one split. The footers are read at once, so a truncated file shows early.
+
+    Args:
+        files: The split's shards, sorted.
+        known: Names the label column; ``label`` is taken where that is absent.
+
+    Raises:
+        DataBroken: If a shard is missing or a file cannot be read; the rows, when taken, raise it with file and row.
+    """
+    import pyarrow.parquet as pq
+
+    absent = _absent_shards(files)
+    if absent:
+        raise DataBroken(f"{files[0].parent}: missing shard; got {len(files)} file(s); expected {absent[0]} too.")
+    total = 0
+    for file in files:
+        with _readable(file, "Parquet file"):
+            total += pq.read_metadata(file).num_rows
+    if total == 0:
+        raise DataBroken(f"{files[0]}: no rows; got 0 images; expected some of each of {known.num_classes} classes.")
+    return total, (row for file in files for row in _shard_rows(file, known))
+
+
+def _shard_rows(file: Path, known: KnownDataset) -> Iterator[Row]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with _readable(file, "Parquet file"):
+        shard = pq.ParquetFile(file)
+    with shard:
+        schema = shard.schema_arrow
+        image_column = _column(file, schema.names, "image", ("img", "image"))
+        label_column = _column(file, schema.names, "label", (known.label_column, "label"))
+        if not pa.types.is_integer(schema.field(label_column).type):
+            got = schema.field(label_column).type
+            raise DataBroken(f"{file}: column {label_column}: wrong type; got {got}; expected label numbers.")
+        kind = schema.field(image_column).type
+        if not (pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0):
+            raise DataBroken(f"{file}: column {image_column}: wrong type; got {kind}; expected a struct with bytes.")
+        start = 0
+        for group in range(shard.num_row_groups):
+            rows = shard.metadata.row_group(group).num_rows
+            with _readable(file, "Parquet file", f", rows {start} to {start + rows - 1}"):
+                table = shard.read_row_group(group, columns=[image_column, label_column])
+                labels = table[label_column].to_pylist()
+                encoded = [entry and entry["bytes"] for entry in table[image_column].to_pylist()]
+            for offset, (label, image) in enumerate(zip(labels, encoded, strict=True)):
+                where = f"{file}, row {start + offset}"
+                if label is None:
+                    raise DataBroken(f"{where}: no label; got null in {label_column}; expected a number.")
+                if not isinstance(image, bytes):
+                    raise DataBroken(f"{where}: no image; got null in {image_column}.bytes; expected a PNG or JPEG.")
+                yield where, label, image
+            start += rows
+
+
+def _column(file: Path, names: list[str], what: str, wanted: tuple[str, ...]) -> str:
+    for name in wanted:
+        if name in names:
+            return name
+    either = " or ".join(dict.fromkeys(wanted))
+    raise DataBroken(f"{file}: no {what} column; got columns {', '.join(names)}; expected {either}.")
+
+
+def _absent_shards(files: list[Path]) -> list[str]:
+    """Names of Parquet shards that the names of the others promise (``-00000-of-00003``)."""
+    absent: list[str] = []
+    names = {file.name for file in files}
+    for file in files:
+        numbered = re.fullmatch(r"(.+)-(\d+)-of-(\d+)\.parquet", file.name)
+        if numbered:
+            stem, digits, total = numbered[1], len(numbered[2]), numbered[3]
+            wanted = {f"{stem}-{number:0{digits}d}-of-{total}.parquet" for number in range(int(total))}
+            absent.extend(sorted(wanted - names))
+    return list(dict.fromkeys(absent))
 
 
 def _digits(split: str) -> Arrays:
@@ -261,7 +354,7 @@ def _cifar(source: Source, base: str, split: str) -> Arrays:
                 f"{source.root / name}: wrong content; got another MD5 sum; expected {md5}. It is a pickle file and is "
                 "not opened. Fetch it again."
             )
-    with readable(source.root, "folder as torchvision writes it"):
+    with _readable(source.root, "folder as torchvision writes it"):
         loaded = loader(source.root.parent, train=split == "train", download=False)
         return np.ascontiguousarray(loaded.data.transpose(0, 3, 1, 2)), np.asarray(loaded.targets, dtype=np.int64)
 
@@ -274,7 +367,7 @@ def _idx(source: Source, split: str) -> Arrays:
 
 
 def _idx_array(file: Path, dimensions: int) -> NDArray[np.uint8]:
-    with readable(file, "idx file"):
+    with _readable(file, "idx file"):
         content = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
         magic, *shape = struct.unpack_from(f">{1 + dimensions}I", content)
     if magic != 0x0800 + dimensions:
@@ -295,9 +388,33 @@ def _mat(file: Path) -> Arrays:
     """SVHN's MATLAB files: X (H, W, C, N), y with 10 standing for the digit 0. Reading them runs no code."""
     from scipy.io import loadmat
 
-    with readable(file, "MATLAB 5 file with X and y"):
+    with _readable(file, "MATLAB 5 file with X and y"):
         content = loadmat(file)
         images = np.ascontiguousarray(np.asarray(content["X"], dtype=np.uint8).transpose(3, 2, 0, 1))
         labels = content["y"].astype(np.int64).reshape(-1)
     labels[labels == 10] = 0
     return images, labels
+
+
+@contextlib.contextmanager
+def _readable(file: Path, what: str, rows: str = "") -> Iterator[None]:
+    """Turn whatever a reading library raises into one kind of error that names the file.
+
+    Args:
+        file: What is read inside the ``with``.
+        what: What it should be, in words.
+        rows: Which rows are read, as the message shall say it.
+
+    Raises:
+        DataBroken: In place of any other exception.
+    """
+    try:
+        yield
+    except DataBroken:
+        raise
+    except Exception as error:  # the libraries' own classes: ArrowInvalid, OSError, zlib.error, struct.error, ...
+        reason = " ".join(str(error).split())
+        raise DataBroken(
+            f"{file}{rows}: cannot be read; got {type(error).__name__}: {reason}; expected a whole {what}. "
+            "Fetch the file again."
+        ) from error

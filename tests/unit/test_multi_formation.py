@@ -11,8 +11,7 @@ from torch import Tensor
 
 from trainables import stages
 from trainables.configs import OriginConfig
-from trainables.data.decode import decode, decode_labels
-from trainables.data.origins import normalise
+from trainables.data.pixels import decode, decode_labels, normalise
 from trainables.models.build import build
 from trainables.payloads import DistilledSet, TrainedModel
 

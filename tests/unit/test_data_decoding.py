@@ -19,9 +19,9 @@ import pytest
 from PIL import Image
 
 from trainables.data.cache import build, find_index
+from trainables.data.decoding import download
 from trainables.data.known import KNOWN
-from trainables.data.layout import find_source
-from trainables.data.sources import DataBroken, DataMissing, download
+from trainables.data.layout import DataBroken, DataMissing, find_source
 
 Arrays = dict[str, tuple[np.ndarray, np.ndarray]]
 

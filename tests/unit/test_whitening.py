@@ -7,8 +7,7 @@ import pytest
 import torch
 from support import FakeContext, distil, distill_config, folder_bytes, tiny_origin
 
-from trainables.data import whiten
-from trainables.data.origins import denormalise, normalise
+from trainables.data.pixels import denormalise, fit_whitening, normalise
 from trainables.payloads import DistilledSet
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.3, 0.2, 0.25)
@@ -23,7 +22,7 @@ def images(count: int = 400, size: int = 6) -> torch.Tensor:
 def test_the_transform_is_the_formula_of_the_pixels_covariance() -> None:
     """Against NumPy, with a singular value decomposition of the centred pixels instead."""
     normalised = images()
-    found = whiten.fit(normalised, MEAN, STD)
+    found = fit_whitening(normalised, MEAN, STD)
     pixels = denormalise(normalised, MEAN, STD).flatten(1).double().numpy()
     centred = pixels - pixels.mean(0)
     _, singular, right = np.linalg.svd(centred, full_matrices=False)
@@ -37,7 +36,7 @@ def test_the_transform_is_the_formula_of_the_pixels_covariance() -> None:
 
 def test_whitened_pixels_are_uncorrelated_and_all_but_the_faint_directions_have_unit_variance() -> None:
     normalised = images() * 60  # so much variance that the 0.1 hardly shows
-    whitened = whiten.fit(normalised, MEAN, STD).whiten(normalised, MEAN, STD).flatten(1).double()
+    whitened = fit_whitening(normalised, MEAN, STD).whiten(normalised, MEAN, STD).flatten(1).double()
     before = torch.cov(denormalise(normalised, MEAN, STD).flatten(1).double().T)
     covariance = torch.cov(whitened.T)
     assert (before - torch.eye(len(before))).abs().max() > 10, "the control: it was not so before"
@@ -47,13 +46,13 @@ def test_whitened_pixels_are_uncorrelated_and_all_but_the_faint_directions_have_
 
 def test_faint_directions_are_not_blown_up() -> None:
     normalised = images() * 1e-3
-    whitened = whiten.fit(normalised, MEAN, STD).whiten(normalised, MEAN, STD)
+    whitened = fit_whitening(normalised, MEAN, STD).whiten(normalised, MEAN, STD)
     assert whitened.abs().max() < 0.1 * torch.tensor(0.1).rsqrt()
 
 
 def test_there_and_back() -> None:
     normalised = images()
-    found = whiten.fit(normalised, MEAN, STD)
+    found = fit_whitening(normalised, MEAN, STD)
     pixels = found.pixels(found.whiten(normalised, MEAN, STD))
     assert pixels.dtype == torch.float32
     torch.testing.assert_close(pixels, denormalise(normalised, MEAN, STD), atol=1e-5, rtol=0)
@@ -61,10 +60,10 @@ def test_there_and_back() -> None:
 
 def test_chunks_and_repetition_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     normalised = images()
-    found, again = whiten.fit(normalised, MEAN, STD), whiten.fit(normalised, MEAN, STD)
+    found, again = fit_whitening(normalised, MEAN, STD), fit_whitening(normalised, MEAN, STD)
     assert torch.equal(found.matrix, again.matrix)
-    monkeypatch.setattr(whiten, "_CHUNK", 7)
-    pieces = whiten.fit(normalised, MEAN, STD)
+    monkeypatch.setattr("trainables.data.pixels._CHUNK", 7)
+    pieces = fit_whitening(normalised, MEAN, STD)
     torch.testing.assert_close(pieces.matrix, found.matrix, atol=1e-6, rtol=0)
     torch.testing.assert_close(
         pieces.whiten(normalised, MEAN, STD), found.whiten(normalised, MEAN, STD), atol=1e-5, rtol=0
@@ -73,7 +72,7 @@ def test_chunks_and_repetition_change_nothing(monkeypatch: pytest.MonkeyPatch) -
 
 def test_more_dimensions_than_images_are_no_obstacle() -> None:
     normalised = images(count=5)
-    found = whiten.fit(normalised, MEAN, STD)
+    found = fit_whitening(normalised, MEAN, STD)
     assert found.whiten(normalised, MEAN, STD).isfinite().all()
     torch.testing.assert_close(
         found.pixels(found.whiten(normalised, MEAN, STD)), denormalise(normalised, MEAN, STD), atol=1e-5, rtol=0
@@ -99,7 +98,7 @@ def test_a_set_of_whitened_images_is_at_rest_in_pixels_with_its_transform(tmp_pa
     loaded = DistilledSet.load(folder).whitening
     assert loaded is not None
     origin = tiny_origin()
-    expected = whiten.fit(origin.images, config.dataset.mean, config.dataset.std)
+    expected = fit_whitening(origin.images, config.dataset.mean, config.dataset.std)
     assert torch.equal(loaded.matrix, expected.matrix)
 
 
