@@ -45,7 +45,7 @@ from trainables import optimise
 from trainables.configs import DatasetConfig, DistillConfig, NetworkConfig, OriginConfig, RecipeConfig, TrainConfig
 from trainables.context import Save
 from trainables.data.origins import Origin, TestSet
-from trainables.distill import groups
+from trainables.distill import matching
 from trainables.distill.context import DistillContext
 from trainables.experts import train_expert
 from trainables.methods import METHODS
@@ -271,11 +271,11 @@ def measure(name: str, threads: int, repeats: int) -> dict[str, Any]:
 def count(step: Step) -> tuple[int, int | None]:
     """Operators of one step as on a GPU, and the same with one class after the other."""
     counts = []
-    ways: list[tuple[groups.Path, groups.Sizes]] = [("vectorised", groups.SIZES["cuda"])]
+    ways: list[tuple[matching.Path, matching.Sizes]] = [("vectorised", matching.SIZES["cuda"])]
     if step.per_class:  # DM's loop would put the distilled images of several classes together
-        ways.append(("vectorised" if step.method == "dm" else "loop", groups.Sizes(group=1, chunk=4096)))
+        ways.append(("vectorised" if step.method == "dm" else "loop", matching.Sizes(group=1, chunk=4096)))
     for path, sizes in ways:
-        groups.PATHS["cpu"], groups.SIZES["cpu"] = path, sizes
+        matching.PATHS["cpu"], matching.SIZES["cpu"] = path, sizes
         with tempfile.TemporaryDirectory() as folder:
             alone = replace(step, settings={**step.settings, **step.update_alone})
             distillation = Distillation(alone, Path(folder), width=8, per_class=40)

@@ -17,8 +17,7 @@ from trainables.context import Context
 from trainables.data import augment, pixels
 from trainables.data.origins import Origin
 from trainables.files import load_json, save_json
-from trainables.models.build import build
-from trainables.models.network import Network, num_parameters, uses_batch_statistics
+from trainables.models.network import Network, build, num_parameters, uses_batch_statistics
 from trainables.optimise import batch_gradient, batches_per_epoch
 from trainables.payloads import Expert, load_tensors, save_tensors
 from trainables.train import accuracy

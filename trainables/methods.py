@@ -34,7 +34,7 @@ Operations = Annotated[
 """Operations of an augmentation, joined by underscores. The order in which they are written makes no difference."""
 
 
-@method("random", title="Random", function="trainables.distill.random:distill", uses=CHOSEN)
+@method("random", title="Random", function="trainables.distill.coresets:random", uses=CHOSEN)
 class RandomSettings(MethodSettings):
     """Real images drawn at random; nothing to set."""
 

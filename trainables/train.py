@@ -27,8 +27,7 @@ from trainables.data import augment
 from trainables.data.origins import AskedImages, TestSet
 from trainables.data.pixels import Whitening
 from trainables.files import load_json, save_json
-from trainables.models.build import build
-from trainables.models.network import Network, num_parameters, uses_batch_statistics
+from trainables.models.network import Network, build, num_parameters, uses_batch_statistics
 from trainables.models.packed import member_states, pack
 from trainables.optimise import batch_gradient, batches_per_epoch, packed_gradient
 from trainables.payloads import Signals, TrainedEnsemble, TrainedModel

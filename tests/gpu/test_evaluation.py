@@ -12,7 +12,7 @@ from torch import Tensor
 
 from trainables import device
 from trainables.configs import TrainConfig
-from trainables.models.build import build
+from trainables.models.network import build
 from trainables.payloads import TrainedModel
 from trainables.train import predict, train
 

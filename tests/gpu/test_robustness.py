@@ -16,7 +16,7 @@ from trainables.configs import AttackConfig
 from trainables.data.pixels import denormalise
 from trainables.evaluate.robustness.attack import PixelImages, attack_images
 from trainables.evaluate.robustness.network import PixelNetwork
-from trainables.models.build import build
+from trainables.models.network import build
 from trainables.optimise import batch_gradient
 
 pytestmark = [

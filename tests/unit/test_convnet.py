@@ -4,9 +4,7 @@ import pytest
 import torch
 from support import conformance_folder, network_of, tiny_network, vectors, with_prefix
 
-from trainables.models.build import build
-from trainables.models.network import uses_batch_statistics
-from trainables.models.norms import InstanceNorm
+from trainables.models.network import InstanceNorm, build, uses_batch_statistics
 from trainables.networks import Norm
 
 

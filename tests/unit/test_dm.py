@@ -24,8 +24,8 @@ from trainables.data import augment
 from trainables.data.pixels import normalise
 from trainables.distill import dm
 from trainables.distill.context import DistillContext
-from trainables.distill.groups import Sizes
-from trainables.models.build import build
+from trainables.distill.matching import Sizes
+from trainables.models.network import build
 
 
 class IdentityEmbedding(nn.Module):

@@ -22,11 +22,9 @@ from torch import Tensor
 
 from trainables.context import StageFailure
 from trainables.data import augment
-from trainables.distill import dsa, gradients
-from trainables.distill.gradients import match_gradients
-from trainables.distill.groups import Sizes
-from trainables.models.build import build
-from trainables.models.network import Network, uses_batch_statistics
+from trainables.distill import dsa, matching
+from trainables.distill.matching import Sizes, match_gradients
+from trainables.models.network import Network, build, uses_batch_statistics
 
 PATHS = ("loop", "vectorised")
 
@@ -55,7 +53,7 @@ def omegas(classes: int, seed: int = 1) -> augment.Params:
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_the_distance_is_the_one_of_the_paper(path: gradients.Path) -> None:
+def test_the_distance_is_the_one_of_the_paper(path: matching.Path) -> None:
     origin, network = tiny_origin(), build(tiny_network(), 0)
     synthetic = torch.randn(6, 1, 8, 8)
     weights = dsa.matched_weights(network, "ours")
@@ -111,7 +109,7 @@ def test_grouping_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     synthetic = torch.randn(6, 1, 8, 8)
     found = []
     for sizes in (Sizes(12, 5), Sizes(24, 7), Sizes(1000, 1000)):
-        monkeypatch.setitem(gradients.SIZES, "cpu", sizes)
+        monkeypatch.setitem(matching.SIZES, "cpu", sizes)
         for path in PATHS:
             found.append(
                 match_gradients(
@@ -152,7 +150,7 @@ def test_the_vectorised_way_needs_a_fifth_of_the_calls() -> None:
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_a_set_and_itself_are_apart_by_the_guard_of_the_denominator_alone(path: gradients.Path) -> None:
+def test_a_set_and_itself_are_apart_by_the_guard_of_the_denominator_alone(path: matching.Path) -> None:
     """experiments.md section 1: the sum over rows of 1e-6 / (|g|^2 + 1e-6), not zero."""
     origin, network = tiny_origin(), build(tiny_network(), 0).double()
     images = origin.images.double()
@@ -256,7 +254,7 @@ def test_divergence_names_the_iteration(tmp_path: Path) -> None:
 @pytest.mark.conformance
 @pytest.mark.parametrize("distance", ["ours", "mse", "cos"])
 @pytest.mark.parametrize("path", PATHS)
-def test_conformance_of_loss_and_gradient(distance: str, path: gradients.Path) -> None:
+def test_conformance_of_loss_and_gradient(distance: str, path: matching.Path) -> None:
     recorded = vectors(conformance_folder() / "matching.npz")
     state = with_prefix(recorded, "param.")
     real, synthetic, label = recorded["real"], recorded["syn"], int(recorded["label"])

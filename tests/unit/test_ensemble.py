@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from trainables.configs import EnsembleConfig, NetworkConfig, RecipeConfig
 from trainables.context import Interrupted, StageFailure
 from trainables.data.pixels import Whitening
-from trainables.models.build import build
+from trainables.models.network import build
 from trainables.models.packed import member_states, pack
 from trainables.networks import parse
 from trainables.optimise import CHUNK

@@ -13,7 +13,7 @@ from trainables.context import Interrupted, StageFailure
 from trainables.data import augment, pixels
 from trainables.data.origins import Origin
 from trainables.experts import train_expert
-from trainables.models.build import build
+from trainables.models.network import build
 from trainables.payloads import Expert, StoredExpert, load_tensors
 
 

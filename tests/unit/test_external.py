@@ -29,7 +29,7 @@ from trainables.external.files import read
 from trainables.external.members import file_order, read_members
 from trainables.external.networks import read_state
 from trainables.external.sets import read_set
-from trainables.models.build import build
+from trainables.models.network import build
 from trainables.networks import parse
 
 DATASET = dataset_config(num_classes=3, size=8, channels=1)

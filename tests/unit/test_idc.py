@@ -36,16 +36,14 @@ from trainables.context import Interrupted, StageFailure
 from trainables.data import augment
 from trainables.data.origins import Origin
 from trainables.data.pixels import decode, denormalise, normalise
-from trainables.distill import gradients, idc
-from trainables.distill.context import DistillContext
-from trainables.distill.gradients import match_gradients
-from trainables.distill.initial import tiled_images
+from trainables.distill import idc, matching
+from trainables.distill.context import DistillContext, tiled_images
+from trainables.distill.matching import match_gradients
 from trainables.methods import IDCSettings
-from trainables.models.build import build
-from trainables.models.network import Network
+from trainables.models.network import Network, build
 from trainables.optimise import batch_gradient
 
-PATHS: tuple[gradients.Path, ...] = ("loop", "vectorised")
+PATHS: tuple[matching.Path, ...] = ("loop", "vectorised")
 METRICS = ("mse", "l1")
 STILL = {"lr_base": 1e-60}
 """Images that do not move."""
@@ -84,7 +82,7 @@ def seen(monkeypatch: pytest.MonkeyPatch, name: str) -> list[tuple[tuple[Any, ..
 
 
 @pytest.mark.parametrize("metric, path", list(itertools.product(METRICS, PATHS)))
-def test_no_distance_between_a_set_and_itself(metric: str, path: gradients.Path) -> None:
+def test_no_distance_between_a_set_and_itself(metric: str, path: matching.Path) -> None:
     """experiments.md section 1: the distilled set is the real batch, under the same augmentation."""
     origin, network = tiny_origin(), build(tiny_network(), 0).double()
     images = origin.images.double()
@@ -102,7 +100,7 @@ def test_no_distance_between_a_set_and_itself(metric: str, path: gradients.Path)
 
 
 @pytest.mark.parametrize("metric, path", list(itertools.product(METRICS, PATHS)))
-def test_the_distance_is_a_sum_over_the_weights_of_convolutions(metric: str, path: gradients.Path) -> None:
+def test_the_distance_is_a_sum_over_the_weights_of_convolutions(metric: str, path: matching.Path) -> None:
     origin, network = tiny_origin(), build(tiny_network(), 0)
     synthetic = torch.randn(6, 1, 8, 8, generator=torch.Generator().manual_seed(2))
 
@@ -178,14 +176,14 @@ def test_the_vectorised_way_needs_a_fifth_of_the_calls(monkeypatch: pytest.Monke
 
     counts = []
     for path in PATHS:
-        monkeypatch.setitem(gradients.PATHS, "cpu", path)
+        monkeypatch.setitem(matching.PATHS, "cpu", path)
         counts.append(dispatches(update))
     assert counts[0] >= 5 * counts[1], counts
 
 
 @pytest.mark.conformance
 @pytest.mark.parametrize("metric, path", list(itertools.product(METRICS, PATHS)))
-def test_conformance_of_loss_and_gradient(metric: str, path: gradients.Path) -> None:
+def test_conformance_of_loss_and_gradient(metric: str, path: matching.Path) -> None:
     recorded = vectors(conformance_folder() / "matching.npz")
     state = with_prefix(recorded, "param.")
     real, synthetic, label = recorded["real"], recorded["syn"], int(recorded["label"])

@@ -27,7 +27,7 @@ for _ in range(30):
 
 ALL_SHAPES = """
 import itertools, sys, torch
-from trainables.models.build import build
+from trainables.models.network import build
 from trainables.models.packed import pack
 from trainables.networks import network_of, option_problem, parse, size_problem
 torch.set_num_threads(1)

@@ -39,8 +39,7 @@ from trainables.distill.context import DistillContext
 from trainables.distill.unroll import Batch, MetaGradient, recompute, tesla, unrolled
 from trainables.experts import flat_parameters
 from trainables.methods import MTTSettings
-from trainables.models.build import build
-from trainables.models.network import Network
+from trainables.models.network import Network, build
 from trainables.payloads import DistilledSet, Expert, StoredExpert, TrainedModel
 from trainables.train import rate_learned_for, train
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from trainables import stages
 from trainables.configs import OriginConfig
 from trainables.data.pixels import decode, decode_labels, normalise
-from trainables.models.build import build
+from trainables.models.network import build
 from trainables.payloads import DistilledSet, TrainedModel
 
 

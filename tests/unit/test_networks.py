@@ -12,8 +12,7 @@ from pages import ROOT, table
 from support import tiny_network
 
 from trainables.configs import NetworkConfig, NetworkSettings
-from trainables.models.build import build
-from trainables.models.network import Network, num_parameters, uses_batch_statistics
+from trainables.models.network import Network, build, num_parameters, uses_batch_statistics
 from trainables.networks import (
     NETWORKS,
     NORMS,

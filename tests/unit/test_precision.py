@@ -12,7 +12,7 @@ from workspace import Workspace
 
 from trainables import device
 from trainables.methods import METHODS
-from trainables.models.build import build
+from trainables.models.network import build
 
 LEARNERS = [name for name, method in METHODS.items() if "init" in method.uses]
 

@@ -27,7 +27,7 @@ from trainables.evaluate.privacy.blind import blind_scores
 from trainables.evaluate.privacy.release import nearness
 from trainables.evaluate.privacy.roles import CANARY, INIT, NON_MEMBER, OTHER
 from trainables.evaluate.privacy.signals import row_origin
-from trainables.models.build import build
+from trainables.models.network import build
 from trainables.payloads import DistilledSet, Metrics, TrainedModel
 from trainables.train import predict, train
 

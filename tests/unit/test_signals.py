@@ -21,7 +21,7 @@ from trainables.evaluate.privacy.signals import (
     spread,
     start_members,
 )
-from trainables.models.build import build
+from trainables.models.network import build
 from trainables.payloads import DistilledSet, TrainedModel
 from trainables.train import predict
 

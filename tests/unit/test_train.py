@@ -63,7 +63,7 @@ def test_what_is_recorded(tmp_path: Path) -> None:
 
 
 def test_logits_are_those_of_the_saved_state(tmp_path: Path) -> None:
-    from trainables.models.build import build
+    from trainables.models.network import build
 
     model = trained(train_config(recipe()), FakeContext(tmp_path))
     network = build(model.network, "anything")
@@ -117,7 +117,7 @@ def test_a_single_image_left_over_joins_the_batch_before(tmp_path: Path) -> None
 
 
 def test_batch_norm_of_one_image_is_refused(tmp_path: Path) -> None:
-    from trainables.models.build import build
+    from trainables.models.network import build
 
     network = NetworkConfig.of(parse("resnet18-w4"), **SMALL_MAPS)  # type: ignore[arg-type]
     origin = tiny_origin(each=1)
@@ -211,7 +211,7 @@ def test_divergence_names_the_epoch(tmp_path: Path) -> None:
 
 def test_the_momentum_step_is_pytorchs_and_the_batches_cover_every_epoch(tmp_path: Path) -> None:
     """One whole-batch epoch against the update written out by hand."""
-    from trainables.models.build import build
+    from trainables.models.network import build
 
     origin = tiny_origin(each=4)
     config = train_config(recipe(epochs=2, batch=100, milestones=()), curve_points=0)

@@ -22,7 +22,7 @@ from trainables.evaluate.privacy.audit import evaluate_privacy
 from trainables.evaluate.privacy.roc import auc, null_reach
 from trainables.evaluate.privacy.signals import Pool, learning_rows, load_pool, row_origin
 from trainables.methods import METHODS
-from trainables.models.build import build
+from trainables.models.network import build
 from trainables.payloads import TrainedModel
 from trainables.train import predict
 

@@ -19,7 +19,7 @@ from trainables import seeds
 from trainables.configs import EnsembleConfig, TrainConfig
 from trainables.data import augment
 from trainables.data.origins import TestSet
-from trainables.models.build import build
+from trainables.models.network import build
 from trainables.payloads import TrainedModel
 from trainables.train import augmentation, predict, train, train_ensemble
 

@@ -1,4 +1,4 @@
-"""Coresets: sets of real images that are chosen instead of learned. ``random`` is the third of them.
+"""Coresets: sets of real images that are chosen instead of learned, at random, by herding or by clustering.
 
 Legend: M images of a class, F features of each, n images per class to choose. Features are normalised pixels or the
 embedding of one random ConvNet3; choices are made in double precision on the CPU, so that they do not hang on a device.
@@ -18,15 +18,26 @@ from torch import Tensor
 from trainables import seeds
 from trainables.configs import NetworkConfig
 from trainables.data.origins import Origin
-from trainables.distill.context import DistillContext
-from trainables.distill.groups import SIZES
-from trainables.methods import HerdingSettings, KMeansSettings
-from trainables.models.build import build
+from trainables.distill.context import DistillContext, initial_images
+from trainables.distill.matching import SIZES
+from trainables.methods import HerdingSettings, KMeansSettings, RandomSettings
+from trainables.models.network import build
 from trainables.networks import parse
 from trainables.payloads import DistilledSet, load_tensors, save_tensors
 
 Points = NDArray[np.float64]
 """Features (M, F)."""
+
+
+def random(origin: Origin, settings: RandomSettings, context: DistillContext) -> DistilledSet:
+    """``ipc`` images of each class, exactly those that a method with ``init: real`` and the same seed starts from.
+
+    Raises:
+        ValueError: A class has fewer than ``ipc`` images.
+    """
+    config = context.config
+    images, indices = initial_images(origin, config.ipc, "real", config.distill_seed, config.origin.classes)
+    return context.finish(images, indices, init="real", iterations=0)
 
 
 def herding(origin: Origin, settings: HerdingSettings, context: DistillContext) -> DistilledSet:

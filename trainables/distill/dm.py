@@ -20,7 +20,7 @@ from torch import Tensor
 from trainables.data import augment
 from trainables.data.origins import Origin
 from trainables.distill.context import DistillContext
-from trainables.distill.groups import PATHS, SIZES, Path, Sizes, augmented, groups, rows_of
+from trainables.distill.matching import PATHS, SIZES, Path, Sizes, augmented, groups, rows_of
 from trainables.methods import DMSettings
 from trainables.models.network import Network, uses_batch_statistics
 from trainables.payloads import DistilledSet, load_tensors, save_tensors

@@ -22,9 +22,8 @@ from torch import Tensor
 
 from trainables.data import augment
 from trainables.data.origins import Origin
-from trainables.distill.context import DistillContext
-from trainables.distill.gradients import Distance, match_gradients
-from trainables.distill.initial import class_major_labels
+from trainables.distill.context import DistillContext, class_major_labels
+from trainables.distill.matching import Distance, match_gradients
 from trainables.methods import DSASettings
 from trainables.models.network import Network, uses_batch_statistics
 from trainables.optimise import batch_gradient, in_batches

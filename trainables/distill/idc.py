@@ -24,9 +24,8 @@ from torch import Tensor, nn
 from trainables.data import augment
 from trainables.data.origins import Origin
 from trainables.data.pixels import decode, denormalise, normalise
-from trainables.distill.context import DistillContext
-from trainables.distill.gradients import Decode, Distance, match_gradients
-from trainables.distill.initial import tiled_images
+from trainables.distill.context import DistillContext, tiled_images
+from trainables.distill.matching import Decode, Distance, match_gradients
 from trainables.methods import IDCSettings
 from trainables.models.network import Network, uses_batch_statistics
 from trainables.optimise import batch_gradient, in_batches

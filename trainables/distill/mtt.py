@@ -31,8 +31,7 @@ from torch.nn import functional as F
 from trainables.context import StageFailure
 from trainables.data import augment, pixels
 from trainables.data.origins import Origin
-from trainables.distill.context import FAR, DistillContext
-from trainables.distill.initial import class_major_labels
+from trainables.distill.context import FAR, DistillContext, class_major_labels
 from trainables.distill.unroll import GRADIENTS, Batch, MetaGradient, recompute, tesla
 from trainables.files import load_json, save_json
 from trainables.methods import MTTSettings

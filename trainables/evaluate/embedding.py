@@ -23,7 +23,7 @@ from trainables.data.cache import open_split
 from trainables.data.origins import load_origin
 from trainables.data.pixels import decode, decode_labels, denormalise, normalise
 from trainables.evaluate.accuracy import Row, wilson
-from trainables.models.build import build
+from trainables.models.network import build
 from trainables.payloads import DistilledSet, Embedding, TrainedModel, TsneMap
 
 MMD_POINTS = 2000

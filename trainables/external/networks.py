@@ -14,8 +14,7 @@ from trainables.configs import DatasetConfig, NetworkConfig, OriginConfig, Signa
 from trainables.context import Context
 from trainables.data.origins import AskedImages, load_test
 from trainables.external.files import SHOWN, check_finite, read, shape_of
-from trainables.models.build import build
-from trainables.models.network import num_parameters
+from trainables.models.network import build, num_parameters
 from trainables.payloads import Signals, TrainedModel
 from trainables.train import predict
 

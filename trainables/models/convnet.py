@@ -9,8 +9,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from trainables.configs import NetworkConfig
-from trainables.models.network import Network
-from trainables.models.norms import norm_layer
+from trainables.models.network import Network, norm_layer
 
 
 class ConvNet(Network):

@@ -19,8 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models.resnet import BasicBlock
 
-from trainables.models.network import Network
-from trainables.models.norms import InstanceNorm
+from trainables.models.network import InstanceNorm, Network
 
 _BY_CHANNEL = (nn.Sequential, BasicBlock, nn.ReLU, nn.AvgPool2d, nn.MaxPool2d, nn.AdaptiveAvgPool2d, nn.Identity)
 """Modules that do the same to every channel, or nothing but call others."""

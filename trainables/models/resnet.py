@@ -15,8 +15,7 @@ from torch.nn import functional as F
 from torchvision.models.resnet import BasicBlock, conv1x1, conv3x3
 
 from trainables.configs import NetworkConfig
-from trainables.models.network import Network, he_initialise
-from trainables.models.norms import norm_layer
+from trainables.models.network import Network, he_initialise, norm_layer
 
 MakeNorm = Callable[[int], nn.Module]
 

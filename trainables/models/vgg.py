@@ -10,8 +10,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from trainables.configs import NetworkConfig
-from trainables.models.network import Network, he_initialise
-from trainables.models.norms import norm_layer
+from trainables.models.network import Network, he_initialise, norm_layer
 
 GROUPS = ((1, 2), (2, 2), (4, 3), (8, 3), (8, 3))
 """(width in units of the first, convolutions) of each group."""

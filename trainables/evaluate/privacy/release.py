@@ -23,8 +23,7 @@ from trainables.configs import DatasetConfig, NetworkConfig
 from trainables.data.pixels import Whitening, decode, decode_labels, normalise
 from trainables.evaluate.accuracy import Floats, Integers
 from trainables.evaluate.privacy.attacks import Scored
-from trainables.models.build import build
-from trainables.models.network import Network
+from trainables.models.network import Network, build
 from trainables.networks import NETWORKS, variant_of
 from trainables.payloads import DistilledSet
 

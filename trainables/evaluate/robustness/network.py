@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from trainables.attacks import LpNorm
 from trainables.data.pixels import Whitening
-from trainables.models.build import build
+from trainables.models.network import build
 from trainables.payloads import TrainedModel
 
 BATCH = {"cpu": 32, "cuda": 250}

@@ -1,10 +1,13 @@
-"""Matching, class by class, the gradients that real and distilled images give a network's weights.
+"""Matching, class by class, what a network says of real and of distilled images.
 
-DC, DSA and IDC share this: for each class c, one augmentation w_c for both sides,
+DC, DSA and IDC match the gradients of the weights (``match_gradients``): for each class c, one augmentation w_c for
+both sides,
 
     g_T = grad over theta of loss(A_w(T_c)),   g_S = grad over theta of loss(A_w(S_c)),   L = sum over c of D(g_S, g_T)
 
-and the gradient of L with respect to the distilled images, which passes through g_S a second time.
+and the gradient of L with respect to the distilled images, which passes through g_S a second time. DM matches mean
+embeddings (``dm.py``) and shares how the images of a step are split: classes that are handled together, and images
+that pass the network together.
 
 K classes, B images of a class. There are two ways to the same numbers. ``loop``: one class after the other, real
 images in chunks; best where arithmetic is the bound (CPU). ``vectorised``: the classes of a group as one batch under
@@ -13,7 +16,9 @@ images in chunks; best where arithmetic is the bound (CPU). ``vectorised``: the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -21,13 +26,67 @@ from torch.func import functional_call, grad, vmap
 from torch.nn import functional as F
 
 from trainables.data import augment
-from trainables.distill.groups import PATHS, SIZES, Path, augmented, groups, rows_of
 from trainables.models.network import Network
 
 Distance = Callable[[Sequence[Tensor], Sequence[Tensor]], Tensor]
 """(gradients of distilled images, of real images), each one tensor (G, *shape) per weight, -> distances (G,)."""
 Decode = Callable[[Tensor, int, int], Tensor]
 """(stored images of classes [first, last), first, last) -> the images (K' * n, C, H, W) that the network sees."""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How many images are handled at once: what a device likes. Part of the numerics, fixed per device type."""
+
+    group: int
+    """Images that are gathered and augmented together, in whole classes."""
+    chunk: int
+    """Images that pass the network together when nothing is learned."""
+
+
+# CPU: the first layer's output of 32 images of 32 pixels (16 MiB) still fits a last-level cache. CUDA: memory is the
+# bound.
+SIZES = {"cpu": Sizes(group=256, chunk=32), "cuda": Sizes(group=4096, chunk=4096)}
+
+Path = Literal["loop", "vectorised"]
+PATHS: dict[str, Path] = {"cpu": "loop", "cuda": "vectorised"}
+"""Device type -> way of computing: in parts that suit a cache, or in as few operators as possible. Part of the
+numerics: both give the same numbers to rounding."""
+
+
+def groups(counts: Sequence[int], limit: int, whole: bool = False) -> Iterator[tuple[int, int]]:
+    """Consecutive classes [first, last) with at most ``limit`` images together, but at least one class.
+
+    Args:
+        counts: Images of each class.
+        limit: Images of a group.
+        whole: All classes in one group, whatever their number.
+    """
+    first, images = 0, 0
+    for index, count in enumerate(counts):
+        if index > first and images + count > limit and not whole:
+            yield first, index
+            first, images = index, 0
+        images += count
+    yield first, len(counts)
+
+
+def rows_of(omegas: augment.Params | None, first: int, last: int) -> augment.Params | None:
+    """The augmentations of classes [first, last)."""
+    return None if omegas is None else omegas.rows(first, last)
+
+
+def augmented(images: Tensor, omegas: augment.Params | None, counts: Sequence[int]) -> Tensor:
+    """Class-major images under one augmentation per class.
+
+    Args:
+        images: (sum of counts, C, H, W).
+        omegas: One row per class; None leaves the images as they are.
+        counts: Images of each class.
+    """
+    if omegas is not None:
+        images = augment.apply(images, omegas if len(counts) == 1 else omegas.repeat(counts))
+    return images.contiguous(memory_format=torch.channels_last)
 
 
 def match_gradients(
