@@ -14,7 +14,7 @@ import json
 from collections.abc import Mapping
 from functools import cache, cached_property
 from json.encoder import encode_basestring
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -38,6 +38,11 @@ KINDS: tuple[Kind, ...] = (
 )
 Init = Literal["noise", "real"]
 Augmentation = Literal["dsa", "none"]
+Operation = Literal["color", "crop", "cutout", "flip", "scale", "rotate"]
+"""What an augmentation is made of (``data/augment.py``)."""
+OPERATIONS: tuple[Operation, ...] = get_args(Operation)
+OPERATIONS_PATTERN = f"^({'|'.join(OPERATIONS)})(_({'|'.join(OPERATIONS)}))*$"
+"""What ``parse_operations`` reads, as an editor checks it (which does not see that a name stands twice)."""
 
 # A type checker cannot read a Literal that is made of a table's keys; pydantic can, and refuses other names.
 if TYPE_CHECKING:
@@ -60,6 +65,22 @@ VERSIONS: dict[Kind, int] = {
     "tsne": 1,
 }
 """Raised by hand when the results of a kind change; CHANGELOG.md then says so under *Invalidates*."""
+
+
+def parse_operations(text: str) -> tuple[Operation, ...]:
+    """The operations of a text such as ``color_crop_cutout``, in its order.
+
+    Raises:
+        ValueError: A name is unknown or stands there twice.
+    """
+    names = text.split("_")
+    known: dict[str, Operation] = {name: name for name in OPERATIONS}
+    expected = f"expected some of {', '.join(OPERATIONS)}, joined by underscores. Correct the name"
+    if unknown := [name for name in names if name not in known]:
+        raise ValueError(f"unknown operation {unknown[0]!r}; got {text!r}; {expected}")
+    if len(set(names)) < len(names):
+        raise ValueError(f"an operation stands twice; got {text!r}; expected each once. Leave one out")
+    return tuple(known[name] for name in names)
 
 
 class Config(BaseModel):

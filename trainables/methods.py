@@ -12,6 +12,8 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, Field, WithJsonSchema, model_validator
 
 from trainables.configs import (
+    OPERATIONS,
+    OPERATIONS_PATTERN,
     Augmentation,
     DatasetConfig,
     ExpertConfig,
@@ -19,8 +21,8 @@ from trainables.configs import (
     NetworkConfig,
     NetworkSettings,
     OriginConfig,
+    parse_operations,
 )
-from trainables.data.operations import OPERATIONS, PATTERN, parse_operations
 from trainables.registry import CHOSEN, LEARNED, METHODS, Method, load_plugins, method
 
 __all__ = ["METHODS", "PLUGIN_PROBLEMS", "Method", "method"]
@@ -29,7 +31,7 @@ Positive = Annotated[int, Field(ge=1)]
 Operations = Annotated[
     str,
     AfterValidator(lambda text: "_".join(sorted(parse_operations(text), key=OPERATIONS.index))),
-    WithJsonSchema({"type": "string", "pattern": PATTERN}),
+    WithJsonSchema({"type": "string", "pattern": OPERATIONS_PATTERN}),
 ]
 """Operations of an augmentation, joined by underscores. The order in which they are written makes no difference."""
 

@@ -203,9 +203,8 @@ def _folders(places: Places) -> Iterator[Finding]:
 
 
 def _data(places: Places) -> Iterator[Finding]:
-    from trainables.data.cache import find_index
     from trainables.data.known import KNOWN
-    from trainables.data.layout import DataBroken
+    from trainables.data.layout import DataBroken, find_index
 
     for name in KNOWN:
         if name == "digits":

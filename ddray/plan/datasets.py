@@ -15,9 +15,8 @@ from typing import Protocol
 from ddray.errors import EnvironmentProblem, RequestError
 from ddray.plan.points import Sweep
 from trainables.configs import DatasetConfig
-from trainables.data.cache import Index, find_index, resized_digest
 from trainables.data.known import KNOWN
-from trainables.data.layout import DataBroken, DataMissing
+from trainables.data.layout import DataBroken, DataMissing, Index, find_index, resized_digest
 
 
 class Build(Protocol):

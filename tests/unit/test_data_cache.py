@@ -16,9 +16,9 @@ from PIL import Image
 
 from trainables.configs import DatasetConfig
 from trainables.data import cache as cache_module
-from trainables.data.cache import build, find_index, open_split, resized, resized_digest
+from trainables.data.cache import build, open_split, resized
 from trainables.data.known import KNOWN
-from trainables.data.layout import DataBroken
+from trainables.data.layout import DataBroken, find_index, resized_digest
 
 
 def write_set(root: Path, per_class: int = 3, size: int = 8) -> None:
@@ -244,7 +244,8 @@ def test_the_light_half_loads_nothing_heavy(tmp_path: Path) -> None:
     program = """
         import sys
         from pathlib import Path
-        from trainables.data.cache import build, find_index, resized_digest
+        from trainables.data.cache import build
+        from trainables.data.layout import find_index, resized_digest
         from trainables.data.known import class_subset
         index = find_index("digits", None, None, Path(sys.argv[1]), Path(sys.argv[1]) / "c")
         assert build("digits", None, None, Path(sys.argv[1]), Path(sys.argv[1]) / "c") == index

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from trainables.data.cache import Index, build
+from trainables.data.cache import build
 from trainables.data.known import KNOWN
-from trainables.data.layout import DataMissing
+from trainables.data.layout import DataMissing, Index
 
 Build = Callable[[str], Index]
 

@@ -18,10 +18,10 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from trainables.data.cache import build, find_index
+from trainables.data.cache import build
 from trainables.data.decoding import download
 from trainables.data.known import KNOWN
-from trainables.data.layout import DataBroken, DataMissing, find_source
+from trainables.data.layout import DataBroken, DataMissing, find_index, find_source
 
 Arrays = dict[str, tuple[np.ndarray, np.ndarray]]
 

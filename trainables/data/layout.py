@@ -1,17 +1,19 @@
-"""Where a data set's files lie, found by listing folders and never by opening a file.
+"""Where a data set's files lie, and where their decoded images; found without opening one of them.
 
-Imports the standard library and ``known`` only, so that planning can ask. Reading the files is ``decoding.py``; what
-is kept of them is ``cache.py``.
+Only lists folders, stats files and reads the index of a cache; imports the standard library and ``known``, so that
+planning can ask. Reading the files is ``decoding.py``; making a cache of them ``cache.py``.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
-from typing import Literal
+from typing import Any, Literal
 
 from trainables.data.known import KNOWN, KnownDataset
 
@@ -28,6 +30,12 @@ _CIFAR = {
 _IDX = {"mnist": "MNIST/raw", "fashion_mnist": "FashionMNIST/raw"}
 _IDX_FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 _MAT_FILES = ("train_32x32.mat", "test_32x32.mat")
+
+FORMAT = 1
+"""Raised by hand when the cached files or their order change: older caches are then built anew."""
+RESIZE = "pil-bilinear"
+"""How images are resized; part of the resized digest."""
+FILES = ("train_images.npy", "train_labels.npy", "test_images.npy", "test_labels.npy")
 
 
 class DataMissing(ValueError):
@@ -51,6 +59,26 @@ class Source:
     def describe(self) -> str:
         """Where the images come from, for messages and the index."""
         return "scikit-learn's embedded digits" if self.kind == "embedded" else f"{self.root} ({self.kind})"
+
+
+@dataclass(frozen=True)
+class Index:
+    """What is known of a cached data set without opening its arrays."""
+
+    digest: str
+    """Content digest of both splits (``content_digest``), or derived from the base's (``resized_digest``)."""
+    train_counts: tuple[int, ...]
+    """Training images per class, by label number."""
+    test_counts: tuple[int, ...]
+    """Test images per class, by label number."""
+    image_size: int
+    """Height = width, pixels."""
+    channels: int
+    num_classes: int
+    source: str
+    """Where the images were read from."""
+    folder: Path
+    """Where the arrays lie."""
 
 
 def known_dataset(base: str) -> KnownDataset:
@@ -117,6 +145,76 @@ def missing(base: str, folder: str | None, data: Path, reason: str = "") -> Data
         f"{name}: no complete data set below {data}{found}; expected one of: {' | '.join(places)}. "
         f"{reason + ' ' if reason else ''}Put one there, or set DDRAY_DATA to the folder that holds one."
     )
+
+
+def find_index(base: str, folder: str | None, resize: int | None, data: Path, cache: Path) -> Index | None:
+    """The index of the cache that belongs to the source files as they are now; None if there is none.
+
+    Args:
+        base: A known data set's name.
+        folder: Folder below ``data`` when the files are not the known data set's own.
+        resize: Height and width in pixels to which images are resized, or None.
+        data: DDRAY_DATA.
+        cache: DDRAY_CACHE.
+
+    Raises:
+        DataBroken: If a file is listed and not there (a dangling link).
+        ValueError: If the name is unknown or the folder leaves ``data``.
+    """
+    source = find_source(base, folder, data)
+    return None if source is None else read_index(cache_path(base, folder, resize, source, cache))
+
+
+def cache_path(base: str, folder: str | None, resize: int | None, source: Source, cache: Path) -> Path:
+    """The cache folder: ``<cache>/data/<name>-<fingerprint>``.
+
+    The fingerprint covers each source file's name, size and modification time and whatever else decides the arrays,
+    not where the files lie, so that a faithful copy of the data shares the cache.
+    """
+    root, files = os.path.join(source.root, ""), []
+    for file in map(str, source.files):
+        try:
+            stat = os.stat(file)
+        except OSError as error:
+            raise DataBroken(f"{file}: cannot be read; got {error.strerror}; expected a file.") from error
+        files.append([file.removeprefix(root), stat.st_size, stat.st_mtime_ns])
+    text = json.dumps([FORMAT, base, folder, resize, resize and RESIZE, source.kind, files])
+    name = (folder or base).replace("/", "-") + (f"-{resize}px" if resize else "")
+    return cache / "data" / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+
+def read_index(folder: Path) -> Index | None:
+    """The index in a cache folder; None if the folder is absent or its arrays are not as long as the index says."""
+    try:
+        content = json.loads((folder / "index.json").read_text())
+        sizes = content.pop("bytes")
+        if any((folder / name).stat().st_size != sizes[name] for name in FILES):
+            return None
+        content["train_counts"], content["test_counts"] = tuple(content["train_counts"]), tuple(content["test_counts"])
+        return Index(folder=folder, **content)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None  # absent or damaged: whoever needs it builds it anew
+
+
+def write_index(index: Index, folder: Path) -> None:
+    """Write ``index.json`` beside the arrays already in ``folder``, with their lengths in bytes."""
+    content: dict[str, Any] = asdict(index)
+    del content["folder"]
+    content["bytes"] = {name: (folder / name).stat().st_size for name in FILES}
+    (folder / "index.json").write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
+
+
+def resized_digest(base_digest: str, size: int) -> str:
+    """Digest of a resized data set, from that of the images it is made of: planning need not resize anything.
+
+    Resizing is a function of pixels (``resized``), so base digest, size and the name of the function say it all.
+
+    Args:
+        base_digest: Digest of the images before resizing.
+        size: Height = width after resizing, pixels.
+    """
+    text = json.dumps([RESIZE, base_digest, size])
+    return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
 
 
 def _candidates(base: str, data: Path) -> Iterator[Source | None]:
