@@ -18,11 +18,11 @@ from pathlib import Path
 from ddray.plan.jobs import Job, make_job
 from ddray.prepare import prepare
 from ddray.request import Request
+from ddray.run.outcomes import OutcomeHandler
 from ddray.run.progress import Progress
 from ddray.run.schedule import Schedule
 from ddray.run.signals import StopRequest
-from ddray.run.stage import Outcome, Surroundings, code_state
-from ddray.run.verdict import Verdicts
+from ddray.run.stage import Outcome, WorkerEnv, code_state
 from ddray.settings import Places, set_environment
 from trainables.data.cache import build
 
@@ -67,14 +67,12 @@ def measure(jobs: int, shapes: int, cpus: int) -> dict[str, float]:
         ]
         schedule = Schedule(chosen, set())
         clock = Clock(schedule)
-        surroundings = Surroundings(
-            store=places.store, data=str(places.data), cache=str(places.cache), code=code_state()
-        )
+        env = WorkerEnv(store=places.store, data=str(places.data), cache=str(places.cache), code=code_state())
         started = time.monotonic()
         tune.execute(
             schedule,
-            Verdicts(schedule, prepared.plan.stages, clock),
-            surroundings,
+            OutcomeHandler(schedule, prepared.plan.stages, clock),
+            env,
             clock,
             StopRequest(),
             sweep="overhead",

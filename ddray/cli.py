@@ -17,8 +17,8 @@ from ddray.settings import places, set_environment
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 INTERRUPTED = 130
-HOW = ("local", "address", "cpus", "gpus", "precision", "mlflow", "quiet")
-"""What ``run_options`` adds: the fields of ``ddray.run.sweep.How``."""
+RUN_OPTIONS = ("local", "address", "cpus", "gpus", "precision", "mlflow", "quiet")
+"""What ``run_options`` adds: the fields of ``ddray.run.sweep.RunOptions``."""
 
 
 def main() -> None:
@@ -76,15 +76,15 @@ def filter_options(command: Command) -> Command:
 
 
 def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Where and how jobs run; the command gets it as ``how``."""
+    """Where and how jobs run; the command gets them as ``run``."""
 
     @wraps(command)
     def wrapped(**given: Any) -> Any:
-        said = {name: given.pop(name) for name in HOW}
+        said = {name: given.pop(name) for name in RUN_OPTIONS}
         _check_address(given.get("sweep", "..."), **{name: said[name] for name in ("address", "local", "cpus", "gpus")})
-        from ddray.run.sweep import How
+        from ddray.run.sweep import RunOptions
 
-        return command(how=How(**said), **given)
+        return command(run=RunOptions(**said), **given)
 
     options = [
         click.option("--local", is_flag=True, help="Run the jobs in this process, without Ray."),
@@ -168,12 +168,12 @@ def sweep(
     only: tuple[str, ...],
     skip: tuple[str, ...],
     limit: int | None,
-    how: Any,
+    run: Any,
 ) -> int:
     """Compute what is missing of a sweep, then its tables. Running it again continues."""
     from ddray.run.sweep import run_sweep
 
-    return run_sweep(_request(sweep, sets, profiles, only=only, skip=skip, limit=limit), how, places())
+    return run_sweep(_request(sweep, sets, profiles, only=only, skip=skip, limit=limit), run, places())
 
 
 @cli.command(short_help="The suite, for a set or model made elsewhere.")
@@ -221,7 +221,7 @@ def sweep(
 )
 @run_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def evaluate(how: Any, as_json: bool, **given: Any) -> int:
+def evaluate(run: Any, as_json: bool, **given: Any) -> int:
     """Run the suite on what ddray did not make: train on a distilled set, or take a trained model as it is.
 
     Files are safetensors, npz, or what torch.save writes of tensors; nothing in them is run. What a file does not say
@@ -230,7 +230,7 @@ def evaluate(how: Any, as_json: bool, **given: Any) -> int:
     from ddray.commands.evaluate import evaluate_file
     from ddray.external.evaluation import Options
 
-    return evaluate_file(Options(**given), how, places(), as_json=as_json)
+    return evaluate_file(Options(**given), run, places(), as_json=as_json)
 
 
 @cli.command(short_help="Rebuild the tables and the report from the store.")

@@ -8,12 +8,12 @@ results/<sweep>/sweep.json            path, profiles and settings it was run wit
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ddray.atomic import replacing
 from ddray.errors import RequestError
 from ddray.measurements import RENDERER_VERSION
 from ddray.request import Request
@@ -111,10 +111,8 @@ def find_sweep(places: Places, given: str) -> Request:
 
 def write_json(path: Path, value: Any) -> None:
     """Replace a JSON file at once."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(value, sort_keys=True, indent=1) + "\n")
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(value, sort_keys=True, indent=1) + "\n")
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -92,7 +92,7 @@ def debug_stage(places: Places, key: str, *, pdb: bool) -> int:
         0 when it succeeds (its artifact is committed), 1 when it fails (the traceback is printed).
     """
     from ddray.run.board import Board
-    from ddray.run.stage import Busy, Heart, Surroundings, code_state, run_stage
+    from ddray.run.stage import Busy, Heartbeat, WorkerEnv, code_state, run_stage
 
     store = _store(places)
     full = _find(store, key)
@@ -100,11 +100,11 @@ def debug_stage(places: Places, key: str, *, pdb: bool) -> int:
     if store.has(full):
         sys.stdout.write(f"{short(full)} is finished already: {spec['label']}\n")
         return 0
-    surroundings = Surroundings(store=places.store, data=str(places.data), cache=str(places.cache), code=code_state())
+    env = WorkerEnv(store=places.store, data=str(places.data), cache=str(places.cache), code=code_state())
     sys.stderr.write(f"running {spec['label']} ({short(full)}) here\n")
     try:
-        with Heart("debug", Board().tick) as heart:
-            run_stage(spec, store, surroundings, heart, cpus=spec["cpus"], share=spec["gpu"])
+        with Heartbeat("debug", Board().tick) as heartbeat:
+            run_stage(spec, store, env, heartbeat, cpus=spec["cpus"], share=spec["gpu"])
     except Busy:
         holder = store.claim(full).holder() or {}
         sys.stderr.write(f"process {holder.get('pid')} on {holder.get('host')} is computing it; try again later\n")

@@ -13,18 +13,18 @@ from ddray.external.planning import facts_of, subject_of
 from ddray.report.report import machine_report
 from ddray.request import Request
 from ddray.results import results_of, write_json
-from ddray.run.sweep import How, run_sweep
+from ddray.run.sweep import RunOptions, run_sweep
 from ddray.settings import Places
 from ddray.store.artifacts import Store
 from trainables.data.cache import build
 
 
-def evaluate_file(options: Options, how: How, places: Places, *, as_json: bool = False) -> int:
+def evaluate_file(options: Options, run: RunOptions, places: Places, *, as_json: bool = False) -> int:
     """Import what was given and run its evaluations.
 
     Args:
         options: From the command line.
-        how: Where and how jobs run.
+        run: Where and how jobs run.
         places: Where things are.
         as_json: Print the machine report instead of the report.
 
@@ -52,8 +52,8 @@ def evaluate_file(options: Options, how: How, places: Places, *, as_json: bool =
     results_of(places, evaluation.name).register(Request(path))
     write_json(path, evaluation.model_dump(mode="json"))
     if not as_json:
-        return run_sweep(Request(path), how, places)
+        return run_sweep(Request(path), run, places)
     with contextlib.redirect_stdout(sys.stderr):
-        code = run_sweep(Request(path), how, places)
+        code = run_sweep(Request(path), run, places)
     sys.stdout.write(json.dumps(machine_report(path.parent), sort_keys=True) + "\n")
     return code

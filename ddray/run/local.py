@@ -8,40 +8,38 @@ from typing import Any
 
 from ddray.plan.jobs import Job
 from ddray.run.board import Board
+from ddray.run.outcomes import OutcomeHandler
 from ddray.run.progress import Progress
 from ddray.run.schedule import Schedule
-from ddray.run.stage import Outcome, Surroundings, between_jobs, run_job
-from ddray.run.verdict import Verdicts
+from ddray.run.stage import Outcome, WorkerEnv, between_jobs, run_job
 
 
 def execute(
-    schedule: Schedule, verdicts: Verdicts, surroundings: Surroundings, progress: Progress, stop: threading.Event
+    schedule: Schedule, handler: OutcomeHandler, env: WorkerEnv, progress: Progress, stop: threading.Event
 ) -> None:
     """Run every job of the schedule, or until a stop is asked for.
 
     Args:
         schedule: What may run when.
-        verdicts: Turns outcomes into the schedule's next state.
-        surroundings: Places and device.
+        handler: Turns outcomes into the schedule's next state.
+        env: Places and device.
         progress: The display.
         stop: Set by the signal handler.
     """
     board = Board()
     while not schedule.over and not stop.is_set():
-        verdicts.release_deferred()
+        handler.release_deferred()
         job = schedule.take(lambda _: True)
         if job is None:
             time.sleep(0.2)  # everything left waits for another driver's claim
             continue
         progress.started(job)
         with between_jobs():
-            outcome = run_one(job, surroundings, board, stop, progress)
-        verdicts.settle(job, outcome)
+            outcome = run_one(job, env, board, stop, progress)
+        handler.settle(job, outcome)
 
 
-def run_one(
-    job: Job, surroundings: Surroundings, board: Board, stop: threading.Event, progress: Progress | None = None
-) -> Outcome:
+def run_one(job: Job, env: WorkerEnv, board: Board, stop: threading.Event, progress: Progress | None = None) -> Outcome:
     """Run one job here, passing the stop on to its stages."""
 
     def tick(name: str, shown: dict[str, Any] | None) -> bool:
@@ -50,7 +48,7 @@ def run_one(
             progress.update(board.look())
         return stopping
 
-    return run_job(job_spec(job), surroundings, tick)
+    return run_job(job_spec(job), env, tick)
 
 
 def job_spec(job: Job) -> dict[str, Any]:

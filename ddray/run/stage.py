@@ -48,7 +48,7 @@ CONFIGS: dict[str, type[configs.Config]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Surroundings:
+class WorkerEnv:
     """Where and with what a job runs. JSON-like, so that it travels to a worker; never part of a key."""
 
     store: str
@@ -92,30 +92,30 @@ class MissingInput(Exception):
         self.key = key
 
 
-def run_job(job: Mapping[str, Any], surroundings: Surroundings, tick: Tick) -> Outcome:
+def run_job(job: Mapping[str, Any], env: WorkerEnv, tick: Tick) -> Outcome:
     """Run a job's stages in order, committing each; never raises for a stage's failure.
 
     After a failure the job's other stages go on, except those that need the failed one.
 
     Args:
         job: ``name``, ``stages`` (specs, in order), ``cpus``, ``gpu`` (share of one card).
-        surroundings: Places and device.
+        env: Places and device.
         tick: Heartbeat, called about every second while the job runs.
     """
     started = time.monotonic()
     outcome = Outcome()
-    store = Store(surroundings.store, Path(surroundings.cache) / "artifacts")
+    store = Store(env.store, Path(env.cache) / "artifacts")
     lost: set[str] = set()
-    with Heart(job["name"], tick) as heart:
+    with Heartbeat(job["name"], tick) as heartbeat:
         for spec in job["stages"]:
-            if heart.stop.is_set():
+            if heartbeat.stop.is_set():
                 outcome.interrupted = True
                 break
             if lost.intersection(spec["inputs"].values()):
                 lost.add(spec["key"])
                 continue
             try:
-                run_stage(spec, store, surroundings, heart, cpus=float(job["cpus"]), share=float(job["gpu"]))
+                run_stage(spec, store, env, heartbeat, cpus=float(job["cpus"]), share=float(job["gpu"]))
                 outcome.done.append(spec["key"])
             except Interrupted:
                 outcome.interrupted = True
@@ -129,17 +129,17 @@ def run_job(job: Mapping[str, Any], surroundings: Surroundings, tick: Tick) -> O
             except Exception as error:
                 outcome.failed[spec["key"]] = _cause(error)
                 outcome.out_of_memory = "OutOfMemory" in type(error).__name__
-                _record(store, spec, job, error, surroundings)
+                _record(store, spec, job, error, env)
                 lost.add(spec["key"])
                 if outcome.out_of_memory:
                     break
-            heart.stage = None
+            heartbeat.stage = None
     outcome.seconds = time.monotonic() - started
     return outcome
 
 
 def run_stage(
-    spec: Mapping[str, Any], store: Store, surroundings: Surroundings, heart: Heart, *, cpus: float, share: float
+    spec: Mapping[str, Any], store: Store, env: WorkerEnv, heartbeat: Heartbeat, *, cpus: float, share: float
 ) -> None:
     """Compute one stage and commit its artifact; nothing happens when it exists.
 
@@ -156,16 +156,16 @@ def run_stage(
     claim = store.claim(key)
     if not claim.acquire():
         raise Busy
-    heart.begin(spec, claim)
+    heartbeat.begin(spec, claim)
     try:
-        _compute(spec, store, surroundings, heart, cpus, share)
+        _compute(spec, store, env, heartbeat, cpus, share)
     finally:
-        heart.claim = None
+        heartbeat.claim = None
         claim.release()
 
 
 def _compute(
-    spec: Mapping[str, Any], store: Store, surroundings: Surroundings, heart: Heart, cpus: float, share: float
+    spec: Mapping[str, Any], store: Store, env: WorkerEnv, heartbeat: Heartbeat, cpus: float, share: float
 ) -> None:
     from trainables import device as devices
     from trainables import stages
@@ -173,8 +173,8 @@ def _compute(
     if store.has(spec["key"]):  # finished by somebody else between the look and the claim
         return
     started_at, clock = datetime.now(UTC), time.monotonic()
-    device = _device(surroundings.device, share)
-    precision = surroundings.precision
+    device = _device(env.device, share)
+    precision = env.precision
     if precision == "tf32" and device == "cpu":
         precision = "float32"  # jobs that need no card run beside those that do
     devices.prepare(device, max(1, int(cpus)), share if device != "cpu" and share > 0 else None, precision)
@@ -183,18 +183,18 @@ def _compute(
     checkpoints = store.checkpoints(spec["lineage"])
     context = StageContext(
         device=device,
-        data=Path(surroundings.data),
-        cache=Path(surroundings.cache),
+        data=Path(env.data),
+        cache=Path(env.cache),
         checkpoints=checkpoints,
         budget=spec["budget"],
-        stop=heart.stop,
-        on_progress=heart.on_progress,
+        stop=heartbeat.stop,
+        on_progress=heartbeat.on_progress,
     )
     payload = stages.run(spec["kind"], config, inputs, context)  # type: ignore[arg-type]
     with store.writing() as folder:
         payload.save(folder)
         provenance = {
-            **surroundings.code,
+            **env.code,
             "versions": versions(),
             "device": device,
             "numerics": devices.numerics_class(device),
@@ -227,7 +227,7 @@ def _open(store: Store, key: str) -> Path:
         raise MissingInput(key) from None
 
 
-class Heart:
+class Heartbeat:
     """A thread that posts progress, hears the request to stop and renews the claim while a job runs."""
 
     def __init__(self, job: str, tick: Tick) -> None:
@@ -238,9 +238,9 @@ class Heart:
         self._tick = tick
         self._progress: dict[str, Any] = {}
         self._over = threading.Event()
-        self._thread = threading.Thread(target=self._beat, name=f"heart of {job}", daemon=True)
+        self._thread = threading.Thread(target=self._beat, name=f"heartbeat of {job}", daemon=True)
 
-    def __enter__(self) -> Heart:
+    def __enter__(self) -> Heartbeat:
         self._tell({})  # before anything else: a job that starts while the sweep stops should not start
         self._thread.start()
         return self
@@ -324,7 +324,7 @@ def _cause(error: BaseException) -> str:
 
 
 def _record(
-    store: Store, spec: Mapping[str, Any], job: Mapping[str, Any], error: BaseException, surroundings: Surroundings
+    store: Store, spec: Mapping[str, Any], job: Mapping[str, Any], error: BaseException, env: WorkerEnv
 ) -> None:
     failure = {
         **spec,
@@ -335,7 +335,7 @@ def _record(
         "job": job["name"],
         "versions": versions(),
         "host": socket.gethostname(),
-        **surroundings.code,
+        **env.code,
     }
     try:
         store.record_failure(spec["key"], failure)

@@ -22,11 +22,11 @@ from ddray.plan.keys import short
 from ddray.prepare import Prepared, prepare
 from ddray.request import Request
 from ddray.results import Results, results_of, write_json
+from ddray.run.outcomes import OutcomeHandler
 from ddray.run.progress import Progress
 from ddray.run.schedule import Schedule
 from ddray.run.signals import StopRequest
-from ddray.run.stage import Surroundings, code_state
-from ddray.run.verdict import Verdicts
+from ddray.run.stage import WorkerEnv, code_state
 from ddray.settings import Places
 from ddray.store.artifacts import Store
 from trainables.data.cache import build as build_cache
@@ -37,7 +37,7 @@ MIN_FREE_BYTES = 512 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
-class How:
+class RunOptions:
     """Where and how jobs run."""
 
     local: bool = False
@@ -49,7 +49,7 @@ class How:
     precision: Literal["float32", "tf32", "bf16"] = "float32"
 
 
-def run_sweep(request: Request, how: How, places: Places) -> int:
+def run_sweep(request: Request, options: RunOptions, places: Places) -> int:
     """Compute what is missing of a sweep, then its tables.
 
     Returns:
@@ -76,8 +76,8 @@ def run_sweep(request: Request, how: How, places: Places) -> int:
     interrupted = False
     if schedule.jobs:
         _check_disk(places, schedule)
-        interrupted = _execute(prepared, schedule, done, how, places, run_folder)
-    finished = _finish(prepared, results, store, how, places)
+        interrupted = _execute(prepared, schedule, done, options, places, run_folder)
+    finished = _finish(prepared, results, store, options, places)
     incomplete = finished.failed or finished.blocked or schedule.failed
     code = INTERRUPTED if interrupted else FAILED if incomplete else DONE
     _summary(prepared, store, schedule, finished, results, code)
@@ -111,16 +111,16 @@ class Finished:
 
 
 def _execute(
-    prepared: Prepared, schedule: Schedule, done: Collection[str], how: How, places: Places, run_folder: Path
+    prepared: Prepared, schedule: Schedule, done: Collection[str], options: RunOptions, places: Places, run_folder: Path
 ) -> bool:
     """Run the schedule; returns whether it was interrupted."""
-    surroundings = Surroundings(
+    env = WorkerEnv(
         store=places.store,
         data=str(places.data),
         cache=str(places.cache),
         code=code_state(),
         device="auto",
-        precision=how.precision,
+        precision=options.precision,
     )
     name = prepared.sweep.name
     unavailable = blocked_stages(prepared.plan.stages, done)
@@ -128,37 +128,37 @@ def _execute(
         reasons = ", ".join(f"{reason} ({count} stages)" for reason, count in Counter(unavailable.values()).items())
         _say(f"will stay blocked: {reasons}")
     _say(f"{name}: {len(schedule.jobs)} jobs to run; store {places.store}")
-    progress = Progress(schedule, name, quiet=how.quiet)
-    verdicts = Verdicts(schedule, prepared.plan.stages, progress)
+    progress = Progress(schedule, name, quiet=options.quiet)
+    handler = OutcomeHandler(schedule, prepared.plan.stages, progress)
     run_folder.mkdir(parents=True, exist_ok=True)
     stop = StopRequest()
     with stop.listening(), _status_file(progress, run_folder), progress:
-        if how.local:
+        if options.local:
             from ddray.run import local
 
-            local.execute(schedule, verdicts, surroundings, progress, stop)
+            local.execute(schedule, handler, env, progress, stop)
         else:
-            _say("starting Ray" if how.address is None else f"joining the Ray cluster at {how.address}")
+            _say("starting Ray" if options.address is None else f"joining the Ray cluster at {options.address}")
             from ddray.run import tune
 
             tune.execute(
                 schedule,
-                verdicts,
-                surroundings,
+                handler,
+                env,
                 progress,
                 stop,
                 sweep=name,
                 run_folder=run_folder,
-                address=how.address,
-                cpus=how.cpus,
-                gpus=how.gpus,
+                address=options.address,
+                cpus=options.cpus,
+                gpus=options.gpus,
                 on_start=lambda url: _say(f"Ray dashboard: {url}" if url else "Ray runs without a dashboard"),
             )
         shutil.rmtree(run_folder / "tune", ignore_errors=True)
-        return stop.is_set() or verdicts.interrupted
+        return stop.is_set() or handler.interrupted
 
 
-def _finish(prepared: Prepared, results: Results, store: Store, how: How, places: Places) -> Finished:
+def _finish(prepared: Prepared, results: Results, store: Store, options: RunOptions, places: Places) -> Finished:
     """Tables, report and mirror, unless those on disk are current."""
     keys = prepared.plan.stages.keys()
     stamps = results.stamps(store, store.keys() & keys)
@@ -168,7 +168,7 @@ def _finish(prepared: Prepared, results: Results, store: Store, how: How, places
         stamps = results.stamps(store, store.keys() & keys)  # collecting may have found damage
         results.record(prepared.digest, stamps, failures=failures, counts=asdict(finished), mirrored=False)
     state = results.state()
-    if how.mlflow and not state.get("mirrored") and mirror_to_mlflow(prepared, results, store, places):
+    if options.mlflow and not state.get("mirrored") and mirror_to_mlflow(prepared, results, store, places):
         results.record(prepared.digest, stamps, failures=failures, counts=state["counts"], mirrored=True)
     return Finished(**state["counts"])
 

@@ -31,11 +31,11 @@ from ddray.run import cluster
 from ddray.run.board import Board
 from ddray.run.ledger import Ledger, Node
 from ddray.run.local import job_spec
+from ddray.run.outcomes import OutcomeHandler
 from ddray.run.progress import Progress
 from ddray.run.schedule import Schedule
 from ddray.run.signals import StopRequest
-from ddray.run.stage import Outcome, Surroundings, between_jobs, run_job
-from ddray.run.verdict import Verdicts
+from ddray.run.stage import Outcome, WorkerEnv, between_jobs, run_job
 from ddray.settings import set_environment
 from ddray.store.artifacts import Store
 
@@ -50,8 +50,8 @@ SYNC_SECONDS = 0.5
 
 def execute(
     schedule: Schedule,
-    verdicts: Verdicts,
-    surroundings: Surroundings,
+    handler: OutcomeHandler,
+    env: WorkerEnv,
     progress: Progress,
     stop: StopRequest,
     *,
@@ -66,8 +66,8 @@ def execute(
 
     Args:
         schedule: What may run when.
-        verdicts: Turns outcomes into the schedule's next state.
-        surroundings: Places and device.
+        handler: Turns outcomes into the schedule's next state.
+        env: Places and device.
         progress: The display.
         stop: Hears the signals.
         sweep: Name of the sweep, shown in the dashboard.
@@ -88,13 +88,13 @@ def execute(
         board = ray.remote(Board).options(name=BOARD, num_cpus=0, max_concurrency=1).remote()
         ledger = Ledger(Node(node.cpus, list(node.gpus)) for node in nodes)
         use_gpus = any(node.gpus for node in nodes)
-        store = Store(surroundings.store, Path(surroundings.cache) / "artifacts")
-        admitter = Admitter(schedule, verdicts, ledger, progress, stop, store, use_gpus=use_gpus, board=board)
+        store = Store(env.store, Path(env.cache) / "artifacts")
+        admitter = Admitter(schedule, handler, ledger, progress, stop, store, use_gpus=use_gpus, board=board)
         over = threading.Event()
         syncing = threading.Thread(target=_sync, args=(board, progress, stop, over), daemon=True)
         syncing.start()
         try:
-            _fit(admitter, surroundings, run_folder)
+            _fit(admitter, env, run_folder)
         finally:
             over.set()
             syncing.join(timeout=5)
@@ -106,7 +106,7 @@ class Admitter(Searcher):
     def __init__(
         self,
         schedule: Schedule,
-        verdicts: Verdicts,
+        handler: OutcomeHandler,
         ledger: Ledger,
         progress: Progress,
         stop: threading.Event,
@@ -117,7 +117,7 @@ class Admitter(Searcher):
     ) -> None:
         super().__init__()
         self.schedule = schedule
-        self.verdicts = verdicts
+        self.handler = handler
         self.ledger = ledger
         self.progress = progress
         self.stop = stop
@@ -144,16 +144,16 @@ class Admitter(Searcher):
         """The next job for a trial, None for "nothing now", FINISHED at the end."""
         if self.stop.is_set():
             return str(Searcher.FINISHED)
-        self.verdicts.release_deferred()
+        self.handler.release_deferred()
         while True:
             job = self.schedule.take(self._admissible, self._rank)
             if job is None:
-                over = self.schedule.over and not self.verdicts.waiting
+                over = self.schedule.over and not self.handler.waiting
                 return str(Searcher.FINISHED) if over else None
             if not all(self.store.has(stage.key) for stage in job.stages):
                 break
             # Another driver has finished it meanwhile.
-            self.verdicts.settle(job, Outcome(done=[stage.key for stage in job.stages]))
+            self.handler.settle(job, Outcome(done=[stage.key for stage in job.stages]))
         slot = self.ledger.place(*self.shape(job))
         if slot is not None:
             self.ledger.take(job.name, slot)
@@ -175,7 +175,7 @@ class Admitter(Searcher):
             outcome = Outcome(**json.loads(result["outcome"]))
         else:
             outcome = self._post_mortem(job)
-        self.verdicts.settle(job, outcome)
+        self.handler.settle(job, outcome)
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """A trial reports once, at its end."""
@@ -276,9 +276,9 @@ class JobTrial(tune.Trainable):
         set_environment()
         self._board = ray.get_actor(BOARD)
         self._worker = {"pid": os.getpid(), "node": ray.get_runtime_context().get_node_id()}
-        given = Surroundings(**json.loads(config["surroundings"]))
+        given = WorkerEnv(**json.loads(config["env"]))
         # Data and cache belong to the node: what its own environment says goes before the driver's.
-        self._surroundings = replace(
+        self._env = replace(
             given,
             data=os.environ.get(cluster.NODE_PLACES[0]) or given.data,
             cache=os.environ.get(cluster.NODE_PLACES[1]) or given.cache,
@@ -292,7 +292,7 @@ class JobTrial(tune.Trainable):
         """Run the job to its end."""
         job = json.loads(self.config["spec"])
         with between_jobs():
-            outcome = run_job(job, self._surroundings, self._tick)
+            outcome = run_job(job, self._env, self._tick)
         if outcome.out_of_memory:
             # Memory may be stuck in this process: end it, the searcher reads the failure from the store.
             raise MemoryError(next(iter(outcome.failed.values())))
@@ -309,7 +309,7 @@ class JobTrial(tune.Trainable):
         return bool(ray.get(self._board.tick.remote(job, posted), timeout=10))
 
 
-def _fit(admitter: Admitter, surroundings: Surroundings, run_folder: Path) -> None:
+def _fit(admitter: Admitter, env: WorkerEnv, run_folder: Path) -> None:
     """Hand over to Tune until the searcher says that it has finished."""
     run_folder.mkdir(parents=True, exist_ok=True)
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # our summary tells what failed
@@ -322,7 +322,7 @@ def _fit(admitter: Admitter, surroundings: Surroundings, run_folder: Path) -> No
 
     tuner = tune.Tuner(
         tune.with_resources(JobTrial, request),
-        param_space={"surroundings": json.dumps(asdict(surroundings))},
+        param_space={"env": json.dumps(asdict(env))},
         tune_config=tune.TuneConfig(
             search_alg=admitter,
             num_samples=-1,

@@ -10,6 +10,8 @@ import uuid
 from pathlib import Path
 from typing import Any, Protocol
 
+from ddray.atomic import replacing
+
 
 class Files(Protocol):
     """File operations relative to the store's root; paths use ``/``."""
@@ -59,13 +61,14 @@ class LocalFiles:
             return file.read()
 
     def write(self, path: str, content: bytes) -> None:
-        target = self.root / path
-        temporary = self._write_beside(target, content)
-        os.replace(temporary, target)
+        with replacing(self.root / path) as temporary:
+            temporary.write_bytes(content)
 
     def create(self, path: str, content: bytes) -> bool:
         target = self.root / path
-        temporary = self._write_beside(target, content)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}")
+        temporary.write_bytes(content)
         try:
             os.link(temporary, target)  # fails if the target exists, and never shows a half-written file
         except FileExistsError:
@@ -124,13 +127,6 @@ class LocalFiles:
 
     def forget(self, path: str) -> None:
         """There is no copy."""
-
-    @staticmethod
-    def _write_beside(target: Path, content: bytes) -> Path:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}")
-        temporary.write_bytes(content)
-        return temporary
 
 
 class RemoteFiles:
@@ -198,9 +194,8 @@ class RemoteFiles:
         for name in names:
             target = folder / name
             if not target.exists():
-                temporary = folder / f".{name}.{uuid.uuid4().hex[:8]}"
-                self.filesystem.get_file(self._at(f"{path}/{name}"), str(temporary))
-                os.replace(temporary, target)
+                with replacing(target) as temporary:
+                    self.filesystem.get_file(self._at(f"{path}/{name}"), str(temporary))
         return folder
 
     def forget(self, path: str) -> None:

@@ -13,10 +13,10 @@ from workspace import Workspace, stages
 
 from ddray.plan.jobs import Job, make_job
 from ddray.run.ledger import Ledger, Node
+from ddray.run.outcomes import OutcomeHandler
 from ddray.run.progress import Progress
 from ddray.run.schedule import Schedule
 from ddray.run.stage import Outcome
-from ddray.run.verdict import Verdicts
 
 tune = pytest.importorskip("ddray.run.tune")
 FINISHED = tune.Searcher.FINISHED
@@ -28,11 +28,11 @@ class Bench:
     def __init__(self, workspace: Workspace, jobs: list[Job], *, cpus: float, gpus: int = 0) -> None:
         self.schedule = Schedule(jobs, set())
         progress = Progress(self.schedule, "test", quiet=True)
-        self.verdicts = Verdicts(self.schedule, {}, progress)
+        self.handler = OutcomeHandler(self.schedule, {}, progress)
         self.stop = threading.Event()
         self.searcher = tune.Admitter(
             self.schedule,
-            self.verdicts,
+            self.handler,
             Ledger([Node(cpus, [1.0] * gpus)]),
             progress,
             self.stop,
@@ -84,10 +84,10 @@ def test_a_job_whose_worker_dies_is_tried_once_more_then_failed(workspace: Works
     ((trial, _),) = bench.release()
     bench.end(trial, None)
     assert not bench.schedule.failed
-    assert bench.verdicts.waiting, "it waits a moment, then it is ready again"
+    assert bench.handler.waiting, "it waits a moment, then it is ready again"
     assert list(bench.release()) == []
     assert workspace.store.failure(job.stages[0].key) is None
-    bench.verdicts.release_deferred(at_once=True)
+    bench.handler.release_deferred(at_once=True)
     ((trial, _),) = bench.release()
     bench.end(trial, None)
     assert list(bench.schedule.failed) == [job.stages[0].key]

@@ -13,7 +13,7 @@ from workspace import Workspace, stages
 from ddray.plan.jobs import make_job
 from ddray.run.board import Board
 from ddray.run.local import run_one
-from ddray.run.stage import Surroundings
+from ddray.run.stage import WorkerEnv
 from trainables import device
 
 
@@ -59,8 +59,8 @@ def test_a_job_caps_itself_at_what_it_was_given(
     stage = stages(workspace.prepare(workspace.tiny(resources=f"{{distill: {{gpu: {share}}}}}")), "distill")[0]
     assert stage.share == share
     places = workspace.places
-    surroundings = Surroundings(places.store, str(places.data), str(places.cache), {})
+    env = WorkerEnv(places.store, str(places.data), str(places.cache), {})
     job = make_job([stage], 1)
-    outcome = run_one(job, surroundings, Board(), threading.Event())
+    outcome = run_one(job, env, Board(), threading.Event())
     assert limits[:1] == expected
     assert (outcome.done == [stage.key]) == (not expected)

@@ -30,7 +30,7 @@ ASKED = SignalsConfig(population=4, reserve=5)
 
 
 class OnDigits(FakeContext):
-    """Surroundings whose data are the decoded digits."""
+    """WorkerEnv whose data are the decoded digits."""
 
     def __init__(self, folder: Path, cache: Path) -> None:
         super().__init__(folder)

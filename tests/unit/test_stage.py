@@ -15,16 +15,16 @@ from ddray.plan.graph import Stage
 from ddray.plan.jobs import Job, make_job
 from ddray.run.board import Board
 from ddray.run.local import job_spec, run_one
+from ddray.run.outcomes import OutcomeHandler
 from ddray.run.progress import Progress
 from ddray.run.schedule import Schedule
-from ddray.run.stage import Outcome, Surroundings, run_job
-from ddray.run.verdict import Verdicts
+from ddray.run.stage import Outcome, WorkerEnv, run_job
 
 
 @pytest.fixture
-def surroundings(workspace: Workspace) -> Surroundings:
+def env(workspace: Workspace) -> WorkerEnv:
     places = workspace.places
-    return Surroundings(
+    return WorkerEnv(
         store=places.store, data=str(places.data), cache=str(places.cache), code={"commit": None, "dirty": None}
     )
 
@@ -36,13 +36,13 @@ def chain(workspace: Workspace) -> list[Stage]:
     return [stages(prepared, kind, method="random", seed=0)[0] for kind in kinds]
 
 
-def run(job: Job, surroundings: Surroundings) -> Outcome:
-    return run_one(job, surroundings, Board(), threading.Event())
+def run(job: Job, env: WorkerEnv) -> Outcome:
+    return run_one(job, env, Board(), threading.Event())
 
 
-def test_a_job_commits_each_stage_with_its_provenance(workspace: Workspace, surroundings: Surroundings) -> None:
+def test_a_job_commits_each_stage_with_its_provenance(workspace: Workspace, env: WorkerEnv) -> None:
     made = chain(workspace)
-    outcome = run(make_job(made, 1), surroundings)
+    outcome = run(make_job(made, 1), env)
     assert outcome.done == [stage.key for stage in made]
     assert outcome == Outcome(done=outcome.done, seconds=outcome.seconds)
     for stage in made:
@@ -56,49 +56,49 @@ def test_a_job_commits_each_stage_with_its_provenance(workspace: Workspace, surr
         assert said["seconds"] >= 0
         assert {"torch", "python", "ddray"} <= said["versions"].keys()
     before = workspace.manifests()
-    assert run(make_job(made, 1), surroundings).done == [stage.key for stage in made]
+    assert run(make_job(made, 1), env).done == [stage.key for stage in made]
     assert workspace.manifests() == before, "what exists is not computed again"
 
 
-def test_a_stage_somebody_else_computes_is_left_alone(workspace: Workspace, surroundings: Surroundings) -> None:
+def test_a_stage_somebody_else_computes_is_left_alone(workspace: Workspace, env: WorkerEnv) -> None:
     made = chain(workspace)
     claim = workspace.store.claim(made[0].key)
     assert claim.acquire()
-    outcome = run(make_job(made, 1), surroundings)
+    outcome = run(make_job(made, 1), env)
     assert (outcome.busy, outcome.done, outcome.failed) == ([made[0].key], [], {})
     claim.release()
-    assert len(run(make_job(made, 1), surroundings).done) == 3
+    assert len(run(make_job(made, 1), env).done) == 3
     assert workspace.store.claim(made[0].key).holder() is None
 
 
-def test_an_input_that_is_not_there_is_no_failure(workspace: Workspace, surroundings: Surroundings) -> None:
+def test_an_input_that_is_not_there_is_no_failure(workspace: Workspace, env: WorkerEnv) -> None:
     """Another job met it damaged a moment ago and moved it away."""
     distill, train, accuracy = chain(workspace)
-    outcome = run(make_job([train, accuracy], 1), surroundings)
+    outcome = run(make_job([train, accuracy], 1), env)
     assert outcome.failed == {}
     assert list(outcome.damaged) == [distill.key]
     assert workspace.store.failures() == set()
 
 
-def test_after_a_failure_the_rest_of_the_job_goes_on(workspace: Workspace, surroundings: Surroundings) -> None:
+def test_after_a_failure_the_rest_of_the_job_goes_on(workspace: Workspace, env: WorkerEnv) -> None:
     """Only what needs the failed stage is left out."""
     distill, train, accuracy = chain(workspace)
     broken = job_spec(make_job([distill, train, accuracy], 1))
     other = {**broken["stages"][2], "key": "ff" * 32, "config": {"num_classes": "many"}}
     last = {**broken["stages"][2], "key": "ee" * 32, "inputs": {"model": other["key"]}}
     broken["stages"] = [*broken["stages"][:2], other, last, broken["stages"][2]]
-    outcome = run_job(broken, surroundings, lambda *_: False)
+    outcome = run_job(broken, env, lambda *_: False)
     assert outcome.done == [distill.key, train.key, accuracy.key]
     assert list(outcome.failed) == [other["key"]]
     assert workspace.store.failures() == {other["key"]}
     assert not workspace.store.has(last["key"])
 
 
-def test_a_stop_ends_the_job_between_stages(workspace: Workspace, surroundings: Surroundings) -> None:
+def test_a_stop_ends_the_job_between_stages(workspace: Workspace, env: WorkerEnv) -> None:
     made = chain(workspace)
     stop = threading.Event()
     stop.set()
-    outcome = run_one(make_job(made, 1), surroundings, Board(), stop)
+    outcome = run_one(make_job(made, 1), env, Board(), stop)
     assert outcome.interrupted
     assert len(outcome.done) < 3
     assert outcome.failed == {}
@@ -108,8 +108,8 @@ def test_a_stop_ends_the_job_between_stages(workspace: Workspace, surroundings: 
 # --- what an outcome means ----------------------------------------------------------------------------------------
 
 
-def verdicts(schedule: Schedule, made: list[Stage]) -> Verdicts:
-    return Verdicts(schedule, {stage.key: stage for stage in made}, Progress(schedule, "test", quiet=True))
+def handler(schedule: Schedule, made: list[Stage]) -> OutcomeHandler:
+    return OutcomeHandler(schedule, {stage.key: stage for stage in made}, Progress(schedule, "test", quiet=True))
 
 
 def take(schedule: Schedule) -> Job:
@@ -123,7 +123,7 @@ def test_two_jobs_that_meet_one_damaged_input_have_it_made_once(workspace: Works
     (distill,) = stages(prepared, "distill", method="dm")
     trains = stages(prepared, "train", method="dm")
     schedule = Schedule([make_job([train], 1) for train in trains], {distill.key})
-    judge = verdicts(schedule, list(prepared.plan.stages.values()))
+    judge = handler(schedule, list(prepared.plan.stages.values()))
     first, second = take(schedule), take(schedule)
     judge.settle(first, Outcome(damaged={distill.key: "damaged"}))
     judge.settle(second, Outcome(damaged={distill.key: "gone"}))
@@ -142,7 +142,7 @@ def test_an_input_damaged_again_right_away_fails_what_needs_it(workspace: Worksp
     """The disk is broken, not the file: this must end."""
     distill, train, accuracy = chain(workspace)
     schedule = Schedule([make_job([train, accuracy], 1)], {distill.key})
-    judge = verdicts(schedule, [distill, train, accuracy])
+    judge = handler(schedule, [distill, train, accuracy])
     job = take(schedule)
     judge.settle(job, Outcome(damaged={distill.key: "damaged"}))
     maker = take(schedule)
@@ -157,7 +157,7 @@ def test_a_stage_of_the_job_itself_that_is_damaged_is_made_again(workspace: Work
     """Its own output, read back by the next stage: the job runs again rather than wait for itself."""
     distill, train, accuracy = chain(workspace)
     schedule = Schedule([make_job([distill, train, accuracy], 1)], ())
-    judge = verdicts(schedule, [distill, train, accuracy])
+    judge = handler(schedule, [distill, train, accuracy])
     job = take(schedule)
     judge.settle(job, Outcome(done=[distill.key], damaged={train.key: "damaged"}))
     assert take(schedule) is job
@@ -169,9 +169,9 @@ def test_a_stage_of_the_job_itself_that_is_damaged_is_made_again(workspace: Work
 def test_busy_jobs_come_back_and_interrupted_ones_do_not(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     made = chain(workspace)
     schedule = Schedule([make_job(made, 1)], ())
-    judge = verdicts(schedule, made)
+    judge = handler(schedule, made)
     job = take(schedule)
-    monkeypatch.setattr("ddray.run.verdict.DEFER_SECONDS", 0.0)
+    monkeypatch.setattr("ddray.run.outcomes.DEFER_SECONDS", 0.0)
     judge.settle(job, Outcome(busy=[made[0].key]))
     waiting = judge.waiting
     assert not schedule.over

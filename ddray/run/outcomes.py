@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 DEFER_SECONDS = 2.0
 
 
-class Verdicts:
+class OutcomeHandler:
     """Settles finished jobs: done, failed, damaged inputs to recompute, claims of others to wait for."""
 
     def __init__(self, schedule: Schedule, stages: Mapping[str, Stage], progress: Progress) -> None:
