@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ddray.report.table import Bullets, Table, markdown_text
 
@@ -21,7 +21,7 @@ class Lines(NamedTuple):
     texts: tuple[str, ...]
 
 
-Element = Heading | Lines | Bullets | Table[Any]
+Element = Heading | Lines | Bullets | Table
 
 
 def markdown(elements: Iterable[Element]) -> str:

@@ -11,13 +11,11 @@ import pyarrow as pa
 from ddray.errors import EnvironmentProblem
 from ddray.measurements.gather import MEASUREMENTS_FILE, Coverage
 from ddray.measurements.reading import Numbers, read_numbers, read_points, read_provenance
-from ddray.measurements.references import percent
 from ddray.report import page
 from ddray.report.comparable import BLOCK_AXES, SAME_IN_BLOCK, SAME_IN_CELL, ReportBlock, arrange
-from ddray.report.page import Element, Heading, Lines
+from ddray.report.page import Element, Heading
 from ddray.report.sections import BlockSection, Measured, Section, SweepSection, all_sections
-from ddray.report.words import Facts, variant_title
-from trainables.protocols import PROTOCOLS
+from ddray.report.table import Facts
 
 _OF_POINT = (
     "schema_version",
@@ -118,31 +116,6 @@ def _block_facts(block: ReportBlock, sections: Iterable[BlockSection], numbers: 
     return facts
 
 
-def _recipe(block: Facts) -> str:
-    if block["optimizer"] is None:
-        return "not known; the model was trained elsewhere"
-    length = f"{block['train_epochs']} epochs" if block["train_epochs"] else f"{block['train_steps']} steps"
-    text = f"{length}, {block['optimizer']}, lr {block['lr']:g}, augmentation {block['train_aug']}, last epoch"
-    if changes := block["protocol_changes"]:
-        name = block["protocol"].rstrip("*")
-        text += f"; {name} with " + ", ".join(f"{key}={value}" for key, value in sorted(changes.items()))
-    elif block["protocol"] in PROTOCOLS:
-        text += f" ({PROTOCOLS[block['protocol']].source})"
-    return text
-
-
-def _budgets(block: Facts) -> list[str]:
-    """``DM 1 % (200 iterations)``: of what was published, for each variant."""
-    budgets: dict[str, dict[str, None]] = {}
-    for row in block["rows"]:
-        for variant, cell in row["cells"].items():
-            if cell["distill_iters"] is not None:
-                share = cell["budget_fraction"]
-                text = percent(share) if share is not None else "of an unknown whole"
-                budgets.setdefault(variant, {})[f"{text} ({cell['distill_iters']} iterations)"] = None
-    return [f"{variant_title(name)} {', '.join(budgets[name])}" for name in block["methods"] if name in budgets]
-
-
 # --- the page ---------------------------------------------------------------------------------------------------------
 
 
@@ -156,8 +129,6 @@ def _elements(report: Facts) -> Iterator[Element]:
             yield from _titled(section, 2, report)
     for block in report["blocks"]:
         yield Heading(block["title"])
-        budgets = _budgets(block)
-        yield Lines((f"Recipe: {_recipe(block)}.", *([f"Budget: {'; '.join(budgets)}."] if budgets else [])))
         for part in of_blocks:
             if part.applies(block):
                 yield from _titled(part, 3, block)

@@ -15,10 +15,10 @@ import io
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
-R = TypeVar("R")
-
+Facts = Mapping[str, Any]
+"""What a report says, as JSON types: fractions, seconds, names."""
 NOTHING = "–"
 """A cell without a number."""
 
@@ -39,12 +39,12 @@ class Footnote(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Column(Generic[R]):
-    """One column."""
+class Column:
+    """One column of a table whose rows are facts."""
 
     title: str
-    value: Callable[[R], Any]
-    """None: the row has none, and a dash is printed."""
+    value: str | Callable[[Facts], Any]
+    """Where in a row it stands (``"fairness.fair_worst_acc"``), or how it follows from it. None: a dash is printed."""
     format: Callable[[Any], str] = str
     """Of a value that is not None."""
     unit: str = ""
@@ -58,28 +58,34 @@ class Column(Generic[R]):
         """``worst class %``."""
         return f"{self.title} {self.unit}".rstrip()
 
-    def text(self, row: R) -> str:
+    def text(self, row: Facts) -> str:
         """The cell of a row."""
-        value = self.value(row)
+        value = self.value(row) if callable(self.value) else _at(row, self.value)
         return NOTHING if value is None else self.format(value)
 
-    def filled(self, rows: Sequence[R]) -> bool:
+    def filled(self, rows: Sequence[Facts]) -> bool:
         """Whether a row has a number."""
         return any(self.text(row) not in ("", NOTHING) for row in rows)
 
 
+def _at(row: Any, path: str) -> Any:
+    for name in path.split("."):
+        row = None if row is None else row.get(name)
+    return row
+
+
 @dataclass(frozen=True)
-class Table(Generic[R]):
-    """Rows of one type, the columns they are shown in, and what stands below them."""
+class Table:
+    """Rows, the columns they are shown in, and what stands below them."""
 
     title: str
-    columns: Sequence[Column[R]]
-    rows: Sequence[R]
+    columns: Sequence[Column]
+    rows: Sequence[Facts]
     notes: Sequence[str | Bullets] = ()
     """About the table as a whole; the footnotes of its columns follow them."""
 
     @property
-    def shown(self) -> list[Column[R]]:
+    def shown(self) -> list[Column]:
         """The columns that are printed."""
         return [column for column in self.columns if not column.optional or column.filled(self.rows)]
 

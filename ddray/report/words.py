@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Sequence
+from functools import partial
 
-from ddray.measurements.references import CHEN2023
-from ddray.report.table import NOTHING, Bullets, Column
+from ddray.report.table import NOTHING, Bullets, Column, Facts, Table
 from trainables.methods import METHODS
-
-Facts = Mapping[str, Any]
-"""What a report says, as JSON types: fractions, seconds, names."""
 
 _AXIS_NAMES = {
     "distill_iters": "iterations",
@@ -39,19 +35,35 @@ def row_title(axes: Iterable[str], entry: Facts) -> str:
     return " · ".join("any" if entry[axis] is None else str(entry[axis]) for axis in axes)
 
 
-class CellRow(NamedTuple):
-    """A row of a table that has one for each cell."""
+def cell_table(
+    title: str,
+    axes: Sequence[str],
+    rows: Sequence[Facts],
+    columns: Iterable[Column],
+    notes: Sequence[str | Bullets] = (),
+) -> Table:
+    """A table with a row for each cell, whose first columns say which.
 
-    title: str
-    variant: str
-    facts: Facts
+    Args:
+        title: Of the table.
+        axes: What rows of the block vary by.
+        rows: With these axes and ``method``, the variant.
+        columns: What is shown of them.
+        notes: Below the table.
+    """
+    keys = [
+        Column(axes_title(axes), lambda row: row_title(axes, row)),
+        Column("method", "method", variant_title),
+    ]
+    return Table(title, [*keys, *columns], rows, notes)
 
 
-def cell_columns(axes: Iterable[str]) -> list[Column[CellRow]]:
-    """The columns that say which cell a row is about."""
+def cells_of(block: Facts) -> list[Facts]:
+    """The cells of a block, row by row, as rows of a ``cell_table``: what they hold stands under ``cell``."""
     return [
-        Column(axes_title(axes), lambda row: row.title),
-        Column("method", lambda row: variant_title(row.variant)),
+        {**{axis: row[axis] for axis in block["row_axes"]}, "method": variant, "cell": cell}
+        for row in block["rows"]
+        for variant, cell in row["cells"].items()
     ]
 
 
@@ -70,6 +82,11 @@ def plus_minus(value: Facts, scale: float = 100, digits: int = 2) -> str:
     if value["sd"] is not None:
         text += f" ± {scale * value['sd']:.{digits}f}"
     return f"{text} {value.get('level', '')}".rstrip()
+
+
+PERCENT = plus_minus
+PERCENT_1 = partial(plus_minus, digits=1)
+SQUARED_POINTS = partial(plus_minus, scale=1e4, digits=1)
 
 
 def interval(value: Facts, scale: float = 100, digits: int = 1, signed: bool = False) -> str:
@@ -111,55 +128,3 @@ def epsilon_text(epsilon: float, norm: str) -> str:
     """``0.25``; ``2/255`` in Linf."""
     steps = 255 * epsilon
     return f"{steps:.3g}/255" if norm == "linf" and abs(4 * steps - round(4 * steps)) < 1e-6 else f"{epsilon:.3g}"
-
-
-# --- the published numbers --------------------------------------------------------------------------------------------
-
-
-class BesidePaper:
-    """Why cells do not stand beside the paper's: a letter per reason, or one sentence when all share it.
-
-    Args:
-        cells: With ``paper`` and ``objections``.
-        source: The paper's tables they would stand beside.
-        spread: What the paper's ± is; "" where it gives none.
-    """
-
-    def __init__(self, cells: Iterable[Facts], source: str, spread: str = "") -> None:
-        cells = [cell for cell in cells if cell["paper"]]
-        self.source, self.spread = source, spread
-        self.published = bool(cells)
-        self.compared = any(map(comparable, cells))
-        self._reasons = list(dict.fromkeys("; ".join(cell["objections"]) for cell in cells if cell["objections"]))
-
-    @property
-    def _shared(self) -> bool:
-        return len(self._reasons) == 1 and not self.compared
-
-    def mark(self, cell: Facts) -> str:
-        """`` [a]``, the letter of a cell's reason; "" where there is none or one sentence says it of all."""
-        reason = "; ".join(cell["objections"])
-        return f" [{self._letter(reason)}]" if cell["paper"] and reason and not self._shared else ""
-
-    @property
-    def notes(self) -> list[str | Bullets]:
-        """What stands below the table."""
-        if not self.published:
-            return [f"The paper has no cell of this block ({CHEN2023.title})."]
-        refused = f"Not comparable with the paper's {self.source}:"
-        if self._shared:
-            return [f"{refused} {self._reasons[0]}."]
-        said = f"; its ± {self.spread}" if self.spread else ""
-        notes: list[str | Bullets] = [f"paper: {self.source} of {CHEN2023.title}{said}."] if self.compared else []
-        if self._reasons:
-            notes.append(Bullets(refused, [f"[{self._letter(reason)}] {reason}" for reason in self._reasons]))
-        return notes
-
-    def _letter(self, reason: str) -> str:
-        index = self._reasons.index(reason)
-        return chr(ord("a") + index) if index < 26 else f"z{index - 25}"
-
-
-def comparable(cell: Facts | None) -> bool:
-    """Whether the paper's number may stand beside a cell."""
-    return bool(cell and cell["paper"] and not cell["objections"])

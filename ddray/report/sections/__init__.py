@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,8 +24,7 @@ from ddray.measurements.gather import Coverage
 from ddray.measurements.reading import Numbers, Row
 from ddray.report.comparable import Cell, ReportBlock
 from ddray.report.page import Element
-
-Facts = Mapping[str, Any]
+from ddray.report.table import Facts
 
 
 @dataclass(frozen=True)

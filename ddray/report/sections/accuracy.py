@@ -5,28 +5,19 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any
 
 from ddray.measurements.reading import Numbers
 from ddray.measurements.references import CHEN2023
 from ddray.measurements.statistics import Values, paired
 from ddray.plan.external import EXTERNAL
+from ddray.report.beside_paper import BesidePaper
 from ddray.report.comparable import ROW_AXES, Cell, ReportBlock, RowKey
 from ddray.report.page import Element, Heading, Lines
 from ddray.report.sections import BlockSection
-from ddray.report.table import NOTHING, Bullets, Column, Table
-from ddray.report.words import (
-    BesidePaper,
-    CellRow,
-    Facts,
-    axes_title,
-    cell_columns,
-    comparable,
-    plus_minus,
-    row_title,
-    span,
-    variant_title,
-)
+from ddray.report.table import Column, Facts, Table
+from ddray.report.words import cell_table, cells_of, plus_minus, span, variant_title
 from trainables.methods import METHODS
 
 BASELINES = ("random", "full")
@@ -82,42 +73,11 @@ def _differences(cells: Mapping[str, Cell]) -> dict[str, Any]:
 # --- test accuracy ----------------------------------------------------------------------------------------------------
 
 
-class _Row(NamedTuple):
-    """A row of ours, or the paper's below it."""
-
-    title: str
-    cells: Mapping[str, str]
-    """By variant; the paper's row has those that may be compared."""
-    otherwise: str
-    """What stands where there is no cell."""
-
-
 def _elements(block: Facts) -> Iterator[Element]:
-    """Our rows, each followed by the paper's where at least one cell may be compared."""
-    beside = BesidePaper(
-        [cell for entry in block["rows"] for cell in entry["cells"].values()], "Table 3", "is over three trainings"
-    )
-    rows: list[_Row] = []
-    for entry in block["rows"]:
-        cells: Mapping[str, Facts] = entry["cells"]
-        ours = {variant: _accuracy(cell) + beside.mark(cell) for variant, cell in cells.items()}
-        published = {variant: plus_minus(cell["paper"]) for variant, cell in cells.items() if comparable(cell)}
-        rows.append(_Row(row_title(block["row_axes"], entry), ours, NOTHING))
-        if published:
-            rows.append(_Row("  paper", published, ""))
-    yield Table(
-        "Test accuracy, percent: mean ± sd",
-        [
-            Column(axes_title(block["row_axes"]), lambda row: row.title),
-            *(_of_variant(variant) for variant in block["methods"]),
-        ],
-        rows,
-        [*_seed_level(block), *beside.notes],
-    )
-
-
-def _of_variant(variant: str) -> Column[_Row]:
-    return Column(variant_title(variant), lambda row: row.cells.get(variant, row.otherwise))
+    """Our accuracies, the paper's below them."""
+    beside = BesidePaper(block, "Table 3", "is over three trainings")
+    rows = beside.rows(_accuracy, plus_minus)
+    yield Table("Test accuracy, percent: mean ± sd", beside.columns(), rows, [*_seed_level(block), *beside.notes])
 
 
 def _accuracy(cell: Facts) -> str:
@@ -127,15 +87,14 @@ def _accuracy(cell: Facts) -> str:
     return shown if cell["done"] == cell["planned"] else f"{shown} ({cell['done']} of {cell['planned']} points)"
 
 
-def _seed_level(block: Facts) -> list[str | Bullets]:
+def _seed_level(block: Facts) -> list[str]:
     """Which repeats ± is about."""
     if block["optimizer"] is None:
         return ["One model, as it was brought."]
     levels: dict[str, dict[str, None]] = {}
-    for entry in block["rows"]:
-        for variant, cell in entry["cells"].items():
-            if cell["accuracy"]:
-                levels.setdefault(variant, {})[cell["accuracy"]["seed_level"]] = None
+    for row in cells_of(block):
+        if row["cell"]["accuracy"]:
+            levels.setdefault(row["method"], {})[row["cell"]["accuracy"]["seed_level"]] = None
     if not levels:
         return []
     told = [f"{variant_title(name)} {', '.join(levels[name])}" for name in block["methods"] if name in levels]
@@ -155,14 +114,14 @@ def _seed_level(block: Facts) -> list[str | Bullets]:
 
 def _has_methods(block: Facts) -> bool:
     """Whether the block has more than baselines; nothing stands beside what was brought."""
-    methods = {cell["method"] for entry in block["rows"] for cell in entry["cells"].values()}
+    methods = {row["cell"]["method"] for row in cells_of(block)}
     return bool(methods - {*BASELINES, EXTERNAL})
 
 
 def _against_random(block: Facts) -> Iterator[Element]:
     """One row per difference, with its interval."""
     rows = [
-        CellRow(row_title(block["row_axes"], entry), variant, difference)
+        {**entry, "method": variant, **difference}
         for entry in block["rows"]
         for variant, difference in entry["against_random"].items()
     ]
@@ -174,20 +133,15 @@ def _against_random(block: Facts) -> Iterator[Element]:
         "Unit: a distilled set, by the mean over the trainings whose seeds both sides have. A set that no seed made is "
         "compared with every draw of random images."
     ]
-    if any(entry["against_random"] and entry["init"] == "noise" for entry in block["rows"]):
+    if any(row["init"] == "noise" for row in rows):
         notes.append("With init noise a pair shares its training seeds, not its images.")
-    yield Table(
-        "Against random images, paired by distill_seed",
-        [
-            *cell_columns(block["row_axes"]),
-            Column("difference", lambda row: f"{100 * row.facts['mean']:+.2f}", unit="points"),
-            Column("95 % t-interval", lambda row: _t_interval(row.facts)),
-            Column("pairs", lambda row: _pairs(row.facts)),
-            Column("trainings each", lambda row: span(row.facts["trainings"], "d")),
-        ],
-        rows,
-        notes,
-    )
+    columns = [
+        Column("difference", "mean", lambda mean: f"{100 * mean:+.2f}", "points"),
+        Column("95 % t-interval", _t_interval),
+        Column("pairs", _pairs),
+        Column("trainings each", "trainings", partial(span, form="d")),
+    ]
+    yield cell_table("Against random images, paired by distill_seed", block["row_axes"], rows, columns, notes)
 
 
 def _t_interval(difference: Facts) -> str:

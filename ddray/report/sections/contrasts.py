@@ -23,8 +23,8 @@ from ddray.measurements.statistics import ALPHA, Floats, adjusted, ranks
 from ddray.report.comparable import BLOCK_AXES, ROW_AXES
 from ddray.report.page import Element
 from ddray.report.sections import SweepSection
-from ddray.report.table import Column, Footnote, Table
-from ddray.report.words import DEEPFOOL, Facts, epsilon_text, shown_epsilons, variant_title
+from ddray.report.table import Column, Facts, Footnote, Table
+from ddray.report.words import DEEPFOOL, epsilon_text, shown_epsilons, variant_title
 
 RESAMPLES = 9999
 """Permutations drawn where there are more; below that number all are tried."""
@@ -200,21 +200,17 @@ def _order(entry: Facts) -> str:
     return ", ".join(f"{variant_title(method)} {rank:.1f}" for method, rank in ordered)
 
 
-_COLUMNS: list[Column[Facts]] = [
-    Column("property", lambda entry: entry["property"]),
-    Column("protocol", lambda entry: entry["protocol"]),
-    Column("cells", lambda entry: entry["cells"]),
+_P = Footnote(
+    "p: of no difference, by permutation of the methods within cells, adjusted for the number of tests; absent where "
+    "so few cells could not have given a small one."
+)
+_COLUMNS = [
+    Column("property", "property"),
+    Column("protocol", "protocol"),
+    Column("cells", "cells"),
     Column("mean ranks, highest value first", _order),
-    Column("Friedman's statistic", lambda entry: entry["statistic"], "{:.1f}".format),
-    Column(
-        "p, adjusted",
-        lambda entry: entry["p_adjusted"],
-        "{:.4f}".format,
-        footnote=Footnote(
-            "p: of no difference, by permutation of the methods within cells, adjusted for the number of tests; absent "
-            "where so few cells could not have given a small one."
-        ),
-    ),
+    Column("Friedman's statistic", "statistic", "{:.1f}".format),
+    Column("p, adjusted", "p_adjusted", "{:.4f}".format, footnote=_P),
 ]
 
 CONTRASTS = SweepSection(

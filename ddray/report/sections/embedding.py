@@ -11,8 +11,8 @@ from ddray.measurements.statistics import by_seed, spread
 from ddray.report.comparable import Cell, ReportBlock, refuse_mixed, spread_facts
 from ddray.report.page import Element
 from ddray.report.sections import BlockSection
-from ddray.report.table import Column, Footnote, Table
-from ddray.report.words import CellRow, Facts, cell_columns, plus_minus, row_title
+from ddray.report.table import Column, Facts, Footnote
+from ddray.report.words import cell_table, plus_minus
 
 METRICS = (
     "embed_outlier_rate",
@@ -63,48 +63,36 @@ def _elements(block: Facts) -> Iterator[Element]:
     entries = block["embedding"]
     if not entries:
         return
-    yield Table(
+    outliers = (
+        f"outliers: distilled images most of whose {entries[0]['neighbours']} nearest real images are of other "
+        "classes; in brackets, real images of which that is true."
+    )
+    yield cell_table(
         "Embedding among real images",
+        block["row_axes"],
+        entries,
         [
-            *cell_columns(block["row_axes"]),
-            _beside(
-                "outliers % (real)",
-                "outlier_rate",
-                "outlier_rate_real",
-                f"outliers: distilled images most of whose {entries[0]['neighbours']} nearest real images are of other "
-                "classes; in brackets, real images of which that is true.",
-                100,
-                1,
-            ),
-            _beside(
-                "coverage % (expected)",
-                "coverage",
-                "coverage_expected",
-                "coverage: real images that have a distilled one of their class nearby; in brackets, what as many "
-                "further real images would cover.",
-                100,
-                1,
-            ),
-            _beside(
-                "centre moved (expected)",
-                "centroid_distance",
-                "centroid_distance_expected",
-                "centre moved: in brackets, what as many further real images would move it.",
-                1,
-                3,
-            ),
-            _beside("MMD² (95 % null)", "mmd", "mmd_null95", "MMD²: in brackets, what chance alone reaches.", 1, 4),
-            Column("n", lambda row: next(iter(row.facts["numbers"].values()))["short"]),
+            _beside("outliers % (real)", "outlier_rate", "outlier_rate_real", 100, 1, outliers),
+            _beside("coverage % (expected)", "coverage", "coverage_expected", 100, 1, _COVERAGE),
+            _beside("centre moved (expected)", "centroid_distance", "centroid_distance_expected", 1, 3, _CENTRE),
+            _beside("MMD² (95 % null)", "mmd", "mmd_null95", 1, 4, "MMD²: in brackets, what chance alone reaches."),
+            Column("n", lambda row: next(iter(row["numbers"].values()))["short"]),
         ],
-        [CellRow(row_title(block["row_axes"], entry), entry["method"], entry) for entry in entries],
     )
 
 
-def _beside(title: str, metric: str, usual: str, meaning: str, scale: float, digits: int) -> Column[CellRow]:
+_COVERAGE = (
+    "coverage: real images that have a distilled one of their class nearby; in brackets, what as many further real "
+    "images would cover."
+)
+_CENTRE = "centre moved: in brackets, how far as many further real images would move it."
+
+
+def _beside(title: str, metric: str, usual: str, scale: float, digits: int, meaning: str) -> Column:
     """A number, with the usual one in brackets."""
 
-    def value(row: CellRow) -> Facts | None:
-        numbers: dict[str, Facts] = row.facts["numbers"]
+    def value(row: Facts) -> Facts | None:
+        numbers: dict[str, Facts] = row["numbers"]
         found, other = numbers.get(f"embed_{metric}"), numbers.get(f"embed_{usual}")
         if found is None or other is None:
             return found

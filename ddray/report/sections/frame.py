@@ -10,9 +10,10 @@ from ddray.measurements.references import percent
 from ddray.plan.keys import short
 from ddray.report.comparable import block_key
 from ddray.report.page import Element, Lines
-from ddray.report.sections import Measured, SweepSection
-from ddray.report.table import Bullets
-from ddray.report.words import Facts, variant_title
+from ddray.report.sections import BlockSection, Measured, SweepSection
+from ddray.report.table import Bullets, Facts
+from ddray.report.words import cells_of, variant_title
+from trainables.protocols import PROTOCOLS
 
 # --- coverage ---------------------------------------------------------------------------------------------------------
 
@@ -121,14 +122,45 @@ MIXTURES = SweepSection(id="mixtures", order=15, elements=lambda _: (), alarms=_
 # --- settings ---------------------------------------------------------------------------------------------------------
 
 
+def _recipe_and_budget(block: Facts) -> Iterator[Element]:
+    budgets = _budgets(block)
+    yield Lines((f"Recipe: {_recipe(block)}.", *([f"Budget: {'; '.join(budgets)}."] if budgets else [])))
+
+
+def _recipe(block: Facts) -> str:
+    if block["optimizer"] is None:
+        return "not known; the model was trained elsewhere"
+    length = f"{block['train_epochs']} epochs" if block["train_epochs"] else f"{block['train_steps']} steps"
+    text = f"{length}, {block['optimizer']}, lr {block['lr']:g}, augmentation {block['train_aug']}, last epoch"
+    if changes := block["protocol_changes"]:
+        name = block["protocol"].rstrip("*")
+        text += f"; {name} with " + ", ".join(f"{key}={value}" for key, value in sorted(changes.items()))
+    elif block["protocol"] in PROTOCOLS:
+        text += f" ({PROTOCOLS[block['protocol']].source})"
+    return text
+
+
+def _budgets(block: Facts) -> list[str]:
+    """``DM 1 % (200 iterations)``: of what was published, for each variant."""
+    budgets: dict[str, dict[str, None]] = {}
+    for row in cells_of(block):
+        iterations, share = row["cell"]["distill_iters"], row["cell"]["budget_fraction"]
+        if iterations is not None:
+            text = percent(share) if share is not None else "of an unknown whole"
+            budgets.setdefault(row["method"], {})[f"{text} ({iterations} iterations)"] = None
+    return [f"{variant_title(name)} {', '.join(budgets[name])}" for name in block["methods"] if name in budgets]
+
+
+RECIPE = BlockSection(id="recipe", order=5, elements=_recipe_and_budget)
+
+
 def _borrowed(report: Facts) -> Iterator[Element]:
     """Settings without a published value, those of one source together."""
     settings: dict[tuple[str, str], dict[str, None]] = {}
     for block in report["blocks"]:
-        for entry in block["rows"]:
-            for variant, cell in entry["cells"].items():
-                for setting, source in sorted(cell["unpublished"].items()):
-                    settings.setdefault((variant, source), {})[setting] = None
+        for row in cells_of(block):
+            for setting, source in sorted(row["cell"]["unpublished"].items()):
+                settings.setdefault((row["method"], source), {})[setting] = None
     if settings:
         yield Bullets(
             "", [f"{variant_title(name)} {', '.join(each)}: {source}" for (name, source), each in settings.items()]

@@ -11,17 +11,8 @@ from ddray.measurements.reading import Numbers, Row
 from ddray.report.comparable import Cell, ReportBlock
 from ddray.report.page import Element, Lines
 from ddray.report.sections import BlockSection, Measured, SweepSection
-from ddray.report.table import Column, Footnote, Table
-from ddray.report.words import (
-    CellRow,
-    Facts,
-    cell_columns,
-    epsilon_text,
-    interval,
-    plus_minus,
-    row_title,
-    shown_epsilons,
-)
+from ddray.report.table import Column, Facts, Footnote, Table
+from ddray.report.words import PERCENT_1, cell_table, epsilon_text, interval, plus_minus, shown_epsilons
 
 PLAIN = (
     "acc_over_full",
@@ -120,50 +111,37 @@ def _pair(row: Row) -> tuple[str, ...]:
 
 def _elements(block: Facts) -> Iterator[Element]:
     """What the sets keep of the full data and gain on random images; then what is left at equal accuracy."""
-    axes = block["row_axes"]
-    rows = [
-        CellRow(row_title(axes, entry), entry["method"], entry["numbers"])
-        for entry in block["generalisation"]
-        if entry["numbers"]
-    ]
+    rows = [entry for entry in block["generalisation"] if entry["numbers"]]
     # What is gained on random images stands in a table of its own already.
-    if any(column.filled(rows) for column in _WORTH if column is not _GAINED):
-        yield Table("Informativeness: mean ± sd over the same seeds", [*cell_columns(axes), *_WORTH], rows)
+    if any(column.filled(rows) for column in _WORTH if column is not _IOR):
+        yield cell_table("Informativeness: mean ± sd over the same seeds", block["row_axes"], rows, _WORTH)
     yield from _over_real_images(block)
 
 
-def _worth(
-    title: str, metric: str, unit: str = "", meaning: str = "", scale: float = 100, digits: int = 1
-) -> Column[CellRow]:
-    return Column(
-        title,
-        lambda row: row.facts.get(metric),
-        partial(plus_minus, scale=scale, digits=digits),
-        unit,
-        Footnote(meaning) if meaning else None,
-        optional=True,
-    )
+def _ior(entry: Facts) -> Facts | None:
+    numbers: dict[str, Facts] = entry["numbers"]
+    return numbers.get("dd_ior") or numbers.get("ior")
 
 
-_GAINED: Column[CellRow] = Column(
-    "IOR",
-    lambda row: row.facts.get("dd_ior") or row.facts.get("ior"),
-    partial(plus_minus, digits=1),
-    "points",
-    Footnote("IOR: what is gained on random images."),
-    optional=True,
-)
-_SCORES = "LRS and ARS: DD-Ranking's scores, of fractions; its leaderboard uses other protocols."
+_RECOVERY = Footnote("recovery: the share of the way from random images to the full data.")
+_HLR = Footnote("HLR: what is lost to the full data.")
+_OF_CONVNET = Footnote("of convnet3: accuracy over that of ConvNet3 on the same set.")
+_SCORES = Footnote("LRS and ARS: DD-Ranking's scores, of fractions; its leaderboard uses other protocols.")
+_SCORE = partial(plus_minus, scale=1, digits=3)
+
+_IOR = Column("IOR", _ior, PERCENT_1, "points", Footnote("IOR: what is gained on random images."), optional=True)
 _WORTH = [
-    _worth("of full data", "acc_over_full", "%"),
-    _worth("recovery", "recovery", "%", "recovery: the share of the way from random images to the full data."),
-    _worth("HLR", "dd_hlr", "points", "HLR: what is lost to the full data."),
-    _GAINED,
-    _worth("of convnet3", "xarch_retention", "%", "of convnet3: accuracy over that of ConvNet3 on the same set."),
-    _worth("mean of others", "xarch_mean", "%"),
-    _worth("worst other", "xarch_worst", "%"),
-    _worth("LRS", "dd_lrs", "", _SCORES, 1, 3),
-    _worth("ARS", "dd_ars", "", _SCORES, 1, 3),
+    Column("of full data", "numbers.acc_over_full", PERCENT_1, "%", optional=True),
+    Column("recovery", "numbers.recovery", PERCENT_1, "%", _RECOVERY, optional=True),
+    Column(
+        "HLR", "numbers.dd_hlr", PERCENT_1, "points", Footnote("HLR: what is lost to the full data."), optional=True
+    ),
+    _IOR,
+    Column("of convnet3", "numbers.xarch_retention", PERCENT_1, "%", _OF_CONVNET, optional=True),
+    Column("mean of others", "numbers.xarch_mean", PERCENT_1, "%", optional=True),
+    Column("worst other", "numbers.xarch_worst", PERCENT_1, "%", optional=True),
+    Column("LRS", "numbers.dd_lrs", _SCORE, footnote=_SCORES, optional=True),
+    Column("ARS", "numbers.dd_ars", _SCORE, footnote=_SCORES, optional=True),
 ]
 
 
@@ -189,13 +167,8 @@ def _over_real_images(block: Facts) -> Iterator[Element]:
     ]
     if any(each["unequal_steps"] for each in excess):
         notes.append("Some were trained for another number of steps than the real images they are compared with.")
-    axes = block["row_axes"]
-    yield Table(
-        "Over real images at equal accuracy (95 % interval)",
-        [*cell_columns(axes), *columns],
-        [CellRow(row_title(axes, entry), entry["method"], entry) for entry in entries],
-        notes,
-    )
+    title = "Over real images at equal accuracy (95 % interval)"
+    yield cell_table(title, block["row_axes"], entries, columns, notes)
 
 
 class _Compared(NamedTuple):
@@ -216,7 +189,7 @@ _COMPARED = {
 """In the order of the table."""
 
 
-def _compared(excess: Sequence[Facts]) -> list[Column[CellRow]]:
+def _compared(excess: Sequence[Facts]) -> list[Column]:
     """A column per kind of number; of adversarial accuracy, one epsilon in the middle of those usually shown."""
     columns = []
     for metric, printed in _COMPARED.items():
@@ -241,9 +214,9 @@ def _kind(each: Facts) -> tuple[Any, ...]:
     return each["metric"], each["norm"], each["epsilon"], each["audit"], each["nonmember_source"]
 
 
-def _excess_column(title: str, of: Facts, printed: _Compared) -> Column[CellRow]:
-    def value(row: CellRow) -> Facts | None:
-        return next((each for each in row.facts["excess"] if _kind(each) == _kind(of)), None)
+def _excess_column(title: str, of: Facts, printed: _Compared) -> Column:
+    def value(row: Facts) -> Facts | None:
+        return next((each for each in row["excess"] if _kind(each) == _kind(of)), None)
 
     def text(each: Facts) -> str:
         if each["value"] is None and each["outside"]:
@@ -269,26 +242,17 @@ def _agreement(report: Facts) -> Iterator[Element]:
         yield Table("", _AGREEMENT, report["rankings"])
 
 
-_AGREEMENT: list[Column[Facts]] = [
+_TAU = Footnote("tau: 1, the same ranking; -1, the reverse.")
+_P = Footnote(
+    "p: of no agreement, over all pairs of this sweep; absent where so few methods could not have given a small one."
+)
+_AGREEMENT = [
     Column("data, protocol", lambda entry: f"{entry['dataset']}, {entry['protocol']}"),
     Column("ipc", lambda entry: str(entry["ipc"])),
-    Column("networks", lambda entry: " and ".join(entry["architectures"])),
-    Column(
-        "Kendall's tau",
-        lambda entry: entry["kendall_tau"],
-        "{:+.2f}".format,
-        footnote=Footnote("tau: 1, the same ranking; -1, the reverse."),
-    ),
-    Column("methods", lambda entry: str(entry["methods"])),
-    Column(
-        "p, adjusted",
-        lambda entry: entry["p_adjusted"],
-        "{:.3f}".format,
-        footnote=Footnote(
-            "p: of no agreement, over all pairs of this sweep; absent where so few methods could not "
-            "have given a small one."
-        ),
-    ),
+    Column("networks", "architectures", " and ".join),
+    Column("Kendall's tau", "kendall_tau", "{:+.2f}".format, footnote=_TAU),
+    Column("methods", "methods"),
+    Column("p, adjusted", "p_adjusted", "{:.3f}".format, footnote=_P),
 ]
 
 RANKINGS = SweepSection(

@@ -4,27 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple
 
 from ddray.measurements.reading import Row
 from ddray.measurements.statistics import ALPHA
 from ddray.report.audits import BASELINES, FPR, METRICS, audit_tables
+from ddray.report.beside_paper import BesidePaper, comparable
 from ddray.report.comparable import variant_order
 from ddray.report.page import Element, Heading, Lines
 from ddray.report.sections import Measured, SweepSection
-from ddray.report.table import NOTHING, Bullets, Column, Footnote, Table
-from ddray.report.words import (
-    BesidePaper,
-    CellRow,
-    Facts,
-    axes_title,
-    cell_columns,
-    comparable,
-    interval,
-    row_title,
-    span,
-    variant_title,
-)
+from ddray.report.table import NOTHING, Bullets, Column, Facts, Footnote, Table
+from ddray.report.words import cell_table, cells_of, interval, span, variant_title
 
 _AUDITS = {
     "seed": "The paper's setting: one draw of the origin against test images.",
@@ -50,69 +39,43 @@ def _elements(report: Facts) -> Iterator[Element]:
 
 
 def _cells(table: Facts) -> list[Facts]:
-    return [cell for row in table["rows"] for cell in row["cells"].values()]
+    return [row["cell"] for row in cells_of(table)]
 
 
-def _own_cells(table: Facts) -> list[CellRow]:
+def _own_cells(table: Facts) -> list[Facts]:
     """Every cell once: a baseline that stands in several rows holds for ``any`` of them."""
-    shown: list[tuple[str, Facts]] = []
-    rows = []
-    for row in table["rows"]:
-        for variant, cell in row["cells"].items():
-            if (variant, cell) not in shown:
-                shown.append((variant, cell))
-                everywhere = [axis for axis, methods in _WITHOUT.items() if cell["method"] in methods]
-                title = row_title(table["row_axes"], {**row, **dict.fromkeys(everywhere)})
-                rows.append(CellRow(title, variant, cell))
+    rows: list[Facts] = []
+    for row in cells_of(table):
+        if not any((row["method"], row["cell"]) == (other["method"], other["cell"]) for other in rows):
+            everywhere = [axis for axis, methods in _WITHOUT.items() if row["cell"]["method"] in methods]
+            rows.append({**row, **dict.fromkeys(everywhere)})
     return rows
 
 
 # --- the headline -----------------------------------------------------------------------------------------------------
 
 
-class _Row(NamedTuple):
-    """A row of ours, or the paper's below it."""
-
-    title: str
-    cells: Mapping[str, str]
-    band: Facts | None
-    otherwise: str
-    """What stands where there is nothing."""
-
-
-def _headline(table: Facts) -> Table[_Row]:
+def _headline(table: Facts) -> Table:
     attack, cells = table["attack"], _cells(table)
-    beside = BesidePaper(cells, "Tables 1 and 2")
-    rows = []
-    for row in table["rows"]:
-        title, of_row = row_title(table["row_axes"], row), row["cells"]
-        ours = {variant: _auc(cell, attack) + beside.mark(cell) for variant, cell in of_row.items()}
-        published = {name: f"{100 * cell['paper']['mean']:.2f}" for name, cell in of_row.items() if comparable(cell)}
-        rows.append(_Row(title, ours, row["null_band"], NOTHING))
-        if published:
-            rows.append(_Row("  paper", published, None, ""))
+    beside = BesidePaper(table, "Tables 1 and 2")
     methods = {cell["method"] for cell in cells}
-    several = any(row.band and row.band["draws"] > 1 for row in rows)
-    meaning = f"null band: where 95 % of AUCs lie when nothing leaks{', of as many draws' if several else ''}."
+    bands = [row["null_band"] for row in table["rows"] if row["null_band"]]
+    several = ", of as many draws" if any(band["draws"] > 1 for band in bands) else ""
+    meaning = Footnote(f"null band: where 95 % of AUCs lie when nothing leaks{several}.")
     return Table(
         f"Attack `{attack}`: AUC, percent (95 % interval)",
         [
-            Column(axes_title(table["row_axes"]), lambda row: row.title),
-            *(_of_variant(variant, variant_title(variant)) for variant in table["methods"]),
-            *(_of_variant(name, f"{variant_title(name)} (missing)") for name in BASELINES if name not in methods),
-            Column("null band", _band, footnote=Footnote(meaning)),
+            *beside.columns(tuple(name for name in BASELINES if name not in methods)),
+            Column("null band", _band, footnote=meaning),
         ],
-        rows,
+        beside.rows(lambda cell: _auc(cell, attack), lambda paper: f"{100 * paper['mean']:.2f}"),
         [f"`{attack}` was registered beforehand. 50 is chance.", *_about(table, cells, beside)],
     )
 
 
-def _of_variant(variant: str, title: str) -> Column[_Row]:
-    return Column(title, lambda row: row.cells.get(variant, row.otherwise))
-
-
-def _band(row: _Row) -> str:
-    return f"{100 * row.band['low']:.1f} to {100 * row.band['high']:.1f}" if row.band else row.otherwise
+def _band(row: Facts) -> str:
+    band = row.get("null_band")
+    return f"{100 * band['low']:.1f} to {100 * band['high']:.1f}" if band else row["otherwise"]
 
 
 def _auc(cell: Facts, attack: str) -> str:
@@ -152,22 +115,23 @@ def _reasons(cells: Iterable[Facts]) -> list[str]:
 # --- which method leaks more ------------------------------------------------------------------------------------------
 
 
-def _differences(table: Facts) -> Table[CellRow]:
+def _differences(table: Facts) -> Table:
     """A row per cell, a column per what it is compared with."""
-    rows = [row for row in _own_cells(table) if row.facts["less"]]
-    compared: list[Facts] = [each for row in rows for each in row.facts["less"].values()]
+    rows = [row for row in _own_cells(table) if row["cell"]["less"]]
+    compared: list[Facts] = [each for row in rows for each in row["cell"]["less"].values()]
     axes = ("init", "distill_aug", "iteration")  # what a cell is compared with is a variant, or a value of one of these
     names = sorted(
-        {name for row in rows for name in row.facts["less"]},
+        {name for row in rows for name in row["cell"]["less"]},
         key=lambda name: (name.split()[0] in axes, variant_order(name)),
     )
     units = ", ".join(sorted({each["level"] for each in compared}))
     which = "*:" if any(map(_is_small, compared)) else "None has"
     without = " No p where one model is compared with several." if any(each["p"] is None for each in compared) else ""
-    return Table(
+    return cell_table(
         f"Who leaks more: AUC of `{table['less_attack']}` less that of another, points (95 % interval)",
-        [*cell_columns(table["row_axes"]), *map(_less, names)],
+        table["row_axes"],
         rows,
+        map(_less, names),
         [
             f"Paired: the same members, others and seeds; intervals are over {units}. {which} p below {ALPHA}, "
             f"adjusted for the number of differences in this report.{without}"
@@ -175,10 +139,10 @@ def _differences(table: Facts) -> Table[CellRow]:
     )
 
 
-def _less(name: str) -> Column[CellRow]:
+def _less(name: str) -> Column:
     return Column(
         f"less {variant_title(name)}",
-        lambda row: row.facts["less"].get(name),
+        lambda row: row["cell"]["less"].get(name),
         lambda each: interval(each, signed=True) + (" *" if _is_small(each) else ""),
     )
 
@@ -190,76 +154,52 @@ def _is_small(difference: Facts) -> bool:
 # --- details ----------------------------------------------------------------------------------------------------------
 
 
-def _details(table: Facts) -> Table[CellRow]:
-    """What belongs to the headline: a row per cell with a result."""
-    attack, second = table["attack"], table["secondary"]
-    rows = [row for row in _own_cells(table) if _main(row.facts, table) is not None]
-    coarse = any(each["flags"] for cell in _cells(table) for each in cell["tpr"].values() if each)
-    low = (
-        Footnote("TPRs are flagged low_resolution: fewer than ten false positives stand behind them.")
-        if coarse
-        else None
-    )
-    optional = partial(Column[CellRow], optional=True)
-    return Table(
-        f"What stands behind it: `{attack}` unless another is named, percent",
-        [
-            *cell_columns(table["row_axes"]),
-            Column("target acc", lambda row: row.facts["target_accuracy"], _percent, "%"),
-            optional(f"`{second}` AUC", lambda row: row.facts["attacks"].get(second), interval),
-            optional(f"TPR at {FPR:.0%} FPR", lambda row: row.facts["tpr"].get(attack), interval, footnote=low),
-            optional(f"`{second}` TPR", lambda row: row.facts["tpr"].get(second), _percent, footnote=low),
-            optional(
-                "k",
-                lambda row: row.facts["k"],
-                partial(interval, scale=1),
-                "images",
-                Footnote("k: as many fully exposed members per class would give this AUC."),
-            ),
-            optional(
-                "AUC, started from",
-                _started_from,
-                footnote=Footnote(
-                    "started from: members whose images the distillation began with, against all non-members."
-                ),
-            ),
-            optional(
-                "AUC, others",
-                lambda row: row.facts["strata"]["member_other"],
-                _percent,
-                footnote=Footnote("others: the remaining members, against all non-members."),
-            ),
-            optional(
-                "iteration 0",
-                lambda row: row.facts["iteration_0"],
-                _percent,
-                footnote=Footnote("iteration 0: a model trained on the undistilled start."),
-            ),
-            optional(
-                "of ceiling",
-                lambda row: row.facts["efficiency"],
-                partial(_percent, digits=0),
-                "%",
-                Footnote("of ceiling: of what publishing real images gives away, how much was found."),
-            ),
-            optional("all test images", lambda row: row.facts["auc_all_test"], _percent),
-            optional("n", lambda row: _main(row.facts, table)["level"]),
-        ],
-        rows,
-        [_what_intervals_are_about(table)],
-    )
-
-
-def _main(cell: Facts, table: Facts) -> Any:
-    return cell["attacks"].get(table["attack"]) or cell["attacks"].get(table["secondary"])
-
-
 def _percent(found: Facts, digits: int = 1) -> str:
     return NOTHING if found["value"] is None else f"{100 * found['value']:.{digits}f}"
 
 
-def _started_from(row: CellRow) -> str | None:
-    strata, rho = row.facts["strata"]["member_init"], row.facts["rho"]
+_WHOLE_PERCENT = partial(_percent, digits=0)
+_IMAGES = partial(interval, scale=1)
+
+_K = Footnote("k: as many fully exposed members per class would give this AUC.")
+_STARTED = Footnote("started from: members whose images the distillation began with, against all non-members.")
+_REMAINING = Footnote("others: the remaining members, against all non-members.")
+_START = Footnote("iteration 0: a model trained on the undistilled start.")
+_CEILING = Footnote("of ceiling: of what publishing real images gives away, how much was found.")
+_COARSE = Footnote("TPRs are flagged low_resolution: fewer than ten false positives stand behind them.")
+
+
+def _details(table: Facts) -> Table:
+    """What belongs to the headline: a row per cell with a result."""
+    attack, second = table["attack"], table["secondary"]
+
+    def level(row: Facts) -> str | None:
+        attacks = row["cell"]["attacks"]
+        main = attacks.get(attack) or attacks.get(second)
+        return main and str(main["level"])
+
+    rows = [row for row in _own_cells(table) if level(row) is not None]
+    coarse = any(each["flags"] for cell in _cells(table) for each in cell["tpr"].values() if each)
+    low = _COARSE if coarse else None
+    columns = [
+        Column("target acc", "cell.target_accuracy", _percent, "%"),
+        Column(f"`{second}` AUC", f"cell.attacks.{second}", interval, optional=True),
+        Column(f"TPR at {FPR:.0%} FPR", f"cell.tpr.{attack}", interval, footnote=low, optional=True),
+        Column(f"`{second}` TPR", f"cell.tpr.{second}", _percent, footnote=low, optional=True),
+        Column("k", "cell.k", _IMAGES, "images", _K, optional=True),
+        Column("AUC, started from", _started_from, footnote=_STARTED, optional=True),
+        Column("AUC, others", "cell.strata.member_other", _percent, footnote=_REMAINING, optional=True),
+        Column("iteration 0", "cell.iteration_0", _percent, footnote=_START, optional=True),
+        Column("of ceiling", "cell.efficiency", _WHOLE_PERCENT, "%", _CEILING, optional=True),
+        Column("all test images", "cell.auc_all_test", _percent, optional=True),
+        Column("n", level, optional=True),
+    ]
+    title = f"What stands behind it: `{attack}` unless another is named, percent"
+    return cell_table(title, table["row_axes"], rows, columns, [_what_intervals_are_about(table)])
+
+
+def _started_from(row: Facts) -> str | None:
+    strata, rho = row["cell"]["strata"]["member_init"], row["cell"]["rho"]
     if strata is None:
         return None
     return _percent(strata) + ("" if rho is None else f" ({100 * rho['value']:.0f} % of members)")
@@ -297,17 +237,14 @@ _OTHERS: Mapping[str, Footnote | None] = {
 """Attacks in the order of their table; the rest is in ``ddray report --json``."""
 
 
-def _other_attacks(table: Facts) -> Table[CellRow]:
-    shown = {name: note for name, note in _OTHERS.items() if any(cell["attacks"].get(name) for cell in _cells(table))}
-    return Table(
-        "Other attacks: AUC, percent",
-        [*cell_columns(table["row_axes"]), *(_auc_of(name, note) for name, note in shown.items())],
-        [row for row in _own_cells(table) if row.facts["attacks"]] if shown else [],
-    )
-
-
-def _auc_of(attack: str, footnote: Footnote | None) -> Column[CellRow]:
-    return Column(f"`{attack}`", lambda row: row.facts["attacks"].get(attack), _percent, footnote=footnote)
+def _other_attacks(table: Facts) -> Table:
+    columns = [
+        Column(f"`{name}`", f"cell.attacks.{name}", _percent, footnote=note)
+        for name, note in _OTHERS.items()
+        if any(cell["attacks"].get(name) for cell in _cells(table))
+    ]
+    rows = [row for row in _own_cells(table) if row["cell"]["attacks"]] if columns else []
+    return cell_table("Other attacks: AUC, percent", table["row_axes"], rows, columns)
 
 
 # --- bounds on epsilon ------------------------------------------------------------------------------------------------
@@ -319,10 +256,11 @@ def _bounds(table: Facts) -> Iterator[Element]:
         if reasons := _reasons(_cells(table)):
             yield Lines(tuple(f"Not applicable: {reason}." for reason in reasons))
         return
-    yield Table(
+    yield cell_table(
         "Lower bound on epsilon, at 95 % confidence",
-        [*cell_columns(table["row_axes"]), *map(_bound, attacks)],
+        table["row_axes"],
         _own_cells(table),
+        [Column(f"`{name}`", f"cell.eps_lower_bound.{name}", _bound, optional=True) for name in attacks],
         [
             f"`{table['attack']}` is the one to read. 0: the attack refuted nothing; that does not say that nothing "
             "leaks."
@@ -330,13 +268,8 @@ def _bounds(table: Facts) -> Iterator[Element]:
     )
 
 
-def _bound(attack: str) -> Column[CellRow]:
-    return Column(
-        f"`{attack}`",
-        lambda row: row.facts["eps_lower_bound"].get(attack),
-        lambda found: f"{found['value']:.2f}" + (f" ({found['level']})" if found["count"] > 1 else ""),
-        optional=True,
-    )
+def _bound(bound: Facts) -> str:
+    return f"{bound['value']:.2f}" + (f" ({bound['level']})" if bound["count"] > 1 else "")
 
 
 # --- alarms -----------------------------------------------------------------------------------------------------------

@@ -4,25 +4,15 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from functools import partial
 from statistics import fmean
 from typing import Any
 
 from ddray.measurements.reading import Numbers, Row
-from ddray.report.comparable import Cell, ReportBlock, refuse_mixed
+from ddray.report.comparable import ROW_AXES, Cell, ReportBlock, refuse_mixed
 from ddray.report.page import Element
 from ddray.report.sections import BlockSection
-from ddray.report.table import NOTHING, Column, Footnote, Table
-from ddray.report.words import (
-    DEEPFOOL,
-    CellRow,
-    Facts,
-    cell_columns,
-    epsilon_text,
-    plus_minus,
-    row_title,
-    shown_epsilons,
-)
+from ddray.report.table import NOTHING, Column, Facts, Footnote, Table
+from ddray.report.words import DEEPFOOL, PERCENT_1, cell_table, epsilon_text, plus_minus, shown_epsilons
 from trainables.attacks import ROBUSTNESS_ATTACKS
 
 METRICS = (
@@ -203,7 +193,7 @@ def _elements(block: Facts) -> Iterator[Element]:
             yield _others(block, others, norm)
 
 
-def _deepfool(block: Facts, attack: Facts) -> Table[CellRow]:
+def _deepfool(block: Facts, attack: Facts) -> Table:
     norm: str = attack["norm"]
     shown = shown_epsilons(attack["epsilons"], norm)
     settings = ", ".join(f"{name.removeprefix('attack_')} {value}" for name, value in attack["settings"].items())
@@ -214,79 +204,56 @@ def _deepfool(block: Facts, attack: Facts) -> Table[CellRow]:
             f"gap to strongest: not shown, because it is to different attacks: {'; '.join(strongest)}. It is on the "
             "rows."
         )
-    return Table(
-        f"Robustness: {attack['title']}, percent of {attack['images']} images still classified correctly",
-        [
-            *cell_columns(block["row_axes"]),
-            *_accuracies(shown, norm),
-            _median_distance(norm),
-            Column(
-                "crosses full at",
-                lambda row: _crossing(row.facts["eps_cross"], norm),
-                footnote=Footnote(
-                    "crosses full at: the smallest budget at which a model is more accurate than the full-data model, "
-                    "with an interval for all budgets together above 0 and both at 2 % or more."
-                ),
-                optional=True,
-            ),
-            *(_gap(name, shown, norm) for name in strongest if len(strongest) == 1),
-            Column(
-                "ended",
-                lambda row: row.facts["converged_share"],
-                lambda share: f"{100 * share:.0f}",
-                "%",
-                optional=True,
-            ),
-        ],
-        [CellRow(row_title(block["row_axes"], entry), entry["method"], entry) for entry in attack["rows"]],
-        notes,
-    )
+    columns = [
+        *_accuracies(shown, norm),
+        _median_distance(norm),
+        Column("crosses full at", lambda row: _crossing(row["eps_cross"], norm), footnote=_CROSSES, optional=True),
+        *(_gap(name, shown, norm) for name in strongest if len(strongest) == 1),
+        Column("ended", "converged_share", lambda share: f"{100 * share:.0f}", "%", optional=True),
+    ]
+    title = f"Robustness: {attack['title']}, percent of {attack['images']} images still classified correctly"
+    return cell_table(title, block["row_axes"], attack["rows"], columns, notes)
 
 
-def _others(block: Facts, attacks: Sequence[Facts], norm: str) -> Table[CellRow]:
+_CROSSES = Footnote(
+    "crosses full at: the smallest budget at which a model is more accurate than the full-data model, with an interval "
+    "for all budgets together above 0 and both at 2 % or more."
+)
+
+
+def _others(block: Facts, attacks: Sequence[Facts], norm: str) -> Table:
     """The attacks of one cell stand together."""
-    rows: dict[tuple[str, str], list[CellRow]] = {}
+    cells: dict[tuple[Any, ...], list[Facts]] = {}
     for attack in attacks:
         for entry in attack["rows"]:
-            row = CellRow(row_title(block["row_axes"], entry), entry["method"], {**entry, "attack": attack["title"]})
-            rows.setdefault((row.title, row.variant), []).append(row)
+            key = tuple(entry[name] for name in (*ROW_AXES, "method"))
+            cells.setdefault(key, []).append({**entry, "attack": attack["title"]})
     shown = shown_epsilons(sorted({epsilon for attack in attacks for epsilon in attack["epsilons"]}), norm)
     images = ", ".join(map(str, sorted({attack["images"] for attack in attacks})))
-    return Table(
+    return cell_table(
         f"Robustness: other attacks in {norm.capitalize()}, percent of {images} images still classified correctly",
-        [
-            *cell_columns(block["row_axes"]),
-            Column("attack", lambda row: row.facts["attack"]),
-            *_accuracies(shown, norm),
-            _median_distance(norm),
-        ],
-        [row for together in rows.values() for row in together],
+        block["row_axes"],
+        [entry for entries in cells.values() for entry in entries],
+        [Column("attack", "attack"), *_accuracies(shown, norm), _median_distance(norm)],
     )
 
 
-def _accuracies(epsilons: Iterable[float], norm: str) -> list[Column[CellRow]]:
+def _accuracies(epsilons: Iterable[float], norm: str) -> list[Column]:
     """Clean accuracy, that within each budget, and the seeds."""
-    one_digit = partial(plus_minus, digits=1)
-    return [
-        Column("clean", lambda row: row.facts["clean"], one_digit),
-        *(
-            Column(epsilon_text(epsilon, norm), partial(_accuracy_at, epsilon=epsilon), one_digit)
-            for epsilon in epsilons
-        ),
-        Column("n", lambda row: row.facts["clean"]["short"] if row.facts["clean"] else ""),
-    ]
 
+    def within(epsilon: float) -> Column:
+        return Column(epsilon_text(epsilon, norm), lambda row: _at(row["adv_acc"], epsilon), PERCENT_1)
 
-def _accuracy_at(row: CellRow, epsilon: float) -> Facts | None:
-    return _at(row.facts["adv_acc"], epsilon)
+    n = Column("n", lambda row: row["clean"]["short"] if row["clean"] else "")
+    return [Column("clean", "clean", PERCENT_1), *map(within, epsilons), n]
 
 
 def _at(entries: Iterable[Facts], epsilon: float) -> Facts | None:
     return next((entry for entry in entries if abs(entry["epsilon"] - epsilon) < 1e-9), None)
 
 
-def _median_distance(norm: str) -> Column[CellRow]:
-    return Column("median distance", lambda row: _distance(row.facts, norm), optional=True)
+def _median_distance(norm: str) -> Column:
+    return Column("median distance", lambda row: _distance(row, norm), optional=True)
 
 
 def _distance(entry: Facts, norm: str) -> str:
@@ -307,21 +274,19 @@ def _crossing(found: Facts, norm: str) -> str:
     return shown if found["crossed"] == found["compared"] else f"{shown} ({found['crossed']} of {found['compared']})"
 
 
-def _gap(strongest: str, shown: Sequence[float], norm: str) -> Column[CellRow]:
+def _gap(strongest: str, shown: Sequence[float], norm: str) -> Column:
     """At the largest of the shown epsilons that it is known for."""
 
-    def value(row: CellRow) -> Facts | None:
-        entries = row.facts["gap_strong"]
+    def value(row: Facts) -> Facts | None:
+        entries = row["gap_strong"]
         known = [entry for epsilon in shown if (entry := _at(entries, epsilon)) is not None] or entries
         return known[-1] if known else None
 
-    return Column(
-        "gap to strongest",
-        value,
-        lambda gap: f"{plus_minus(gap, digits=1)} at {epsilon_text(gap['epsilon'], norm)}",
-        footnote=Footnote(f"gap to strongest: points by which {strongest} is below this attack."),
-        optional=True,
-    )
+    def text(gap: Facts) -> str:
+        return f"{PERCENT_1(gap)} at {epsilon_text(gap['epsilon'], norm)}"
+
+    note = Footnote(f"gap to strongest: points by which {strongest} is below this attack.")
+    return Column("gap to strongest", value, text, footnote=note, optional=True)
 
 
 ROBUSTNESS = BlockSection(id="robustness", order=40, detailed=METRICS, facts=_facts, elements=_elements, alarms=_alarms)
