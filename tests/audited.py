@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from support import digits_config, signal_sets, tiny_network
+from support import digits_config, query_sets, tiny_network
 
 from trainables.attacks import MEMBERSHIP_ATTACKS
 from trainables.configs import DatasetConfig, OriginConfig, PrivacyConfig, SignalsConfig
 from trainables.data.cache import open_split
-from trainables.data.origins import origin_indices, signal_indices
+from trainables.data.origins import origin_indices, query_indices
 from trainables.evaluate.privacy.signals import row_origin
-from trainables.payloads import DistilledSet, Signals, TrainedModel
+from trainables.payloads import DistilledSet, Outputs, TrainedModel
 from trainables.seeds import derive
 
 Rng = np.random.Generator
@@ -128,18 +128,18 @@ class Audited:
             start = DistilledSet.load(self.inputs[f"{role}.set"]).indices.numpy()
         signals = {}
         rng = np.random.default_rng(derive(role, what))
-        sets = signal_sets(digits(), origin, self.signals, *self.place, "cpu")
-        assert list(sets) == list(signal_indices(origin, self.signals, split.labels))
+        sets = query_sets(digits(), origin, self.signals, *self.place, "cpu")
+        assert list(sets) == list(query_indices(origin, self.signals, split.labels))
         for name, images in sets.items():
             ids, labels = images.ids.numpy(), images.labels.numpy()
             logits = says(ids, labels, np.isin(ids, members), np.isin(ids, start), rng)
-            signals[name] = Signals(torch.from_numpy(logits).float(), images.labels, images.ids)
+            signals[name] = Outputs(torch.from_numpy(logits).float(), images.labels, images.ids)
         test = open_split(digits(), "test", *self.place)
         ids = np.flatnonzero(np.isin(test.labels, self.classes))
         labels = np.searchsorted(self.classes, test.labels[ids])
         nobody = np.zeros(len(ids), dtype=np.bool_)
         logits = says(ids + 100_000, labels, nobody, nobody, rng)
-        signals["test"] = Signals(torch.from_numpy(logits).float(), torch.from_numpy(labels), torch.from_numpy(ids))
+        signals["test"] = Outputs(torch.from_numpy(logits).float(), torch.from_numpy(labels), torch.from_numpy(ids))
         model = TrainedModel({"w": torch.zeros(1)}, tiny_network(len(self.classes)), (0.5,), (0.5,), signals, {})
         self._save(f"{role}.{what}", model)
 

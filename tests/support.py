@@ -24,7 +24,7 @@ from trainables.configs import (
 )
 from trainables.context import Interrupted
 from trainables.data.known import KNOWN
-from trainables.data.origins import AskedImages, Origin, TestSet
+from trainables.data.origins import Origin, QueriedImages, TestSet
 from trainables.distill.context import DistillContext
 from trainables.methods import METHODS
 from trainables.payloads import DistilledSet
@@ -117,12 +117,12 @@ def tiny_origin(num_classes: int = 3, each: int = 12, size: int = 8, channels: i
     return Origin(images, labels, torch.arange(len(labels)) + 100, by_class)
 
 
-def signal_sets(
+def query_sets(
     dataset: DatasetConfig, origin: OriginConfig, signals: SignalsConfig, data: Path, cache: Path, device: str
 ) -> dict[str, TestSet]:
-    """All images of ``AskedImages``, by split."""
+    """All images of ``QueriedImages``, by split."""
     pieces: dict[str, list[TestSet]] = {}
-    for split, piece in AskedImages(dataset, origin, signals, data, cache, device):
+    for split, piece in QueriedImages(dataset, origin, signals, data, cache, device):
         pieces.setdefault(split, []).append(piece)
     return {split: TestSet(*map(torch.cat, zip(*parts, strict=True))) for split, parts in pieces.items()}
 

@@ -111,8 +111,8 @@ class StoredExpert:
 
 
 @dataclass(frozen=True)
-class Signals:
-    """What a model says about some images."""
+class Outputs:
+    """What a model's last layer gives for some images."""
 
     logits: Tensor
     """(n, K) float32."""
@@ -132,8 +132,8 @@ class TrainedModel:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     """Per channel, of images in [0, 1]: what the network expects its input to be normalised with."""
-    signals: dict[str, Signals] = field(default_factory=dict)
-    """By split; ``test`` is always there, the others of ``SignalsConfig`` where they were asked for."""
+    outputs: dict[str, Outputs] = field(default_factory=dict)
+    """By split; ``test`` is always there, the others of ``SignalsConfig`` where the configuration has one."""
     facts: dict[str, Any] = field(default_factory=dict)
     """``optimiser_steps``, ``trained_lr``, ``epochs``, ``train_acc``, ``train_loss``, ``num_parameters``, ``curve``."""
     whitening: Whitening | None = None
@@ -152,8 +152,8 @@ class TrainedModel:
         save_tensors(
             folder / (prefix + files.OUTPUTS),
             {
-                f"{split}.{name}": getattr(signals, name)
-                for split, signals in self.signals.items()
+                f"{split}.{name}": getattr(outputs, name)
+                for split, outputs in self.outputs.items()
                 for name in ("logits", "labels", "ids")
             },
         )
@@ -168,18 +168,18 @@ class TrainedModel:
             network=NetworkConfig.model_validate(description["network"]),
             mean=tuple(description["mean"]),
             std=tuple(description["std"]),
-            signals=cls.load_signals(folder, prefix),
+            outputs=cls.load_outputs(folder, prefix),
             facts=description["facts"],
             whitening=load_whitening(folder),
         )
 
     @staticmethod
-    def load_signals(folder: Path, prefix: str = "") -> dict[str, Signals]:
-        """What the model says, by split, without the model."""
+    def load_outputs(folder: Path, prefix: str = "") -> dict[str, Outputs]:
+        """The outputs by split, without the model."""
         tensors = load_tensors(folder / (prefix + files.OUTPUTS))
         splits = sorted({name.rpartition(".")[0] for name in tensors})
         return {
-            split: Signals(tensors[f"{split}.logits"], tensors[f"{split}.labels"], tensors[f"{split}.ids"])
+            split: Outputs(tensors[f"{split}.logits"], tensors[f"{split}.labels"], tensors[f"{split}.ids"])
             for split in splits
         }
 

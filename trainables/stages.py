@@ -26,7 +26,7 @@ from trainables.methods import METHODS
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from trainables.data.origins import AskedImages, TestSet
+    from trainables.data.origins import QueriedImages, TestSet
     from trainables.data.pixels import Whitening
     from trainables.payloads import (
         AttackResult,
@@ -120,7 +120,7 @@ def _distill(config: DistillConfig, inputs: Mapping[str, Path], context: Context
     return distill(origin, settings, DistillContext(config, context, inputs))
 
 
-class _Lesson(NamedTuple):
+class _TrainingImages(NamedTuple):
     """What a network is trained on and tested with, ready for it."""
 
     images: Tensor
@@ -128,13 +128,13 @@ class _Lesson(NamedTuple):
     test: TestSet
     learned_lr: float | None
     whitening: Whitening | None
-    asked: AskedImages | None
-    """Further images the model is asked about afterwards, normalised; they are whitened then."""
+    queries: QueriedImages | None
+    """Further images whose outputs are recorded after the training, normalised; they are whitened then."""
 
 
-def _lesson(config: TrainConfig, inputs: Mapping[str, Path], context: Context) -> _Lesson:
+def _training_images(config: TrainConfig, inputs: Mapping[str, Path], context: Context) -> _TrainingImages:
     """The input ``set`` decoded, or the origin; normalised or whitened as the set wants it, test images alike."""
-    from trainables.data.origins import AskedImages, load_origin, load_test
+    from trainables.data.origins import QueriedImages, load_origin, load_test
     from trainables.data.pixels import decode, decode_labels, normalise
     from trainables.payloads import DistilledSet
     from trainables.train import rate_learned_for
@@ -142,7 +142,7 @@ def _lesson(config: TrainConfig, inputs: Mapping[str, Path], context: Context) -
     mean, std = config.dataset.mean, config.dataset.std
     place = (context.data, context.cache, context.device)
     learned_lr = whitening = None
-    asked = None if config.signals is None else AskedImages(config.dataset, config.origin, config.signals, *place)
+    queries = None if config.signals is None else QueriedImages(config.dataset, config.origin, config.signals, *place)
     if config.on_origin:
         origin = load_origin(config.dataset, config.origin, *place)
         images, labels = origin.images, origin.labels
@@ -158,7 +158,7 @@ def _lesson(config: TrainConfig, inputs: Mapping[str, Path], context: Context) -
     if whitening is not None:
         images = whitening.whiten(images, mean, std)
         test = test._replace(images=whitening.whiten(test.images, mean, std))
-    return _Lesson(images, labels, test, learned_lr, whitening, asked)
+    return _TrainingImages(images, labels, test, learned_lr, whitening, queries)
 
 
 def _train(config: TrainConfig, inputs: Mapping[str, Path], context: Context) -> TrainedModel:
@@ -167,15 +167,15 @@ def _train(config: TrainConfig, inputs: Mapping[str, Path], context: Context) ->
 
     if config.ensemble is not None:
         return TrainedEnsemble.load_member(inputs["ensemble"], config.seed)
-    images, labels, test, rate, whitening, asked = _lesson(config, inputs, context)
-    return train(config, images, labels, test, context, learned_lr=rate, whitening=whitening, asked=asked)
+    images, labels, test, rate, whitening, queries = _training_images(config, inputs, context)
+    return train(config, images, labels, test, context, learned_lr=rate, whitening=whitening, queries=queries)
 
 
 def _ensemble(config: EnsembleConfig, inputs: Mapping[str, Path], context: Context) -> TrainedEnsemble:
     from trainables.train import train_ensemble
 
-    images, labels, test, rate, whitening, asked = _lesson(config.base, inputs, context)
-    return train_ensemble(config, images, labels, test, context, learned_lr=rate, whitening=whitening, asked=asked)
+    images, labels, test, rate, whitening, queries = _training_images(config.base, inputs, context)
+    return train_ensemble(config, images, labels, test, context, learned_lr=rate, whitening=whitening, queries=queries)
 
 
 def _accuracy(config: AccuracyConfig, folder: Path) -> Metrics:
@@ -184,7 +184,7 @@ def _accuracy(config: AccuracyConfig, folder: Path) -> Metrics:
     from trainables.payloads import Metrics, TrainedModel
 
     model = TrainedModel.load(folder)
-    logits, labels = model.signals["test"].logits.numpy(), model.signals["test"].labels.numpy()
+    logits, labels = model.outputs["test"].logits.numpy(), model.outputs["test"].labels.numpy()
     rows = accuracy_rows(logits, labels, config.num_classes)
     return Metrics(rows + training_rows(model) + fairness_rows(logits, labels, config.num_classes))
 

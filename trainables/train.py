@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +25,13 @@ from trainables import optimise, seeds
 from trainables.configs import EnsembleConfig, RecipeConfig, TrainConfig
 from trainables.context import Context
 from trainables.data import augment
-from trainables.data.origins import AskedImages, TestSet
+from trainables.data.origins import QueriedImages, TestSet
 from trainables.data.pixels import Whitening
 from trainables.files import load_json, save_json
 from trainables.models.network import Network, build, num_parameters, uses_batch_statistics
 from trainables.models.packed import member_states, pack
 from trainables.optimise import batch_gradient, batches_per_epoch, packed_gradient
-from trainables.payloads import Signals, TrainedEnsemble, TrainedModel
+from trainables.payloads import Outputs, TrainedEnsemble, TrainedModel
 
 EVAL_BATCH = {"cpu": 32, "cuda": 1024}
 """Images per forward pass without gradients; see ``trainables/distill/dm.py`` on the CPU's."""
@@ -45,7 +46,7 @@ def train(
     *,
     learned_lr: float | None = None,
     whitening: Whitening | None = None,
-    asked: AskedImages | None = None,
+    queries: QueriedImages | None = None,
 ) -> TrainedModel:
     """Train a fresh network and record what it says about the test split.
 
@@ -65,13 +66,13 @@ def train(
         context: Device, progress and checkpoints.
         learned_lr: Replaces the recipe's rate; see ``rate_learned_for``.
         whitening: What the images of the set and of the test split were whitened with, to be kept with the model.
-        asked: Further images that the model is asked about, normalised only: they are whitened here.
+        queries: Further images whose outputs are recorded, normalised only: they are whitened here.
 
     Raises:
         StageFailure: The loss is not finite.
         ValueError: The network cannot be built, or it has batch norm and the recipe's batches hold one image.
     """
-    return _train([config], ["train"], images, labels, test, context, learned_lr, whitening, asked, together=False)[0]
+    return _train([config], ["train"], images, labels, test, context, learned_lr, whitening, queries, together=False)[0]
 
 
 def train_ensemble(
@@ -83,7 +84,7 @@ def train_ensemble(
     *,
     learned_lr: float | None = None,
     whitening: Whitening | None = None,
-    asked: AskedImages | None = None,
+    queries: QueriedImages | None = None,
 ) -> TrainedEnsemble:
     """Train one fresh network per seed and record what each says about the test split.
 
@@ -95,7 +96,7 @@ def train_ensemble(
     """
     members = [config.member(seed) for seed in config.seeds]
     names = [f"ensemble: seed {seed}" for seed in config.seeds]
-    models = _train(members, names, images, labels, test, context, learned_lr, whitening, asked, together=True)
+    models = _train(members, names, images, labels, test, context, learned_lr, whitening, queries, together=True)
     return TrainedEnsemble(dict(zip(config.seeds, models, strict=True)))
 
 
@@ -108,7 +109,7 @@ def _train(
     context: Context,
     learned_lr: float | None,
     whitening: Whitening | None,
-    asked: AskedImages | None,
+    queries: QueriedImages | None,
     *,
     together: bool,
 ) -> list[TrainedModel]:
@@ -162,7 +163,7 @@ def _train(
     )
     facts = {"optimiser_steps": steps, "trained_lr": recipe.lr, "epochs": steps / per_epoch}
     return [
-        _trained_model(member, each, images, labels, test, {**facts, "curve": points}, whitening, asked)
+        _trained_model(member, each, images, labels, test, {**facts, "curve": points}, whitening, queries)
         for member, each, points in zip(members, unpacked(), curve.by_member(len(members)), strict=True)
     ]
 
@@ -209,19 +210,13 @@ def _trained_model(
     test: TestSet,
     facts: Mapping[str, Any],
     whitening: Whitening | None,
-    asked: AskedImages | None,
+    queries: QueriedImages | None,
 ) -> TrainedModel:
-    """What is handed on of a network at the end of its training: its state, and what it says about images.
+    """The payload of a network at the end of its training: its state, and its outputs on the images it is queried with.
 
     Args:
-        config: What was asked for.
-        network: Trained.
-        images: What it was trained on, on its device.
-        labels: Their labels.
-        test: The test split, on the device.
-        facts: Of the training itself; what the network says of the training images is added.
-        whitening: See ``train``.
-        asked: See ``train``.
+        images: What it was trained on, on its device; so are ``labels`` and ``test``.
+        facts: Of the training itself; loss and accuracy on the training images are added.
     """
     logits = predict(network, images)
     facts = {
@@ -231,34 +226,41 @@ def _trained_model(
         "train_images": len(images),
         "num_parameters": num_parameters(network),
     }
-    signals = {"test": Signals(predict(network, test.images).cpu(), test.labels.cpu(), test.ids.cpu())}
     state = {name: tensor.detach().cpu() for name, tensor in network.state_dict().items()}
     mean, std = config.dataset.mean, config.dataset.std
-    if asked is not None:
-        signals |= signals_of(network, asked, config, whitening)
-    return TrainedModel(state, config.network, mean, std, signals, facts, whitening)
+    outputs = {"test": Outputs(predict(network, test.images).cpu(), test.labels.cpu(), test.ids.cpu())}
+    if queries is not None:
+        whiten = None if whitening is None else partial(whitening.whiten, mean=mean, std=std)
+        outputs |= outputs_on(network, queries, whiten=whiten)
+    return TrainedModel(state, config.network, mean, std, outputs, facts, whitening)
 
 
-def signals_of(
-    network: Network, asked: AskedImages, config: TrainConfig, whitening: Whitening | None
-) -> dict[str, Signals]:
-    """What a network says about the images of ``asked``, by split, on the CPU.
+def outputs_on(
+    network: Network,
+    queries: QueriedImages,
+    *,
+    whiten: Callable[[Tensor], Tensor] | None = None,
+    poll: Callable[[], None] | None = None,
+) -> dict[str, Outputs]:
+    """A network's outputs on the images it is queried with, by split, on the CPU.
 
     Args:
-        network: Trained, on its device.
-        asked: The images, normalised.
-        config: The training: its data set's constants.
-        whitening: What the network wants its images whitened with.
+        network: Trained, on the device of the images.
+        queries: Normalised.
+        whiten: What the network wants done to its images after normalising.
+        poll: Called between some thousand images, to give way to a request to stop.
     """
-    mean, std = config.dataset.mean, config.dataset.std
-    device = next(network.parameters()).device
-    parts: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = {}
-    for split, piece in asked:
-        images = piece.images.to(device)
-        if whitening is not None:
-            images = whitening.whiten(images, mean, std)
-        parts.setdefault(split, []).append((predict(network, images).cpu(), piece.labels.cpu(), piece.ids.cpu()))
-    return {split: Signals(*map(torch.cat, zip(*found, strict=True))) for split, found in parts.items()}
+    parts: dict[str, list[Outputs]] = {}
+    for split, piece in queries:
+        if poll is not None:
+            poll()
+        images = piece.images if whiten is None else whiten(piece.images)
+        outputs = Outputs(predict(network, images).cpu(), piece.labels.cpu(), piece.ids.cpu())
+        parts.setdefault(split, []).append(outputs)
+    return {
+        split: Outputs(*(torch.cat([getattr(piece, name) for piece in pieces]) for name in ("logits", "labels", "ids")))
+        for split, pieces in parts.items()
+    }
 
 
 def rate_learned_for(config: TrainConfig, facts: Mapping[str, Any]) -> float | None:

@@ -62,7 +62,7 @@ def test_stored_logits_are_those_of_single_precision_on_a_cpu(norm: str, tmp_pat
     with torch.no_grad():  # in the plain layout, of all images at once
         expected = network(images)
     assert len(expected) == IMAGES
-    assert float((model.signals["test"].logits - expected).abs().max()) < TOLERANCE
+    assert float((model.outputs["test"].logits - expected).abs().max()) < TOLERANCE
     assert float((said(model, images, "cpu") - expected).abs().max()) < TOLERANCE
 
 
@@ -73,7 +73,7 @@ def test_evaluation_in_single_precision_agrees_whatever_the_job_has_set(
     model, images = trained_on_card("instance", tmp_path)
     device.prepare("cuda", 1, precision=precision)
     if precision == "bf16":
-        loose = (said(model, images, "cuda") - model.signals["test"].logits).abs().max()
+        loose = (said(model, images, "cuda") - model.outputs["test"].logits).abs().max()
         assert float(loose) > TOLERANCE, "the control: the job's own arithmetic would show"
     with device.single_precision():
         exact = said(model, images, "cuda")

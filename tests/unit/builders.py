@@ -144,7 +144,7 @@ def payload_of(stage: Stage, chain: Chain, accuracy: float) -> Payload:
         )
     assert stage.kind == "accuracy", f"{stage.kind}: say here what it leaves"
     model = trained_model(train.config.network, accuracy, train.config, chain.point.seed)
-    signals = model.signals["test"]
+    signals = model.outputs["test"]
     logits, labels, classes = signals.logits.numpy(), signals.labels.numpy(), train.config.network.num_classes
     return Metrics(
         accuracy_rows(logits, labels, classes) + training_rows(model) + fairness_rows(logits, labels, classes)
@@ -189,7 +189,7 @@ def trained_model(network: NetworkConfig, accuracy: float, config: TrainConfig, 
     import numpy as np
     import torch
 
-    from trainables.payloads import Signals, TrainedModel
+    from trainables.payloads import Outputs, TrainedModel
 
     classes = network.num_classes
     labels = torch.arange(classes).repeat_interleave(TEST_IMAGES)
@@ -211,7 +211,7 @@ def trained_model(network: NetworkConfig, accuracy: float, config: TrainConfig, 
             {"epoch": 100.0, "steps": 100, "test_acc": accuracy},
         ],
     }
-    signals = Signals(logits, labels, torch.arange(len(labels)))
+    signals = Outputs(logits, labels, torch.arange(len(labels)))
     return TrainedModel(
         {"weight": torch.ones(2, 2)}, network, config.dataset.mean, config.dataset.std, {"test": signals}, facts
     )

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 from audited import exposing
-from support import FakeContext, digits_config, signal_sets
+from support import FakeContext, digits_config, query_sets
 from unit import builders as b
 
 from ddray.measurements.gather import MEASUREMENTS_FILE, collect
@@ -26,7 +26,7 @@ from trainables.configs import AttackConfig, DistillConfig, PrivacyConfig, Robus
 from trainables.data.cache import open_split
 from trainables.data.known import KNOWN
 from trainables.data.origins import origin_indices
-from trainables.payloads import AttackResult, DistilledSet, Metrics, Payload, Signals, TrainedModel, TsneMap
+from trainables.payloads import AttackResult, DistilledSet, Metrics, Outputs, Payload, TrainedModel, TsneMap
 from trainables.seeds import derive
 
 Row = dict[str, Any]
@@ -75,7 +75,7 @@ def payload_of(stage: Stage, chain: Chain, store: Store, cache: Path, leak: Leak
         released = DistilledSet.load(folders["set"]) if "set" in folders else None
         return _model(stage, config, chain, released, cache, leak)
     if isinstance(config, AttackConfig):
-        return attacked(config, TrainedModel.load_signals(folders["model"])["test"], stage.key)
+        return attacked(config, TrainedModel.load_outputs(folders["model"])["test"], stage.key)
     if isinstance(config, RobustnessConfig):
         from trainables.evaluate.robustness.rows import robustness_rows
 
@@ -121,14 +121,14 @@ def _model(
         nobody = np.zeros(len(ids), dtype=np.bool_)
         inside, started = (nobody, nobody) if name == "test" else (np.isin(ids, members), np.isin(ids, start))
         logits = says(ids + (100_000 if name == "test" else 0), labels, inside, started, rng)[:, : len(classes)]
-        signals[name] = Signals(torch.from_numpy(logits).float(), torch.from_numpy(labels), torch.from_numpy(ids))
+        signals[name] = Outputs(torch.from_numpy(logits).float(), torch.from_numpy(labels), torch.from_numpy(ids))
     return TrainedModel({"w": torch.zeros(1)}, config.network, (0.5,), (0.5,), signals, _facts())
 
 
 def _asked(config: TrainConfig, cache: Path) -> dict[str, Any]:
     if config.signals is None:
         return {}
-    return dict(signal_sets(config.dataset, config.origin, config.signals, cache, cache, "cpu"))
+    return dict(query_sets(config.dataset, config.origin, config.signals, cache, cache, "cpu"))
 
 
 def _facts() -> dict[str, Any]:
@@ -143,7 +143,7 @@ def _facts() -> dict[str, Any]:
     }
 
 
-def attacked(config: AttackConfig, said: Signals, key: str) -> AttackResult:
+def attacked(config: AttackConfig, said: Outputs, key: str) -> AttackResult:
     """The first images of the test split; distances that are normal up to the sign, some of them never found."""
     spec, count = ROBUSTNESS_ATTACKS[config.attack], config.images
     generator = torch.Generator().manual_seed(derive("attacked", key) % 2**31)

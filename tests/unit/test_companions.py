@@ -230,7 +230,7 @@ def test_answers_are_those_of_the_models(made: Made) -> None:
     from trainables.payloads import TrainedModel
 
     chain = b.chains_of(made.plan, method="dm")[0]
-    signals = TrainedModel.load_signals(made.store.open(b.stage_of(chain, "train").key).folder)
+    signals = TrainedModel.load_outputs(made.store.open(b.stage_of(chain, "train").key).folder)
     columns = made.examples(model_key=b.stage_of(chain, "train").key)
     for split in ("test", "origin"):
         chosen = columns["split"] == split

@@ -8,19 +8,19 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from support import digits_config, signal_sets
+from support import digits_config, query_sets
 
 from trainables.configs import DatasetConfig, OriginConfig, SignalsConfig
 from trainables.data.cache import open_split
 from trainables.data.known import class_subset
 from trainables.data.origins import (
-    AskedImages,
+    QueriedImages,
     canary_labels,
     load_origin,
     load_test,
     origin_indices,
     pool_indices,
-    signal_indices,
+    query_indices,
 )
 from trainables.data.pixels import denormalise, normalise
 
@@ -220,7 +220,7 @@ def test_members_that_are_canaries_are_loaded_with_the_wrong_label(
         assert (loaded.labels[places] == position).all()
     assert sorted(torch.cat(loaded.by_class).tolist()) == list(range(36))
 
-    asked = signal_sets(digits, config, SignalsConfig(population=2), tmp_path, cache, "cpu")
+    asked = query_sets(digits, config, SignalsConfig(population=2), tmp_path, cache, "cpu")
     in_pool = dict(zip(asked["pool"].ids.tolist(), asked["pool"].labels.tolist(), strict=True))
     assert all(in_pool[index] == position for index, position in wrong.items())
     truth = np.searchsorted((1, 3, 8), split.labels)
@@ -230,22 +230,22 @@ def test_members_that_are_canaries_are_loaded_with_the_wrong_label(
 
 
 def test_what_a_model_is_asked_about() -> None:
-    asked = signal_indices(block(4, None), SignalsConfig(), LABELS)
+    asked = query_indices(block(4, None), SignalsConfig(), LABELS)
     assert set(asked) == {"origin"}
-    asked = signal_indices(block(4, 2), SignalsConfig(), LABELS)
+    asked = query_indices(block(4, 2), SignalsConfig(), LABELS)
     assert set(asked) == {"origin", "other"}
     np.testing.assert_array_equal(asked["other"], origin_indices(block(4, 3), LABELS))
-    assert set(signal_indices(OriginConfig(classes=ALL), SignalsConfig(), LABELS)) == {"origin"}
+    assert set(query_indices(OriginConfig(classes=ALL), SignalsConfig(), LABELS)) == {"origin"}
     for origin in (pool(6, 1, 3), coin(6, 3, 1)):
-        asked = signal_indices(origin, SignalsConfig(population=5, reserve=7), LABELS)
+        asked = query_indices(origin, SignalsConfig(population=5, reserve=7), LABELS)
         np.testing.assert_array_equal(asked["pool"], pool_indices(origin, LABELS))
         assert [len(asked[split]) for split in ("pool", "population", "reserve")] == [60, 25, 35]
         together = np.concatenate(list(asked.values()))
         assert len(set(together.tolist())) == len(together)
         assert np.bincount(LABELS[asked["reserve"]]).tolist() == [7] * 5
-    assert set(signal_indices(pool(6, 1, 3), SignalsConfig(population=5), LABELS)) == {"pool", "population"}
+    assert set(query_indices(pool(6, 1, 3), SignalsConfig(population=5), LABELS)) == {"pool", "population"}
     with pytest.raises(ValueError, match=r"got class 0 holds 30, .*; expected at least 32 of each"):
-        signal_indices(pool(6, 1, 3), SignalsConfig(population=10, reserve=10), LABELS)
+        query_indices(pool(6, 1, 3), SignalsConfig(population=10, reserve=10), LABELS)
 
 
 def test_pieces_of_asked_images_do_not_show(
@@ -253,11 +253,11 @@ def test_pieces_of_asked_images_do_not_show(
 ) -> None:
     origin = OriginConfig(kind="pool", per_class=9, draw=0, row=0, canaries=4, classes=(2, 5))
     place = (digits, origin, SignalsConfig(population=3, reserve=20), tmp_path, cache, "cpu")
-    whole = signal_sets(*place)
+    whole = query_sets(*place)
     monkeypatch.setattr("trainables.data.origins._CHUNK", 7)
-    pieces = list(AskedImages(*place))
+    pieces = list(QueriedImages(*place))
     assert max(len(piece.images) for _, piece in pieces) == 7
-    again = signal_sets(*place)
+    again = query_sets(*place)
     for split, images in whole.items():
         assert all(torch.equal(one, other) for one, other in zip(images, again[split], strict=True))
     split = open_split(digits, "train", tmp_path, cache)

@@ -240,7 +240,7 @@ def test_classes_have_the_data_sets_names(tmp_path: Path) -> None:
 
 def logits_of(store: Store, chain: Chain) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     model = TrainedModel.load(store.open(b.stage_of(chain, "train").key).folder)
-    return model.signals["test"].logits.double().numpy(), model.signals["test"].labels.numpy()
+    return model.outputs["test"].logits.double().numpy(), model.outputs["test"].labels.numpy()
 
 
 def test_persistent_unfairness_by_hand(finished: tuple[World, Path]) -> None:

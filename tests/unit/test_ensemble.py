@@ -69,7 +69,7 @@ def assert_agree(together: TrainedEnsemble, separate: dict[int, TrainedModel], t
         assert model.state.keys() == other.state.keys()
         for name, tensor in model.state.items():
             torch.testing.assert_close(tensor, other.state[name], atol=tolerance, rtol=tolerance)
-        ours, theirs = model.signals["test"], other.signals["test"]
+        ours, theirs = model.outputs["test"], other.outputs["test"]
         torch.testing.assert_close(ours.logits, theirs.logits, atol=10 * tolerance, rtol=10 * tolerance)
         assert torch.equal(ours.labels, theirs.labels)
         assert torch.equal(ours.ids, theirs.ids)
@@ -160,7 +160,7 @@ def test_members_are_what_they_are_alone(tmp_path: Path, norm: Any, augmentation
     config = ensemble_config(chosen, network=tiny_network(norm=norm), dataset=dataset_config())
     together = trained(config, FakeContext(tmp_path))
     assert_agree(together, one_by_one(config, tmp_path))
-    logits = [model.signals["test"].logits for model in together.models.values()]
+    logits = [model.outputs["test"].logits for model in together.models.values()]
     assert all((logits[a] - logits[b]).abs().max() > 0.1 for a, b in ((0, 1), (0, 2), (1, 2))), "not one of each other"
 
 

@@ -23,7 +23,7 @@ from trainables.data import decoding
 from trainables.data.cache import open_split
 from trainables.data.decoding import canonical_order
 from trainables.data.layout import find_source
-from trainables.data.origins import origin_indices, signal_indices
+from trainables.data.origins import origin_indices, query_indices
 from trainables.data.pixels import normalise
 from trainables.external.files import read
 from trainables.external.members import file_order, read_members
@@ -579,12 +579,12 @@ def test_origins_that_belong_to_audits_become_lists_of_their_images(
     """A model that comes from such an origin is asked about others than its members alone."""
     labels = open_split(digits, "train", tmp_path, digits_cache).labels
     meant = OriginConfig.model_validate({**origin, "classes": (0, 4, 7)})
-    assert set(signal_indices(meant, SignalsConfig(), labels)) != {"origin"}
+    assert set(query_indices(meant, SignalsConfig(), labels)) != {"origin"}
     (tmp_path / "members.json").write_text(json.dumps({**origin, "classes": [0, 4, 7]}))
     found = read_members(tmp_path / "members.json", digits, (0, 4, 7), None, tmp_path, labels)
     assert (found.kind, found.classes) == ("listed", (0, 4, 7))
     assert found.indices == tuple(origin_indices(meant, labels).tolist())
-    assert set(signal_indices(found, SignalsConfig(), labels)) == {"origin"}
+    assert set(query_indices(found, SignalsConfig(), labels)) == {"origin"}
 
 
 def test_a_list_that_is_an_origin_counts_as_ddray_does(

@@ -580,8 +580,8 @@ def test_training_at_the_learned_rate_is_training_with_that_lr_and_says_so(tmp_p
         trained_on(made, tmp_path / str(index), **other)
         for index, other in enumerate(({"lr": 0.5}, {"lr": rate}, {"lr": 0.5, "learned_lr": "never"}))
     )
-    assert torch.equal(by_learned.signals["test"].logits, by_recipe.signals["test"].logits)
-    assert not torch.equal(by_learned.signals["test"].logits, plain.signals["test"].logits)
+    assert torch.equal(by_learned.outputs["test"].logits, by_recipe.outputs["test"].logits)
+    assert not torch.equal(by_learned.outputs["test"].logits, plain.outputs["test"].logits)
     rows = {row["metric"]: row["value"] for row in training_rows(by_learned)}
     assert rows["trained_lr"] == rate
     assert plain.facts["trained_lr"] == 0.5

@@ -8,7 +8,7 @@ import torch
 from support import folder_bytes, tiny_network
 
 from trainables.files import save_json
-from trainables.payloads import DistilledSet, Metrics, Signals, TrainedModel
+from trainables.payloads import DistilledSet, Metrics, Outputs, TrainedModel
 
 
 def distilled() -> DistilledSet:
@@ -19,7 +19,7 @@ def distilled() -> DistilledSet:
 
 def model() -> TrainedModel:
     weight = torch.randn(4, 3, 3, 3).contiguous(memory_format=torch.channels_last)
-    signals = Signals(torch.randn(5, 3), torch.arange(5) % 3, torch.arange(5))
+    signals = Outputs(torch.randn(5, 3), torch.arange(5) % 3, torch.arange(5))
     return TrainedModel(
         {"w": weight, "n": torch.tensor(3)}, tiny_network(), (0.5,), (0.2,), {"test": signals}, {"x": 1}
     )
@@ -46,7 +46,7 @@ def test_content_survives(tmp_path: Path) -> None:
     saved(tmp_path / "set", first)
     again, second = TrainedModel.load(tmp_path / "model"), DistilledSet.load(tmp_path / "set")
     assert torch.equal(again.state["w"], original.state["w"])
-    assert torch.equal(again.signals["test"].logits, original.signals["test"].logits)
+    assert torch.equal(again.outputs["test"].logits, original.outputs["test"].logits)
     assert (again.network, again.mean, again.facts) == (original.network, original.mean, original.facts)
     assert torch.equal(second.images, first.images)
     assert second.indices.dtype == torch.int64

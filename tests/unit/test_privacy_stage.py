@@ -241,7 +241,7 @@ def test_accuracy_stands_beside_every_leak(leaking: tuple[Audited, Metrics]) -> 
     made, metrics = leaking
     rows = rows_where(metrics, metric="mia_target_test_acc", audit="pool")
     assert [row.get("target_row") for row in rows] == [0, 2, 4, None]
-    test = TrainedModel.load_signals(made.inputs["row.2.model"])["test"]
+    test = TrainedModel.load_outputs(made.inputs["row.2.model"])["test"]
     assert rows[1]["value"] == float((test.logits.argmax(1) == test.labels).double().mean())
     assert rows[3]["value"] == pytest.approx(np.mean([row["value"] for row in rows[:3]]))
     assert len(rows_where(metrics, metric="mia_target_test_acc", audit="seed")) == 1

@@ -41,7 +41,7 @@ def robust(folder: Path, text: str = e.ROBUST, change: Change = lambda point, re
             if isinstance(stage.config, AttackConfig):
                 config = b.stage_of(chain, "train").config
                 model = b.trained_model(config.network, b.accuracy_by_seed(chain.point), config, chain.point.seed)
-                found = change(chain.point, e.attacked(stage.config, model.signals["test"], stage.key))
+                found = change(chain.point, e.attacked(stage.config, model.outputs["test"], stage.key))
                 results[str(stage.config.attack)] = found
                 b.commit(store, stage, found)
             elif isinstance(stage.config, RobustnessConfig):

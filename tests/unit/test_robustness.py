@@ -147,7 +147,7 @@ def test_an_attack(name: str, model: TrainedModel, context: At, tmp_path: Path) 
     shares = [row for row in robustness_rows({name: result}, 10) if row["metric"] in ("adv_acc", "adv_auc")]
     assert {row["n"] for row in shares} == {n}
     assert torch.bincount(result.labels).tolist() == [4] * 10
-    stored = model.signals["test"]
+    stored = model.outputs["test"]
     places = torch.isin(stored.ids, result.ids)
     hits = stored.logits[places].argmax(1) == stored.labels[places]
     assert result.correct.equal(hits)
@@ -321,7 +321,7 @@ def test_what_the_job_has_set_does_not_reach_the_attack(model: TrainedModel, con
     assert expected.distance is not None
     device.prepare("cpu", 1, precision="bf16")
     images = load_images(config("deepfool_linf"), context)
-    stored = model.signals["test"]
+    stored = model.outputs["test"]
     low = pixel_network(model, "cpu")(images.pixels)
     assert float((low - stored.logits[torch.isin(stored.ids, images.ids)]).abs().max()) > 1e-3  # the control
     found = run_attack(config("deepfool_linf"), model, context)

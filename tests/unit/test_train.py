@@ -45,7 +45,7 @@ def saved_bytes(folder: Path, model: TrainedModel) -> dict[str, bytes]:
 def test_a_network_learns_classes_that_can_be_told_apart(tmp_path: Path) -> None:
     model = trained(train_config(recipe(epochs=40)), FakeContext(tmp_path))
     assert model.facts["train_acc"] >= 0.95
-    signals = model.signals["test"]
+    signals = model.outputs["test"]
     assert (signals.logits.argmax(1) == signals.labels).float().mean() >= 0.9
     assert model.facts["train_loss"] < 0.5
 
@@ -56,7 +56,7 @@ def test_what_is_recorded(tmp_path: Path) -> None:
     assert [point["epoch"] for point in model.facts["curve"]] == [3, 5, 7]
     assert [point["steps"] for point in model.facts["curve"]] == [9, 15, 21]
     assert model.facts["num_parameters"] == sum(tensor.numel() for tensor in model.state.values())
-    signals = model.signals["test"]
+    signals = model.outputs["test"]
     assert signals.logits.shape == (21, 3)
     assert signals.logits.dtype == torch.float32
     assert signals.ids.tolist() == list(range(21))
@@ -68,7 +68,7 @@ def test_logits_are_those_of_the_saved_state(tmp_path: Path) -> None:
     model = trained(train_config(recipe()), FakeContext(tmp_path))
     network = build(model.network, "anything")
     network.load_state_dict(model.state)
-    torch.testing.assert_close(predict(network, tiny_test(tiny_origin(each=7)).images), model.signals["test"].logits)
+    torch.testing.assert_close(predict(network, tiny_test(tiny_origin(each=7)).images), model.outputs["test"].logits)
 
 
 @pytest.mark.parametrize("augmentation, cutmix", [("none", 0.0), ("dsa", 0.0), ("idc", 0.5)])
@@ -139,8 +139,8 @@ def test_one_image_of_each_of_two_classes_is_enough(tmp_path: Path, name: str, s
     )
     model = train(config, origin.images, origin.labels, tiny_test(origin), FakeContext(tmp_path))
     assert model.facts["optimiser_steps"] == 3
-    assert model.signals["test"].logits.shape == (2, 2)
-    assert model.signals["test"].logits.isfinite().all()
+    assert model.outputs["test"].logits.shape == (2, 2)
+    assert model.outputs["test"].logits.isfinite().all()
 
 
 @pytest.mark.parametrize("name, size", [("resnet18-w4", 16), ("vgg16-w8", 32)])
@@ -153,7 +153,7 @@ def test_networks_with_batch_norm_learn(tmp_path: Path, name: str, size: int) ->
         curve_points=0,
     )
     model = train(config, origin.images, origin.labels, tiny_test(origin), FakeContext(tmp_path))
-    signals = model.signals["test"]
+    signals = model.outputs["test"]
     assert (signals.logits.argmax(1) == signals.labels).float().mean() >= 0.9, "judged in evaluation mode"
 
 
@@ -184,8 +184,8 @@ def test_the_seed_decides(tmp_path: Path) -> None:
         trained(train_config(recipe(augmentation="dsa"), seed=seed), FakeContext(tmp_path / str(index)))
         for index, seed in enumerate((1, 1, 2))
     )
-    assert torch.equal(first.signals["test"].logits, again.signals["test"].logits)
-    assert not torch.equal(first.signals["test"].logits, other.signals["test"].logits)
+    assert torch.equal(first.outputs["test"].logits, again.outputs["test"].logits)
+    assert not torch.equal(first.outputs["test"].logits, other.outputs["test"].logits)
 
 
 def rates(chosen: RecipeConfig, per_epoch: int, steps: int) -> list[float]:

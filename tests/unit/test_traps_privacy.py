@@ -11,12 +11,12 @@ import pytest
 import torch
 from audited import Audited, digits, noise
 from numpy.typing import NDArray
-from support import FakeContext, distil, distill_config, recipe, signal_sets, tiny_network, train_config
+from support import FakeContext, distil, distill_config, query_sets, recipe, tiny_network, train_config
 
 from trainables import stages
 from trainables.configs import MembershipAttackName, OriginConfig, PrivacyConfig, SignalsConfig
 from trainables.data.cache import open_split
-from trainables.data.origins import load_origin, origin_indices, signal_indices
+from trainables.data.origins import load_origin, origin_indices, query_indices
 from trainables.evaluate.privacy.attacks import NEEDS, ShadowRows, Shadows, Target, score
 from trainables.evaluate.privacy.audit import evaluate_privacy
 from trainables.evaluate.privacy.roc import auc, null_reach
@@ -105,10 +105,10 @@ def real(tmp_path_factory: pytest.TempPathFactory, digits_cache: Path) -> Traine
     pool = load_pool(config, inputs, "model", labels)
 
     # Of equal size, from the same draw, and outside the pool and the population.
-    elsewhere = signal_indices(row_origin(config, 0), ASKED, labels)["reserve"]
+    elsewhere = query_indices(row_origin(config, 0), ASKED, labels)["reserve"]
     assert not set(elsewhere.tolist()) & set(pool.ids.tolist())
     listed = OriginConfig(kind="listed", indices=tuple(elsewhere.tolist()), classes=own.classes)
-    sets = signal_sets(digits(), row_origin(config, 0), ASKED, *place, "cpu")
+    sets = query_sets(digits(), row_origin(config, 0), ASKED, *place, "cpu")
     untrained, unrelated = build(network, "untrained", "network", 9), build(network, "unrelated", "network", 9)
     unrelated.load_state_dict(model(listed, None, 9).state)
     strangers = {
@@ -160,11 +160,11 @@ def test_a_population_that_overlaps_the_pool_is_refused(tmp_path: Path, digits_c
     load_pool(made.config(), made.inputs, "model", labels)
     for row in range(4):
         model = TrainedModel.load(made.inputs[f"row.{row}.model"])
-        population = model.signals["population"]
+        population = model.outputs["population"]
         ids = population.ids.clone()
-        ids[0] = model.signals["pool"].ids[0]
-        signals = {**model.signals, "population": replace(population, ids=ids)}
-        replace(model, signals=signals).save(made.inputs[f"row.{row}.model"])
+        ids[0] = model.outputs["pool"].ids[0]
+        outputs = {**model.outputs, "population": replace(population, ids=ids)}
+        replace(model, outputs=outputs).save(made.inputs[f"row.{row}.model"])
     with pytest.raises(AssertionError, match="population, reserve and pool overlap"):
         load_pool(made.config(), made.inputs, "model", labels)
 

@@ -74,7 +74,7 @@ def test_the_test_split_decides_nothing_of_the_trained_model(together: bool, tmp
         assert same_state(plain, other)
         changed = {name for name in plain.facts if plain.facts[name] != other.facts[name]}
         assert changed == {"curve"}
-    assert torch.equal(plain.signals["test"].logits, others[0].signals["test"].logits)
+    assert torch.equal(plain.outputs["test"].logits, others[0].outputs["test"].logits)
 
 
 # --- 19: repeats differ, and in nothing but their seed ----------------------------------------------------------------
@@ -129,7 +129,7 @@ def test_clean_logits_of_two_passes_are_identical(how: str, tmp_path: Path) -> N
         torch.manual_seed(seed)
         passes.append(predict(network, test.images))
     assert torch.equal(passes[0], passes[1])
-    assert torch.equal(passes[0], model.signals["test"].logits)
+    assert torch.equal(passes[0], model.outputs["test"].logits)
     params = augmentation(config, len(test.images), step=0)
     assert params is not None
     augmented = predict(network, augment.apply(test.images, params))

@@ -45,7 +45,7 @@ class Origin:
 
 
 class TestSet(NamedTuple):
-    """Images that a model is asked about, in canonical order: the test images of some classes, or of a split of
+    """Images that a model is queried with, in canonical order: the test images of some classes, or a split of
     ``SignalsConfig``."""
 
     images: Tensor
@@ -53,7 +53,7 @@ class TestSet(NamedTuple):
     labels: Tensor
     """(N,) int64 on the device: positions in ``classes``."""
     ids: Tensor
-    """(N,) int64 on the CPU: canonical indices in the test split, or for signals in the train split, ascending."""
+    """(N,) int64 on the CPU: canonical indices in the test split, or for queries in the train split, ascending."""
 
 
 def load_origin(dataset: DatasetConfig, origin: OriginConfig, data: Path, cache: Path, device: str) -> Origin:
@@ -102,8 +102,8 @@ def load_test(dataset: DatasetConfig, classes: tuple[int, ...], data: Path, cach
     )
 
 
-class AskedImages:
-    """The images of ``signal_indices`` with the labels they were trained with, read from the cache piece by piece.
+class QueriedImages:
+    """The images of ``query_indices`` with the labels they were trained with, read from the cache piece by piece.
 
     Iterating gives (split, images of that split, at most 2048 of them), as often as wanted: so no more than a piece is
     in memory, on a device least of all.
@@ -125,7 +125,7 @@ class AskedImages:
     ) -> None:
         self._split = open_split(dataset, "train", data, cache)
         self._dataset, self._origin, self._device = dataset, origin, device
-        self.indices = signal_indices(origin, signals, self._split.labels)
+        self.indices = query_indices(origin, signals, self._split.labels)
         """By split."""
 
     def __iter__(self) -> Iterator[tuple[str, TestSet]]:
@@ -153,7 +153,7 @@ def origin_indices(origin: OriginConfig, labels: Integers) -> Integers:
         labels: (N,) labels of the whole train split in canonical order.
 
     Raises:
-        ValueError: If a class holds fewer images than asked for.
+        ValueError: If a class holds too few images.
     """
     if origin.kind == "full":
         return np.flatnonzero(np.isin(labels, origin.classes)).astype(np.int64)
@@ -227,8 +227,8 @@ def canary_labels(origin: OriginConfig, labels: Integers) -> dict[int, int]:
     return dict(sorted(zip(chosen.tolist(), wrong.tolist(), strict=True)))
 
 
-def signal_indices(origin: OriginConfig, signals: SignalsConfig, labels: Integers) -> dict[str, Integers]:
-    """Canonical train indices that a model of an origin is asked about, ascending, by split.
+def query_indices(origin: OriginConfig, signals: SignalsConfig, labels: Integers) -> dict[str, Integers]:
+    """Canonical train indices of the images that a model of an origin is queried with, ascending, by split.
 
     ``origin`` of a draw (or of all images, or a list), and of a block also ``other``: the next block. ``pool`` of a
     pool or coin origin, and the images that follow the pool's 2n in the permutation of each class: first
@@ -240,7 +240,7 @@ def signal_indices(origin: OriginConfig, signals: SignalsConfig, labels: Integer
         labels: (N,) labels of the whole train split in canonical order.
 
     Raises:
-        ValueError: If a class holds fewer images than asked for.
+        ValueError: If a class holds too few images.
     """
     if origin.kind in ("full", "draw", "listed"):
         splits = {"origin": origin_indices(origin, labels)}

@@ -5,18 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-import torch
 from torch import Tensor
 
 from trainables.configs import DatasetConfig, NetworkConfig, OriginConfig, SignalsConfig
 from trainables.context import Context
-from trainables.data.origins import AskedImages, load_test
+from trainables.data.origins import QueriedImages, load_test
 from trainables.external.files import SHOWN, check_finite, read, shape_of
 from trainables.models.network import build, num_parameters
-from trainables.payloads import Signals, TrainedModel
-from trainables.train import predict
+from trainables.payloads import Outputs, TrainedModel
+from trainables.train import outputs_on, predict
 
 STATES = ("state_dict", "model_state_dict", "model", "net", "network")
 """Names under which others keep the parameters of a network."""
@@ -143,20 +141,11 @@ def trained_model(
     built = build(network, "external", device=context.device)
     built.load_state_dict(state)
     built.eval()
-    asked = dataset.model_copy(update={"mean": mean, "std": std})
-    test = load_test(asked, classes, context.data, context.cache, context.device)
-    signals = {"test": Signals(predict(built, test.images).cpu(), test.labels.cpu(), test.ids.cpu())}
+    as_expected = dataset.model_copy(update={"mean": mean, "std": std})
+    test = load_test(as_expected, classes, context.data, context.cache, context.device)
+    outputs = {"test": Outputs(predict(built, test.images).cpu(), test.labels.cpu(), test.ids.cpu())}
     if members is not None:
-        images = AskedImages(asked, members, SignalsConfig(), context.data, context.cache, context.device)
-        signals["origin"] = _asked(built, images, context)
+        queries = QueriedImages(as_expected, members, SignalsConfig(), context.data, context.cache, context.device)
+        outputs |= outputs_on(built, queries, poll=context.poll)
     facts = {"num_parameters": num_parameters(built)}
-    return TrainedModel(state, network, mean, std, signals, facts)
-
-
-def _asked(network: Any, images: AskedImages, context: Context) -> Signals:
-    parts = []
-    for split, part in images:
-        assert split == "origin", split
-        context.poll()
-        parts.append((predict(network, part.images).cpu(), part.labels.cpu(), part.ids.cpu()))
-    return Signals(*(torch.cat(each) for each in zip(*parts, strict=True)))
+    return TrainedModel(state, network, mean, std, outputs, facts)

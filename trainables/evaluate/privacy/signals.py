@@ -17,7 +17,7 @@ from trainables.configs import OriginConfig, PrivacyConfig
 from trainables.data.origins import canary_labels, origin_indices, pool_indices
 from trainables.evaluate.accuracy import Floats, Integers
 from trainables.evaluate.privacy.inputs import Booleans, ShadowRows, Shadows, Target
-from trainables.payloads import DistilledSet, Signals, TrainedModel
+from trainables.payloads import DistilledSet, Outputs, TrainedModel
 from trainables.seeds import derive
 
 Logits = NDArray[np.float32]
@@ -96,7 +96,7 @@ def row_origin(config: PrivacyConfig, row: int) -> OriginConfig:
 
 def asked(folder: Path) -> dict[str, Asked]:
     """What a trained model said, by split."""
-    return {split: _as_arrays(signals) for split, signals in TrainedModel.load_signals(folder).items()}
+    return {split: _as_arrays(signals) for split, signals in TrainedModel.load_outputs(folder).items()}
 
 
 def load_pool(config: PrivacyConfig, inputs: Mapping[str, Path], what: str, train_labels: Integers) -> Pool:
@@ -191,5 +191,5 @@ def some_of_each(labels: Integers, counts: Mapping[int, int], *parts: int | str)
     return np.sort(np.concatenate(chosen)).astype(np.int64)
 
 
-def _as_arrays(signals: Signals) -> Asked:
+def _as_arrays(signals: Outputs) -> Asked:
     return Asked(signals.logits.numpy(), signals.labels.numpy(), signals.ids.numpy())

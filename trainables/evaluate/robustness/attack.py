@@ -267,7 +267,7 @@ def _drift(model: TrainedModel, ids: Tensor, logits: Tensor) -> float | None:
 
     Augmentation, train mode, another normalisation or another precision would show here.
     """
-    stored = model.signals.get("test")
+    stored = model.outputs.get("test")
     if stored is None or not torch.isin(ids, stored.ids).all():
         return None
     order = torch.argsort(stored.ids)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from audited import Audited, digits, exposing, noise
-from support import FakeContext, folder_bytes, recipe, signal_sets, tiny_network, train_config
+from support import FakeContext, folder_bytes, query_sets, recipe, tiny_network, train_config
 
 from trainables import stages
 from trainables.configs import EnsembleConfig, OriginConfig, SignalsConfig, TrainConfig
@@ -59,20 +59,20 @@ def test_signals_are_the_trained_networks_logits(tmp_path: Path, digits_cache: P
     config, context = training(), OnDigits(tmp_path, digits_cache)
     model = stages.run("train", config, {}, context)
     assert isinstance(model, TrainedModel)
-    assert set(model.signals) == {"test", "pool", "population", "reserve"}
+    assert set(model.outputs) == {"test", "pool", "population", "reserve"}
     network = build(config.network, "any", "network", 0)
     network.load_state_dict(model.state)
-    sets = signal_sets(digits(), POOL, ASKED, context.data, context.cache, "cpu")
+    sets = query_sets(digits(), POOL, ASKED, context.data, context.cache, "cpu")
     for split, images in sets.items():
-        assert torch.equal(model.signals[split].logits, predict(network, images.images))
-        assert torch.equal(model.signals[split].labels, images.labels)
-        assert torch.equal(model.signals[split].ids, images.ids)
-    assert [len(model.signals[split].ids) for split in ("pool", "population", "reserve")] == [60, 12, 15]
+        assert torch.equal(model.outputs[split].logits, predict(network, images.images))
+        assert torch.equal(model.outputs[split].labels, images.labels)
+        assert torch.equal(model.outputs[split].ids, images.ids)
+    assert [len(model.outputs[split].ids) for split in ("pool", "population", "reserve")] == [60, 12, 15]
     folder = tmp_path / "saved"
     folder.mkdir()
     model.save(folder)
-    again = TrainedModel.load_signals(folder)
-    assert all(torch.equal(again[split].logits, model.signals[split].logits) for split in model.signals)
+    again = TrainedModel.load_outputs(folder)
+    assert all(torch.equal(again[split].logits, model.outputs[split].logits) for split in model.outputs)
 
 
 def test_without_signals_the_bytes_are_those_from_before(tmp_path: Path, digits_cache: Path) -> None:
@@ -84,7 +84,7 @@ def test_without_signals_the_bytes_are_those_from_before(tmp_path: Path, digits_
     with_them = saved(tmp_path / "with", stages.run("train", asked, {}, context))
     assert set(without) == set(with_them)
     assert {name for name in without if without[name] != with_them[name]} == {"signals.safetensors"}
-    assert set(TrainedModel.load_signals(tmp_path / "without")) == {"test"}
+    assert set(TrainedModel.load_outputs(tmp_path / "without")) == {"test"}
 
 
 def test_each_member_of_an_ensemble_is_asked(tmp_path: Path, digits_cache: Path) -> None:
@@ -92,11 +92,11 @@ def test_each_member_of_an_ensemble_is_asked(tmp_path: Path, digits_cache: Path)
     base = training(seed=2)
     together = stages.run("ensemble", EnsembleConfig(base=base, seeds=(2, 5)), {}, context)
     alone = stages.run("train", base, {}, context)
-    for split, signals in alone.signals.items():  # type: ignore[union-attr]
-        of_member = together.models[2].signals[split]  # type: ignore[union-attr]
+    for split, signals in alone.outputs.items():  # type: ignore[union-attr]
+        of_member = together.models[2].outputs[split]  # type: ignore[union-attr]
         assert torch.allclose(of_member.logits, signals.logits, atol=1e-3)
         assert torch.equal(of_member.ids, signals.ids)
-        assert not torch.allclose(together.models[5].signals[split].logits, signals.logits, atol=1e-2)  # type: ignore[union-attr]
+        assert not torch.allclose(together.models[5].outputs[split].logits, signals.logits, atol=1e-2)  # type: ignore[union-attr]
 
 
 def test_asked_images_are_whitened_as_the_test_images_are(tmp_path: Path, digits_cache: Path) -> None:
@@ -115,10 +115,10 @@ def test_asked_images_are_whitened_as_the_test_images_are(tmp_path: Path, digits
     assert isinstance(model, TrainedModel)
     network = build(config.network, "any", "network", 0)
     network.load_state_dict(model.state)
-    pool = signal_sets(digits(), POOL, ASKED, context.data, context.cache, "cpu")["pool"]
+    pool = query_sets(digits(), POOL, ASKED, context.data, context.cache, "cpu")["pool"]
     whitened = whitening.whiten(pool.images, digits().mean, digits().std)
-    assert torch.allclose(model.signals["pool"].logits, predict(network, whitened), atol=1e-5)
-    assert not torch.allclose(model.signals["pool"].logits, predict(network, pool.images), atol=1e-2)
+    assert torch.allclose(model.outputs["pool"].logits, predict(network, whitened), atol=1e-5)
+    assert not torch.allclose(model.outputs["pool"].logits, predict(network, pool.images), atol=1e-2)
 
 
 def test_too_few_images_stop_the_stage_before_it_trains(tmp_path: Path, digits_cache: Path) -> None:
