@@ -27,9 +27,10 @@ for _ in range(30):
 
 ALL_SHAPES = """
 import itertools, sys, torch
+from trainables.configs import NetworkConfig
 from trainables.models.network import build
 from trainables.models.packed import pack
-from trainables.networks import network_of, option_problem, parse, size_problem
+from trainables.networks import option_problem, parse, size_problem
 torch.set_num_threads(1)
 seen = {}
 
@@ -44,7 +45,7 @@ for name, size, channels in itertools.product(names, (8, 28, 32), (1, 3)):
     network = parse(name)
     if option_problem(network) or size_problem(network, size, channels):
         continue
-    config = network_of(name, image_size=size, channels=channels, num_classes=2)
+    config = NetworkConfig.of(network, image_size=size, channels=channels, num_classes=2)
     single = build(config, "shapes", 0)
     for model, factor in ((single, 1), (pack([single, build(config, "shapes", 1)]), 2)):
         hooks = [layer.register_forward_hook(note) for layer in model.modules() if isinstance(layer, torch.nn.Conv2d)]
