@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 from unit.builders import plan_of, provenance, sweep_of
 
-from ddray.measurements.gather import collect
+from ddray.measurements.rows import collect
 from ddray.plan.graph import Stage
 from ddray.plan.keys import digest
 from ddray.report.report import report

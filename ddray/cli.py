@@ -258,7 +258,7 @@ def collect(prepared: Any, mlflow: bool, samples: bool) -> None:
 
 def _companions(prepared: Any, folder: Path, store: Any) -> None:
     """The tables beside the measurements that are made on request: examples and files."""
-    from ddray.measurements.exports.files import ARTIFACTS_FILE, write_artifacts
+    from ddray.measurements.exports.artifacts import ARTIFACTS_FILE, write_artifacts
     from ddray.measurements.exports.samples import SAMPLES_FOLDER, write_samples
 
     rows = write_samples(prepared.plan, prepared.sweep, store, folder)

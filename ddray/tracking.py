@@ -21,7 +21,7 @@ from typing import Any
 
 from ddray import settings
 from ddray.errors import EnvironmentProblem
-from ddray.measurements.derived import METRICS as DERIVED
+from ddray.measurements.metrics import MEASURED
 from ddray.plan.graph import Chain, Stage
 from ddray.plan.jobs import Plan
 from ddray.plan.keys import digest
@@ -189,21 +189,6 @@ _TELLING = (
     "variance_mode",
     "param_json",
 )
-_ONLY: dict[str, tuple[str, ...]] = {
-    "robustness": ("adv_acc", "adv_auc", "adv_dist_median", "adv_gap_strong", "zero_gradient_share"),
-    "privacy": ("mia_auc", "mia_k", "mia_tpr_at_fpr", "mia_target_test_acc", "mia_eps_lb"),
-    "cost": (
-        "distill_s",
-        "distill_peak_mib",
-        "distill_bytes",
-        "ensemble_s",
-        "train_s",
-        "train_peak_mib",
-        "optimiser_steps",
-        "num_parameters",
-    ),
-}
-"""Property -> metrics that are mirrored; of the others, all are."""
 _BUDGETS = (0.0, 0.5, 1.0, 2 / 255, 8 / 255)
 """Epsilons whose accuracies are mirrored."""
 
@@ -221,8 +206,7 @@ def _headlines(table: Any) -> Any:
     def usual(name: str, *values: str) -> Any:
         return pc.or_(pc.is_null(table[name]), one_of(name, values)) if values else pc.is_null(table[name])
 
-    # What is derived from other points too changes and vanishes with them; MLflow takes no number back.
-    keep = pc.invert(one_of("metric", sorted(DERIVED)))
+    keep = one_of("metric", [metric.id for metric in MEASURED if metric.mirrored])
     for mask in (
         usual("member_role"),
         usual("repeat"),
@@ -234,8 +218,6 @@ def _headlines(table: Any) -> Any:
         pc.invert(pc.fill_null(pc.match_substring(table["param_json"], '"iteration":0'), False)),
     ):
         keep = pc.and_(keep, mask)
-    for prop, metrics in _ONLY.items():
-        keep = pc.and_(keep, pc.or_(pc.invert(one_of("property", [prop])), one_of("metric", metrics)))
     return pc.or_(keep, pc.invert(one_of("status", ["ok"])))
 
 
@@ -448,7 +430,7 @@ class _Writer:
         return self._pictures[distill.key]
 
     def _drawn(self, distill: Stage) -> bytes:
-        from ddray.measurements.picture import picture
+        from ddray.measurements.exports.picture import picture
 
         folder = self._folder(distill)
         if folder is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
@@ -15,13 +15,10 @@ from ddray.plan.external import EXTERNAL
 from ddray.plan.graph import Chain, Stage
 from ddray.plan.keys import canonical, digest
 from ddray.store.manifest import Manifest
-from trainables.configs import AttackConfig, DistillConfig, ExpertConfig, ExternalConfig, TrainConfig
+from trainables.configs import DistillConfig, ExternalConfig, OriginConfig, TrainConfig
 from trainables.data.known import KNOWN
 from trainables.methods import METHODS
 from trainables.presets import choose
-
-Memo = Callable[[object, Callable[[], Any]], Any]
-"""(key, make) -> what was made for that key the first time."""
 
 PROVENANCE = names("provenance")
 POINT = tuple(
@@ -33,14 +30,14 @@ POINT = tuple(
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
-    """What the tables need of a manifest."""
+class StageRecord:
+    """What rows need of the manifest of a finished stage."""
 
     files: Mapping[str, Mapping[str, Any]]
     provenance: Mapping[str, Any]
 
     @classmethod
-    def of(cls, manifest: Manifest) -> Facts:
+    def of(cls, manifest: Manifest) -> StageRecord:
         return cls(manifest.files, manifest.provenance)
 
     @property
@@ -63,74 +60,92 @@ def training(chain: Chain) -> TrainConfig | ExternalConfig:
     return train.config
 
 
-def point_values(chain: Chain, made: Facts | None, trained: Facts | None, memo: Memo) -> tuple[Any, ...]:
-    """Values of ``POINT``.
+def own_labels(chain: Chain) -> tuple[int, ...] | None:
+    """The data set's labels of the class positions, where they differ."""
+    classes = training(chain).origin.classes
+    return None if classes[-1] == len(classes) - 1 else classes  # ascending without repeats
 
-    Args:
-        chain: The point.
-        made: Facts of the distilled set, when there is one.
-        trained: Facts of the model, when there is one.
-        memo: Shared over the points of a sweep.
-    """
-    point, config = chain.point, training(chain)
-    origin, recipe = config.origin, config.recipe
-    subset = point.num_classes is not None
-    values: dict[str, Any] = {
-        "grids": list(point.grids),
-        "point": point.hash,
-        "protocol": chain.protocol,
-        "dataset": point.dataset,
-        "num_classes": len(origin.classes),
-        "class_ids": list(origin.classes) if subset else None,
-        "class_draw": (point.class_draw or 0) if subset and point.method != EXTERNAL else None,
-        "origin_per_class": origin.per_class,
-        "origin_draw": origin.draw,
-        "data_hash": memo(
-            ("data", config.dataset.digest, id(origin)),
-            lambda: digest({"data": config.dataset.digest, "origin": origin.key_material()}),
-        ),
-        "method": point.method,
-        "ipc": point.ipc,
-        "ratio": _ratio(point.ipc, config),
-        "init": point.init,
-        "architecture": point.architecture,
-        "norm_layer": config.network.norm,
-        "model_hash": trained.content if trained else None,
-    }
-    if recipe is not None:  # of a model that was brought, nothing of it is known
-        values |= {
-            "train_aug": recipe.augmentation,
-            "train_epochs": recipe.epochs,
-            "train_steps": recipe.steps,
-            "optimizer": "sgd",
-            "lr": recipe.lr,
-            "seed": point.seed,
-            "selection": "last",
+
+class PointColumns:
+    """The columns of a sweep's points; what several points have in common is worked out once."""
+
+    def __init__(self) -> None:
+        self._data: dict[tuple[str, OriginConfig], str] = {}
+        self._distill: dict[str, dict[str, Any]] = {}
+        self._params: dict[tuple[Any, ...], str | None] = {}
+
+    def values(self, chain: Chain, distilled: StageRecord | None, trained: StageRecord | None) -> tuple[Any, ...]:
+        """Values of ``POINT``.
+
+        Args:
+            chain: The point.
+            distilled: The record of the distilled set, when there is one.
+            trained: The record of the model, when there is one.
+        """
+        point, config = chain.point, training(chain)
+        origin, recipe = config.origin, config.recipe
+        subset = point.num_classes is not None
+        values: dict[str, Any] = {
+            "grids": list(point.grids),
+            "point": point.hash,
+            "protocol": chain.protocol,
+            "dataset": point.dataset,
+            "num_classes": len(origin.classes),
+            "class_ids": list(origin.classes) if subset else None,
+            "class_draw": (point.class_draw or 0) if subset and point.method != EXTERNAL else None,
+            "origin_per_class": origin.per_class,
+            "origin_draw": origin.draw,
+            "data_hash": self._data_hash(config),
+            "method": point.method,
+            "ipc": point.ipc,
+            "ratio": _ratio(point.ipc, config),
+            "init": point.init,
+            "architecture": point.architecture,
+            "norm_layer": config.network.norm,
+            "model_hash": trained.content if trained else None,
         }
-    distill = chain.stage("distill")
-    if distill is not None:
-        values |= memo(("distill", distill.key), lambda: _distill_values(chain, distill))
-        values["distilled_hash"] = made.content if made else None
-    return tuple(values.get(name) for name in POINT)
+        if recipe is not None:  # of a model that was brought, nothing of it is known
+            values |= {
+                "train_aug": recipe.augmentation,
+                "train_epochs": recipe.epochs,
+                "train_steps": recipe.steps,
+                "optimizer": "sgd",
+                "lr": recipe.lr,
+                "seed": point.seed,
+                "selection": "last",
+            }
+        distill = chain.stage("distill")
+        if distill is not None:
+            if distill.key not in self._distill:
+                self._distill[distill.key] = _distill_values(chain, distill)
+            values |= self._distill[distill.key]
+            values["distilled_hash"] = distilled.content if distilled else None
+        return tuple(values.get(name) for name in POINT)
+
+    def param(self, chain: Chain) -> str | None:
+        """``param_json``: the method's settings, and how they and the recipe differ from what is published.
+
+        ``settings`` (all of them), ``changed_settings`` (given by the sweep and not the published or default value; the
+        budget has a column of its own), ``unpublished`` (setting -> where its value was borrowed),
+        ``protocol_changes``, ``declared`` (the data set is not a known one as it is), ``ensemble`` (the seeds that
+        were trained together).
+        """
+        distill, model = chain.stage("distill"), training(chain)
+        changes = canonical(dict(chain.protocol_changes)) if chain.protocol_changes else ""
+        brought = model.file if isinstance(model, ExternalConfig) else None
+        key = (distill.key if distill else brought, chain.point.dataset, changes, model.ensemble)
+        if key not in self._params:
+            self._params[key] = _param(chain, distill)
+        return self._params[key]
+
+    def _data_hash(self, config: TrainConfig | ExternalConfig) -> str:
+        key = (config.dataset.digest, config.origin)
+        if key not in self._data:
+            self._data[key] = digest({"data": config.dataset.digest, "origin": config.origin.key_material()})
+        return self._data[key]
 
 
-def param(chain: Chain, memo: Memo) -> str | None:
-    """``param_json``: the method's settings, and how they and the recipe differ from what is published.
-
-    ``settings`` (all of them), ``changed_settings`` (given by the sweep and not the published or default value; the
-    budget has a column of its own), ``unpublished`` (setting -> where its value was borrowed), ``protocol_changes``,
-    ``declared`` (the data set is not a known one as it is), ``ensemble`` (the seeds that were trained together).
-    """
-    distill = chain.stage("distill")
-    changes = canonical(dict(chain.protocol_changes)) if chain.protocol_changes else ""
-    model = training(chain)
-    brought = model.file if isinstance(model, ExternalConfig) else None
-    key = ("param", distill.key if distill else brought, chain.point.dataset, changes, model.ensemble)
-    found: str | None = memo(key, lambda: _param(chain, distill))
-    return found
-
-
-def provenance_values(stage: Facts, trained: Facts) -> tuple[Any, ...]:
+def provenance_values(stage: StageRecord, trained: StageRecord) -> tuple[Any, ...]:
     """Values of ``PROVENANCE``: code and clock of the stage itself, torch and device of the training."""
     own, other = stage.provenance, trained.provenance
     versions, numerics = own.get("versions") or {}, other.get("numerics") or {}
@@ -149,46 +164,6 @@ def provenance_values(stage: Facts, trained: Facts) -> tuple[Any, ...]:
         "started_at": _time(own.get("started_at")),
     }
     return tuple(values[name] for name in PROVENANCE)
-
-
-def cost_rows(stage: Stage, facts: Facts) -> list[dict[str, Any]]:
-    """Seconds and peak memory of a finished stage; the bytes of a distilled set."""
-    found = [
-        (f"{stage.kind}_s", facts.provenance.get("seconds"), "s"),
-        (f"{stage.kind}_peak_mib", facts.provenance.get("peak_mib"), "MiB"),
-    ]
-    if stage.kind == "distill":
-        found.append(("distill_bytes", facts.bytes, "bytes"))
-    told: dict[str, Any] = {}
-    match stage.config:  # of these a point may have several
-        case AttackConfig(attack=attack):
-            told["attack"] = attack
-        case ExpertConfig(index=index):
-            told["repeat"] = index
-    return [
-        {"property": "cost", "metric": metric, "value": value, "unit": unit, "n": 1, "agg": "single", **told}
-        for metric, value, unit in found
-        if value is not None
-    ]
-
-
-def course_rows(stage: Stage, facts: Callable[[], Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """How the making of a finished set went, of methods whose sets tell it; ``facts``: reads those of the set."""
-    config = stage.config
-    if not isinstance(config, DistillConfig) or config.method not in METHODS:
-        return []
-    if not METHODS[config.method].settings.course:
-        return []
-    found = facts()
-    rows = []
-    for metric, value, unit in (
-        ("distill_loss", found.get("loss_last"), "ratio"),
-        ("distill_rate_clamped", found.get("rate_clamped"), "iterations"),
-    ):
-        if value is not None:
-            row = {"property": "performance", "metric": metric, "value": float(value), "unit": unit, "n": 1}
-            rows.append({**row, "agg": "single", "flag": "not_converged" if value >= 1 else None})
-    return rows
 
 
 def _distill_values(chain: Chain, distill: Stage) -> dict[str, Any]:
@@ -216,24 +191,24 @@ def _distill_values(chain: Chain, distill: Stage) -> dict[str, Any]:
 
 
 def _param(chain: Chain, distill: Stage | None) -> str | None:
-    found: dict[str, Any] = {}
+    param: dict[str, Any] = {}
     if chain.protocol_changes:
-        found["protocol_changes"] = dict(chain.protocol_changes)
+        param["protocol_changes"] = dict(chain.protocol_changes)
     if together := training(chain).ensemble:
-        found["ensemble"] = list(together)
+        param["ensemble"] = list(together)
     dataset = training(chain).dataset
     if dataset.folder is not None or dataset.resize is not None:
-        found["declared"] = {"like": dataset.base, "folder": dataset.folder, "resize": dataset.resize}
+        param["declared"] = {"like": dataset.base, "folder": dataset.folder, "resize": dataset.resize}
     if isinstance(model := training(chain), ExternalConfig):
-        found["settings"] = {"file": model.file, "mean": list(model.mean), "std": list(model.std)}
+        param["settings"] = {"file": model.file, "mean": list(model.mean), "std": list(model.std)}
     if distill is not None and isinstance(distill.config, DistillConfig):
         if distill.config.settings:
-            found["settings"] = dict(distill.config.settings)
+            param["settings"] = dict(distill.config.settings)
         if chain.point.method in METHODS and (changed := _changed_settings(chain, distill.config)):
-            found["changed_settings"] = changed
+            param["changed_settings"] = changed
     if chain.unpublished:
-        found["unpublished"] = {entry.setting: entry.source for entry in chain.unpublished}
-    return canonical(found) if found else None
+        param["unpublished"] = {entry.setting: entry.source for entry in chain.unpublished}
+    return canonical(param) if param else None
 
 
 def _changed_settings(chain: Chain, config: DistillConfig) -> dict[str, Any]:
@@ -257,9 +232,9 @@ def _published(chain: Chain) -> dict[str, Any]:
 @cache
 def _chosen(method: str, dataset: str, ipc: int | None, settings: str) -> dict[str, Any]:
     """Setting -> the value published for the combination, or for the nearest one, as JSON types."""
-    values = {entry.setting: entry.value for entry in choose(method, dataset, ipc, json.loads(settings))}
-    found: dict[str, Any] = json.loads(canonical(values))
-    return found
+    published = {entry.setting: entry.value for entry in choose(method, dataset, ipc, json.loads(settings))}
+    values: dict[str, Any] = json.loads(canonical(published))
+    return values
 
 
 def _ratio(ipc: int | None, config: TrainConfig | ExternalConfig) -> float | None:

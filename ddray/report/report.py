@@ -9,8 +9,9 @@ from typing import Any
 import pyarrow as pa
 
 from ddray.errors import EnvironmentProblem
-from ddray.measurements.gather import MEASUREMENTS_FILE, Coverage
+from ddray.measurements.coverage import Coverage
 from ddray.measurements.reading import Numbers, read_numbers, read_points, read_provenance
+from ddray.measurements.rows import MEASUREMENTS_FILE
 from ddray.report import page
 from ddray.report.comparable import BLOCK_AXES, SAME_IN_BLOCK, SAME_IN_CELL, ReportBlock, arrange
 from ddray.report.page import Element, Heading

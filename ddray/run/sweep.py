@@ -176,7 +176,7 @@ def _finish(prepared: Prepared, results: Results, store: Store, options: RunOpti
 def rebuild(prepared: Prepared, results: Results, store: Store) -> Finished:
     """Build measurements.parquet, coverage.json, report.md and, of t-SNE maps, embeddings.parquet from the store."""
     from ddray.measurements.exports.maps import write_embeddings
-    from ddray.measurements.gather import collect
+    from ddray.measurements.rows import collect
     from ddray.report.report import report
 
     results.folder.mkdir(parents=True, exist_ok=True)

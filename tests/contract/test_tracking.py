@@ -18,8 +18,8 @@ from unit import builders as b
 
 from ddray import tracking
 from ddray.errors import EnvironmentProblem
-from ddray.measurements.gather import collect
-from ddray.measurements.picture import GAP, picture
+from ddray.measurements.exports.picture import GAP, picture
+from ddray.measurements.rows import collect
 from ddray.settings import Places
 from ddray.store.artifacts import Store
 from ddray.tracking import MirrorResult, mirror, tracking_uri

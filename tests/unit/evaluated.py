@@ -14,7 +14,7 @@ from audited import exposing
 from support import FakeContext, digits_config, query_sets
 from unit import builders as b
 
-from ddray.measurements.gather import MEASUREMENTS_FILE, collect
+from ddray.measurements.rows import MEASUREMENTS_FILE, collect
 from ddray.plan.datasets import DatasetFacts
 from ddray.plan.graph import Chain, Stage
 from ddray.plan.jobs import Plan, make_plan

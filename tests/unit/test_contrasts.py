@@ -11,7 +11,7 @@ import pytest
 from scipy.stats import friedmanchisquare
 from unit import builders as b
 
-from ddray.measurements.gather import collect
+from ddray.measurements.rows import collect
 from ddray.report.report import machine_report, report
 from ddray.report.sections.contrasts import facts, friedman, merged
 

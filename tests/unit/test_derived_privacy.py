@@ -15,7 +15,7 @@ from scipy.stats import false_discovery_control, t
 from unit import builders as b
 from unit import evaluated as e
 
-from ddray.measurements.gather import MEASUREMENTS_FILE, collect
+from ddray.measurements.rows import MEASUREMENTS_FILE, collect
 from ddray.plan.points import GridPoint
 from ddray.report.report import machine_report, report
 

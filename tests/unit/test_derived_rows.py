@@ -8,14 +8,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from unit.noting import Numbers, metrics, noted, rows
+from unit.point_records import Numbers, metrics, recorded, rows
 
-from ddray.measurements.derived.architectures import architectures
-from ddray.measurements.derived.fairness import fairness, hardness, of_mean
+from ddray.measurements.derived.driver import once
 from ddray.measurements.derived.frontier import frontier
-from ddray.measurements.derived.notes import PRIMARY_ADVERSARY, Noted
-from ddray.measurements.derived.relative import dd_score, relative
-from ddray.measurements.derived.rows import once
+from ddray.measurements.derived.persistence import of_mean
+from ddray.measurements.derived.records import PRIMARY_ADVERSARY, PointRecord
+from ddray.measurements.derived.relative_accuracy import dd_score, relative_accuracy
+from ddray.measurements.derived.retention import hardness, retention
+from ddray.measurements.derived.transfer import transfer
 from ddray.plan.points import GridPoint
 from trainables.attacks import PRIMARY_ATTACK
 
@@ -44,8 +45,8 @@ def told(point: GridPoint) -> float:
 
 
 def test_relative_accuracies_by_hand(tmp_path: Path) -> None:
-    points = noted(tmp_path, sweep(), lambda point: {"accuracy": told(point)})
-    relative(points)
+    points = recorded(tmp_path, sweep(), lambda point: {"accuracy": told(point)})
+    relative_accuracy(points)
     at: dict[str, Any] = {"method": "dm", "distill_seed": 1, "seed": 1}
     ours, random, full = 0.431, 0.231, (0.80 + 0.81) / 2
     expected = {
@@ -75,16 +76,16 @@ def test_points_are_paired_with_random_images_of_the_same_seeds(tmp_path: Path) 
         gone = point.method == "random" and (point.distill_seed, point.seed) == (1, 0)
         return None if gone else {"accuracy": told(point)}
 
-    points = noted(tmp_path, sweep(), numbers)
-    relative(points)
+    points = recorded(tmp_path, sweep(), numbers)
+    relative_accuracy(points)
     assert len(rows(points, "ior", method="dm")) == 3
     assert rows(points, "ior", method="dm", distill_seed=1, seed=0) == []
     assert len(rows(points, "dd_hlr", method="dm")) == 4
 
 
 def test_without_the_counterpart_there_is_no_row(tmp_path: Path) -> None:
-    points = noted(tmp_path, sweep("[dm]"), lambda point: {"accuracy": told(point)})
-    for derive in (relative, fairness, frontier, architectures):
+    points = recorded(tmp_path, sweep("[dm]"), lambda point: {"accuracy": told(point)})
+    for derive in (relative_accuracy, retention, frontier, transfer):
         derive(points)
     assert metrics(points) == set()
 
@@ -101,13 +102,13 @@ def test_other_blocks_are_never_compared(tmp_path: Path, split: str) -> None:
 
         return numbers
 
-    points = noted(tmp_path, sweep(more=f", {split}"), only(lambda first: first))
-    relative(points)
+    points = recorded(tmp_path, sweep(more=f", {split}"), only(lambda first: first))
+    relative_accuracy(points)
     with_rows = [point for point in points if point.distilled and point.derived]
     assert {getattr(point.chain.point, axis) in (None, "dsa") for point in with_rows} == {True}
     assert len(with_rows) == 4
-    everything = noted(tmp_path, sweep(more=f", {split}"), only(lambda first: True))
-    relative(everything)
+    everything = recorded(tmp_path, sweep(more=f", {split}"), only(lambda first: True))
+    relative_accuracy(everything)
     assert len(rows(everything, "ior", method="dm")) == 8
 
 
@@ -116,8 +117,8 @@ def test_ars_needs_both_augmentations(tmp_path: Path) -> None:
         return told(point) - (0.1 if point.train_aug == "none" else 0.0) * (2 if point.method == "dm" else 1)
 
     text = sweep(more=", train_aug: [dsa, none]")
-    points = noted(tmp_path, text, lambda point: {"accuracy": accuracy(point)})
-    relative(points)
+    points = recorded(tmp_path, text, lambda point: {"accuracy": accuracy(point)})
+    relative_accuracy(points)
     found = rows(points, "dd_ars")
     assert len(found) == 4
     assert all(row["value"] == pytest.approx(dd_score((0.2 + 0.1) / 2)) for row in found)
@@ -130,8 +131,8 @@ def test_comparisons_of_unequal_steps_say_so(tmp_path: Path) -> None:
         steps = {"full": 5000, "random": 100}.get(point.method, 100 + point.seed * 2)
         return {"accuracy": told(point), "steps": steps}
 
-    points = noted(tmp_path, sweep(), numbers)
-    relative(points)
+    points = recorded(tmp_path, sweep(), numbers)
+    relative_accuracy(points)
     assert [row.get("flag") for row in rows(points, "ior", method="dm", distill_seed=0)] == [None, "unequal_steps"]
     assert {row.get("flag") for row in rows(points, "acc_over_full")} == {"unequal_steps"}
     assert all(row["value"] is not None for row in rows(points, "recovery"))
@@ -139,8 +140,8 @@ def test_comparisons_of_unequal_steps_say_so(tmp_path: Path) -> None:
 
 def test_what_has_no_meaning_has_no_value(tmp_path: Path) -> None:
     """Random images that are as good as everything leave nothing to recover."""
-    points = noted(tmp_path, sweep(), lambda point: {"accuracy": 0.0 if point.method != "dm" else 0.3, "steps": 1})
-    relative(points)
+    points = recorded(tmp_path, sweep(), lambda point: {"accuracy": 0.0 if point.method != "dm" else 0.3, "steps": 1})
+    relative_accuracy(points)
     for metric in ("recovery", "acc_over_full"):
         assert {(row["value"], row["flag"]) for row in rows(points, metric, method="dm")} == {(None, "degenerate")}
     assert {row["value"] for row in rows(points, "ior")} == {0.3}
@@ -165,8 +166,8 @@ def squared(point: GridPoint) -> Any:
 
 
 def test_retention_and_its_ranks_by_hand(tmp_path: Path) -> None:
-    points = noted(tmp_path, sweep("[dm, full]"), with_classes(squared))
-    fairness(points)
+    points = recorded(tmp_path, sweep("[dm, full]"), with_classes(squared))
+    retention(points)
     found = rows(points, "fair_retention_c", distill_seed=0, seed=0)
     assert [row["value"] for row in found] == pytest.approx(STAR.tolist())
     assert [row["class_id"] for row in found] == [0, 1, 2, 3, 4]
@@ -191,15 +192,15 @@ def test_every_class_has_as_many_images_as_it_has(tmp_path: Path) -> None:
     """SVHN's classes are not equally large."""
     unequal = [400, 100, 300, 150, 50]
     of = with_classes(squared)
-    points = noted(tmp_path, sweep("[dm, full]"), lambda point: {**of(point), "class_images": unequal})
-    fairness(points)
+    points = recorded(tmp_path, sweep("[dm, full]"), lambda point: {**of(point), "class_images": unequal})
+    retention(points)
     assert [row["n"] for row in rows(points, "fair_retention_c", distill_seed=0, seed=0)] == unequal
 
 
 def test_a_class_that_the_full_data_never_get_right_has_no_retention(tmp_path: Path) -> None:
     never = STAR * (np.arange(5) > 0)
-    points = noted(tmp_path, sweep("[dm, full]"), with_classes(lambda point: never if point.ipc is None else STAR))
-    fairness(points)
+    points = recorded(tmp_path, sweep("[dm, full]"), with_classes(lambda point: never if point.ipc is None else STAR))
+    retention(points)
     found = rows(points, "fair_retention_c", distill_seed=0, seed=0)
     assert (found[0]["value"], found[0]["flag"]) == (None, "degenerate")
     assert [row["value"] for row in found[1:]] == pytest.approx([1, 1, 1, 1])
@@ -211,15 +212,15 @@ def test_a_class_that_the_full_data_never_get_right_has_no_retention(tmp_path: P
 
 def test_the_test_of_hardness_is_made_once_per_method(tmp_path: Path) -> None:
     """On what all its seeds average to: trainings are no independent tests of a method."""
-    points = noted(tmp_path, sweep(ipc="[1, 2]"), with_classes(squared))
-    fairness(points)
+    points = recorded(tmp_path, sweep(ipc="[1, 2]"), with_classes(squared))
+    retention(points)
     found, corrected = rows(points, "fair_hardness_p"), rows(points, "fair_hardness_p_adjusted")
     assert len(found) == len(corrected) == 4, "random and dm at two ipc"
     assert {(row["agg"], row["n_agg"], row["n"]) for row in found} == {("mean_seeds", 2, 5)}
     assert [row["value"] for row in found] == pytest.approx([2 / 120] * 4)
     assert all(q["value"] >= p["value"] for p, q in zip(found, corrected, strict=True))
-    four = noted(tmp_path, sweep("[dm, full]"), with_classes(lambda point: squared(point)[:4]))
-    fairness(four)
+    four = recorded(tmp_path, sweep("[dm, full]"), with_classes(lambda point: squared(point)[:4]))
+    retention(four)
     assert {(row["value"], row["flag"]) for row in rows(four, "fair_hardness_p")} == {(None, "low_resolution")}
 
 
@@ -239,7 +240,7 @@ def test_the_noise_of_the_reference_does_not_make_classes_hard() -> None:
 
 def test_variances_of_the_mean_are_below_the_mean_of_variances(tmp_path: Path) -> None:
     random = np.random.default_rng(4)
-    points = noted(tmp_path, sweep(), with_classes(lambda point: np.clip(STAR + random.normal(0, 0.1, 5), 0, 1)))
+    points = recorded(tmp_path, sweep(), with_classes(lambda point: np.clip(STAR + random.normal(0, 0.1, 5), 0, 1)))
     of_mean(points)
     found = rows(points, "fair_var_acc_of_mean")
     assert len(found) == 2 * 2 + 1, "one per set, on its first point; the full data are one"
@@ -262,8 +263,8 @@ def of_network(point: GridPoint) -> Numbers:
 
 
 def test_what_other_networks_keep(tmp_path: Path) -> None:
-    points = noted(tmp_path, sweep("[dm]", more=NETWORKS), of_network)
-    architectures(points)
+    points = recorded(tmp_path, sweep("[dm]", more=NETWORKS), of_network)
+    transfer(points)
     assert [row["value"] for row in rows(points, "xarch_retention", architecture="vgg16")] == pytest.approx([0.5] * 4)
     assert rows(points, "xarch_retention", architecture="convnet3") == []
     means, worst = rows(points, "xarch_mean"), rows(points, "xarch_worst")
@@ -275,8 +276,8 @@ def test_what_other_networks_keep(tmp_path: Path) -> None:
 
 def test_a_set_that_no_seed_made_is_compared_with_all_draws(tmp_path: Path) -> None:
     """Herding has no distill_seed: the mean over both draws of random images, not the first."""
-    points = noted(tmp_path, sweep("[random, herding, full]"), lambda point: {"accuracy": told(point)})
-    relative(points)
+    points = recorded(tmp_path, sweep("[random, herding, full]"), lambda point: {"accuracy": told(point)})
+    relative_accuracy(points)
     found = rows(points, "ior", method="herding", seed=1)
     assert [row["value"] for row in found] == [pytest.approx((0.401 + 0.01) - (0.201 + 0.01 + 0.01))]
 
@@ -286,8 +287,8 @@ def test_retention_needs_the_same_set_and_seed(tmp_path: Path) -> None:
         gone = point.architecture == "convnet3" and (point.distill_seed, point.seed) != (0, 1)
         return None if gone else of_network(point)
 
-    points = noted(tmp_path, sweep("[dm]", more=NETWORKS), numbers)
-    architectures(points)
+    points = recorded(tmp_path, sweep("[dm]", more=NETWORKS), numbers)
+    transfer(points)
     found = rows(points, "xarch_retention")
     assert len(found) == 2
     assert found == rows(points, "xarch_retention", distill_seed=0, seed=1)
@@ -308,24 +309,26 @@ def test_the_ranking_of_methods_between_networks(tmp_path: Path) -> None:
         return of
 
     for kept, tau in ((True, 1.0), (False, -1.0)):
-        points = noted(tmp_path, text, numbers(kept))
-        architectures(points)
+        points = recorded(tmp_path, text, numbers(kept))
+        transfer(points)
         (row,) = rows(points, "xarch_kendall_tau")
         assert row["value"] == tau
         assert (row["n"], row["agg"], row["architectures"]) == (5, "pooled", ["convnet3", "vgg16"])
         for metric in ("xarch_kendall_p", "xarch_kendall_p_adjusted"):
             (row,) = rows(points, metric)
             assert row["value"] == pytest.approx(2 / 120)
-    four = noted(tmp_path, text.replace("mtt, ", ""), numbers(True))
-    architectures(four)
+    four = recorded(tmp_path, text.replace("mtt, ", ""), numbers(True))
+    transfer(four)
     assert [(row["value"], row["flag"]) for row in rows(four, "xarch_kendall_p")] == [(None, "low_resolution")]
 
 
 def test_settings_of_one_method_are_no_further_methods(tmp_path: Path) -> None:
     """Its starts and augmentations would agree with themselves on any two networks, and count as many methods."""
     more = ", architecture: [convnet3, vgg16], init: [noise, real], distill_aug: [dsa, none]"
-    points = noted(tmp_path, sweep("[dm, dsa]", more=more).replace("{dm:", "{dsa: {iterations: 100}, dm:"), of_network)
-    architectures(points)
+    points = recorded(
+        tmp_path, sweep("[dm, dsa]", more=more).replace("{dm:", "{dsa: {iterations: 100}, dm:"), of_network
+    )
+    transfer(points)
     assert len({point.cell for point in points}) == 8
     assert rows(points, "xarch_kendall_tau") == [], "two methods have no ranking worth the name"
 
@@ -340,8 +343,8 @@ def test_a_ranking_is_of_the_sets_that_both_networks_have(tmp_path: Path) -> Non
         missing = {("dm", 0), ("dsa", 1)} if point.architecture == "resnet18" else set[tuple[str, int | None]]()
         return None if (point.method, point.distill_seed) in missing else {"accuracy": value}
 
-    points = noted(tmp_path, text, numbers)
-    architectures(points)
+    points = recorded(tmp_path, text, numbers)
+    transfer(points)
     (row,) = rows(points, "xarch_kendall_tau")
     assert row["value"] == 1.0, "of the sets that both have: 0.45, 0.435 and 0.42 on either"
 
@@ -363,7 +366,7 @@ def on_curve(point: GridPoint) -> Numbers:
 
 
 def test_an_excess_is_over_real_images_of_the_same_accuracy(tmp_path: Path) -> None:
-    points = noted(tmp_path, sweep("[random, dm]", "[1, 10, 50]"), on_curve)
+    points = recorded(tmp_path, sweep("[random, dm]", "[1, 10, 50]"), on_curve)
     frontier(points)
     for row in rows(points, "excess_fair_var_acc", method="dm", ipc=1):
         assert row["value"] == pytest.approx(0.02)
@@ -379,8 +382,8 @@ def test_an_excess_is_over_real_images_of_the_same_accuracy(tmp_path: Path) -> N
 
 
 def test_where_others_have_a_frontier_its_lack_is_said(tmp_path: Path) -> None:
-    points = noted(tmp_path, sweep("[random, dm]", "[1, 10, 50]"), on_curve)
-    lone = noted(tmp_path, sweep("[random, dm]", "[1, 10]", ", origin_per_class: [50]"), on_curve)
+    points = recorded(tmp_path, sweep("[random, dm]", "[1, 10, 50]"), on_curve)
+    lone = recorded(tmp_path, sweep("[random, dm]", "[1, 10]", ", origin_per_class: [50]"), on_curve)
     lone = [point for point in lone if (point.method, point.chain.point.ipc) != ("random", 10)]
     frontier([*points, *lone])
     found = rows(lone, "excess_fair_var_acc", method="dm")
@@ -390,14 +393,14 @@ def test_where_others_have_a_frontier_its_lack_is_said(tmp_path: Path) -> None:
 
 
 def test_one_ipc_is_no_frontier(tmp_path: Path) -> None:
-    points = noted(tmp_path, sweep("[random, dm]", "[1]"), on_curve)
+    points = recorded(tmp_path, sweep("[random, dm]", "[1]"), on_curve)
     frontier(points)
     assert metrics(points) == set()
 
 
 def test_a_frontier_of_other_steps_says_so(tmp_path: Path) -> None:
     text = sweep("[random, dm]", "[1, 10, 50]")
-    points = noted(tmp_path, text, lambda point: {**on_curve(point), "steps": 10 * (point.ipc or 0)})
+    points = recorded(tmp_path, text, lambda point: {**on_curve(point), "steps": 10 * (point.ipc or 0)})
     frontier(points)
     assert {row["flag"] for row in rows(points, "excess_test_loss", ipc=1)} == {"unequal_steps"}
 
@@ -455,7 +458,7 @@ def test_the_primary_attacks_are_compared_at_equal_accuracy(tmp_path: Path) -> N
 
     text = sweep("[random, dm]", "[1, 10, 50]", ", origin_per_class: [60]")
     text += "    evaluations: {robustness: {attacks: [deepfool_l2, fgsm]}, privacy: {}}\n"
-    points = noted(tmp_path, text, numbers)
+    points = recorded(tmp_path, text, numbers)
     frontier(points)
     found = rows(points, "excess_adv_acc", method="dm", ipc=1, distill_seed=0, seed=0)
     assert [(row["epsilon"], row["norm"], row["attack"], row["adv_def"]) for row in found] == [
@@ -474,8 +477,8 @@ def test_the_primary_attacks_are_compared_at_equal_accuracy(tmp_path: Path) -> N
 
 
 def test_derived_numbers_belong_to_finished_evaluations(tmp_path: Path) -> None:
-    points: list[Noted] = noted(tmp_path, sweep(ipc="[1, 10, 50]"), lambda point: {"accuracy": told(point)})
-    for derive in (relative, fairness, of_mean, frontier):
+    points: list[PointRecord] = recorded(tmp_path, sweep(ipc="[1, 10, 50]"), lambda point: {"accuracy": told(point)})
+    for derive in (relative_accuracy, retention, of_mean, frontier):
         derive(points)
     for point in points:
         assert point.derived.keys() <= point.stages.keys()
@@ -490,8 +493,8 @@ def test_a_network_behind_two_points_is_compared_once(tmp_path: Path) -> None:
       left_out: {axes: {method: [dm]}}
       said: {axes: {method: [dm]}, settings: {dm: {lr_img: 1.0}}}
     """
-    points = noted(tmp_path, said, lambda point: {"accuracy": told(point)})
-    assert (len(points), len({point.model for point in points})) == (6, 3)
+    points = recorded(tmp_path, said, lambda point: {"accuracy": told(point)})
+    assert (len(points), len({point.model_key for point in points})) == (6, 3)
     assert [point.chain.point.seed for point in once(points)] == [0, 1, 2]
     assert once(points)[0] is points[0]
     points[4].stages["privacy"] = ("a key", ())

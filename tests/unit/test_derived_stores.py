@@ -14,13 +14,14 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from unit import builders as b
-from unit.noting import metrics, noted
+from unit.point_records import metrics, recorded
 
 from ddray.measurements.columns import comparable
-from ddray.measurements.derived import METRICS, seeds
-from ddray.measurements.derived.architectures import architectures
-from ddray.measurements.derived.relative import relative
-from ddray.measurements.gather import MEASUREMENTS_FILE, collect
+from ddray.measurements.derived import persistence
+from ddray.measurements.derived.driver import DERIVATIONS
+from ddray.measurements.derived.relative_accuracy import relative_accuracy
+from ddray.measurements.derived.transfer import transfer
+from ddray.measurements.rows import MEASUREMENTS_FILE, collect
 from ddray.plan.graph import Chain, Stage
 from ddray.plan.jobs import Plan
 from ddray.store.artifacts import DamagedArtifact, Store
@@ -30,6 +31,7 @@ from trainables.evaluate.robustness.rows import robustness_rows
 from trainables.files import OUTPUTS
 from trainables.payloads import AttackResult, Metrics, TrainedModel
 
+METRICS = {metric.id for derivation in DERIVATIONS for metric in derivation.metrics}
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "metrics.md"
 World = tuple[Any, Plan, Store]
 SWEEP = """
@@ -152,21 +154,21 @@ def test_derived_rows_are_rows_of_their_points(finished: tuple[World, Path]) -> 
 
 def test_what_every_metric_means_is_on_its_page(finished: tuple[World, Path], tmp_path: Path) -> None:
     emitted = {row["metric"] for row in rows_of(finished[1])} - others_of(finished)
-    points = noted(tmp_path, NETWORKS, lambda point: {"accuracy": b.accuracy_by_seed(point)})
-    relative(points)
-    architectures(points)
+    points = recorded(tmp_path, NETWORKS, lambda point: {"accuracy": b.accuracy_by_seed(point)})
+    relative_accuracy(points)
+    transfer(points)
     emitted |= metrics(points)
     assert {"dd_ars", "xarch_kendall_p", "fair_hardness_p_adjusted", "excess_test_loss", "eps_cross"} <= emitted
     page = PAGE.read_text()
     assert sorted(metric for metric in emitted | METRICS if f"`{metric}`" not in page) == []
 
 
-def test_names_of_derived_metrics_are_listed(finished: tuple[World, Path], tmp_path: Path) -> None:
-    """The mirror goes by the list: what is not derived from other points is not on it."""
+def test_derived_metrics_have_records(finished: tuple[World, Path], tmp_path: Path) -> None:
+    """Every derived metric has a record with its derivation; what is not derived from other points has none there."""
     (_, _, store), folder = finished
-    points = noted(tmp_path, NETWORKS, lambda point: {"accuracy": b.accuracy_by_seed(point)})
-    relative(points)
-    architectures(points)
+    points = recorded(tmp_path, NETWORKS, lambda point: {"accuracy": b.accuracy_by_seed(point)})
+    relative_accuracy(points)
+    transfer(points)
     own = {row["metric"] for row in rows_of(folder, property="cost")}
     for key in {row["stage_key"] for row in rows_of(folder) if row["metric"] in ("test_acc", "adv_acc")}:
         own |= {row["metric"] for row in Metrics.load(store.open(key).folder).rows}
@@ -292,7 +294,7 @@ def test_too_many_models_are_not_read(
     monkeypatch.setattr(Store, "file", refuse)
     with pytest.raises(AssertionError, match="a model was read"):
         collect(plan, sweep, store, tmp_path / "control")
-    monkeypatch.setattr(seeds, "MOST_MODELS", 5)
+    monkeypatch.setattr(persistence, "MOST_MODELS", 5)
     collect(plan, sweep, store, tmp_path / "r")
     for metric in ("fair_persistent", "fair_confusion_excess"):
         found = rows_of(tmp_path / "r", metric=metric, class_id=None)

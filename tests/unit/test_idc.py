@@ -29,7 +29,7 @@ from torch.nn import functional as F
 from unit import builders as b
 
 from ddray.errors import RequestError
-from ddray.measurements.gather import MEASUREMENTS_FILE, collect
+from ddray.measurements.rows import MEASUREMENTS_FILE, collect
 from ddray.prepare import expanded
 from trainables.configs import OriginConfig
 from trainables.context import Interrupted, StageFailure

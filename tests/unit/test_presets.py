@@ -18,7 +18,7 @@ from workspace import Workspace
 
 from ddray.commands.preset import methods_facts, preset_facts, preset_text
 from ddray.errors import RequestError
-from ddray.measurements.gather import MEASUREMENTS_FILE, collect
+from ddray.measurements.rows import MEASUREMENTS_FILE, collect
 from ddray.report.report import machine_report, report
 from trainables import presets
 from trainables.data.known import KNOWN

@@ -12,7 +12,7 @@ from audited import Audited, digits, exposing, noise
 from sklearn.metrics import roc_auc_score
 from support import FakeContext, dataset_config, digits_config, folder_bytes, recipe, tiny_network, train_config
 
-from ddray.measurements.piece import Templates
+from ddray.measurements.buffer import Templates
 from trainables import stages
 from trainables.attacks import MEMBERSHIP_ATTACKS
 from trainables.configs import DistillConfig, OriginConfig, PrivacyConfig, SignalsConfig, TrainConfig

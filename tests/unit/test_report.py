@@ -15,7 +15,8 @@ from scipy import stats
 from unit import builders as b
 
 from ddray.errors import EnvironmentProblem
-from ddray.measurements.gather import COVERAGE_FILE, MEASUREMENTS_FILE, collect
+from ddray.measurements.coverage import COVERAGE_FILE
+from ddray.measurements.rows import MEASUREMENTS_FILE, collect
 from ddray.measurements.statistics import by_seed, paired, spread
 from ddray.plan.jobs import Plan
 from ddray.plan.points import GridPoint

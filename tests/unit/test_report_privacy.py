@@ -13,7 +13,7 @@ import pytest
 from scipy import stats
 from unit import builders as b
 
-from ddray.measurements.gather import collect
+from ddray.measurements.rows import collect
 from ddray.plan.graph import Chain
 from ddray.plan.points import GridPoint
 from ddray.report.comparable import MixedBlock

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from unit import builders as b
 
 import ddray.report
-from ddray.measurements.gather import collect
+from ddray.measurements.rows import collect
 from ddray.report import page, sections
 from ddray.report.report import machine_report, report
 from ddray.report.sections import fairness

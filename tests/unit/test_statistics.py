@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from ddray.measurements.derived.relative import dd_score
+from ddray.measurements.derived.relative_accuracy import dd_score
 from ddray.measurements.statistics import (
     ALPHA,
     Floats,

@@ -2,8 +2,9 @@
 
     samples.py   samples/DATASET/METHOD.parquet: what every model said of every example
     maps.py      embeddings.parquet: the points of t-SNE maps
-    files.py     artifacts.parquet: the files of all artifacts
-    opened.py    single files of artifacts, checked
+    artifacts.py  artifacts.parquet: the files of all artifacts
+    picture.py   a distilled set as one picture
+    artifact_files.py  single files of artifacts, checked; and tables that replace old ones
 
 This file imports nothing.
 """

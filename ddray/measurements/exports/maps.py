@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from ddray.measurements.exports.opened import opened, replace, tensors
+from ddray.measurements.exports.artifact_files import artifact_file, load, write_table
 from ddray.plan.graph import Chain, Stage
 from ddray.plan.jobs import Plan
 from ddray.plan.points import Sweep
@@ -46,7 +46,7 @@ def write_embeddings(plan: Plan, sweep: Sweep, store: Store, folder: Path) -> in
         target.unlink(missing_ok=True)
         return 0
     table = pa.concat_tables(tables)
-    replace(target, table)
+    write_table(target, table)
     return int(table.num_rows)
 
 
@@ -79,8 +79,8 @@ def _sets_of_embeddings(plan: Plan) -> dict[str, Chain]:
 
 def _map(stage: Stage, sweep: str, store: Store, sets: Mapping[str, Chain]) -> pa.Table:
     manifest = store.manifest(stage.key)
-    arrays = tensors(store, stage.key, files.MAP_TENSORS, manifest)
-    facts = files.load_json(opened(store, stage.key, files.MAP_INFO, manifest))
+    arrays = load(store, stage.key, files.MAP_TENSORS, manifest)
+    facts = files.load_json(artifact_file(store, stage.key, files.MAP_INFO, manifest))
     assert isinstance(stage.config, TsneConfig)
     inputs, sources = dict(stage.inputs), arrays["sources"].tolist()
     chains = [None, *(sets.get(inputs[f"embedding.{index}"]) for index in range(len(stage.config.sources)))]

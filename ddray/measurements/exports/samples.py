@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,9 +15,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from ddray.atomic import replacing
 from ddray.measurements.columns import MEASUREMENTS
-from ddray.measurements.exports.opened import opened, tensors
-from ddray.measurements.identity import POINT, Facts, point_values, training
+from ddray.measurements.exports.artifact_files import artifact_file, load
+from ddray.measurements.identity import POINT, PointColumns, StageRecord, training
 from ddray.plan.graph import Chain, Stage
 from ddray.plan.jobs import Plan
 from ddray.plan.points import Sweep
@@ -87,30 +87,26 @@ def write_samples(plan: Plan, sweep: Sweep, store: Store, folder: Path) -> int:
     scores, targets = _details(found, store)
     models = [model for model in found if model.audit != "pool" or model.target_row in targets.get(model.privacy, ())]
     schema = _schema(scores)
-    memo: dict[object, Any] = {}
-    temporary, target = folder / f".{SAMPLES_FOLDER}.{os.getpid()}", folder / SAMPLES_FOLDER
+    points = PointColumns()
     rows = 0
-    try:
-        with ExitStack() as stack:
-            writers: dict[tuple[str, str], pq.ParquetWriter] = {}
-            for model in models:
-                try:
-                    table = _of_model(model, sweep.name, store, schema, memo)
-                except (KeyError, DamagedArtifact, OSError, ValueError) as error:
-                    log.warning("samples: model %s left out; %s", model.key[:12], error)
-                    continue
-                at = (model.chain.point.dataset, model.chain.point.method)
-                if at not in writers:
-                    path = temporary / at[0] / f"{at[1]}.parquet"
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    writers[at] = stack.enter_context(pq.ParquetWriter(path, schema, compression="zstd"))
-                writers[at].write_table(table)
-                rows += table.num_rows
-        shutil.rmtree(target, ignore_errors=True)
-        if temporary.exists():
-            temporary.rename(target)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with replacing(folder / SAMPLES_FOLDER) as temporary, ExitStack() as opened:
+        temporary.mkdir()
+        writers: dict[tuple[str, str], pq.ParquetWriter] = {}
+        for model in models:
+            try:
+                table = _of_model(model, sweep.name, store, schema, points)
+            except (KeyError, DamagedArtifact, OSError, ValueError) as error:
+                log.warning("samples: model %s left out; %s", model.key[:12], error)
+                continue
+            at = (model.chain.point.dataset, model.chain.point.method)
+            if at not in writers:
+                path = temporary / at[0] / f"{at[1]}.parquet"
+                path.parent.mkdir(exist_ok=True)
+                writers[at] = opened.enter_context(pq.ParquetWriter(path, schema, compression="zstd"))
+            writers[at].write_table(table)
+            rows += table.num_rows
+    if not writers:
+        shutil.rmtree(folder / SAMPLES_FOLDER)
     return rows
 
 
@@ -154,7 +150,7 @@ def _details(models: list[_Model], store: Store) -> tuple[list[str], dict[str | 
     targets: dict[str | None, set[int]] = {}
     for key in dict.fromkeys(model.privacy for model in models if model.privacy is not None):
         try:
-            path = opened(store, key, files.DETAILS)
+            path = artifact_file(store, key, files.DETAILS)
             kept = files.array_names(path)
             if "pool.target_row" in kept:
                 targets[key] = set(files.load_arrays(path, ["pool.target_row"])["pool.target_row"].tolist())
@@ -196,16 +192,16 @@ def _schema(scores: list[str]) -> pa.Schema:
     return pa.schema([*identity, *(pa.field(name, kind) for name, kind in own)])
 
 
-def _of_model(model: _Model, sweep: str, store: Store, schema: pa.Schema, memo: dict[object, Any]) -> pa.Table:
+def _of_model(model: _Model, sweep: str, store: Store, schema: pa.Schema, points: PointColumns) -> pa.Table:
     manifest = store.manifest(model.key)
-    said = tensors(store, model.key, files.OUTPUTS, manifest)
+    said = load(store, model.key, files.OUTPUTS, manifest)
     columns = _answers(said)
     places = {place: index for index, place in enumerate(zip(columns["split"], columns["example_id"], strict=True))}
     if model.privacy is not None:
-        columns |= _membership(model, tensors(store, model.privacy, files.DETAILS), places)
+        columns |= _membership(model, load(store, model.privacy, files.DETAILS), places)
     for attack, key in model.attacks.items():
         columns |= _attacked(attack, store, key, places)
-    return _table(model, sweep, manifest, store, schema, memo, columns, len(places))
+    return _table(model, sweep, manifest, store, schema, points, columns, len(places))
 
 
 def _answers(said: Arrays) -> dict[str, Any]:
@@ -282,8 +278,8 @@ def _put(column: list[Any], at: list[int], values: list[Any]) -> None:
 def _attacked(attack: str, store: Store, key: str, places: Mapping[Place, int]) -> dict[str, Any]:
     """What an attack on robustness did to each test image."""
     manifest = store.manifest(key)
-    arrays = tensors(store, key, files.ATTACK_TENSORS, manifest)
-    facts = files.load_json(opened(store, key, files.ATTACK_INFO, manifest))
+    arrays = load(store, key, files.ATTACK_TENSORS, manifest)
+    facts = files.load_json(artifact_file(store, key, files.ATTACK_INFO, manifest))
     at = [places["test", index] for index in arrays["ids"].tolist()]
     epsilons = np.array([*facts["epsilons"], np.inf])
     success = np.vstack([arrays["success"].astype(bool), np.ones((1, len(at)), dtype=bool)])
@@ -303,17 +299,12 @@ def _table(
     manifest: Manifest,
     store: Store,
     schema: pa.Schema,
-    memo: dict[object, Any],
+    points: PointColumns,
     columns: dict[str, Any],
     count: int,
 ) -> pa.Table:
-    def once(key: object, make: Callable[[], Any]) -> Any:
-        if key not in memo:
-            memo[key] = make()
-        return memo[key]
-
-    made = Facts.of(store.manifest(model.set_key)) if model.set_key is not None else None
-    identity = dict(zip(POINT, point_values(model.chain, made, Facts.of(manifest), once), strict=True))
+    distilled = StageRecord.of(store.manifest(model.set_key)) if model.set_key is not None else None
+    identity = dict(zip(POINT, points.values(model.chain, distilled, StageRecord.of(manifest)), strict=True))
     identity |= {
         "sweep": sweep,
         "model_key": model.key,

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ddray.measurements.gather import Coverage
+from ddray.measurements.coverage import Coverage
 from ddray.measurements.reading import Numbers, Row
 from ddray.report.comparable import Cell, ReportBlock
 from ddray.report.page import Element

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ddray.measurements.derived.notes import Noted, Row, grouped, no_p, unequal
+from ddray.measurements.derived.records import Derivation, PointRecord, Row, grouped, no_p, unequal
+from ddray.measurements.metrics import records
 from ddray.measurements.statistics import LEVEL, adjusted
 from ddray.store.artifacts import DamagedArtifact, Store
 from trainables import files
@@ -28,6 +29,15 @@ log = logging.getLogger(__name__)
 ATTACKS = (PRIMARY_ATTACK, SECONDARY_ATTACK)
 """The two that are registered beforehand. No other is compared: the best of many would always differ."""
 
+_METRICS = records(
+    "privacy",
+    "auc_differences",
+    ("mia_auc_delta", "fraction", "lower", "the point's `mia_auc` less the other's"),
+    ("mia_auc_delta_p", "p", "", "its two-sided p, of no difference"),
+    ("mia_auc_delta_p_adjusted", "p", "", "that p adjusted over all of the sweep (Benjamini-Hochberg)"),
+    mirrored=False,
+)
+_DELTA, _DELTA_P, _DELTA_P_ADJUSTED = _METRICS
 
 _Placed = dict[str, NDArray[np.float64]]
 """Attack -> placements (T, n)."""
@@ -35,7 +45,7 @@ _Placed = dict[str, NDArray[np.float64]]
 
 @dataclass(frozen=True)
 class _Scored:
-    """What an audit found out about its candidates: T targets, n images."""
+    """What an audit says of its candidates: T targets, n images."""
 
     who: NDArray[np.int64]
     """(n,) example ids, those of test images below 0."""
@@ -51,14 +61,26 @@ class _Scored:
     """Of models trained on the undistilled start; empty where there are none."""
 
     def like(self, other: _Scored) -> bool:
-        """Whether both were asked the same questions."""
+        """Whether both are about the same candidates, targets and members."""
         return all(
             np.array_equal(ours, theirs)
             for ours, theirs in ((self.who, other.who), (self.targets, other.targets), (self.member, other.member))
         )
 
 
-def privacy(points: Sequence[Noted], store: Store) -> None:
+@dataclass(frozen=True)
+class _Difference:
+    """A difference of two AUCs."""
+
+    value: float
+    n: int
+    """Candidates."""
+    columns: Row
+    interval: Row
+    p: float | None
+
+
+def auc_differences(points: Sequence[PointRecord], store: Store) -> None:
     """``mia_auc_delta`` with its p, of the two registered attacks, in the audits ``seed`` and ``pool``.
 
     A point's AUC less that of ``random`` with the same ipc and seeds, of ``full`` with the same training seed, and of
@@ -67,33 +89,34 @@ def privacy(points: Sequence[Noted], store: Store) -> None:
     ``against_point`` which it is. Against the point's own undistilled start: iteration 0. Attacks that learn from
     shadows are compared where they learned from as many.
     """
-    tested: list[tuple[Noted, Row, float | None]] = []
-    audited = [point for point in points if "privacy" in point.stages and "privacy" in point.artifacts]
-    for members in grouped(audited, lambda point: point.block).values():
-        scores = {id(point): _read(store, point) for point in members}
+    tested: list[tuple[PointRecord, Row, _Difference]] = []
+    audited = [point for point in points if "privacy" in point.artifacts]
+    for members in grouped(audited, lambda point: point.comparable).values():
+        scores = {point: _read(store, point) for point in members}
         for point in members:
-            said: Row = {"against": {"iteration": 0}, "against_point": point.chain.point.hash}
-            for audit, found in scores[id(point)].items():
-                tested += [(point, {**said, **row}, p) for row, p in _differences(audit, found, found, start=True)]
+            columns: Row = {"against": {"iteration": 0}, "against_point": point.chain.point.hash}
+            for audit, own in scores[point].items():
+                tested += [(point, columns, each) for each in _differences(audit, own, own, start=True)]
         for point, other, against in _pairs(members):
-            ours, theirs = scores[id(point)], scores[id(other)]
-            said = {"against": against, "against_point": other.chain.point.hash, **unequal(point.steps, other.steps)}
+            ours, theirs = scores[point], scores[other]
+            columns = {"against": against, "against_point": other.chain.point.hash, **unequal(point.steps, other.steps)}
             for audit in sorted(ours.keys() & theirs.keys()):
                 if ours[audit].like(theirs[audit]):
-                    differences = _differences(audit, ours[audit], theirs[audit])
-                    tested += [(point, {**said, **row}, p) for row, p in differences]
-    for (point, row, p), q in zip(tested, adjusted([p for *_, p in tested]), strict=True):
-        point.derived["privacy"].append(row)
-        bare = {name: value for name, value in row.items() if not name.startswith("ci_")}
-        for metric, value in (("mia_auc_delta_p", p), ("mia_auc_delta_p_adjusted", q)):
-            point.derived["privacy"].append({**bare, "metric": metric, "value": value, "unit": "p", **no_p(0.0, p)})
+                    tested += [(point, columns, each) for each in _differences(audit, ours[audit], theirs[audit])]
+    corrected = adjusted([difference.p for *_, difference in tested])
+    for (point, columns, difference), q in zip(tested, corrected, strict=True):
+        columns = columns | difference.columns
+        point.add(_DELTA, difference.value, difference.n, "privacy", **columns, **difference.interval)
+        columns = columns | no_p(0.0, difference.p)
+        for metric, p in ((_DELTA_P, difference.p), (_DELTA_P_ADJUSTED, q)):
+            point.add(metric, p, difference.n, "privacy", **columns)
 
 
-def _pairs(members: Sequence[Noted]) -> Iterator[tuple[Noted, Noted, dict[str, str]]]:
+def _pairs(members: Sequence[PointRecord]) -> Iterator[tuple[PointRecord, PointRecord, dict[str, str]]]:
     """A point, another, and in what that differs."""
     random = {_seeds(point): point for point in members if point.method == "random"}
     full = [point for point in members if point.method == "full"]
-    before: list[Noted] = []
+    before: list[PointRecord] = []
     for point in members:
         if point.method == "full":
             continue
@@ -109,45 +132,41 @@ def _pairs(members: Sequence[Noted]) -> Iterator[tuple[Noted, Noted, dict[str, s
             before.append(point)
 
 
-def _seeds(point: Noted) -> tuple[int | None, int, int]:
+def _seeds(point: PointRecord) -> tuple[int | None, int, int]:
     at = point.chain.point
     return at.ipc, at.distill_seed or 0, at.seed
 
 
-def _differing(point: Noted, other: Noted) -> dict[str, str]:
+def _differing(point: PointRecord, other: PointRecord) -> dict[str, str]:
     """Axis -> the other's value, of the axes that both use with different values; for a method with other settings
     nothing that could be named."""
-    found = {}
+    differing = {}
     for name in ("method", "init", "distill_aug"):
         ours, theirs = getattr(point.chain.point, name), getattr(other.chain.point, name)
         if ours is not None and theirs is not None and ours != theirs:
-            found[name] = str(theirs)
-    return found if "method" in found or _settings(point) == _settings(other) else {}
+            differing[name] = str(theirs)
+    return differing if "method" in differing or _settings(point) == _settings(other) else {}
 
 
-def _settings(point: Noted) -> Any:
+def _settings(point: PointRecord) -> Any:
     distill = point.chain.stage("distill")
     return getattr(distill.config, "settings", None) if distill is not None else None
 
 
-def _differences(audit: str, ours: _Scored, theirs: _Scored, start: bool = False) -> Iterator[tuple[Row, float | None]]:
-    """Of each attack the row and its p; with ``start`` less what the other's start gives away."""
+def _differences(audit: str, ours: _Scored, theirs: _Scored, start: bool = False) -> Iterator[_Difference]:
+    """Of each attack; with ``start`` less what the other's start gives away."""
     targets, images = ours.member.shape
     inside = int(ours.member.sum(axis=1).min())
-    row: Row = {
-        "property": "privacy",
-        "metric": "mia_auc_delta",
+    columns: Row = {
         "audit": audit,
         "threat_model": "blackbox",
         "nonmember_source": "test_balanced" if audit == "seed" else "pool",
-        "unit": "fraction",
-        "n": images,
         "n_pos": inside,
         "n_neg": images - inside,
         "agg": "single" if targets == 1 else "mean_targets",
     }
     if targets > 1:
-        row["n_agg"] = targets
+        columns["n_agg"] = targets
     for attack in ATTACKS:
         other = (theirs.start if start else theirs.placed).get(attack)
         if attack not in ours.placed or other is None:
@@ -159,20 +178,20 @@ def _differences(audit: str, ours: _Scored, theirs: _Scored, start: bool = False
             learned["n_shadows"] = ours.shadows
             if start and audit == "seed":
                 learned["shadow_fidelity"] = "unequal"  # the start is attacked with shadows that were distilled
-        found = auc_difference(ours.placed[attack], other, ours.member, LEVEL)
+        difference = auc_difference(ours.placed[attack], other, ours.member, LEVEL)
         interval: Row = {}
-        if found.ci_low is not None:
+        if difference.ci_low is not None:
             interval = {
-                "ci_low": found.ci_low,
-                "ci_high": found.ci_high,
+                "ci_low": difference.ci_low,
+                "ci_high": difference.ci_high,
                 "ci_level": LEVEL,
                 "ci_method": "delong" if targets == 1 else "delong_two_way",
                 "ci_unit": "images" if targets == 1 else "targets",
             }
-        yield {**row, "attack": attack, "value": found.value, **learned, **interval}, found.p
+        yield _Difference(difference.value, images, {**columns, "attack": attack, **learned}, interval, difference.p)
 
 
-def _read(store: Store, point: Noted) -> dict[str, _Scored]:
+def _read(store: Store, point: PointRecord) -> dict[str, _Scored]:
     """Audit -> its scores, without torch; empty with a warning where they cannot be read."""
     key, entries = point.artifacts["privacy"]
     try:
@@ -184,12 +203,12 @@ def _read(store: Store, point: Noted) -> dict[str, _Scored]:
     stage = point.chain.stage("privacy")
     assert stage is not None
     assert isinstance(stage.config, PrivacyConfig)
-    found = {}
+    by_audit = {}
     if "seed.is_member" in kept:
-        found["seed"] = _of_seed(kept, stage.config.shadows)
+        by_audit["seed"] = _of_seed(kept, stage.config.shadows)
     if "pool.member" in kept:
-        found["pool"] = _of_pool(kept)
-    return {audit: scored for audit, scored in found.items() if scored is not None}
+        by_audit["pool"] = _of_pool(kept)
+    return {audit: scored for audit, scored in by_audit.items() if scored is not None}
 
 
 _WANTED = {
@@ -228,10 +247,13 @@ def _of_pool(kept: _Kept) -> _Scored | None:
 
 def _placements(kept: _Kept, models: str, chosen: NDArray[np.bool_], member: NDArray[np.bool_]) -> _Placed:
     """Of each attack on some models, for the chosen candidates."""
-    found = {}
+    placed = {}
     for attack in ATTACKS:
         values = kept.get(f"{models}.scores.{attack}")
         if values is not None:
             scores = np.atleast_2d(values.astype(np.float64))[:, chosen]
-            found[str(attack)] = np.array([placements(*each) for each in zip(scores, member, strict=True)])
-    return found
+            placed[str(attack)] = np.array([placements(*each) for each in zip(scores, member, strict=True)])
+    return placed
+
+
+DERIVATION = Derivation(_METRICS, ("accuracy", "privacy"), auc_differences)

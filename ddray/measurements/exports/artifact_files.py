@@ -1,8 +1,7 @@
-"""Single files of artifacts, checked against their digests; and tables written at once."""
+"""Single files of artifacts, checked against their digests; and tables that replace old ones."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +9,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from ddray.atomic import replacing
 from ddray.store.artifacts import Store
 from ddray.store.manifest import Manifest
 from trainables.files import load_arrays
 
 
-def opened(store: Store, key: str, name: str, manifest: Manifest | None = None) -> Path:
+def artifact_file(store: Store, key: str, name: str, manifest: Manifest | None = None) -> Path:
     """One file of an artifact; the others, a model's weights above all, are not read.
 
     Raises:
@@ -29,20 +29,16 @@ def opened(store: Store, key: str, name: str, manifest: Manifest | None = None) 
     return store.file(key, name, manifest.files[name])
 
 
-def tensors(store: Store, key: str, name: str, manifest: Manifest | None = None) -> dict[str, NDArray[Any]]:
+def load(store: Store, key: str, name: str, manifest: Manifest | None = None) -> dict[str, NDArray[Any]]:
     """The arrays of a safetensors file.
 
     Raises:
-        KeyError, DamagedArtifact, ValueError: As for ``opened``, or it is not such a file.
+        KeyError, DamagedArtifact, ValueError: As for ``artifact_file``, or it is not such a file.
     """
-    return load_arrays(opened(store, key, name, manifest))
+    return load_arrays(artifact_file(store, key, name, manifest))
 
 
-def replace(target: Path, table: pa.Table) -> None:
-    """Write a table, and put it in the place of the old one at once."""
-    temporary = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
+def write_table(target: Path, table: pa.Table) -> None:
+    """Write a table in the place of the old one."""
+    with replacing(target) as temporary:
         pq.write_table(table, temporary, compression="zstd")
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)

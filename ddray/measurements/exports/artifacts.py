@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from ddray.measurements.exports.opened import replace
+from ddray.measurements.exports.artifact_files import write_table
 from ddray.plan.jobs import Plan
 from ddray.store.artifacts import DamagedArtifact, Store
 
@@ -43,8 +43,7 @@ def write_artifacts(plan: Plan, store: Store, folder: Path) -> int:
     table = pa.Table.from_arrays(
         [pa.array(values, entry.type) for values, entry in zip(columns, _FILES, strict=True)], schema=_FILES
     )
-    folder.mkdir(parents=True, exist_ok=True)
-    replace(folder / ARTIFACTS_FILE, table)
+    write_table(folder / ARTIFACTS_FILE, table)
     return len(rows)
 
 

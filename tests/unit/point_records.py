@@ -8,9 +8,9 @@ from typing import Any
 
 from unit import builders as b
 
-from ddray.measurements.derived.notes import Noted, Notes
+from ddray.measurements.buffer import Templates
+from ddray.measurements.derived.records import PointRecord, PointRecords
 from ddray.measurements.identity import PROVENANCE
-from ddray.measurements.piece import Templates
 from ddray.plan.points import GridPoint
 
 Row = dict[str, Any]
@@ -19,27 +19,20 @@ Numbers = Mapping[str, Any]
 ``images``, other metrics of the accuracy evaluation by name, and ``robustness`` or ``privacy``: whole rows."""
 
 
-def noted(folder: Path, text: str, numbers: Callable[[GridPoint], Numbers | None]) -> list[Noted]:
+def recorded(folder: Path, text: str, numbers: Callable[[GridPoint], Numbers | None]) -> list[PointRecord]:
     """The points of a sweep, each with its numbers; those without any are left out, as if they were not finished."""
-    known: dict[object, Any] = {}
-
-    def memo(key: object, make: Callable[[], Any]) -> Any:
-        if key not in known:
-            known[key] = make()
-        return known[key]
-
-    notes, templates = Notes(memo), Templates()
+    records, templates = PointRecords(), Templates()
     for chain in b.plan_of(b.sweep_of(folder, text)).chains:
         said = numbers(chain.point)
         if said is None:
             continue
-        point = notes.begin(chain, (), None, None)
+        point = records.begin(chain, (), None, None)
         for kind in ("accuracy", "robustness", "privacy"):
             stage = chain.stage(kind)
             rows = _accuracy(said) if kind == "accuracy" else list(said.get(kind, ()))
             if stage is not None and rows:
-                notes.add(point, stage, templates.split([dict(row) for row in rows]), (None,) * len(PROVENANCE))
-    return notes.points
+                records.add(point, stage, templates.split([dict(row) for row in rows]), (None,) * len(PROVENANCE))
+    return records.points
 
 
 def _accuracy(said: Numbers) -> list[Row]:
@@ -62,7 +55,7 @@ def _row(prop: str, metric: str, value: float | None, n: int) -> Row:
     return {"property": prop, "metric": metric, "value": value, "unit": "fraction", "n": n, "split": "test"}
 
 
-def rows(points: Iterable[Noted], metric: str, **axes: Any) -> list[Row]:
+def rows(points: Iterable[PointRecord], metric: str, **axes: Any) -> list[Row]:
     """Derived rows of a metric, of the points with these values of axes."""
     return [
         row
@@ -74,5 +67,5 @@ def rows(points: Iterable[Noted], metric: str, **axes: Any) -> list[Row]:
     ]
 
 
-def metrics(points: Iterable[Noted]) -> set[str]:
+def metrics(points: Iterable[PointRecord]) -> set[str]:
     return {row["metric"] for point in points for found in point.derived.values() for row in found}

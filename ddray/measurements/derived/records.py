@@ -1,22 +1,25 @@
-"""What is remembered of each point while the tables are written, and the rows that are later derived from it."""
+"""What is remembered of each point while its rows are written, and the rows that derivations add to it."""
 
 from __future__ import annotations
 
 import json
 from array import array
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
-from ddray.measurements.identity import Facts, Memo, training
-from ddray.measurements.piece import Numbers, Template
+from ddray.measurements.buffer import EvaluationRows, Template
+from ddray.measurements.identity import StageRecord, training
+from ddray.measurements.metrics import Metric
 from ddray.plan.graph import Chain, Stage
 from ddray.plan.keys import canonical
+from ddray.store.artifacts import Store
 from trainables import files
 from trainables.attacks import PRIMARY_ATTACK
 
 Row = dict[str, Any]
+K = TypeVar("K", bound=Hashable)
 
 PRIMARY_ADVERSARY = "deepfool_l2"
 """The attack that stands for robustness, registered beforehand: Definition 1 of Chen et al. 2023 is in L2."""
@@ -26,7 +29,7 @@ _NOT_IDENTITY = {"ci_level", "ci_method", "ci_unit", "agg", "attack_lib_version"
 """Columns of a row in which the same property of two points may differ."""
 
 
-class Block(NamedTuple):
+class Comparable(NamedTuple):
     """What points must share to be compared. All text, for equality alone."""
 
     data: str
@@ -39,18 +42,18 @@ class Block(NamedTuple):
 
 
 @dataclass(slots=True, eq=False)
-class Noted:
+class PointRecord:
     """A point with a finished accuracy evaluation."""
 
     chain: Chain
     values: tuple[Any, ...]
     """Of ``POINT``."""
     param: str | None
-    block: Block
-    made: str
-    """Key of the distilled set; ``full`` for the origin itself; of a model that was brought, its own. Within a block's
-    data it says what was trained on."""
-    model: str
+    comparable: Comparable
+    set_key: str
+    """Key of the distilled set; ``full`` for the origin itself; of a model that was brought, its own. Together with
+    ``comparable.data`` it says what was trained on."""
+    model_key: str
     """Key of the training."""
     cell: str
     """The method with its settings, equal for points that differ in seeds, network and training."""
@@ -64,6 +67,7 @@ class Noted:
     manifest."""
     accuracy: float = 0.0
     images: int = 0
+    """Test images."""
     steps: float = 0.0
     """Optimiser steps of the training."""
     class_accuracies: array[float] = field(default_factory=lambda: array("d"))
@@ -86,96 +90,112 @@ class Noted:
 
     @property
     def order(self) -> tuple[int, int]:
+        """Of points that differ in seeds alone, the first is the smallest."""
         return self.chain.point.distill_seed or 0, self.chain.point.seed
 
-    def keep(self, role: str, key: str, facts: Facts, names: Sequence[str]) -> None:
+    def keep(self, role: str, key: str, stage: StageRecord, names: Sequence[str]) -> None:
         """Remember files of an artifact, if they are all there."""
-        entries = {name: facts.files[name] for name in names if name in facts.files}
+        entries = {name: stage.files[name] for name in names if name in stage.files}
         if len(entries) == len(names):
             self.artifacts[role] = (key, entries)
 
-    def add(
-        self, prop: str, metric: str, value: float | None, unit: str, n: int, kind: str = "accuracy", **other: Any
-    ) -> None:
-        """A derived row; a value that is None or NaN is ``degenerate`` unless another flag is given."""
+    def add(self, metric: Metric, value: float | None, n: int, kind: str = "accuracy", **columns: Any) -> None:
+        """Add a derived row to those of an evaluation.
+
+        Args:
+            metric: Gives property and unit.
+            value: None or NaN is ``degenerate`` unless ``columns`` hold another flag.
+            n: Samples behind the value.
+            kind: The evaluation it is derived from.
+            columns: Further columns; ``agg`` is ``single`` unless they say otherwise.
+        """
         if value is None or value != value:
-            other = {"flag": "degenerate", **other}
+            columns = {"flag": "degenerate", **columns}
             value = None
-        self.derived[kind].append(
-            {"property": prop, "metric": metric, "value": value, "unit": unit, "n": n, "agg": "single", **other}
-        )
+        self.derived[kind].append(metric.row(value, n, **columns))
 
 
-class Notes:
+@dataclass(frozen=True, slots=True)
+class Derivation:
+    """Numbers that need several points of a sweep."""
+
+    metrics: tuple[Metric, ...]
+    """What it makes."""
+    reads: tuple[str, ...]
+    """Kinds of evaluations without which a point takes no part."""
+    derive: Callable[[Sequence[PointRecord], Store], None]
+    """Adds its rows to points of a sweep, which come in the order of the plan. The store is read for single images and
+    for nothing else."""
+
+
+class PointRecords:
     """Collects points in the order of the plan."""
 
-    def __init__(self, memo: Memo) -> None:
-        self.points: list[Noted] = []
-        self._memo = memo
-        self._places: dict[int, _Places] = {}
-        self._templates: list[Template] = []  # so that no other comes to have the identity of one of them
+    def __init__(self) -> None:
+        self.points: list[PointRecord] = []
+        self._comparables: dict[tuple[Any, ...], Comparable] = {}
+        self._cells: dict[str, tuple[str, str]] = {}
+        self._positions: dict[Template, _Positions] = {}
 
-    def begin(self, chain: Chain, values: tuple[Any, ...], param: str | None, trained: Facts | None) -> Noted:
+    def begin(
+        self, chain: Chain, values: tuple[Any, ...], param: str | None, trained: StageRecord | None
+    ) -> PointRecord:
         """A point of which numbers may come."""
-        distill = chain.stage("distill")
-        train = chain.stage("train")
+        distill, train = chain.stage("distill"), chain.stage("train")
         assert train is not None, chain.point
-        made = distill.key if distill is not None else "full" if chain.point.method == "full" else train.key
-        cell, label_kind = self._memo(("cell", made), lambda: _cell(chain, distill))
-        noted = Noted(chain, values, param, self._block(chain), made, train.key, cell, label_kind)
+        set_key = distill.key if distill is not None else "full" if chain.point.method == "full" else train.key
+        if set_key not in self._cells:
+            self._cells[set_key] = _cell(chain, distill)
+        record = PointRecord(chain, values, param, self._comparable(chain), set_key, train.key, *self._cells[set_key])
         if trained is not None:
-            noted.keep("model", train.key, trained, (files.OUTPUTS,))
-        return noted
+            record.keep("model", train.key, trained, (files.OUTPUTS,))
+        return record
 
-    def add(self, noted: Noted, stage: Stage, numbers: Numbers, provenance: tuple[Any, ...]) -> None:
-        """The numbers of a finished evaluation of the point."""
-        template, measured = numbers
-        places = self._places.get(id(template))
-        if places is None:
-            places = self._places[id(template)] = _Places.of(template)
-            self._templates.append(template)
-        value = measured.get("value")
-        if value is None:
+    def add(self, record: PointRecord, stage: Stage, rows: EvaluationRows, provenance: tuple[Any, ...]) -> None:
+        """The rows of a finished evaluation of the point."""
+        template, measured = rows
+        if template not in self._positions:
+            self._positions[template] = _Positions.of(template)
+        at = self._positions[template]
+        values = measured.get("value")
+        if values is None:
             return
-        noted.stages[stage.kind] = (stage.key, provenance)
-        noted.inputs[stage.kind] = stage.inputs
-        for index, identity in places.properties:
-            if value[index] is not None:
-                noted.properties[identity] = value[index]
-        if stage.kind == "accuracy" and places.accuracy is not None:
-            noted.accuracy = value[places.accuracy]
-            counts = measured.get("n") or [0] * len(value)
-            noted.images = counts[places.accuracy]
-            noted.steps = (value[places.steps] if places.steps is not None else None) or 0.0
-            noted.class_accuracies = array("d", [value[index] for index in places.class_accuracies])
-            noted.class_losses = array("d", [value[index] for index in places.class_losses])
-            noted.class_images = array("l", [counts[index] for index in places.class_accuracies])
-            self.points.append(noted)
+        record.stages[stage.kind] = (stage.key, provenance)
+        record.inputs[stage.kind] = stage.inputs
+        for index, identity in at.properties:
+            if values[index] is not None:
+                record.properties[identity] = values[index]
+        if stage.kind == "accuracy" and at.accuracy is not None:
+            counts = measured.get("n") or [0] * len(values)
+            record.accuracy = values[at.accuracy]
+            record.images = counts[at.accuracy]
+            record.steps = (values[at.steps] if at.steps is not None else None) or 0.0
+            record.class_accuracies = array("d", [values[index] for index in at.class_accuracies])
+            record.class_losses = array("d", [values[index] for index in at.class_losses])
+            record.class_images = array("l", [counts[index] for index in at.class_accuracies])
+            self.points.append(record)
 
-    def _block(self, chain: Chain) -> Block:
+    def _comparable(self, chain: Chain) -> Comparable:
         config = training(chain)
-        of = config.recipe if config.recipe is not None else config
-        key = ("block", id(config.dataset), id(config.origin), id(config.network), id(of), chain.protocol)
-
-        def make() -> Block:
-            # Of a model that was brought nothing is known: it has a block of its own and is compared with nothing.
+        # Of a model that was brought nothing is known: it is comparable with nothing but itself.
+        told = config.recipe if config.recipe is not None else config.key_json
+        shared = (config.dataset, config.origin, config.network, told, chain.point.architecture, chain.protocol)
+        if shared not in self._comparables:
             recipe = config.recipe.model_dump(mode="json") if config.recipe is not None else {"of": config.key_json}
             augmentation = recipe.pop("augmentation", "not known")
             recipe.pop("ensemble", None)  # how the repeats are computed, not what they are
-            return Block(
+            self._comparables[shared] = Comparable(
                 canonical([config.dataset.digest, config.dataset.key_material(), config.origin.key_material()]),
                 canonical([chain.point.architecture, config.network.key_material()]),
                 chain.protocol,
                 canonical(recipe),
                 augmentation,
             )
-
-        block: Block = self._memo(key, make)
-        return block
+        return self._comparables[shared]
 
 
 @dataclass(frozen=True, slots=True)
-class _Places:
+class _Positions:
     """Where in the rows of a template the wanted numbers stand."""
 
     accuracy: int | None
@@ -185,8 +205,8 @@ class _Places:
     properties: list[tuple[int, str]]
 
     @classmethod
-    def of(cls, template: Template) -> _Places:
-        single: dict[str, int] = {}
+    def of(cls, template: Template) -> _Positions:
+        overall: dict[str, int] = {}
         classes: dict[str, dict[int, int]] = {"test_acc_class": {}, "test_loss_class": {}}
         properties: list[tuple[int, str]] = []
         for index, row in enumerate(template.rows):
@@ -194,16 +214,16 @@ class _Places:
             if metric in classes and row.get("class_id") is not None:
                 classes[metric][row["class_id"]] = index
             if metric in ("test_acc", "optimiser_steps") and row.get("class_id") is None:
-                single[metric] = index
-            if _compared(row):
+                overall[metric] = index
+            if _at_equal_accuracy(row):
                 told = {name: value for name, value in row.items() if value is not None and name not in _NOT_IDENTITY}
                 properties.append((index, canonical(told)))
-        accuracies, losses = ([found[position] for position in sorted(found)] for found in classes.values())
-        return cls(single.get("test_acc"), single.get("optimiser_steps"), accuracies, losses, properties)
+        accuracies, losses = ([rows[position] for position in sorted(rows)] for rows in classes.values())
+        return cls(overall.get("test_acc"), overall.get("optimiser_steps"), accuracies, losses, properties)
 
 
-def _compared(row: Row) -> bool:
-    """Whether real images of the same accuracy are asked for this number too."""
+def _at_equal_accuracy(row: Row) -> bool:
+    """Whether the number is compared with that of real images of the same accuracy."""
     if row.get("class_id") is not None:
         return False
     match row["metric"]:
@@ -219,21 +239,22 @@ def _compared(row: Row) -> bool:
 
 
 def _cell(chain: Chain, distill: Stage | None) -> tuple[str, str]:
+    """``cell`` and ``label_kind`` of a point."""
     point = chain.point
     settings: Mapping[str, Any] = getattr(distill.config, "settings", {}) if distill is not None else {}
     axes = [point.method, point.ipc, point.init, point.distill_aug, dict(settings)]
     return canonical(axes), str(settings.get("label_kind", "hard"))
 
 
-def grouped(points: Iterable[Noted], key: Callable[[Noted], Any]) -> dict[Any, list[Noted]]:
+def grouped(points: Iterable[PointRecord], key: Callable[[PointRecord], K]) -> dict[K, list[PointRecord]]:
     """Points by something they share, in order."""
-    found: dict[Any, list[Noted]] = defaultdict(list)
+    groups: dict[K, list[PointRecord]] = defaultdict(list)
     for point in points:
-        found[key(point)].append(point)
-    return found
+        groups[key(point)].append(point)
+    return groups
 
 
-def unequal(*steps: float) -> dict[str, Any]:
+def unequal(*steps: float) -> Row:
     """The flag of a comparison between trainings whose optimiser steps differ by more than 1 %."""
     return {"flag": "unequal_steps"} if max(steps) > 1.01 * min(steps) else {}
 

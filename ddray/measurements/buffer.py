@@ -1,4 +1,4 @@
-"""Some points' rows, by column: points, stages of points, numbers of stages, joined by index.
+"""Rows that wait to be written, by column: points, their stages, and what each stage measured, joined by index.
 
 The rows of most evaluations differ only in what was measured. What they have in common is a ``Template``, kept once:
 so no row is ever a Python object with all its columns, and neither time nor memory grows with the table's width.
@@ -40,11 +40,12 @@ class Template:
     """Per row, what has no column and goes to ``param_json``; None when there is nothing of that kind."""
     hashes: NDArray[np.uint64]
     """(rows, 2): per row, a 128-bit hash of what tells it from the evaluation's other rows."""
-    positions: NDArray[np.int64]
-    """0 to len(rows)."""
+
+    def __len__(self) -> int:
+        return len(self.rows)
 
 
-class Numbers(NamedTuple):
+class EvaluationRows(NamedTuple):
     """The rows of one evaluation."""
 
     template: Template
@@ -57,8 +58,8 @@ class Templates:
     def __init__(self) -> None:
         self._known: dict[tuple[int, tuple[int, ...] | None], list[Template]] = {}
 
-    def split(self, rows: list[dict[str, Any]], classes: tuple[int, ...] | None = None) -> Numbers:
-        """The numbers of some rows.
+    def split(self, rows: list[dict[str, Any]], classes: tuple[int, ...] | None = None) -> EvaluationRows:
+        """Rows of an evaluation, as template and measured numbers.
 
         Args:
             rows: Under the names of columns; what has no column goes to ``param_json``. They are taken over.
@@ -67,14 +68,15 @@ class Templates:
         used = set().union(*rows)
         measured = {name: [row.pop(name, None) for row in rows] for name in MEASURED if name in used}
         known = self._known.setdefault((len(rows), classes), [])
-        for template in reversed(known):
-            if template.rows == rows:
-                return Numbers(template, measured)
-        known.append(_template(rows, classes))
-        return Numbers(known[-1], measured)
+        # The latest first: evaluations of one kind follow one another.
+        template = next((each for each in reversed(known) if each.rows == rows), None)
+        if template is None:
+            template = _template(rows, classes)
+            known.append(template)
+        return EvaluationRows(template, measured)
 
 
-class Piece:
+class RowBuffer:
     """Collects rows: ``begin_point``, then for each of its stages ``begin_stage`` and ``add``."""
 
     def __init__(self, sweep: str) -> None:
@@ -84,12 +86,14 @@ class Piece:
         self._stages: list[tuple[Any, ...]] = []
         self._point_of_stage: list[int] = []
         self._stage_hashes: list[bytes] = []
-        self._stage_of_added: list[int] = []
-        self._added: list[Template] = []
+        self._templates: list[Template] = []
+        """One per call of ``add``."""
+        self._stage_of_template: list[int] = []
         self._measured: dict[str, list[Any]] = {}
         self._own_params: dict[int, str] = {}
+        """Row -> its ``param_json``, where that is not its point's."""
         self._length = 0
-        self._hash = ""
+        self._point_hash = ""
 
     def __len__(self) -> int:
         return self._length
@@ -98,7 +102,7 @@ class Piece:
         """A point: its hash, the values of ``POINT``, its ``param_json``."""
         self._points.append(values)
         self._params.append(param)
-        self._hash = point
+        self._point_hash = point
 
     def begin_stage(
         self, kind: str, key: str, provenance: tuple[Any, ...], status: str = "ok", note: str | None = None
@@ -106,18 +110,18 @@ class Piece:
         """A stage of the point: the values of ``PROVENANCE``, and what became of it."""
         self._stages.append((key, *provenance, status, note))
         self._point_of_stage.append(len(self._points) - 1)
-        self._stage_hashes.append(_hash128(f"{self._hash} {kind}"))
+        self._stage_hashes.append(_hash128(f"{self._point_hash} {kind}"))
 
-    def add(self, numbers: Numbers) -> None:
-        """Numbers of the stage."""
-        template, measured = numbers
-        before, count = len(self), len(template.rows)
+    def add(self, rows: EvaluationRows) -> None:
+        """Rows of the stage."""
+        template, measured = rows
+        before, count = len(self), len(template)
         for name in measured.keys() - self._measured.keys():
             self._measured[name] = [None] * before
         for name, column in self._measured.items():
             column.extend(measured[name] if name in measured else [None] * count)
-        self._added.append(template)
-        self._stage_of_added.append(len(self._stages) - 1)
+        self._templates.append(template)
+        self._stage_of_template.append(len(self._stages) - 1)
         if template.rest is not None:
             point = json.loads(self._params[-1] or "{}")
             for index, rest in enumerate(template.rest):
@@ -127,20 +131,18 @@ class Piece:
 
     def table(self) -> pa.Table:
         """The rows added so far."""
-        counts = [len(template.rows) for template in self._added]
-        stage = np.repeat(np.asarray(self._stage_of_added, dtype=np.int64), counts)
+        stage = np.repeat(np.asarray(self._stage_of_template, dtype=np.int64), [len(each) for each in self._templates])
         point = np.asarray(self._point_of_stage, dtype=np.int64)[stage]
-        columns: dict[str, pa.Array] = {}
-        for wanted, rows, index in ((POINT, self._points, pa.array(point)), (STAGE, self._stages, pa.array(stage))):
-            for name, values in zip(wanted, zip(*rows, strict=True), strict=False):
-                columns[name] = _array(name, values).take(index)
-        common, index = self._common()
-        columns |= {name: _array(name, values).take(index) for name, values in common.items()}
-        columns |= {name: _array(name, values) for name, values in self._measured.items()}
-        columns["row_id"] = self._row_ids(stage)
-        columns["sweep"] = pa.DictionaryArray.from_arrays(np.zeros(len(self), dtype=np.int32), pa.array([self.sweep]))
-        columns["schema_version"] = pa.array(np.full(len(self), SCHEMA_VERSION, dtype=np.int32))
-        columns["param_json"] = self._param_json(pa.array(point))
+        columns: dict[str, pa.Array] = {
+            **_taken(POINT, self._points, point),
+            **_taken(STAGE, self._stages, stage),
+            **self._common(),
+            **{name: _array(name, values) for name, values in self._measured.items()},
+            "row_id": self._row_ids(stage),
+            "sweep": pa.DictionaryArray.from_arrays(np.zeros(len(self), dtype=np.int32), pa.array([self.sweep])),
+            "schema_version": pa.array(np.full(len(self), SCHEMA_VERSION, dtype=np.int32)),
+            "param_json": self._param_json(point),
+        }
         return pa.Table.from_arrays(
             [
                 columns[field.name] if field.name in columns else pa.nulls(len(self), field.type)
@@ -152,29 +154,29 @@ class Piece:
     def _row_ids(self, stage: NDArray[np.int64]) -> pa.Array:
         """Hash of (point, kind of stage) xor hash within the evaluation, as 32 hexadecimal characters."""
         of_stage = np.frombuffer(b"".join(self._stage_hashes), dtype=np.uint64).reshape(-1, 2)
-        within = [template.hashes for template in self._added] or [np.empty((0, 2), dtype=np.uint64)]
+        within = [template.hashes for template in self._templates] or [np.empty((0, 2), dtype=np.uint64)]
+        # One long text and the offsets of its pieces: a million Python strings would take seconds.
         text = (of_stage[stage] ^ np.concatenate(within)).tobytes().hex().encode()
         offsets = np.arange(0, len(text) + 1, 32, dtype=np.int32)
         return pa.StringArray.from_buffers(len(offsets) - 1, pa.py_buffer(offsets), pa.py_buffer(text))
 
-    def _common(self) -> tuple[dict[str, list[Any]], pa.Array]:
-        """Columns of all templates used here, one after the other, and each row's place in them."""
+    def _common(self) -> dict[str, pa.Array]:
+        """What the templates hold: the columns of each template once, one template after the other, taken by row."""
         columns: dict[str, list[Any]] = {name: [] for name in COMMON}
-        starts: dict[int, int] = {}
+        starts: dict[Template, int] = {}
         length = 0
-        for template in self._added:
-            if id(template) not in starts:
-                starts[id(template)] = length
-                length += len(template.rows)
-                for name, column in columns.items():
-                    column.extend(template.columns.get(name) or [None] * len(template.rows))
-        places = [template.positions + starts[id(template)] for template in self._added]
-        index = np.concatenate(places) if places else np.empty(0, dtype=np.int64)
+        for template in dict.fromkeys(self._templates):
+            starts[template] = length
+            length += len(template)
+            for name, column in columns.items():
+                column.extend(template.columns.get(name) or [None] * len(template))
+        rows = [np.arange(len(template)) + starts[template] for template in self._templates]
+        index = pa.array(np.concatenate(rows) if rows else np.empty(0, dtype=np.int64))
         filled = {name: column for name, column in columns.items() if any(value is not None for value in column)}
-        return filled, pa.array(index)
+        return {name: _array(name, column).take(index) for name, column in filled.items()}
 
-    def _param_json(self, point: pa.Array) -> pa.Array:
-        param = pa.array(self._params, pa.string()).take(point)
+    def _param_json(self, point: NDArray[np.int64]) -> pa.Array:
+        param = pa.array(self._params, pa.string()).take(pa.array(point))
         if not self._own_params:
             return param
         own = pa.array([self._own_params.get(index) for index in range(len(self))], pa.string())
@@ -183,6 +185,13 @@ class Piece:
 
 def _array(name: str, values: Sequence[Any]) -> pa.Array:
     return pa.array(values, MEASUREMENTS.field(name).type)
+
+
+def _taken(columns: Sequence[str], rows: Sequence[tuple[Any, ...]], index: NDArray[np.int64]) -> dict[str, pa.Array]:
+    """Columns of some rows, taken by index."""
+    at = pa.array(index)
+    # Without rows there is nothing to transpose, and no column.
+    return {name: _array(name, values).take(at) for name, values in zip(columns, zip(*rows, strict=True), strict=False)}
 
 
 def _template(rows: list[dict[str, Any]], classes: tuple[int, ...] | None) -> Template:
@@ -196,8 +205,7 @@ def _template(rows: list[dict[str, Any]], classes: tuple[int, ...] | None) -> Te
     for index in range(len(rows)):
         told = {name: columns[name][index] for name in _TELLING if name in columns and columns[name][index] is not None}
         hashes.append(_hash128(canonical({**told, **(rest[index] if rest else {})})))
-    packed = np.frombuffer(b"".join(hashes), dtype=np.uint64).reshape(-1, 2)
-    return Template(rows, columns, rest, packed, np.arange(len(rows)))
+    return Template(rows, columns, rest, np.frombuffer(b"".join(hashes), dtype=np.uint64).reshape(-1, 2))
 
 
 def _hash128(text: str) -> bytes:

@@ -17,10 +17,11 @@ from hypothesis import strategies as st
 from unit import builders as b
 
 from ddray.errors import EnvironmentProblem
+from ddray.measurements.buffer import COMMON, MEASURED, RowBuffer, Templates
 from ddray.measurements.columns import MEASUREMENTS, comparable, names
-from ddray.measurements.gather import COVERAGE_FILE, MEASUREMENTS_FILE, Coverage, collect
+from ddray.measurements.coverage import COVERAGE_FILE, Coverage
 from ddray.measurements.identity import POINT, PROVENANCE
-from ddray.measurements.piece import COMMON, MEASURED, Piece, Templates
+from ddray.measurements.rows import MEASUREMENTS_FILE, collect
 from ddray.plan.jobs import Plan
 from ddray.store.artifacts import Artifact, Store
 from ddray.store.manifest import Manifest
@@ -463,7 +464,7 @@ def test_coverage_survives_its_file(tiny: Any, tmp_path: Path) -> None:
 
 
 def test_gathering_loads_no_torch() -> None:
-    program = "import sys, ddray.measurements.gather, ddray.report.report; sys.exit('torch' in sys.modules)"
+    program = "import sys, ddray.measurements.rows, ddray.report.report; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
@@ -487,19 +488,19 @@ _ROW = st.fixed_dictionaries(
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(st.lists(_ROW, max_size=4), st.booleans()), max_size=6))
 def test_a_piece_gives_back_what_was_added(evaluations: list[tuple[list[dict[str, Any]], bool]]) -> None:
-    templates, piece = Templates(), Piece("sweep")
+    templates, buffer = Templates(), RowBuffer("sweep")
     expected: list[dict[str, Any]] = []
     for number, (rows, with_param) in enumerate(evaluations):
         param = json.dumps({"settings": number}) if with_param else None
         values = tuple(f"p{number}" if name == "point" else None for name in POINT)
-        piece.begin_point(f"p{number}", values, param)
-        piece.begin_stage("accuracy", f"k{number}", (None,) * len(PROVENANCE), note=f"note {number}")
+        buffer.begin_point(f"p{number}", values, param)
+        buffer.begin_stage("accuracy", f"k{number}", (None,) * len(PROVENANCE), note=f"note {number}")
         for row in rows:
             said = {**(json.loads(param) if param else {}), **({"unknown": row["unknown"]} if "unknown" in row else {})}
             known = {name: value for name, value in row.items() if name != "unknown"}
             expected.append({**known, "point": f"p{number}", "stage_key": f"k{number}", "param": said or None})
-        piece.add(templates.split([dict(row) for row in rows]))
-    found = piece.table().to_pylist()
+        buffer.add(templates.split([dict(row) for row in rows]))
+    found = buffer.table().to_pylist()
     assert len(found) == len(expected)
     for row, wanted in zip(found, expected, strict=True):
         param = json.loads(row["param_json"]) if row["param_json"] else None

@@ -20,7 +20,7 @@ from sklearn.metrics import roc_auc_score, roc_curve
 from unit import builders as b
 from unit import evaluated as e
 
-from ddray.measurements.exports.files import ARTIFACTS_FILE, write_artifacts
+from ddray.measurements.exports.artifacts import ARTIFACTS_FILE, write_artifacts
 from ddray.measurements.exports.maps import EMBEDDINGS_FILE, write_embeddings
 from ddray.measurements.exports.samples import write_samples
 from ddray.report.report import report
@@ -336,7 +336,7 @@ import sys
 from pathlib import Path
 from unit import builders as b
 from ddray.store.artifacts import Store
-from ddray.measurements.exports.files import write_artifacts
+from ddray.measurements.exports.artifacts import write_artifacts
 from ddray.measurements.exports.maps import write_embeddings
 from ddray.measurements.exports.samples import write_samples
 from ddray.report.report import report

@@ -1,0 +1,311 @@
+"""One record per metric: what it is about, its unit, which way is better, what it means, and who makes it.
+
+Evaluations write their numbers with property and unit (``trainables/evaluate``); a row that disagrees with its record
+fails a test, and so does one without a record. Numbers of several points have their records beside their derivation
+(``derived/``), in the same form. docs/metrics.md shows all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from trainables.configs import KINDS
+
+Property = Literal["performance", "fairness", "robustness", "privacy", "informativeness", "cost"]
+Better = Literal["higher", "lower", ""]
+"""For whoever uses the distilled set; empty where neither is."""
+
+NORM = "norm"
+"""A unit that is the attack's norm: ``l2`` or ``linf``, as in the column ``norm``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """A number that rows of ``measurements.parquet`` hold."""
+
+    id: str
+    property: Property
+    unit: str
+    """As on the rows: ``fraction``, ``nat``, ``s``, …; ``NORM`` where the attack's norm is."""
+    better: Better
+    made_by: str
+    """The stage whose rows hold it: a kind, or ``stage`` for those that all kinds have. Of a derived metric, the
+    derivation."""
+    meaning: str
+    mirrored: bool = True
+    """Whether MLflow gets it: what one compares runs by. No derived metric, as it vanishes with what it is compared
+    with, and MLflow takes no number back."""
+
+    def row(self, value: float | None, n: int, **columns: Any) -> dict[str, Any]:
+        """A row of ``measurements.parquet``, of one model unless ``columns`` hold another ``agg``."""
+        unit = columns.get("norm") if self.unit == NORM else self.unit
+        head = {"property": self.property, "metric": self.id, "value": value, "unit": unit, "n": n, "agg": "single"}
+        return head | columns
+
+
+def records(
+    about: Property, made_by: str, *entries: tuple[str, str, Better, str], mirrored: bool = True
+) -> tuple[Metric, ...]:
+    """Metrics of one property and maker, from (id, unit, better, meaning)."""
+    return tuple(Metric(id_, about, unit, better, made_by, meaning, mirrored) for id_, unit, better, meaning in entries)
+
+
+def _costs() -> Iterator[Metric]:
+    """Seconds and peak memory of every kind of stage."""
+    shown = ("distill_s", "distill_peak_mib", "ensemble_s", "train_s", "train_peak_mib")
+    for kind in KINDS:
+        which = {"attack": ", by `attack`", "experts": ", by `repeat`"}.get(kind, "")
+        for name, unit, what in (("s", "s", "seconds"), ("peak_mib", "MiB", "peak memory")):
+            id_ = f"{kind}_{name}"
+            yield Metric(id_, "cost", unit, "lower", "stage", f"{what} of the stage `{kind}`{which}", id_ in shown)
+
+
+MEASURED: tuple[Metric, ...] = (
+    *records(
+        "performance",
+        "accuracy",
+        ("test_acc", "fraction", "higher", "share of test images classified correctly; Wilson's interval"),
+        ("test_acc_class", "fraction", "higher", "the same of class `class_id`"),
+        ("test_loss", "nat", "lower", "mean cross-entropy of test images; Student's interval"),
+        ("test_loss_class", "nat", "lower", "the same of class `class_id`"),
+        ("train_acc", "fraction", "", "`test_acc` on the images it was trained with"),
+        ("train_loss", "nat", "", "`test_loss` on the images it was trained with"),
+        (
+            "optimism",
+            "fraction",
+            "",
+            "best less last accuracy of the recorded curve: what choosing the epoch on test images would have added",
+        ),
+        ("trained_lr", "1", "", "learning rate that the training began with"),
+    ),
+    *records(
+        "performance",
+        "distill",
+        (
+            "distill_loss",
+            "ratio",
+            "lower",
+            "MTT: its loss at the end, in units of the expert's own way; 1 or more (`not_converged`): nothing was "
+            "learned",
+        ),
+        (
+            "distill_rate_clamped",
+            "iterations",
+            "lower",
+            "MTT: iterations at which the learned rate had to be kept above 0",
+        ),
+    ),
+    *records(
+        "fairness",
+        "accuracy",
+        (
+            "fair_var_acc",
+            "fraction^2",
+            "lower",
+            "variance over classes (ddof 0) of a_c: Definition 3 of Chen et al. 2023",
+        ),
+        ("fair_var_loss", "nat^2", "lower", "the same of l_c"),
+        (
+            "fair_var_acc_corr",
+            "fraction^2",
+            "lower",
+            "`fair_var_acc` less what the sampling of test images adds; unbiased, below 0 now and then",
+        ),
+        ("fair_var_loss_corr", "nat^2", "lower", "the same of `fair_var_loss`"),
+        (
+            "fair_var_loss_rescaled",
+            "nat^2",
+            "lower",
+            "`fair_var_loss` after temperature scaling, the temperature of each half of the test images fitted on the "
+            "other",
+        ),
+        ("fair_var_loss_rescaled_corr", "nat^2", "lower", "the same less what the sampling of test images adds"),
+        ("temperature", "1", "", "that temperature"),
+        ("fair_std_acc", "fraction", "lower", "standard deviation of a_c"),
+        ("fair_cv_acc", "ratio", "lower", "standard deviation of a_c over their mean"),
+        ("fair_worst_acc", "fraction", "higher", "smallest a_c, which noise lowers"),
+        ("fair_worst10pct_acc", "fraction", "higher", "mean of the lowest tenth of a_c"),
+        (
+            "fair_worst_acc_split",
+            "fraction",
+            "higher",
+            "accuracy of the worst class, the class chosen on one half of the test images and measured on the other",
+        ),
+        ("fair_gap_acc", "fraction", "lower", "largest less smallest a_c"),
+        ("fair_gini_acc", "ratio", "lower", "Gini index of a_c"),
+        ("fair_jain", "ratio", "higher", "Jain's index of a_c: (sum a)^2 / (K sum a^2)"),
+    ),
+    *records(
+        "robustness",
+        "robustness",
+        ("adv_acc", "fraction", "higher", "share of the images still classified correctly at `epsilon`"),
+        (
+            "adv_dist_median",
+            NORM,
+            "higher",
+            "median of the smallest perturbation found, over the images classified correctly",
+        ),
+        ("adv_auc", "fraction", "higher", "area below `adv_acc` up to the largest epsilon, over that epsilon"),
+        (
+            "adv_gap_strong",
+            "fraction",
+            "",
+            "by how much the strongest attack of the same norm is below DeepFool at the same epsilon",
+        ),
+        (
+            "zero_gradient_share",
+            "fraction",
+            "",
+            "images whose gradient of the cross-entropy vanishes: gradient attacks cannot see there",
+        ),
+    ),
+    *records(
+        "robustness",
+        "robustness",
+        ("adv_acc_norm", "fraction", "higher", "`adv_acc` over the clean accuracy"),
+        ("adv_auc_norm", "fraction", "higher", "`adv_auc` over the clean accuracy"),
+        ("adv_dist_q10", NORM, "higher", "10 % quantile of the smallest perturbation found"),
+        ("adv_dist_mean", NORM, "higher", "mean of the smallest perturbation found"),
+        ("adv_acc_class", "fraction", "higher", "`adv_acc` of class `class_id`, at a few epsilons"),
+        ("adv_acc_worst_class", "fraction", "higher", "`adv_acc` of the worst class, at a few epsilons"),
+        ("adv_fair_var_acc", "fraction^2", "lower", "variance over classes of `adv_acc`"),
+        ("adv_fair_var_acc_corr", "fraction^2", "lower", "the same less what sampling adds"),
+        (
+            "adv_pgd_weaker_than_fgsm",
+            "fraction",
+            "",
+            "by how much PGD is above FGSM; above 0 is a fault of the protocol",
+        ),
+        ("rr_beard", "ratio", "", "BEARD's robustness ratio, for comparison; it is no ranking"),
+        mirrored=False,
+    ),
+    *records(
+        "privacy",
+        "privacy",
+        (
+            "mia_auc",
+            "fraction",
+            "lower",
+            "probability that a member scores above a non-member, ties counted half; DeLong's interval, of several "
+            "targets a bootstrap over pairs of rows and images",
+        ),
+        (
+            "mia_k",
+            "images",
+            "lower",
+            "2 n (AUC - 1/2): as many fully exposed members per class would give this AUC",
+        ),
+        (
+            "mia_tpr_at_fpr",
+            "fraction",
+            "lower",
+            "share of members found at the largest threshold with at most `fpr` false alarms",
+        ),
+        ("mia_target_test_acc", "fraction", "higher", "test accuracy of the attacked models"),
+        (
+            "mia_eps_lb",
+            "nat",
+            "lower",
+            "one-run audit: no smaller epsilon (with the stated delta) is compatible with so many right guesses, at "
+            "95 %; of several runs the report shows the smallest",
+        ),
+    ),
+    *records(
+        "privacy",
+        "privacy",
+        ("mia_tpr_at_fpr0", "fraction", "lower", "share of members found with no false alarm"),
+        ("mia_auc_class_mean", "fraction", "lower", "mean of the classes' own AUCs"),
+        (
+            "mia_auc_null_low",
+            "fraction",
+            "",
+            "lower end of the band in which 95 % of AUCs lie when nothing leaks; of attacks that learn members from "
+            "shadows (`lira_online`, `shokri`) and several targets, at least 95 %",
+        ),
+        ("mia_auc_null_high", "fraction", "", "upper end of the same band"),
+        ("mia_pauc", "fraction", "lower", "standardised area below the curve up to 1 % false alarms"),
+        ("mia_adv", "fraction", "lower", "TPR - FPR at a threshold chosen on shadows"),
+        ("mia_bacc", "fraction", "lower", "the balanced accuracy (1 + `mia_adv`) / 2"),
+        ("mia_adv_max", "fraction", "lower", "largest TPR - FPR, chosen on the target itself and so too good"),
+        (
+            "mia_rho",
+            "fraction",
+            "",
+            "share of the members that the distillation started from; AUC = rho AUC_init + (1 - rho) AUC_other",
+        ),
+        ("mia_auc_ceiling", "fraction", "", "of `random`: the most that any attack can reach, 1/2 + rho/2"),
+        ("mia_auc_efficiency", "ratio", "lower", "of `random`: the share of that ceiling that was found"),
+        ("mia_tpr_at_fpr_ceiling", "fraction", "", "the ceiling of TPR: rho + (1 - rho) FPR"),
+        ("mia_tpr_at_fpr_efficiency", "ratio", "lower", "the share of that ceiling that was found"),
+        ("mia_rmia_a", "1", "", "RMIA's constant a, chosen on shadows"),
+        ("mia_guess_acc", "fraction", "lower", "one-run audit: share of its guesses that were right"),
+        mirrored=False,
+    ),
+    *records(
+        "informativeness",
+        "embedding",
+        (
+            "embed_outlier_rate",
+            "fraction",
+            "lower",
+            "share of distilled images more than half of whose nearest real images are of other classes",
+        ),
+        ("embed_outlier_rate_real", "fraction", "", "the same of real images"),
+        ("embed_coverage", "fraction", "higher", "share of real images with a distilled image of their class nearby"),
+        ("embed_coverage_expected", "fraction", "", "the same with as many further real images instead"),
+        (
+            "embed_centroid_distance",
+            "ratio",
+            "lower",
+            "between the centres of distilled and real images of a class, over their spread",
+        ),
+        ("embed_centroid_distance_expected", "ratio", "", "the same of as many real images"),
+        (
+            "embed_mmd",
+            "1",
+            "lower",
+            "squared maximum mean discrepancy of a class's distilled and real images, unbiased",
+        ),
+        ("embed_mmd_null95", "1", "", "its 95 % quantile without a difference"),
+    ),
+    *records(
+        "informativeness",
+        "tsne",
+        ("tsne_trustworthiness", "ratio", "higher", "of the two-dimensional map that several sets share; `n` points"),
+        ("tsne_kl_divergence", "nat", "lower", "of the same map"),
+    ),
+    *_costs(),
+    *records("cost", "distill", ("distill_bytes", "bytes", "lower", "size of the distilled set as stored")),
+    *records(
+        "cost",
+        "accuracy",
+        ("optimiser_steps", "steps", "lower", "of the training"),
+        ("num_parameters", "parameters", "", "of the network"),
+    ),
+    *records(
+        "cost",
+        "privacy",
+        (
+            "privacy_distillations",
+            "stages",
+            "lower",
+            "distillations that an audit needed beside the point's own; points that share them each say so",
+        ),
+        ("privacy_trainings", "stages", "lower", "the same of trainings"),
+        ("privacy_beside_s", "s", "lower", "seconds of all stages that an audit needed beside the point's own"),
+        mirrored=False,
+    ),
+)
+"""Every metric of a stage."""
+
+BY_ID = {metric.id: metric for metric in MEASURED}
+
+EVALUATIONS = {
+    metric.made_by: metric
+    for metric in map(
+        BY_ID.__getitem__, ("test_acc", "adv_acc", "mia_auc", "embed_outlier_rate", "tsne_trustworthiness")
+    )
+}
+"""Kind of an evaluation -> the metric that stands on the row of one without a result."""
