@@ -1,15 +1,16 @@
 """From measurements to what people read: one page per sweep. Nothing here computes a measurement.
 
-    table.py            a table made of columns, as Markdown, CSV, LaTeX and HTML
-    page.py             headings, lines, lists and tables one after the other
-    words.py            names and numbers as people read them, in percent
-    comparable.py       which points may be compared, and the refusal to mix the others
-    repeats.py          one number of several points whose images are partly the same
+    comparable.py        which points may be compared: blocks, rows and cells, and the refusal to mix others
+    repeats.py           one number of several points whose images are partly the same
     leak_differences.py  which method leaks more, on the same images and seeds
-    audits.py           membership inference as in the paper's Tables 1 and 2
-    sections/           the parts of a report, each a record with its facts and its tables
-    report.py           the loop over them: as JSON types in fractions (``ddray report --json``), and as Markdown
+    audits.py            membership inference as in the paper's Tables 1 and 2, across blocks
+    table.py             a table made of columns, as Markdown, CSV, LaTeX and HTML
+    page.py              headings, lines, lists and tables, one after the other
+    words.py             names and numbers as people read them, in percent
+    beside_paper.py      our cells with the paper's below them
+    sections/            the parts of a report, each a record with its facts and what is printed of them
+    report.py            the loop over them: as JSON types in fractions (``ddray report --json``), and as Markdown
 
-A report as HTML will be a template (jinja2) over the same elements of ``page.py``, in ``page.py``; a figure will be one
-more kind of element, which a section yields beside its tables. This file imports nothing.
+A report in HTML will be a template (jinja2) over the elements of ``page.py``, beside their Markdown; a figure will be
+one more kind of element, which a section yields among its tables. This file imports nothing.
 """

@@ -17,6 +17,7 @@ from ddray.measurements.reading import Numbers, Row
 from ddray.measurements.references import CHEN2023
 from ddray.report import leak_differences
 from ddray.report.comparable import (
+    ROW_AXES,
     SAME_IN_BLOCK,
     SAME_IN_CELL,
     RowKey,
@@ -52,7 +53,7 @@ FPR = 0.01
 BASELINES = ("random", "full")
 
 _TABLE = ("dataset", "architecture", "protocol")
-_AXES = ("num_classes", "origin_per_class", "ipc", "init", "distill_aug", "distill_iters")
+_AXES = ("num_classes", "origin_per_class", *ROW_AXES)
 """What rows may vary by."""
 _SAME_IN_TABLE = tuple(name for name in SAME_IN_BLOCK if name != "data_hash")
 _SAME_IN_ROW = (

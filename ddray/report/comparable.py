@@ -10,26 +10,27 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from ddray.errors import DdrayError
 from ddray.measurements.reading import Row
 from ddray.measurements.statistics import Spread, Values, by_seed, spread
+from ddray.plan.axes import in_report
 from ddray.plan.external import EXTERNAL
 
 ORDER = ("random", "dsa", "dm", "mtt", "idc", "full")
 """Of methods; those it does not name stand before ``full``."""
 
-BLOCK_AXES = ("dataset", "num_classes", "class_draw", "architecture", "protocol", "origin_per_class", "origin_draw")
-ROW_AXES = ("ipc", "init", "distill_aug", "distill_iters")
-"""What rows of a block may vary by."""
+BLOCK_AXES = (*in_report("block"), "protocol")
+_OPTIONAL_ROW_AXES = tuple(axis for axis in in_report("row") if axis != "ipc")
+ROW_AXES = ("ipc", *_OPTIONAL_ROW_AXES, "distill_iters")
+"""What rows of a block may vary by: ipc, other axes where points differ in them, and the number of iterations."""
 SAME_IN_CELL = (
     "distill_cfg_hash",
     "distill_arch",
     "distill_iters",
-    "distill_aug",
-    "init",
+    *_OPTIONAL_ROW_AXES,
     "factor",
     "zca",
     "label_kind",
@@ -37,7 +38,7 @@ SAME_IN_CELL = (
     "selection",
 )
 """Parameters that seeds of one cell must agree on."""
-SAME_IN_BLOCK = ("data_hash", "norm_layer", "train_aug", "train_epochs", "train_steps", "optimizer", "lr")
+SAME_IN_BLOCK = (*in_report("agrees"), "data_hash", "norm_layer", "train_epochs", "train_steps", "optimizer", "lr")
 """Parameters that all rows of a block must agree on."""
 
 
@@ -159,15 +160,7 @@ def spread_facts(mean: Spread | None) -> dict[str, Any] | None:
     """A mean over seeds as JSON types."""
     if mean is None:
         return None
-    return {
-        "mean": mean.mean,
-        "sd": mean.sd,
-        "unit": mean.unit,
-        "count": mean.count,
-        "trainings": mean.trainings,
-        "seed_level": mean.seed_level,
-        "short": mean.short,
-    }
+    return {**asdict(mean), "seed_level": mean.seed_level, "short": mean.short}
 
 
 # --- blocks -----------------------------------------------------------------------------------------------------------
@@ -204,7 +197,7 @@ def _block(points: list[Row], sweep: str) -> ReportBlock:
     where = f"{sweep}: {title}"
     refuse_mixed(points, SAME_IN_BLOCK, where)
     axes = _row_axes(points)
-    name_variants(points, "distill_iters" in axes, ("ipc", "init", "distill_aug"))
+    name_variants(points, "distill_iters" in axes, in_report("row"))
     variants = sorted({point["variant"] for point in points}, key=variant_order)
     by_variant: dict[str, dict[RowKey, list[Row]]] = defaultdict(lambda: defaultdict(list))
     for point in points:
@@ -229,15 +222,18 @@ def block_title(row: Mapping[str, Any]) -> str:
     else:
         draw = f" (draw {row['origin_draw']})" if row["origin_draw"] is not None else ""
         parts.append(f"origin {row['origin_per_class']} per class{draw}")
-    return ", ".join(parts)
+    further = [axis for axis in BLOCK_AXES if axis not in _TOLD and row[axis] is not None]
+    return ", ".join([*parts, *(f"{axis} {row[axis]}" for axis in further)])
+
+
+_TOLD = {"dataset", "architecture", "protocol", "num_classes", "class_draw", "origin_per_class", "origin_draw"}
+"""Axes that a title tells in words of their own."""
 
 
 def _row_axes(points: Sequence[Row]) -> tuple[str, ...]:
     """The axes that a block needs a row for each value of."""
-    used = [name for name in ("init", "distill_aug") if len({point[name] for point in points} - {None}) > 1]
-    if budgets_are_rows(points, ("ipc", "init", "distill_aug")):
-        used.append("distill_iters")
-    return ("ipc", *used)
+    used = ["ipc", *(axis for axis in _OPTIONAL_ROW_AXES if len({point[axis] for point in points} - {None}) > 1)]
+    return (*used, "distill_iters") if budgets_are_rows(points, in_report("row")) else tuple(used)
 
 
 def budgets_are_rows(points: Sequence[Row], axes: Sequence[str]) -> bool:

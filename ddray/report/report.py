@@ -12,27 +12,16 @@ from ddray.errors import EnvironmentProblem
 from ddray.measurements.coverage import Coverage
 from ddray.measurements.reading import Numbers, read_numbers, read_points, read_provenance
 from ddray.measurements.rows import MEASUREMENTS_FILE
+from ddray.plan.axes import in_report
 from ddray.report import page
-from ddray.report.comparable import BLOCK_AXES, SAME_IN_BLOCK, SAME_IN_CELL, ReportBlock, arrange
+from ddray.report.comparable import BLOCK_AXES, ROW_AXES, SAME_IN_BLOCK, SAME_IN_CELL, ReportBlock, arrange
 from ddray.report.page import Element, Heading
 from ddray.report.sections import BlockSection, Measured, Section, SweepSection, all_sections
 from ddray.report.table import Facts
 
 _OF_POINT = (
-    "schema_version",
-    "point",
-    "method",
-    "ipc",
-    "distill_seed",
-    "seed",
-    *BLOCK_AXES,
-    *SAME_IN_CELL,
-    *SAME_IN_BLOCK,
-    "value",
-    "param_json",
-    "numerics",
-    "status",
-    "class_ids",
+    *("schema_version", "point", "method", "value", "param_json", "numerics", "status", "class_ids"),
+    *(*in_report("repeat"), *BLOCK_AXES, *ROW_AXES, *SAME_IN_CELL, *SAME_IN_BLOCK),
 )
 """Columns read for every point."""
 
@@ -107,13 +96,11 @@ def _block_facts(block: ReportBlock, sections: Iterable[BlockSection], numbers: 
         "row_axes": list(block.axes),
         "methods": block.variants,
     }
-    for section in sections:
-        if section.facts is not None:
-            facts[section.id] = section.facts(block, numbers)
-        if section.cell_facts is not None:
-            for row, cells in zip(facts["rows"], block.rows.values(), strict=True):
-                for cell in cells:
-                    row["cells"][cell.variant][section.id] = section.cell_facts(cell, numbers)
+    facts |= {section.id: section.facts(block, numbers) for section in sections if section.facts is not None}
+    of_cells = {section.id: section.cell_facts for section in sections if section.cell_facts is not None}
+    for row, cells in zip(facts["rows"], block.rows.values(), strict=True):
+        for cell in cells:
+            row["cells"][cell.variant] |= {key: of_cell(cell, numbers) for key, of_cell in of_cells.items()}
     return facts
 
 
@@ -122,19 +109,19 @@ def _block_facts(block: ReportBlock, sections: Iterable[BlockSection], numbers: 
 
 def _elements(report: Facts) -> Iterator[Element]:
     sections = all_sections()
-    of_blocks = [section for section in sections if isinstance(section, BlockSection)]
-    of_sweep = [section for section in sections if isinstance(section, SweepSection)]
     yield Heading(report["sweep"], 1)
-    for section in of_sweep:
-        if section.order < 0:
-            yield from _titled(section, 2, report)
+    yield from _of_sweep(sections, report, before_blocks=True)
     for block in report["blocks"]:
         yield Heading(block["title"])
-        for part in of_blocks:
-            if part.applies(block):
-                yield from _titled(part, 3, block)
-    for section in of_sweep:
-        if section.order > 0:
+        for section in sections:
+            if isinstance(section, BlockSection) and section.applies(block):
+                yield from _titled(section, 3, block)
+    yield from _of_sweep(sections, report, before_blocks=False)
+
+
+def _of_sweep(sections: Iterable[Section], report: Facts, before_blocks: bool) -> Iterator[Element]:
+    for section in sections:
+        if isinstance(section, SweepSection) and (section.order < 0) == before_blocks:
             yield from _titled(section, 2, report)
 
 

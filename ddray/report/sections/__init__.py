@@ -1,13 +1,13 @@
 """The parts of a report. Every file here holds one or more records, and the report finds them by itself.
 
-    accuracy.py     a block's test accuracy beside the paper's Table 3, and against random images
-    fairness.py     how unequally its models treat the classes
-    robustness.py   accuracy under adversarial attacks
+    accuracy.py        a block's test accuracy beside the paper's Table 3, and against random images
+    fairness.py        how unequally its models treat the classes
+    robustness.py      accuracy under adversarial attacks
     generalisation.py  against the full data, other networks, real images of equal accuracy; rankings of networks
-    embedding.py    where its distilled images lie among real ones
-    privacy.py      membership inference: tables across blocks, beside the paper's Tables 1 and 2
-    contrasts.py    whether the methods differ over all cells
-    frame.py        what stands around them: coverage, provenance, alarms, borrowed settings, flags, failures
+    embedding.py       where its distilled images lie among real ones
+    privacy.py         membership inference: tables across blocks, beside the paper's Tables 1 and 2
+    contrasts.py       whether the methods differ over all cells
+    frame.py           what stands around them: coverage, provenance, alarms, borrowed settings, flags, failures
 
 A new part is a new file with a record. It does not import other parts; what several need stands a folder above.
 """

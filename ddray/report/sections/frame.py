@@ -114,9 +114,9 @@ def _mixtures(report: Facts, measured: Measured) -> list[str]:
 PROVENANCE = SweepSection(
     id="provenance", order=-20, facts=lambda measured, _: measured.provenance, elements=_provenance
 )
-ALARMS = SweepSection(id="printed_alarms", order=-10, elements=_alarms)
-MIXTURES = SweepSection(id="mixtures", order=15, elements=lambda _: (), alarms=_mixtures)  # between those of accuracy
-# and robustness, as an alarm about all numbers; it has none of its own to print
+ALARMS = SweepSection(id="alarms", order=-10, elements=_alarms)
+# Alarms alone: those about all numbers stand after those about accuracy and before those about single attacks.
+MIXTURES = SweepSection(id="mixtures", order=15, elements=lambda _: (), alarms=_mixtures)
 
 
 # --- settings ---------------------------------------------------------------------------------------------------------

@@ -27,12 +27,13 @@ _SETTINGS = ("attack_steps", "rel_stepsize", "overshoot", "candidates", "restart
 _ONE_VALUE = ("n", "norm", *_SETTINGS)
 """Parameters of an attack that all numbers of a block must agree on."""
 NOT_CONVERGED = 0.1
+"""Share of images on which an attack did not end, above which that is an alarm."""
 VANISHED = 0.5
-
+"""The same for gradients that are exactly 0."""
 
 _Attack = tuple[str, str | None]
 """An attack, and its members if it is an ensemble: ensembles of other attacks are other attacks."""
-_Found = dict[str, dict[str, list[Row]]]
+_Rows = dict[str, dict[str, list[Row]]]
 """Metric -> point -> rows, of one attack."""
 _Ensembles = dict[tuple[str, str], str]
 """(point, norm) -> the ensemble of its attacks in that norm, with its members."""
@@ -58,8 +59,8 @@ def _facts(block: ReportBlock, numbers: Numbers) -> list[dict[str, Any]]:
     ]
 
 
-def _by_attack(block: ReportBlock, numbers: Numbers) -> tuple[dict[_Attack, _Found], _Ensembles]:
-    by_attack: dict[_Attack, _Found] = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
+def _by_attack(block: ReportBlock, numbers: Numbers) -> tuple[dict[_Attack, _Rows], _Ensembles]:
+    by_attack: dict[_Attack, _Rows] = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
     ensembles: _Ensembles = {}
     for metric in METRICS:
         for row in numbers.of(metric, [point["point"] for point in block.points]):
@@ -73,9 +74,9 @@ def _by_attack(block: ReportBlock, numbers: Numbers) -> tuple[dict[_Attack, _Fou
     return by_attack, ensembles
 
 
-def _attack(attack: _Attack, block: ReportBlock, found: _Found, ensembles: _Ensembles) -> dict[str, Any]:
+def _attack(attack: _Attack, block: ReportBlock, rows_of: _Rows, ensembles: _Ensembles) -> dict[str, Any]:
     name, members = attack
-    curves = [row for rows in found["adv_acc"].values() for row in rows]
+    curves = [row for rows in rows_of["adv_acc"].values() for row in rows]
     refuse_mixed(curves, _ONE_VALUE, f"{block.where}: {name}")
     first, spec = curves[0], ROBUSTNESS_ATTACKS.get(name)
     title = spec.title if spec else name if members is None else f"{name} of {members}"
@@ -88,13 +89,13 @@ def _attack(attack: _Attack, block: ReportBlock, found: _Found, ensembles: _Ense
         "images": first["n"],
         "settings": {name: first[name] for name in _SETTINGS if first[name] is not None},
         "epsilons": sorted({row["epsilon"] for row in curves} - {0.0, None}),
-        "rows": [entry for cell in block.own_cells if (entry := _entry(cell, found, ensembles)) is not None],
+        "rows": [entry for cell in block.own_cells if (entry := _entry(cell, rows_of, ensembles)) is not None],
     }
 
 
-def _entry(cell: Cell, found: _Found, ensembles: _Ensembles) -> dict[str, Any] | None:
+def _entry(cell: Cell, rows_of: _Rows, ensembles: _Ensembles) -> dict[str, Any] | None:
     def rows(metric: str) -> list[Row]:
-        return [row for point in cell.points for row in found[metric].get(point["point"], ())]
+        return [row for point in cell.points for row in rows_of[metric].get(point["point"], ())]
 
     def by_epsilon(rows: Sequence[Row]) -> dict[float, dict[str, Any] | None]:
         return {epsilon: cell.mean(_values(rows, epsilon)) for epsilon in sorted({row["epsilon"] for row in rows})}
@@ -147,27 +148,23 @@ def _values(rows: Iterable[Row], epsilon: float | None = None) -> dict[str, floa
 # --- alarms -----------------------------------------------------------------------------------------------------------
 
 
-def _alarms(block: Facts) -> list[str]:
+def _alarms(block: Facts) -> Iterator[str]:
     """Signs that an attack found less than there is to find."""
-    found = []
     for attack in block["robustness"]:
         where = f"{block['title']}: {attack['title']}"
         weak = [entry for entry in attack["rows"] if entry["pgd_weaker_than_fgsm"]]
         if weak:
-            found.append(f"{where} found less than one step of FGSM for {_methods(weak)}: not robustness")
+            yield f"{where} found less than one step of FGSM for {_methods(weak)}: not robustness"
         slow = [entry for entry in attack["rows"] if 1 - _or(entry["converged_share"], 1.0) > NOT_CONVERGED]
         if slow:
             share = min(entry["converged_share"] for entry in slow)
-            found.append(f"{where} did not end for up to {100 * (1 - share):.0f} % of the images of {_methods(slow)}")
+            yield f"{where} did not end for up to {100 * (1 - share):.0f} % of the images of {_methods(slow)}"
         # DeepFool, FMN and C&W follow logits and margins, whose gradients do not vanish with the cross-entropy's.
         follows = attack["attack"] in ROBUSTNESS_ATTACKS and ROBUSTNESS_ATTACKS[attack["attack"]].cross_entropy
         blind = [entry for entry in attack["rows"] if _or(entry["zero_gradient_share"], 0.0) > VANISHED]
         if follows and blind:
             share = max(entry["zero_gradient_share"] for entry in blind)
-            found.append(
-                f"{where}: gradients are exactly 0 for up to {100 * share:.0f} % of the images of {_methods(blind)}"
-            )
-    return found
+            yield f"{where}: gradients are exactly 0 for up to {100 * share:.0f} % of the images of {_methods(blind)}"
 
 
 def _or(value: float | None, otherwise: float) -> float:
@@ -201,8 +198,8 @@ def _deepfool(block: Facts, attack: Facts) -> Table:
     notes = [f"± is over the same seeds as the accuracy, not over images. {settings}."]
     if len(strongest) > 1:
         notes.append(
-            f"gap to strongest: not shown, because it is to different attacks: {'; '.join(strongest)}. It is on the "
-            "rows."
+            f"gap to strongest: not shown, because it is to different attacks: {'; '.join(strongest)}. It stands in "
+            "measurements.parquet, as adv_gap_strong."
         )
     columns = [
         *_accuracies(shown, norm),
@@ -258,20 +255,20 @@ def _median_distance(norm: str) -> Column:
 
 def _distance(entry: Facts, norm: str) -> str:
     """Linf distances in steps of 1/255, as budgets are read."""
-    found = entry["adv_dist_median"]
-    if found is None:
+    median = entry["adv_dist_median"]
+    if median is None:
         return "beyond what was found" if entry["distances_missing"] else NOTHING
-    shown = plus_minus(found, 255, 2) + "/255" if norm == "linf" else plus_minus(found, 1, 3)
+    shown = plus_minus(median, 255, 2) + "/255" if norm == "linf" else plus_minus(median, 1, 3)
     return f"{shown} ({entry['distances_missing']} not found)" if entry["distances_missing"] else shown
 
 
-def _crossing(found: Facts, norm: str) -> str:
-    if not found["compared"]:
+def _crossing(models: Facts, norm: str) -> str:
+    if not models["compared"]:
         return NOTHING
-    if found["mean"] is None:
+    if models["mean"] is None:
         return "nowhere"
-    shown = epsilon_text(found["mean"], norm)
-    return shown if found["crossed"] == found["compared"] else f"{shown} ({found['crossed']} of {found['compared']})"
+    some = f" ({models['crossed']} of {models['compared']})" if models["crossed"] < models["compared"] else ""
+    return epsilon_text(models["mean"], norm) + some
 
 
 def _gap(strongest: str, shown: Sequence[float], norm: str) -> Column:
