@@ -22,7 +22,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
-from unit.builders import plan_of, provenance, sweep_of
+from worlds import plan_of, provenance, sweep_of
 
 from ddray.measurements.rows import collect
 from ddray.plan.graph import Stage

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from unit import builders as b
+import worlds as b
 
 from ddray import tracking
 from ddray.errors import EnvironmentProblem

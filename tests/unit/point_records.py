@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from unit import builders as b
+import worlds as b
 
 from ddray.measurements.buffer import Templates
 from ddray.measurements.derived.records import PointRecord, PointRecords

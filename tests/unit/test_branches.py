@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import worlds as b
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
-from unit import builders as b
 
 from ddray.errors import RequestError
 from ddray.plan.graph import Chain, Stage

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+import worlds as b
 from scipy.stats import friedmanchisquare
-from unit import builders as b
 
 from ddray.measurements.rows import collect
 from ddray.report.report import machine_report, report

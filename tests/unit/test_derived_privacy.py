@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import worlds as b
 from scipy.stats import false_discovery_control, t
-from unit import builders as b
-from unit import evaluated as e
 
 from ddray.measurements.rows import MEASUREMENTS_FILE, collect
 from ddray.plan.points import GridPoint
@@ -54,9 +53,9 @@ class Made:
     """A finished sweep and its table."""
 
     def __init__(self, folder: Path, cache: Path, text: str = SWEEP) -> None:
-        self.world = e.world(folder, text)
-        e.fill(self.world, cache, leak)
-        self.results = e.gathered(self.world, folder)
+        self.world = b.world(folder, text, facts=b.read_digits)
+        b.fill(self.world.store, self.world.plan, make=b.leaking(cache, leak))
+        self.results = b.collected(self.world, folder)
         self.rows: list[Row] = pq.read_table(self.results / MEASUREMENTS_FILE).to_pylist()
         self.points = {row["point"]: row for row in self.rows}
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable
-from functools import cache
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from unit import builders as b
+import worlds as b
 from unit.point_records import metrics, recorded
 
 from ddray.measurements.columns import comparable
@@ -29,7 +28,7 @@ from trainables.configs import AttackConfig, RobustnessConfig
 from trainables.evaluate.paired import adv_delta, crossover, robust_curve
 from trainables.evaluate.robustness.rows import robustness_rows
 from trainables.files import OUTPUTS
-from trainables.payloads import AttackResult, Metrics, TrainedModel
+from trainables.payloads import AttackResult, Metrics, Payload, TrainedModel
 
 METRICS = {metric.id for derivation in DERIVATIONS for metric in derivation.metrics}
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "metrics.md"
@@ -83,38 +82,15 @@ def attacked(config: AttackConfig, chain: Chain) -> AttackResult:
     )
 
 
-def fill(store: Store, plan: Plan, skip: Callable[[Stage], bool] = lambda stage: False) -> None:
-    for chain in plan.chains:
-        for stage in chain.stages:
-            if store.has(stage.key) or skip(stage):
-                continue
-            payload: Any
-            if isinstance(stage.config, AttackConfig):
-                payload = attacked(stage.config, chain)
-            elif isinstance(stage.config, RobustnessConfig):
-                attacks = {name: dict(stage.inputs)[f"attack.{name}"] for name in stage.config.attacks}
-                payload = Metrics(
-                    robustness_rows({name: attacked_of(plan, key, chain) for name, key in attacks.items()}, 10)
-                )
-            else:
-                payload = b.payload_of(stage, chain, b.accuracy_by_seed(chain.point))
-            b.commit(store, stage, payload)
-
-
-def attacked_of(plan: Plan, key: str, chain: Chain) -> AttackResult:
-    config = plan.stages[key].config
-    assert isinstance(config, AttackConfig)
-    return attacked(config, chain)
-
-
-@cache
-def table_of(folder: Path) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = pq.read_table(folder / MEASUREMENTS_FILE).to_pylist()
-    return rows
-
-
-def rows_of(folder: Path, **wanted: Any) -> list[dict[str, Any]]:
-    return [row for row in table_of(folder) if all(row[name] == value for name, value in wanted.items())]
+def made(stage: Stage, chain: Chain, inputs: Mapping[str, Path]) -> Payload:
+    if isinstance(stage.config, AttackConfig):
+        return attacked(stage.config, chain)
+    if isinstance(stage.config, RobustnessConfig):
+        results: dict[str, AttackResult] = {
+            name: AttackResult.load(inputs[f"attack.{name}"]) for name in stage.config.attacks
+        }
+        return Metrics(robustness_rows(results, 10))
+    return b.payload_of(stage, chain, b.accuracy_by_seed(chain.point))
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +98,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[World, Path]:
     """A world with every stage done, and the folder of its table."""
     folder = tmp_path_factory.mktemp("derived")
     sweep, plan, store = b.world(folder, SWEEP)
-    fill(store, plan)
+    b.fill(store, plan, make=made)
     assert collect(plan, sweep, store, folder / "r").complete
     return (sweep, plan, store), folder / "r"
 
@@ -132,7 +108,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[World, Path]:
 
 def test_derived_rows_are_rows_of_their_points(finished: tuple[World, Path]) -> None:
     (_, plan, _), folder = finished
-    rows = rows_of(folder)
+    rows = b.rows_of(folder)
     assert len({row["row_id"] for row in rows}) == len(rows)
     chains = {chain.point.hash: chain for chain in plan.chains}
     for metric, kind in (("ior", "accuracy"), ("fair_persistent", "accuracy"), ("adv_delta_full", "robustness")):
@@ -153,7 +129,7 @@ def test_derived_rows_are_rows_of_their_points(finished: tuple[World, Path]) -> 
 
 
 def test_what_every_metric_means_is_on_its_page(finished: tuple[World, Path], tmp_path: Path) -> None:
-    emitted = {row["metric"] for row in rows_of(finished[1])} - others_of(finished)
+    emitted = {row["metric"] for row in b.rows_of(finished[1])} - others_of(finished)
     points = recorded(tmp_path, NETWORKS, lambda point: {"accuracy": b.accuracy_by_seed(point)})
     relative_accuracy(points)
     transfer(points)
@@ -169,11 +145,11 @@ def test_derived_metrics_have_records(finished: tuple[World, Path], tmp_path: Pa
     points = recorded(tmp_path, NETWORKS, lambda point: {"accuracy": b.accuracy_by_seed(point)})
     relative_accuracy(points)
     transfer(points)
-    own = {row["metric"] for row in rows_of(folder, property="cost")}
-    for key in {row["stage_key"] for row in rows_of(folder) if row["metric"] in ("test_acc", "adv_acc")}:
+    own = {row["metric"] for row in b.rows_of(folder, property="cost")}
+    for key in {row["stage_key"] for row in b.rows_of(folder) if row["metric"] in ("test_acc", "adv_acc")}:
         own |= {row["metric"] for row in Metrics.load(store.open(key).folder).rows}
     assert not own & METRICS
-    derived = {row["metric"] for row in rows_of(folder)} - own | metrics(points)
+    derived = {row["metric"] for row in b.rows_of(folder)} - own | metrics(points)
     assert derived <= METRICS
     audited = {"excess_mia_auc", "mia_auc_delta", "mia_auc_delta_p", "mia_auc_delta_p_adjusted"}
     assert METRICS - derived == audited, "there is no audit here"
@@ -182,7 +158,7 @@ def test_derived_metrics_have_records(finished: tuple[World, Path], tmp_path: Pa
 def others_of(finished: tuple[World, Path]) -> set[str]:
     """Metrics of one model's robustness, which are that evaluation's own."""
     (_, _, store), folder = finished
-    keys = {row["stage_key"] for row in rows_of(folder, metric="adv_acc")}
+    keys = {row["stage_key"] for row in b.rows_of(folder, metric="adv_acc")}
     return {row["metric"] for key in keys for row in Metrics.load(store.open(key).folder).rows}
 
 
@@ -195,9 +171,9 @@ def test_experts_of_a_point_have_rows_of_their_own(tmp_path: Path) -> None:
     assert len(experts) == 3
     for stage in experts:
         b.commit(store, stage, Expert(torch.zeros(2, 3), torch.zeros(2, 2).double(), [], {}))
-    fill(store, plan)
+    b.fill(store, plan, make=made)
     collect(plan, sweep, store, tmp_path / "r")
-    rows = rows_of(tmp_path / "r")
+    rows = b.rows_of(tmp_path / "r")
     assert len({row["row_id"] for row in rows}) == len(rows)
     assert {row["repeat"] for row in rows if row["metric"] == "experts_s"} == {0, 1, 2}
 
@@ -213,9 +189,9 @@ def test_the_same_store_gives_the_same_rows(finished: tuple[World, Path], tmp_pa
 def test_rows_vanish_with_what_they_are_compared_with(tmp_path: Path) -> None:
     sweep, plan, store = b.world(tmp_path, SWEEP.replace("distill_seed: [0, 1]", "distill_seed: [0]"))
     full = {stage.key for chain in plan.chains if chain.point.method == "full" for stage in chain.stages}
-    fill(store, plan, skip=lambda stage: stage.key in full)
+    b.fill(store, plan, make=lambda stage, *others: None if stage.key in full else made(stage, *others))
     collect(plan, sweep, store, tmp_path / "r")
-    found = {row["metric"] for row in rows_of(tmp_path / "r")}
+    found = {row["metric"] for row in b.rows_of(tmp_path / "r")}
     assert {"ior", "excess_test_loss", "fair_persistent"} <= found
     assert not {"acc_over_full", "fair_retention_c", "fair_confusion_excess", "adv_delta_full", "recovery"} & found
 
@@ -224,14 +200,14 @@ def test_classes_have_the_data_sets_names(tmp_path: Path) -> None:
     text = SWEEP.replace("distill_seed: [0, 1]}", "distill_seed: [0], num_classes: [3], class_draw: [1]}")
     text = text[: text.index("    evaluations")]
     sweep, plan, store = b.world(tmp_path, text)
-    fill(store, plan)
+    b.fill(store, plan, make=made)
     collect(plan, sweep, store, tmp_path / "r")
     classes = list(plan.chains[0].stages[-2].config.origin.classes)
     assert classes != [0, 1, 2]
     for metric in ("fair_retention_c", "fair_confusion_excess"):
         found = [
             row
-            for row in rows_of(tmp_path / "r", metric=metric, method="dm", ipc=1, seed=0)
+            for row in b.rows_of(tmp_path / "r", metric=metric, method="dm", ipc=1, seed=0)
             if row["class_id"] is not None
         ]
         assert [row["class_id"] for row in found] == classes
@@ -257,7 +233,7 @@ def test_persistent_unfairness_by_hand(finished: tuple[World, Path]) -> None:
             values = right if metric == "fair_persistent" else loss
             means.append([[values[labels == index][side::2].mean() for index in range(10)] for side in (0, 1)])
         both = [np.cov(means[0][0], means[1][1], ddof=0)[0, 1], np.cov(means[1][0], means[0][1], ddof=0)[0, 1]]
-        (row,) = rows_of(folder, metric=metric, method="dm", ipc=5, distill_seed=1)
+        (row,) = b.rows_of(folder, metric=metric, method="dm", ipc=5, distill_seed=1)
         assert row["value"] == pytest.approx(np.mean(both))
         assert (row["n_agg"], row["agg"], row["unit"], row["seed"]) == (2, "pooled", unit, 0)
 
@@ -274,11 +250,11 @@ def test_confusions_by_hand(finished: tuple[World, Path]) -> None:
     (chain,) = b.chains_of(plan, method="dm", ipc=1, distill_seed=0, seed=1)
     excess = confusion(chain) - full
     np.fill_diagonal(excess, -1)
-    found = rows_of(folder, metric="fair_confusion_excess", point=chain.point.hash)
+    found = b.rows_of(folder, metric="fair_confusion_excess", point=chain.point.hash)
     by_class = {row["class_id"]: row["value"] for row in found}
     assert by_class.pop(None) == pytest.approx(excess.max())
     assert [by_class[index] for index in range(10)] == pytest.approx(excess.max(axis=1).tolist())
-    assert rows_of(folder, metric="fair_confusion_excess", method="full") == []
+    assert b.rows_of(folder, metric="fair_confusion_excess", method="full") == []
 
 
 def test_too_many_models_are_not_read(
@@ -297,15 +273,15 @@ def test_too_many_models_are_not_read(
     monkeypatch.setattr(persistence, "MOST_MODELS", 5)
     collect(plan, sweep, store, tmp_path / "r")
     for metric in ("fair_persistent", "fair_confusion_excess"):
-        found = rows_of(tmp_path / "r", metric=metric, class_id=None)
+        found = b.rows_of(tmp_path / "r", metric=metric, class_id=None)
         assert {(row["value"], row["flag"]) for row in found} == {(None, "not_applicable")}
-        assert len(found) == len(rows_of(folder, metric=metric, class_id=None))
+        assert len(found) == len(b.rows_of(folder, metric=metric, class_id=None))
 
 
 def test_a_model_with_damaged_logits_is_left_out_and_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     text = SWEEP.replace("seed: [0, 1], distill_seed: [0, 1]", "seed: [0, 1, 2]").replace("[1, 5]", "[1]")
     sweep, plan, store = b.world(tmp_path, text[: text.index("    evaluations")].replace("random, ", ""))
-    fill(store, plan)
+    b.fill(store, plan, make=made)
     chain = b.chains_of(plan, method="dm", seed=2)[0]
     train = b.stage_of(chain, "train")
     (store.open(train.key).folder / OUTPUTS).write_bytes(b"x")
@@ -313,9 +289,9 @@ def test_a_model_with_damaged_logits_is_left_out_and_said(tmp_path: Path, caplog
         coverage = collect(plan, sweep, store, tmp_path / "r")
     assert coverage.complete, "its numbers are there"
     assert "damaged" in caplog.text
-    (row,) = rows_of(tmp_path / "r", metric="fair_persistent", method="dm")
+    (row,) = b.rows_of(tmp_path / "r", metric="fair_persistent", method="dm")
     assert row["n_agg"] == 2
-    assert rows_of(tmp_path / "r", metric="fair_confusion_excess", point=chain.point.hash) == []
+    assert b.rows_of(tmp_path / "r", metric="fair_confusion_excess", point=chain.point.hash) == []
     assert not store.has(train.key)
 
 
@@ -338,18 +314,18 @@ def test_robustness_against_the_full_data_by_hand(finished: tuple[World, Path]) 
         fulls = [result_of(each, name)[0] for each in b.chains_of(plan, method="full")]
         robust = robust_curve(ours.correct, ours.success)
         theirs = np.mean([robust_curve(each.correct, each.success) for each in fulls], axis=0)
-        found = rows_of(folder, metric="adv_delta_full", attack=name, point=chain.point.hash)
+        found = b.rows_of(folder, metric="adv_delta_full", attack=name, point=chain.point.hash)
         assert [row["epsilon"] for row in found] == [0, *config.epsilons]
         for row, expected in zip(found, adv_delta(robust, theirs), strict=True):
             assert row["value"] == pytest.approx(expected.value)
             assert (row["ci_low"], row["ci_high"]) == pytest.approx((expected.ci_low, expected.ci_high))
             assert (row["norm"], row["n"], row["n_agg"], row["ci_unit"]) == (norm, 40, 2, "images")
             assert row["adv_def"] == "clip"
-        (row,) = rows_of(folder, metric="eps_cross", attack=name, point=chain.point.hash)
+        (row,) = b.rows_of(folder, metric="eps_cross", attack=name, point=chain.point.hash)
         assert row["value"] == crossover((0.0, *config.epsilons), robust, theirs)
         if name == "deepfool_l2":
             assert row["value"] is not None, "the world is made so that the curves cross"
-    assert rows_of(folder, metric="adv_delta_full", method="full") == []
+    assert b.rows_of(folder, metric="adv_delta_full", method="full") == []
 
 
 def test_common_distances_are_over_images_that_both_get_right(finished: tuple[World, Path]) -> None:
@@ -362,7 +338,7 @@ def test_common_distances_are_over_images_that_both_get_right(finished: tuple[Wo
     both = (ours.correct & full.correct).numpy()
     assert ours.distance is not None
     assert full.distance is not None
-    found = {row["metric"]: row for row in rows_of(folder, point=chain.point.hash) if "_common" in row["metric"]}
+    found = {row["metric"]: row for row in b.rows_of(folder, point=chain.point.hash) if "_common" in row["metric"]}
     assert found["adv_dist_median_common"]["value"] == pytest.approx(np.median(ours.distance.numpy()[both]))
     assert found["adv_dist_median_common_full"]["value"] == pytest.approx(np.median(full.distance.numpy()[both]))
     assert {row["n"] for row in found.values()} == {int(both.sum())}
@@ -376,7 +352,7 @@ def test_attacks_of_other_settings_are_not_compared(tmp_path: Path) -> None:
     sweep, plan, store = b.world(
         tmp_path, SWEEP.replace("seed: [0, 1], distill_seed: [0, 1]", "seed: [0]").replace("[1, 5]", "[1]")
     )
-    fill(store, plan)
+    b.fill(store, plan, make=made)
     (full,) = b.chains_of(plan, method="full")
     stage = next(stage for stage in full.stages if isinstance(stage.config, AttackConfig))
     assert isinstance(stage.config, AttackConfig)
@@ -386,12 +362,12 @@ def test_attacks_of_other_settings_are_not_compared(tmp_path: Path) -> None:
     other.facts["settings"] = {**stage.config.settings, "steps": 7}
     b.commit(store, stage, other)
     collect(plan, sweep, store, tmp_path / "r")
-    assert {row["attack"] for row in rows_of(tmp_path / "r", metric="adv_delta_full")} == {"fgsm"}
+    assert {row["attack"] for row in b.rows_of(tmp_path / "r", metric="adv_delta_full")} == {"fgsm"}
 
 
 def test_costs_tell_attacks_apart(finished: tuple[World, Path]) -> None:
     _, folder = finished
-    found = rows_of(folder, metric="attack_s", method="dm", ipc=1, distill_seed=0, seed=0)
+    found = b.rows_of(folder, metric="attack_s", method="dm", ipc=1, distill_seed=0, seed=0)
     assert sorted(row["attack"] for row in found) == ["deepfool_l2", "fgsm"]
 
 
@@ -422,7 +398,7 @@ def test_table_of_a_map(tmp_path: Path) -> None:
     coverage = collect(plan, sweep, store, tmp_path / "r")
     assert coverage.complete
     assert coverage.evaluations["tsne"]["done"] == coverage.evaluations["embedding"]["done"] > 0
-    (row, *_) = rows_of(tmp_path / "r", metric="tsne_trustworthiness")
+    (row, *_) = b.rows_of(tmp_path / "r", metric="tsne_trustworthiness")
     assert (row["value"], row["n"], row["perplexity"]) == (0.9, 120, 30.0)
 
 

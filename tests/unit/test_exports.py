@@ -14,11 +14,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import worlds as b
 from numpy.typing import NDArray
 from pages import ROOT
 from sklearn.metrics import roc_auc_score, roc_curve
-from unit import builders as b
-from unit import evaluated as e
 
 from ddray.measurements.exports.artifacts import ARTIFACTS_FILE, write_artifacts
 from ddray.measurements.exports.maps import EMBEDDINGS_FILE, write_embeddings
@@ -46,9 +45,9 @@ grids:
 class Made:
     """A finished sweep with its tables and its companions."""
 
-    def __init__(self, world: e.World, folder: Path) -> None:
+    def __init__(self, world: b.World, folder: Path) -> None:
         self.sweep, self.plan, self.store = self.world = world
-        self.results = e.gathered(world, folder)
+        self.results = b.collected(world, folder)
         self.rows = write_samples(self.plan, self.sweep, self.store, self.results)
         self.samples = pq.read_table(self.results / "samples")
         self._measured = pq.read_table(self.results / "measurements.parquet").to_pylist()
@@ -72,8 +71,8 @@ class Made:
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory, digits_cache: Path) -> Made:
     folder = tmp_path_factory.mktemp("audited")
-    world = e.world(folder, AUDITED)
-    e.fill(world, digits_cache)
+    world = b.world(folder, AUDITED, facts=b.read_digits)
+    b.fill(world.store, world.plan, make=b.leaking(digits_cache))
     return Made(world, folder)
 
 
@@ -274,9 +273,9 @@ def test_classes_are_the_data_sets_own(tmp_path: Path, digits_cache: Path) -> No
     assert set(found.examples(split="test")["y"]) == set(classes)
 
 
-def _filled(folder: Path, text: str, cache: Path) -> e.World:
-    world = e.world(folder, text)
-    e.fill(world, cache)
+def _filled(folder: Path, text: str, cache: Path) -> b.World:
+    world = b.world(folder, text, facts=b.read_digits)
+    b.fill(world.store, world.plan, make=b.leaking(cache))
     return world
 
 
@@ -330,11 +329,11 @@ def test_an_empty_store_has_no_samples(tmp_path: Path) -> None:
 def test_nothing_here_loads_torch(tmp_path: Path) -> None:
     world = b.world(tmp_path, SMALL)
     b.fill(world[2], world[1])
-    e.gathered(world, tmp_path)
+    b.collected(world, tmp_path)
     program = """
 import sys
 from pathlib import Path
-from unit import builders as b
+import worlds as b
 from ddray.store.artifacts import Store
 from ddray.measurements.exports.artifacts import write_artifacts
 from ddray.measurements.exports.maps import write_embeddings
@@ -361,7 +360,7 @@ print("torch" in sys.modules, "sklearn" in sys.modules)
 def test_a_map_keeps_its_sources_together(tmp_path: Path, digits_cache: Path) -> None:
     text = SMALL.replace("robustness: {attacks: [deepfool_l2], images: 50}, ", "").replace("seed: [0, 1]", "seed: [0]")
     sweep, plan, store = world = _filled(tmp_path, text, digits_cache)
-    results = e.gathered(world, tmp_path)
+    results = b.collected(world, tmp_path)
     (stage,) = [stage for stage in plan.stages.values() if stage.kind == "tsne"]
     assert write_embeddings(plan, sweep, store, results) == 15
     table = pq.read_table(results / EMBEDDINGS_FILE)

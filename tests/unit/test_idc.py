@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+import worlds as b
 from support import (
     FakeContext,
     conformance_folder,
@@ -26,7 +27,6 @@ from support import (
 )
 from torch import Tensor
 from torch.nn import functional as F
-from unit import builders as b
 
 from ddray.errors import RequestError
 from ddray.measurements.rows import MEASUREMENTS_FILE, collect

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import worlds as b
 from hypothesis import given
 from hypothesis import strategies as st
-from unit import builders as b
 from workspace import Workspace
 
 from ddray.commands.preset import methods_facts, preset_facts, preset_text

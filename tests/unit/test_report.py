@@ -9,20 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import worlds as b
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
-from unit import builders as b
 
 from ddray.errors import EnvironmentProblem
 from ddray.measurements.coverage import COVERAGE_FILE
-from ddray.measurements.rows import MEASUREMENTS_FILE, collect
+from ddray.measurements.rows import MEASUREMENTS_FILE
 from ddray.measurements.statistics import by_seed, paired, spread
-from ddray.plan.jobs import Plan
 from ddray.plan.points import GridPoint
 from ddray.report.comparable import MixedBlock
 from ddray.report.report import machine_report, report
-from ddray.store.artifacts import Store
 
 FRACTION = st.floats(0, 1)
 VALUES = st.dictionaries(
@@ -44,21 +42,9 @@ def made(tmp_path: Path) -> Callable[..., str]:
     """Text of a sweep -> its report, with every possible stage finished."""
 
     def make(text: str, accuracy: b.Accuracy = b.accuracy_by_seed, **said: Any) -> str:
-        return report(filled(tmp_path, text, accuracy, **said))
+        return report(b.filled(tmp_path, text, accuracy, **said))
 
     return make
-
-
-def filled(folder: Path, text: str, accuracy: b.Accuracy = b.accuracy_by_seed, **said: Any) -> Path:
-    world = b.world(folder, text)
-    b.fill(world[2], world[1], accuracy, **said)
-    return gathered(world, folder)
-
-
-def gathered(world: tuple[Any, Plan, Store], folder: Path) -> Path:
-    sweep, plan, store = world
-    collect(plan, sweep, store, folder / "results")
-    return folder / "results"
 
 
 def cifar(protocol: str = "paper2023", iterations: int = 20_000) -> str:
@@ -217,7 +203,7 @@ def test_incomplete_and_failed_points_are_shown(tmp_path: Path) -> None:
     b.fill(store, plan, chains=b.chains_of(plan, method="dm", ipc=1, distill_seed=0))
     stage = b.stage_of(b.chains_of(plan, method="dm", ipc=10, distill_seed=1)[0], "distill")
     b.fail(store, stage, "StageFailure: diverged")
-    text = report(gathered(world, tmp_path))
+    text = report(b.collected(world, tmp_path))
     assert "- coverage 53.8 %: 14 of 26 points are done" in text
     assert "14 done, 2 failed, 0 blocked, 10 pending" in text
     assert "n=2 (2 of 6 points)" in text
@@ -226,7 +212,7 @@ def test_incomplete_and_failed_points_are_shown(tmp_path: Path) -> None:
 
 
 def test_an_empty_sweep_still_has_a_report(tmp_path: Path) -> None:
-    text = report(gathered(b.world(tmp_path, b.SWEEP), tmp_path))
+    text = report(b.collected(b.world(tmp_path, b.SWEEP), tmp_path))
     assert "No numbers yet." in text
     assert "coverage 0 %" in text
 
@@ -235,12 +221,12 @@ def test_below_random_is_an_alarm_and_above_is_none(tmp_path: Path) -> None:
     def poor(point: GridPoint) -> float:
         return b.accuracy_by_seed(point) - (0.3 if point.method == "dm" and point.ipc == 10 else 0)
 
-    alarms = machine_report(filled(tmp_path, b.SWEEP, poor))["alarms"]
+    alarms = machine_report(b.filled(tmp_path, b.SWEEP, poor))["alarms"]
     assert alarms == ["digits, convnet3, protocol quick, full origin: dm is 20.00 points below random at ipc 10"]
 
 
 def test_differences_to_random_are_paired_by_distillation(tmp_path: Path) -> None:
-    (block,) = machine_report(filled(tmp_path, b.SWEEP))["blocks"]
+    (block,) = machine_report(b.filled(tmp_path, b.SWEEP))["blocks"]
     for entry in block["rows"]:
         difference = entry["against_random"]["dm"]
         assert difference["pairs"] == 3
@@ -279,7 +265,7 @@ grids:
 
 def test_other_settings_of_one_method_are_another_column(tmp_path: Path) -> None:
     text = SETTINGS.replace("{iterations: SECOND}", "{iterations: 100, lr_img: 2.0}")
-    (block,) = machine_report(filled(tmp_path, text))["blocks"]
+    (block,) = machine_report(b.filled(tmp_path, text))["blocks"]
     assert block["methods"] == ["random", "dm (lr_img 1.0)", "dm (lr_img 2.0)"]
     (entry,) = block["rows"]
     assert [cell["planned"] for cell in entry["cells"].values()] == [1, 1, 1]
@@ -293,7 +279,7 @@ def test_settings_that_follow_from_the_ipc_are_not_told_apart(tmp_path: Path) ->
     ddray: 1
     grids: {g: {protocol: quick, axes: {method: [dsa], dataset: [digits], ipc: [1, 10]}}}
     """
-    (block,) = machine_report(filled(tmp_path, text))["blocks"]
+    (block,) = machine_report(b.filled(tmp_path, text))["blocks"]
     assert block["methods"] == ["dsa"]
 
 
@@ -305,7 +291,7 @@ def test_budgets_of_several_methods_are_columns(tmp_path: Path) -> None:
       one: {axes: {method: [dm, dsa]}, settings: {dm: {iterations: 100}, dsa: {iterations: 7}}}
       two: {axes: {method: [dm]}, settings: {dm: {iterations: 200}}}
     """
-    (block,) = machine_report(filled(tmp_path, text))["blocks"]
+    (block,) = machine_report(b.filled(tmp_path, text))["blocks"]
     assert block["row_axes"] == ["ipc"]
     assert block["methods"] == ["dsa", "dm (iterations 100)", "dm (iterations 200)"]
 
@@ -316,7 +302,7 @@ def test_trainings_together_and_apart_are_two_columns(tmp_path: Path) -> None:
     defaults: {protocol: quick, axes: {method: [random], dataset: [digits], ipc: [1], seed: [0, 1]}}
     grids: {apart: {}, together: {train: {ensemble: true}}}
     """
-    (block,) = machine_report(filled(tmp_path, text))["blocks"]
+    (block,) = machine_report(b.filled(tmp_path, text))["blocks"]
     assert block["methods"] == ["random (ensemble no)", "random (ensemble yes)"]
     assert [cell["planned"] for cell in block["rows"][0]["cells"].values()] == [2, 2]
 
@@ -336,7 +322,7 @@ def test_equal_settings_are_no_mixture(made: Any) -> None:
 
 
 def test_two_budgets_are_two_rows_and_random_is_in_both(tmp_path: Path) -> None:
-    (block,) = machine_report(filled(tmp_path, SETTINGS.replace("SECOND", "200, lr_img: 1.0")))["blocks"]
+    (block,) = machine_report(b.filled(tmp_path, SETTINGS.replace("SECOND", "200, lr_img: 1.0")))["blocks"]
     assert block["row_axes"] == ["ipc", "distill_iters"]
     assert [(entry["ipc"], entry["distill_iters"]) for entry in block["rows"]] == [(1, 100), (1, 200)]
     assert all(set(entry["cells"]) == {"random", "dm"} for entry in block["rows"])
@@ -365,13 +351,13 @@ def test_origins_and_classes_are_blocks_of_their_own(tmp_path: Path) -> None:
         axes: {method: [random], dataset: [digits], ipc: [1], origin_per_class: [null, 20], origin_draw: [0, 1],
                num_classes: [null, 3]}
     """
-    titles = [block["title"] for block in machine_report(filled(tmp_path, text))["blocks"]]
+    titles = [block["title"] for block in machine_report(b.filled(tmp_path, text))["blocks"]]
     assert len(set(titles)) == len(titles) == 6
     assert "digits, convnet3, protocol quick, 3 classes (draw 0), origin 20 per class (draw 1)" in titles
 
 
 def test_the_machine_report_holds_fractions_and_is_json(tmp_path: Path) -> None:
-    facts = json.loads(json.dumps(machine_report(filled(tmp_path, b.SWEEP))))
+    facts = json.loads(json.dumps(machine_report(b.filled(tmp_path, b.SWEEP))))
     cells = [cell for block in facts["blocks"] for entry in block["rows"] for cell in entry["cells"].values()]
     assert len(cells) == 6
     assert all(0 < cell["accuracy"]["mean"] < 1 for cell in cells)
@@ -384,7 +370,7 @@ def test_fairness_means_are_over_the_same_seeds(tmp_path: Path) -> None:
 
     _, plan, store = world = b.world(tmp_path, b.SWEEP)
     b.fill(store, plan)
-    (block,) = machine_report(gathered(world, tmp_path))["blocks"]
+    (block,) = machine_report(b.collected(world, tmp_path))["blocks"]
     cell = next(entry for entry in block["rows"] if entry["ipc"] == 10)["cells"]["full"]
     values = []
     for chain in b.chains_of(plan, method="full"):
@@ -408,7 +394,7 @@ def test_lines_of_a_table_are_equally_long(made: Any) -> None:
 
 @pytest.mark.parametrize("name", [MEASUREMENTS_FILE, COVERAGE_FILE])
 def test_missing_and_broken_files_say_what_to_do(tmp_path: Path, name: str) -> None:
-    folder = gathered(b.world(tmp_path, b.SWEEP), tmp_path)
+    folder = b.collected(b.world(tmp_path, b.SWEEP), tmp_path)
     (folder / name).write_bytes(b"PAR1 this is not a table")
     with pytest.raises(EnvironmentProblem, match="ddray collect"):
         report(folder)

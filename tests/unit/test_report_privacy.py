@@ -10,19 +10,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+import worlds as b
 from scipy import stats
-from unit import builders as b
 
-from ddray.measurements.rows import collect
-from ddray.plan.graph import Chain
+from ddray.plan.graph import Chain, Stage
 from ddray.plan.points import GridPoint
 from ddray.report.comparable import MixedBlock
 from ddray.report.repeats import combined
 from ddray.report.report import machine_report, report
 from ddray.store import files
-from ddray.store.artifacts import Store
 from trainables.configs import PrivacyConfig
-from trainables.payloads import Metrics
+from trainables.payloads import Metrics, Payload
 
 Row = dict[str, Any]
 Rows = Callable[[GridPoint], list[Row]]
@@ -101,20 +99,14 @@ def audited(value: float, **columns: Any) -> list[Row]:
 
 def filled(folder: Path, text: str, rows: Rows = lambda point: audited(auc(point))) -> Path:
     """Results whose privacy stages left these rows."""
-    sweep, plan, store = b.world(folder, text)
-    for chain in plan.chains:
-        evaluate(store, chain, rows(chain.point))
-    collect(plan, sweep, store, folder / "results")
-    return folder / "results"
+    return b.filled(folder, text, make=lambda stage, chain, inputs: evaluated(stage, chain, rows(chain.point)))
 
 
-def evaluate(store: Store, chain: Chain, rows: list[Row] | None) -> None:
-    """Commit what tables read of a point: accuracy, and with rows its audit. Sets and models are not needed."""
-    for stage in chain.stages:
-        if stage.kind == "accuracy":
-            b.commit(store, stage, b.payload_of(stage, chain, b.accuracy_by_seed(chain.point)))
-        elif isinstance(stage.config, PrivacyConfig) and rows is not None:
-            b.commit(store, stage, Metrics(rows))
+def evaluated(stage: Stage, chain: Chain, rows: list[Row] | None) -> Payload | None:
+    """What tables read of a point: accuracy, and with rows its audit. Sets and models are not needed."""
+    if stage.kind == "accuracy":
+        return b.payload_of(stage, chain, b.accuracy_by_seed(chain.point))
+    return Metrics(rows) if isinstance(stage.config, PrivacyConfig) and rows is not None else None
 
 
 def cells(table: Row) -> dict[tuple[Any, Any, str], Row]:
@@ -368,13 +360,14 @@ def test_what_cannot_be_audited_says_why_and_alarms_nobody(tmp_path: Path) -> No
 
 
 def test_points_without_a_result_are_counted(tmp_path: Path) -> None:
-    sweep, plan, store = b.world(tmp_path, table1())
-    for chain in plan.chains:
-        failed = chain.point.origin_draw == 1
-        evaluate(store, chain, None if failed else audited(auc(chain.point)))
-        if failed:
-            b.fail(store, b.stage_of(chain, "privacy"))
-    collect(plan, sweep, store, tmp_path / "results")
+    def rows(point: GridPoint) -> list[Row] | None:
+        return None if point.origin_draw == 1 else audited(auc(point))
+
+    world = b.world(tmp_path, table1())
+    b.fill(world.store, world.plan, make=lambda stage, chain, inputs: evaluated(stage, chain, rows(chain.point)))
+    for chain in b.chains_of(world.plan, origin_draw=1):
+        b.fail(world.store, b.stage_of(chain, "privacy"))
+    b.collected(world, tmp_path)
     line = line_of(report(tmp_path / "results"), "| 40 · real ", "(1 of 2 points)")
     assert "67.0 (64.0 to 70.0) (1 of 2 points)" in line
 

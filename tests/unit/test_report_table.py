@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import worlds as b
 from hypothesis import given
 from hypothesis import strategies as st
-from unit import builders as b
 
 import ddray.report
 from ddray.measurements.rows import collect

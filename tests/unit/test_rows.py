@@ -12,9 +12,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import worlds as b
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from unit import builders as b
 
 from ddray.errors import EnvironmentProblem
 from ddray.measurements.buffer import COMMON, MEASURED, RowBuffer, Templates
@@ -41,11 +41,6 @@ def tiny(tmp_path: Path) -> tuple[Any, Plan, Store]:
     return b.world(tmp_path, SMALL)
 
 
-def rows_of(folder: Path, **wanted: Any) -> list[dict[str, Any]]:
-    rows = pq.read_table(folder / MEASUREMENTS_FILE).to_pylist()
-    return [row for row in rows if all(row[name] == value for name, value in wanted.items())]
-
-
 def gather(world: tuple[Any, Plan, Store], folder: Path) -> Coverage:
     sweep, plan, store = world
     return collect(plan, sweep, store, folder)
@@ -64,13 +59,13 @@ def test_repeats_that_were_trained_together_say_so_and_where(tmp_path: Path) -> 
             b.commit(store, ensemble, b.payload_of(ensemble, chain, 0.5), device="cuda")
     b.fill(store, plan, device="cpu")
     assert gather(world, tmp_path / "r").complete
-    accuracies = rows_of(tmp_path / "r", metric="test_acc", class_id=None)
+    accuracies = b.rows_of(tmp_path / "r", metric="test_acc", class_id=None)
     assert len(accuracies) == len(plan.chains)
     assert {(row["device"], row["protocol"]) for row in accuracies} == {("cuda", "quick")}
     assert {str(json.loads(row["param_json"])["ensemble"]) for row in accuracies} == {"[0, 1]"}
     chain = plan.chains[0]
     for kind, device in (("ensemble", "cuda"), ("train", "cpu")):
-        costs = rows_of(tmp_path / "r", point=chain.point.hash, metric=f"{kind}_s")
+        costs = b.rows_of(tmp_path / "r", point=chain.point.hash, metric=f"{kind}_s")
         assert [row["device"] for row in costs] == [device]
 
 
@@ -88,7 +83,7 @@ def test_rows_are_the_numbers_of_the_artifacts(tiny: Any, tmp_path: Path) -> Non
         measured = {numbers["metric"] for numbers in expected}
         found = [
             row
-            for row in rows_of(tmp_path / "r", point=chain.point.hash, stage_key=stage.key)
+            for row in b.rows_of(tmp_path / "r", point=chain.point.hash, stage_key=stage.key)
             if row["metric"] in measured
         ]
         assert len(found) == len(expected) > 30
@@ -103,7 +98,7 @@ def test_rows_carry_the_identity_of_their_point(tiny: Any, tmp_path: Path) -> No
     gather(tiny, tmp_path / "r")
     for chain in plan.chains:
         point = chain.point
-        for row in rows_of(tmp_path / "r", point=point.hash):
+        for row in b.rows_of(tmp_path / "r", point=point.hash):
             assert {name: row[name] for name in ("method", "dataset", "ipc", "init", "architecture", "seed")} == {
                 "method": point.method,
                 "dataset": "digits",
@@ -117,13 +112,13 @@ def test_rows_carry_the_identity_of_their_point(tiny: Any, tmp_path: Path) -> No
             assert row["protocol"] == "quick"
             assert (row["train_epochs"], row["lr"], row["optimizer"], row["selection"]) == (100, 0.01, "sgd", "last")
             assert (row["num_classes"], row["class_ids"], row["origin_per_class"]) == (10, None, None)
-    (row,) = rows_of(tmp_path / "r", method="dm", seed=0, metric="test_acc")
+    (row,) = b.rows_of(tmp_path / "r", method="dm", seed=0, metric="test_acc")
     assert row["distill_iters"] == 200
     assert row["budget_fraction"] == pytest.approx(0.01)
     assert (row["distill_arch"], row["distill_aug"], row["factor"], row["label_kind"]) == ("convnet3", "dsa", 1, "hard")
     assert row["ratio"] == pytest.approx(2 / 124, rel=0.2)
     assert set(json.loads(row["param_json"])) == {"settings", "unpublished"}
-    (full,) = rows_of(tmp_path / "r", method="full", seed=0, metric="test_acc")
+    (full,) = b.rows_of(tmp_path / "r", method="full", seed=0, metric="test_acc")
     assert [full[name] for name in ("ipc", "distill_iters", "distilled_hash", "distill_seed", "budget_fraction")] == [
         None
     ] * 5
@@ -133,7 +128,7 @@ def test_hashes_tell_contents_apart(tiny: Any, tmp_path: Path) -> None:
     _, plan, store = tiny
     b.fill(store, plan)
     gather(tiny, tmp_path / "r")
-    rows = rows_of(tmp_path / "r", metric="test_acc")
+    rows = b.rows_of(tmp_path / "r", metric="test_acc")
     sets = {(row["method"], row["distilled_hash"]) for row in rows}
     assert len({row["distilled_hash"] for row in rows if row["method"] == "dm"}) == 1
     assert len(sets) == 3
@@ -145,7 +140,7 @@ def test_costs_and_provenance_come_from_the_manifests(tiny: Any, tmp_path: Path)
     b.fill(store, plan, commit="feed", dirty=True, seconds=1.5, peak_mib=7.0)
     gather(tiny, tmp_path / "r")
     point = b.chains_of(plan, method="dm")[0].point.hash
-    costs = {row["metric"]: row for row in rows_of(tmp_path / "r", point=point, property="cost")}
+    costs = {row["metric"]: row for row in b.rows_of(tmp_path / "r", point=point, property="cost")}
     assert set(costs) == {
         "distill_s",
         "distill_peak_mib",
@@ -160,7 +155,7 @@ def test_costs_and_provenance_come_from_the_manifests(tiny: Any, tmp_path: Path)
     assert costs["distill_s"]["value"] == 1.5
     assert costs["train_peak_mib"]["unit"] == "MiB"
     assert costs["distill_bytes"]["value"] > 20 * 8 * 8 * 4
-    (row,) = rows_of(tmp_path / "r", point=point, metric="test_acc")
+    (row,) = b.rows_of(tmp_path / "r", point=point, metric="test_acc")
     assert (row["git_commit"], row["dirty"], row["device"], row["torch_version"]) == ("feed", True, "cpu", "2.9.0")
     assert row["started_at"].isoformat() == "2026-01-02T03:04:05+00:00"
     assert json.loads(row["numerics"])["threads"] == 1
@@ -178,7 +173,7 @@ def test_classes_are_named_by_the_data_set(tmp_path: Path) -> None:
     config = b.stage_of(plan.chains[0], "train").config
     classes = list(config.origin.classes)  # type: ignore[union-attr]
     assert classes != [0, 1, 2]
-    rows = rows_of(tmp_path / "r", metric="test_acc_class")
+    rows = b.rows_of(tmp_path / "r", metric="test_acc_class")
     assert [row["class_id"] for row in rows] == classes
     assert all(row["class_ids"] == classes and row["class_draw"] == 1 and row["num_classes"] == 3 for row in rows)
 
@@ -195,7 +190,7 @@ def test_overridden_recipes_and_settings_are_named(tmp_path: Path) -> None:
     """
     world = b.world(tmp_path, text)
     gather(world, tmp_path / "r")
-    (row,) = rows_of(tmp_path / "r")
+    (row,) = b.rows_of(tmp_path / "r")
     param = json.loads(row["param_json"])
     assert row["protocol"] == "quick*"
     assert row["train_epochs"] == 7
@@ -210,7 +205,7 @@ def test_overridden_recipes_and_settings_are_named(tmp_path: Path) -> None:
 def test_an_empty_store_gives_one_pending_row_per_evaluation(tiny: Any, tmp_path: Path) -> None:
     _, plan, _ = tiny
     coverage = gather(tiny, tmp_path / "r")
-    rows = rows_of(tmp_path / "r")
+    rows = b.rows_of(tmp_path / "r")
     assert coverage.points == {"planned": 6, "done": 0, "failed": 0, "blocked": 0, "pending": 6}
     assert len(rows) == len(plan.chains)
     assert {(row["status"], row["value"], row["note"], row["metric"]) for row in rows} == {
@@ -234,7 +229,7 @@ def test_a_failed_stage_is_on_the_rows_of_every_point_it_concerns(tiny: Any, tmp
     b.fill(store, plan, chains=b.chains_of(plan, method="random"))
     b.fail(store, distill, "StageFailure: diverged in iteration 7")
     coverage = gather(tiny, tmp_path / "r")
-    rows = rows_of(tmp_path / "r", method="dm")
+    rows = b.rows_of(tmp_path / "r", method="dm")
     assert [row["status"] for row in rows] == ["failed", "failed"]
     assert all("diverged in iteration 7" in row["note"] and distill.key[:12] in row["note"] for row in rows)
     assert (coverage.failed, coverage.done, coverage.pending) == (2, 2, 2)
@@ -281,7 +276,7 @@ def test_what_this_machine_cannot_compute_is_blocked(tmp_path: Path, monkeypatch
     assert (coverage.done, coverage.blocked) == (0, 4)
     (reason,) = coverage.reasons
     assert "pip install 'ddray[strong]'" in reason
-    for row in rows_of(tmp_path / "r", property="robustness"):
+    for row in b.rows_of(tmp_path / "r", property="robustness"):
         assert (row["status"], row["value"], row["note"]) == ("blocked", None, reason)
 
 
@@ -292,7 +287,7 @@ def test_an_evaluation_fails_with_a_stage_beside_the_main_path(tmp_path: Path) -
     attack = next(stage for stage in chain.stages if stage.kind == "attack" and stage.label.endswith("fgsm"))
     b.fail(store, attack, "StageFailure: the gradient vanished")
     coverage = gather(world, tmp_path / "r")
-    (row,) = rows_of(tmp_path / "r", point=chain.point.hash, property="robustness")
+    (row,) = b.rows_of(tmp_path / "r", point=chain.point.hash, property="robustness")
     assert row["status"] == "failed"
     assert row["note"] == f"attack {attack.key[:12]}: StageFailure: the gradient vanished"
     assert coverage.evaluations["robustness"] == {"planned": 4, "done": 0, "failed": 1, "blocked": 0, "pending": 3}
@@ -312,7 +307,7 @@ def test_an_evaluation_fails_with_a_stage_beside_the_main_path(tmp_path: Path) -
     assert shadow not in chain.stages
     b.fail(store, shadow, "StageFailure: diverged")
     coverage = gather(world, tmp_path / "p")
-    (row,) = rows_of(tmp_path / "p", property="privacy")
+    (row,) = b.rows_of(tmp_path / "p", property="privacy")
     assert row["status"] == "failed"
     assert "diverged" in row["note"]
     assert coverage.failed == 1
@@ -343,7 +338,7 @@ def test_an_audit_says_what_it_needed_beside_the_point(tmp_path: Path) -> None:
     assert gather(world, tmp_path / "r").complete
     beside = len(plan.stages) - len(chain.stages)
     assert beside == 2 * (4 + 2), "rows and shadows, each a distillation and a training"
-    found = {row["metric"]: row for row in rows_of(tmp_path / "r", property="cost")}
+    found = {row["metric"]: row for row in b.rows_of(tmp_path / "r", property="cost")}
     assert found["privacy_distillations"]["value"] == found["privacy_trainings"]["value"] == 6
     assert found["privacy_beside_s"]["value"] == pytest.approx(1.5 * beside)
     assert found["privacy_s"]["value"] == 100.0
@@ -376,7 +371,7 @@ def test_a_damaged_model_does_not_cost_its_numbers(tiny: Any, tmp_path: Path) ->
     chain = plan.chains[0]
     (store.open(b.stage_of(chain, "train").key).folder / "manifest.json").write_text("{}")
     assert gather(tiny, tmp_path / "r").complete
-    (row,) = rows_of(tmp_path / "r", point=chain.point.hash, metric="test_acc")
+    (row,) = b.rows_of(tmp_path / "r", point=chain.point.hash, metric="test_acc")
     assert row["value"] is not None
     assert row["model_hash"] is None
 
@@ -408,12 +403,12 @@ def test_row_ids_are_unique_and_belong_to_the_question(tiny: Any, tmp_path: Path
     _, plan, store = tiny
     b.fill(store, plan)
     gather(tiny, tmp_path / "r")
-    rows = rows_of(tmp_path / "r")
+    rows = b.rows_of(tmp_path / "r")
     assert len({row["row_id"] for row in rows}) == len(rows)
     other = b.world(tmp_path / "other", SMALL, name="renamed")
     b.fill(other[2], other[1], accuracy=lambda point: 0.3)
     gather(other, tmp_path / "other" / "r")
-    assert {row["row_id"] for row in rows_of(tmp_path / "other" / "r")} == {row["row_id"] for row in rows}
+    assert {row["row_id"] for row in b.rows_of(tmp_path / "other" / "r")} == {row["row_id"] for row in rows}
 
 
 class Counting(Store):

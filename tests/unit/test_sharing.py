@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from unit import builders as b
+import worlds as b
 from workspace import Workspace
 
 from ddray.plan.jobs import Plan

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import worlds as b
 from audited import digits
 from hypothesis import given
 from hypothesis import strategies as st
 from support import recipe, train_config
-from unit import builders as b
 
 from ddray.measurements.statistics import paired, spread
 from ddray.plan.keys import stage_key
