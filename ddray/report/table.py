@@ -122,7 +122,7 @@ class Table:
     def csv(self) -> str:
         """The cells as printed, without title and notes; for numbers read ``measurements.parquet`` instead."""
         file = io.StringIO()
-        csv.writer(file, lineterminator="\n").writerows([text.replace("`", "") for text in line] for line in self.cells)
+        csv.writer(file, lineterminator="\n").writerows(map(_plain_text, line) for line in self.cells)
         return file.getvalue()
 
     def latex(self) -> str:
@@ -169,13 +169,17 @@ _LATEX: Mapping[str, str] = {
     ">": r"$>$",
     "|": r"$|$",
     "`": r"\textasciigrave{}",
-    "[": "{[}",  # at the start of a row it would be an argument of the line break before it
+    **{character: f"{{{character}}}" for character in "[*"},  # first in a row, they would belong to the break before it
     "±": r"$\pm$",
     "×": r"$\times$",
     "·": r"$\cdot$",
     "²": r"$^2$",
     "–": "--",
 }
+
+
+def _plain_text(text: str) -> str:
+    return _escaped(text, str, str)
 
 
 def markdown_text(text: str) -> str:

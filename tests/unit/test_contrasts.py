@@ -13,7 +13,7 @@ from scipy.stats import friedmanchisquare
 
 from ddray.measurements.rows import collect
 from ddray.report.report import machine_report, report
-from ddray.report.sections.contrasts import facts, friedman, merged
+from ddray.report.sections.contrasts import contrasts, friedman, merged
 
 
 @pytest.mark.parametrize(("cells", "methods"), [(4, 3), (6, 3), (9, 4), (12, 5)])
@@ -125,8 +125,8 @@ def block(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 def test_cells_that_lack_a_method_are_left_out_and_counted() -> None:
     rows = [cell({"dm": 0.4, "dsa": 0.5 + ipc / 100}, ipc) for ipc in range(1, 7)]
-    (found,) = facts([block([*rows, cell({"dm": 0.4}, 7)])], [])
+    (found,) = contrasts([block([*rows, cell({"dm": 0.4}, 7)])], [])
     assert (found["cells"], found["cells_left_out"]) == (6, 1)
     assert found["p"] == pytest.approx(2.0**-5)
-    assert facts([block(rows[:1])], []) == [], "one cell is no repetition"
-    assert facts([block([cell({"dm": 0.4, "random": 0.1}, ipc) for ipc in range(6)])], []) == []
+    assert contrasts([block(rows[:1])], []) == [], "one cell is no repetition"
+    assert contrasts([block([cell({"dm": 0.4, "random": 0.1}, ipc) for ipc in range(6)])], []) == []

@@ -1,31 +1,21 @@
-"""Means, differences and the report: the right level of repetition, the paper only where it may stand, no mixtures."""
+"""The report: the right level of repetition, the paper only where it may stand, no mixtures."""
 
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import worlds as b
-from hypothesis import given
-from hypothesis import strategies as st
-from scipy import stats
 
 from ddray.errors import EnvironmentProblem
 from ddray.measurements.coverage import COVERAGE_FILE
 from ddray.measurements.rows import MEASUREMENTS_FILE
-from ddray.measurements.statistics import by_seed, paired, spread
 from ddray.plan.points import GridPoint
 from ddray.report.comparable import MixedBlock
 from ddray.report.report import machine_report, report
-
-FRACTION = st.floats(0, 1)
-VALUES = st.dictionaries(
-    st.integers(0, 5), st.dictionaries(st.integers(0, 5), FRACTION, min_size=1, max_size=4), min_size=1, max_size=5
-)
 
 CIFAR = """
 ddray: 1
@@ -49,104 +39,6 @@ def made(tmp_path: Path) -> Callable[..., str]:
 
 def cifar(protocol: str = "paper2023", iterations: int = 20_000) -> str:
     return CIFAR.replace("PROTOCOL", protocol).replace("ITERATIONS", str(iterations))
-
-
-# --- cells ------------------------------------------------------------------------------------------------------------
-
-
-def test_one_distilled_set_scatters_over_trainings() -> None:
-    found = spread({0: {0: 0.1, 1: 0.2, 2: 0.6}})
-    assert found is not None
-    assert (found.mean, found.unit, found.seed_level, found.short) == (
-        pytest.approx(0.3),
-        "trainings",
-        "n=3 trainings",
-        "n=3",
-    )
-    assert found.sd == pytest.approx(math.sqrt((0.04 + 0.01 + 0.09) / 2))
-
-
-def test_several_sets_count_once_each_whatever_their_trainings() -> None:
-    found = spread({0: {0: 0.2, 1: 0.4, 2: 0.3}, 1: {0: 0.5}}, "draws")
-    assert found is not None
-    assert found.mean == pytest.approx((0.3 + 0.5) / 2)
-    assert found.sd == pytest.approx(stats.tstd([0.3, 0.5]))
-    assert found.seed_level == "n=2 draws × 1-3 trainings"
-
-
-def test_a_single_number_has_no_scatter() -> None:
-    found = spread({None: {0: 0.5}})
-    assert found is not None
-    assert (found.sd, found.seed_level) == (None, "n=1 training")
-    assert spread({}) is None
-    assert spread({0: {}}) is None
-
-
-@given(VALUES, st.floats(-1, 1))
-def test_shifting_all_shifts_the_mean_alone(values: dict[int, dict[int, float]], shift: float) -> None:
-    moved = {key: {seed: value + shift for seed, value in inner.items()} for key, inner in values.items()}
-    before, after = spread(values), spread(moved)
-    assert before is not None
-    assert after is not None
-    assert after.mean == pytest.approx(before.mean + shift, abs=1e-9)
-    assert (after.sd is None) == (before.sd is None)
-    assert after.sd is None or after.sd == pytest.approx(before.sd, abs=1e-9)
-    assert (after.unit, after.count) == (before.unit, before.count)
-
-
-@given(VALUES, VALUES)
-def test_a_difference_is_antisymmetric(one: dict[int, dict[int, float]], two: dict[int, dict[int, float]]) -> None:
-    forth, back = paired(one, two), paired(two, one)
-    if forth is None or back is None:
-        assert forth is back is None
-        return
-    assert back.mean == pytest.approx(-forth.mean, abs=1e-12)
-    assert back.pairs == forth.pairs
-    assert (forth.low is None) == (forth.pairs == 1)
-    if forth.low is not None and forth.high is not None:
-        assert back.low == pytest.approx(-forth.high, abs=1e-12)
-        assert forth.low <= forth.mean <= forth.high
-
-
-def test_pairs_remove_what_both_sides_share() -> None:
-    luck = {0: 0.0, 1: 0.2, 2: 0.4}
-    other = {key: {0: 0.3 + shared} for key, shared in luck.items()}
-    ours = {key: {0: 0.35 + shared + 0.001 * key} for key, shared in luck.items()}
-    found = paired(ours, other)
-    assert found is not None
-    assert found.low is not None
-    assert found.low > 0.04
-    differences = [0.05, 0.051, 0.052]
-    low, high = stats.t.interval(0.95, 2, loc=0.051, scale=stats.sem(differences))
-    assert (found.mean, found.low, found.high) == (pytest.approx(0.051), pytest.approx(low), pytest.approx(high))
-
-
-def test_a_pair_uses_the_trainings_both_sides_have() -> None:
-    found = paired({0: {0: 0.5, 1: 0.9}}, {0: {1: 0.4, 2: 0.0}})
-    assert found is not None
-    assert (found.mean, found.pairs, found.trainings) == (pytest.approx(0.5), 1, (1, 1))
-    assert paired({0: {0: 0.5}}, {0: {1: 0.4}}) is None
-
-
-def test_a_set_that_no_seed_made_is_compared_with_every_draw() -> None:
-    """Draw 0 alone would say that herding is better, and all of them say that it is not."""
-    random = {0: {0: 0.2}, 1: {0: 0.3}, 2: {0: 0.4}}
-    found = paired({0: {0: 0.25}}, random, seeded=False)
-    assert found is not None
-    assert (found.mean, found.pairs) == (pytest.approx(-0.05), 3)
-    assert found.low is not None
-    alone = paired({0: {0: 0.25}}, random)
-    assert alone is not None
-    assert alone.mean == pytest.approx(0.05)
-    assert paired({}, random, seeded=False) is None
-    assert paired({0: {0: 0.5}}, {1: {0: 0.4}}) is None
-
-
-def test_seeds_nest() -> None:
-    assert by_seed([(0, 0, 0.1), (0, 1, 0.2), (None, 0, 0.3)]) == {0: {0: 0.1, 1: 0.2}, None: {0: 0.3}}
-
-
-# --- the report -------------------------------------------------------------------------------------------------------
 
 
 def test_a_report_shows_means_in_percent_with_their_level(made: Any) -> None:

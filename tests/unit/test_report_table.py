@@ -160,7 +160,7 @@ def test_latex_has_no_special_character_of_a_name(name: str) -> None:
         r"\\[&%$#_{}]",
         r"\\text(backslash|asciitilde|asciicircum|asciigrave)\{\}",
         r"\$[<>|]\$",
-        r"\{\[\}",
+        r"\{[\[*]\}",
     ):
         caption = re.sub(escaped, "", caption)
     caption = re.sub(r"\\texttt\{([^{}]*)\}", r"\1", caption)

@@ -28,11 +28,11 @@ from ddray.report.words import DEEPFOOL, epsilon_text, shown_epsilons, variant_t
 
 RESAMPLES = 9999
 """Permutations drawn where there are more; below that number all are tried."""
-_APART = {"random", "full"}
+_BASELINES = {"random", "full"}
 _BLOCK = tuple(axis for axis in BLOCK_AXES if axis != "protocol")
 
 
-def facts(blocks: Sequence[Facts], tables: Sequence[Facts]) -> list[dict[str, Any]]:
+def contrasts(blocks: Sequence[Facts], tables: Sequence[Facts]) -> list[dict[str, Any]]:
     """One entry for each property and protocol that several methods have in several cells.
 
     Args:
@@ -46,16 +46,13 @@ def facts(blocks: Sequence[Facts], tables: Sequence[Facts]) -> list[dict[str, An
     """
     values: dict[tuple[str, str], dict[tuple[Any, ...], dict[str, float]]] = defaultdict(lambda: defaultdict(dict))
     for name, protocol, cell, method, value in (*_of_blocks(blocks), *_of_privacy(tables)):
-        if value is not None and method.split()[0] not in _APART:
+        if value is not None and method.split()[0] not in _BASELINES:
             values[name, protocol][cell][method] = value
-    found = [
-        entry
-        for (name, protocol), cells in values.items()
-        if (entry := _tested(name, protocol, merged(cells))) is not None
-    ]
-    for entry, p in zip(found, adjusted([entry["p"] for entry in found]), strict=True):
+    tested = (_tested(name, protocol, merged(cells)) for (name, protocol), cells in values.items())
+    entries = [entry for entry in tested if entry is not None]
+    for entry, p in zip(entries, adjusted([entry["p"] for entry in entries]), strict=True):
         entry["p_adjusted"] = p
-    return found
+    return entries
 
 
 _Value = tuple[str, str, tuple[Any, ...], str, float | None]
@@ -64,41 +61,40 @@ _Value = tuple[str, str, tuple[Any, ...], str, float | None]
 
 def _of_blocks(blocks: Sequence[Facts]) -> Iterator[_Value]:
     for block in blocks:
-        where = tuple(block[name] for name in _BLOCK)
         protocol = block["protocol"]
-        for entry in block["rows"]:
-            cell = (*where, *(entry.get(name) for name in ROW_AXES))
-            for method, found in entry["cells"].items():
-                yield "accuracy", protocol, cell, method, _mean(found["accuracy"])
-                variance = found["fairness"]["fair_var_acc_corr"]
-                yield "variance of class accuracies, corrected", protocol, cell, method, _mean(variance)
+        for row in block["rows"]:
+            for variant, cell in row["cells"].items():
+                variance = cell["fairness"]["fair_var_acc_corr"]
+                yield "accuracy", protocol, _cell(block, row), variant, _mean(cell["accuracy"])
+                yield "variance of class accuracies, corrected", protocol, _cell(block, row), variant, _mean(variance)
         for attack in block["robustness"]:
-            if attack["attack"] != DEEPFOOL[0] or not attack["epsilons"]:
-                continue
-            shown = shown_epsilons(attack["epsilons"], attack["norm"])
-            epsilon = shown[len(shown) // 2]
-            name = f"accuracy under {attack['title']} at {epsilon_text(epsilon, attack['norm'])}"
-            for entry in attack["rows"]:
-                at = next((each for each in entry["adv_acc"] if each["epsilon"] == epsilon), None)
-                cell = (*where, *(entry.get(axis) for axis in ROW_AXES))
-                yield name, protocol, cell, entry["method"], _mean(at)
+            if attack["attack"] == DEEPFOOL[0] and attack["epsilons"]:
+                shown = shown_epsilons(attack["epsilons"], attack["norm"])
+                epsilon = shown[len(shown) // 2]
+                name = f"accuracy under {attack['title']} at {epsilon_text(epsilon, attack['norm'])}"
+                for row in attack["rows"]:
+                    within = next((each for each in row["adv_acc"] if each["epsilon"] == epsilon), None)
+                    yield name, protocol, _cell(block, row), row["method"], _mean(within)
 
 
 def _of_privacy(tables: Sequence[Facts]) -> Iterator[_Value]:
-    for found in tables:
-        name = f"AUC of {found['attack']}, audit {found['audit']}"
-        for entry in found["rows"]:
-            cell = tuple({**found, **entry}.get(axis) for axis in (*_BLOCK, *ROW_AXES))
-            for method, of_method in entry["cells"].items():
-                value = of_method["attacks"].get(found["attack"])
-                yield name, found["protocol"], cell, method, None if value is None else value["value"]
+    for table in tables:
+        name = f"AUC of {table['attack']}, audit {table['audit']}"
+        for row in table["rows"]:
+            for variant, cell in row["cells"].items():
+                auc = cell["attacks"].get(table["attack"])
+                yield name, table["protocol"], _cell(table, row), variant, None if auc is None else auc["value"]
+
+
+def _cell(table: Facts, row: Facts) -> tuple[Any, ...]:
+    return tuple({**table, **row}.get(axis) for axis in (*_BLOCK, *ROW_AXES))
 
 
 def merged(cells: Mapping[tuple[Any, ...], Mapping[str, float]]) -> list[dict[str, float]]:
     """The cells, those in one that hold the same number of a method.
 
     Args:
-        cells: Place, as ``facts`` makes it, of which the last axes but ipc are what methods vary in -> method -> value.
+        cells: Cell, as the axes of block and row -> variant -> value; the axes after ipc are what methods vary in.
     """
     together: list[list[Mapping[str, float]]] = []
     families: dict[tuple[Any, ...], list[Mapping[str, float]]] = defaultdict(list)
@@ -119,8 +115,8 @@ def merged(cells: Mapping[tuple[Any, ...], Mapping[str, float]]) -> list[dict[st
     ]
 
 
-def _mean(found: Mapping[str, Any] | None) -> float | None:
-    return None if found is None else found["mean"]
+def _mean(mean: Facts | None) -> float | None:
+    return None if mean is None else mean["mean"]
 
 
 def _tested(name: str, protocol: str, cells: Sequence[Mapping[str, float]]) -> dict[str, Any] | None:
@@ -217,6 +213,6 @@ CONTRASTS = SweepSection(
     id="contrasts",
     order=120,
     title="Do the methods differ over all cells?",
-    facts=lambda _, report: facts(report["blocks"], report["privacy"]),
+    facts=lambda _, report: contrasts(report["blocks"], report["privacy"]),
     elements=_elements,
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from statistics import fmean
 from typing import Any, NamedTuple
@@ -27,7 +27,7 @@ PLAIN = (
     "dd_ars",
 )
 """One number per point, or per set on its first point."""
-RANKS = ("xarch_kendall_tau", "xarch_kendall_p_adjusted")
+TAU, P_ADJUSTED = "xarch_kendall_tau", "xarch_kendall_p_adjusted"
 EXCESS = "excess_"
 _KIND = ("attack", "norm", "epsilon", "audit", "nonmember_source")
 """What tells several numbers of one metric apart."""
@@ -79,33 +79,6 @@ def _mean(rows: Sequence[Row], column: str) -> float | None:
     return fmean(values) if values and None not in values else None
 
 
-def _rankings(measured: Measured, _: Facts) -> list[dict[str, Any]]:
-    """Agreement of networks on the ranking of methods, one entry per pair of networks, protocol and ipc."""
-    found, numbers = [], measured.numbers
-    for block in measured.blocks:
-        for row in block.points:
-            adjusted = {_pair(each): each["value"] for each in numbers.of(RANKS[1], [row["point"]])}
-            for each in numbers.of(RANKS[0], [row["point"]]):
-                found.append(
-                    {
-                        "dataset": row["dataset"],
-                        "protocol": row["protocol"],
-                        "ipc": row["ipc"],
-                        "origin_per_class": row["origin_per_class"],
-                        "num_classes": row["num_classes"],
-                        "architectures": list(_pair(each)),
-                        "kendall_tau": each["value"],
-                        "methods": each["n"],
-                        "p_adjusted": adjusted.get(_pair(each)),
-                    }
-                )
-    return found
-
-
-def _pair(row: Row) -> tuple[str, ...]:
-    return tuple(row["param"].get("architectures", ()))
-
-
 # --- what a set keeps and gains ---------------------------------------------------------------------------------------
 
 
@@ -133,9 +106,7 @@ _IOR = Column("IOR", _ior, PERCENT_1, "points", Footnote("IOR: what is gained on
 _WORTH = [
     Column("of full data", "numbers.acc_over_full", PERCENT_1, "%", optional=True),
     Column("recovery", "numbers.recovery", PERCENT_1, "%", _RECOVERY, optional=True),
-    Column(
-        "HLR", "numbers.dd_hlr", PERCENT_1, "points", Footnote("HLR: what is lost to the full data."), optional=True
-    ),
+    Column("HLR", "numbers.dd_hlr", PERCENT_1, "points", _HLR, optional=True),
     _IOR,
     Column("of convnet3", "numbers.xarch_retention", PERCENT_1, "%", _OF_CONVNET, optional=True),
     Column("mean of others", "numbers.xarch_mean", PERCENT_1, "%", optional=True),
@@ -194,23 +165,23 @@ def _compared(excess: Sequence[Facts]) -> list[Column]:
     columns = []
     for metric, printed in _COMPARED.items():
         kinds = {str(_kind(each)): each for each in excess if each["metric"] == metric}
-        found = [kinds[key] for key in sorted(kinds)]
-        if metric == "excess_adv_acc":
-            for norm in sorted({str(each["norm"]) for each in found}):
-                of_norm = [each for each in found if each["norm"] == norm]
-                shown = shown_epsilons(sorted(each["epsilon"] for each in of_norm), norm)
-                middle = shown[len(shown) // 2]
-                each = next(each for each in of_norm if each["epsilon"] == middle)
-                title = f"{printed.title} at {epsilon_text(middle, norm)} ({norm.capitalize()})"
-                columns.append(_excess_column(title, each, printed))
-        else:
-            for each in found:
+        for _, each in sorted(kinds.items()):
+            if metric != "excess_adv_acc":
                 audit = "" if each["audit"] is None else f", audit {each['audit']}"
                 columns.append(_excess_column(printed.title + audit, each, printed))
+            elif each["epsilon"] == _middle(kinds.values(), norm := each["norm"]):
+                title = f"{printed.title} at {epsilon_text(each['epsilon'], norm)} ({norm.capitalize()})"
+                columns.append(_excess_column(title, each, printed))
     return columns
 
 
+def _middle(kinds: Iterable[Facts], norm: str) -> float:
+    shown = shown_epsilons(sorted(each["epsilon"] for each in kinds if each["norm"] == norm), norm)
+    return shown[len(shown) // 2]
+
+
 def _kind(each: Facts) -> tuple[Any, ...]:
+    """A column holds whatever attack an audit compares, of the same metric, budget and others."""
     return each["metric"], each["norm"], each["epsilon"], each["audit"], each["nonmember_source"]
 
 
@@ -236,6 +207,30 @@ GENERALISATION = BlockSection(
 # --- rankings of networks ---------------------------------------------------------------------------------------------
 
 
+def _rankings(measured: Measured, _: Facts) -> list[dict[str, Any]]:
+    """Agreement of networks on the ranking of methods, one entry per pair of networks, protocol and ipc."""
+    return [
+        entry for block in measured.blocks for point in block.points for entry in _of_pairs(point, measured.numbers)
+    ]
+
+
+def _of_pairs(point: Row, numbers: Numbers) -> Iterator[dict[str, Any]]:
+    """The agreement stands on the first point of what is ranked."""
+    adjusted = {_pair(row): row["value"] for row in numbers.of(P_ADJUSTED, [point["point"]])}
+    for row in numbers.of(TAU, [point["point"]]):
+        yield {
+            **{name: point[name] for name in ("dataset", "protocol", "ipc", "origin_per_class", "num_classes")},
+            "architectures": list(_pair(row)),
+            "kendall_tau": row["value"],
+            "methods": row["n"],
+            "p_adjusted": adjusted.get(_pair(row)),
+        }
+
+
+def _pair(row: Row) -> tuple[str, ...]:
+    return tuple(row["param"].get("architectures", ()))
+
+
 def _agreement(report: Facts) -> Iterator[Element]:
     """One row per pair of networks."""
     if report["rankings"]:
@@ -259,7 +254,7 @@ RANKINGS = SweepSection(
     id="rankings",
     order=130,
     title="Do networks agree on the ranking of methods?",
-    detailed=RANKS,
+    detailed=(TAU, P_ADJUSTED),
     facts=_rankings,
     elements=_agreement,
 )
