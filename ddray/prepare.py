@@ -5,19 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from ddray.collector import no_cycle_search
 from ddray.errors import RequestError
 from ddray.external.evaluation import FILE, load_evaluation
 from ddray.external.planning import facts_of, points_of, subject_of, sweep_of
+from ddray.plan.chains import make_chains
 from ddray.plan.datasets import Build, DatasetFacts, class_sizes, resolve
-from ddray.plan.external import ExternalPipeline
 from ddray.plan.feasible import ClassSize
 from ddray.plan.grammar import in_file_order, read
 from ddray.plan.grid import expand, select
+from ddray.plan.imported import Imported
 from ddray.plan.jobs import Plan, make_plan
 from ddray.plan.keys import digest
-from ddray.plan.pipeline import Pipeline
 from ddray.plan.points import GridPoint, Sweep
 from ddray.request import Request
 from ddray.settings import Places
@@ -56,13 +57,14 @@ def prepare(request: Request, places: Places, build: Build, *, read_all: bool = 
     """
     with no_cycle_search():
         if request.path.name == FILE:
-            sweep, points, pipeline = _imported(request, places, build, read_all)
+            content = _imported(request, places, build, read_all)
         else:
-            sweep, points, pipeline = _swept(request, places, build, read_all)
-        plan = make_plan(pipeline.chains(points), pipeline.stages)
+            content = _swept(request, places, build, read_all)
+        sweep, points, datasets, imported = content
+        plan = make_plan(*make_chains(points, datasets, sweep.resources, imported))
         plan.selected = {point.hash for point in select(points, request.only, request.skip, request.limit)}
     used = sorted({point.dataset for point in points})
-    return Prepared(request, sweep, pipeline.facts, plan, tuple(name for name in used if not pipeline.facts[name].read))
+    return Prepared(request, sweep, datasets, plan, tuple(name for name in used if not datasets[name].read))
 
 
 def load(path: Path, *, sets: Sequence[str] = (), profiles: Sequence[str] = ()) -> Sweep:
@@ -101,19 +103,24 @@ def expanded(sweep: Sweep, class_size: ClassSize | None = None) -> list[GridPoin
     return points
 
 
-def _swept(
-    request: Request, places: Places, build: Build, read_all: bool
-) -> tuple[Sweep, Sequence[GridPoint], Pipeline]:
+class _Content(NamedTuple):
+    """What a request is about."""
+
+    sweep: Sweep
+    points: Sequence[GridPoint]
+    datasets: dict[str, DatasetFacts]
+    imported: Imported | None
+
+
+def _swept(request: Request, places: Places, build: Build, read_all: bool) -> _Content:
     """The points of a sweep file."""
     sweep = load(request.path, sets=request.sets, profiles=request.profiles)
     names = {str(name) for grid in sweep.grids for name in grid.axes.get("dataset", ())}
     datasets = resolve(sweep, sorted(names), places.data, places.cache, build, read_all=read_all)
-    return sweep, expanded(sweep, class_sizes(datasets).get), Pipeline(datasets, sweep.resources)
+    return _Content(sweep, expanded(sweep, class_sizes(datasets).get), datasets, None)
 
 
-def _imported(
-    request: Request, places: Places, build: Build, read_all: bool
-) -> tuple[Sweep, Sequence[GridPoint], Pipeline]:
+def _imported(request: Request, places: Places, build: Build, read_all: bool) -> _Content:
     """The points of an imported set or model."""
     if request.sets or request.profiles:
         raise RequestError(f"{request.path}: has no values to change and no profiles. Run ddray evaluate again.")
@@ -121,4 +128,4 @@ def _imported(
     sweep = sweep_of(evaluation, request.path)
     facts = facts_of(evaluation, places, build, read_all=read_all)
     points = list(points_of(evaluation, facts, sweep.grids[0]))
-    return sweep, points, ExternalPipeline({evaluation.dataset: facts}, {}, subject_of(evaluation, facts))
+    return _Content(sweep, points, {evaluation.dataset: facts}, subject_of(evaluation, facts))

@@ -210,7 +210,7 @@ def shown_cells(report: str) -> Counter[str]:
 
 def stage_message(kind: str, label: str, texts: Iterable[str]) -> str:
     """Of a stage that gives other results under the same key."""
-    constant = f"VERSIONS[{kind!r}] in trainables/configs.py"
+    constant = f"the version of STAGE_KINDS[{kind!r}] in ddray/plan/kinds.py"
     if kind == "distill":
         constant = f"the method's `version` (or, if all methods changed, {constant})"
     return (

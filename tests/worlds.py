@@ -11,10 +11,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ddray.plan.chains import make_chains
 from ddray.plan.datasets import DatasetFacts
 from ddray.plan.graph import Chain, Stage
 from ddray.plan.jobs import Plan, make_plan
-from ddray.plan.pipeline import Pipeline
 from ddray.plan.points import GridPoint, Sweep
 from ddray.prepare import expanded, load
 from ddray.store.artifacts import Store
@@ -116,8 +116,8 @@ def read_digits(name: str) -> DatasetFacts:
 
 def plan_of(sweep: Sweep, facts: Facts = facts_of) -> Plan:
     points = expanded(sweep)
-    pipeline = Pipeline({name: facts(name) for name in {point.dataset for point in points}}, sweep.resources)
-    return make_plan(pipeline.chains(points), pipeline.stages)
+    datasets = {name: facts(name) for name in {point.dataset for point in points}}
+    return make_plan(*make_chains(points, datasets, sweep.resources))
 
 
 def world(folder: Path, text: str = SWEEP, name: str = "tiny", facts: Facts = facts_of) -> World:

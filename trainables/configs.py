@@ -24,18 +24,7 @@ from trainables.networks import Architecture, Norm, Variant, variant_of
 Kind = Literal[
     "experts", "distill", "ensemble", "train", "accuracy", "attack", "robustness", "privacy", "embedding", "tsne"
 ]
-KINDS: tuple[Kind, ...] = (
-    "experts",
-    "distill",
-    "ensemble",
-    "train",
-    "accuracy",
-    "attack",
-    "robustness",
-    "privacy",
-    "embedding",
-    "tsne",
-)
+KINDS: tuple[Kind, ...] = get_args(Kind)
 Init = Literal["noise", "real"]
 Augmentation = Literal["dsa", "none"]
 Operation = Literal["color", "crop", "cutout", "flip", "scale", "rotate"]
@@ -51,20 +40,6 @@ if TYPE_CHECKING:
 else:
     RobustnessAttackName = Literal[tuple(ROBUSTNESS_ATTACKS)]
     MembershipAttackName = Literal[tuple(MEMBERSHIP_ATTACKS)]
-
-VERSIONS: dict[Kind, int] = {
-    "experts": 1,
-    "distill": 1,
-    "ensemble": 1,
-    "train": 1,
-    "accuracy": 4,
-    "attack": 1,
-    "robustness": 2,
-    "privacy": 4,
-    "embedding": 1,
-    "tsne": 1,
-}
-"""Raised by hand when the results of a kind change; CHANGELOG.md then says so under *Invalidates*."""
 
 
 def parse_operations(text: str) -> tuple[Operation, ...]:
@@ -90,6 +65,10 @@ class Config(BaseModel):
 
     outside_key: ClassVar[frozenset[str]] = frozenset()
     neutral: ClassVar[dict[str, Any]] = {}
+
+    def __hash__(self) -> int:
+        """Of the key's text, which is made once: configurations are arguments of cached functions."""
+        return hash(self.key_json)
 
     @cached_property
     def key_json(self) -> str:
@@ -294,6 +273,10 @@ class RecipeConfig(Config):
         return self
 
 
+SNAPSHOTS = 8
+"""Kept states of a distillation with the authors' budget."""
+
+
 class MethodSettings(Config):
     """Base of the methods' settings, which are declared in ``methods.py`` or by other packages."""
 
@@ -313,6 +296,34 @@ class MethodSettings(Config):
     def real_images(self, ipc: int) -> int:
         """Real images of each class that a start from real images takes."""
         return ipc
+
+    def decoded_images(self, ipc: int) -> int:
+        """Training images of each class that a set of ``ipc`` stored ones decodes to."""
+        return ipc
+
+    def passes(self, num_classes: int, ipc: int, real_images: int) -> float:
+        """Rough cost of one run of the loop's body: for the order of jobs and the remaining time, never for a result.
+
+        In forward passes of one image. A gradient with respect to weights or images costs three, the second pass of
+        gradient matching six more. A method that does not say costs what distribution matching does: a forward pass
+        of a real batch and a gradient with respect to the set.
+
+        Args:
+            num_classes: K.
+            ipc: Images per class.
+            real_images: Of each class of the origin.
+        """
+        return num_classes * (min(real_images, int(getattr(self, "batch_real", 0))) + 3 * ipc)
+
+    def stored_bytes(self, num_classes: int, ipc: int, numbers: int) -> int:
+        """Rough bytes that the finished stage takes: the images, and of each snapshot images and momentum.
+
+        Args:
+            num_classes: K.
+            ipc: Images per class.
+            numbers: Of one image, four bytes each.
+        """
+        return num_classes * ipc * numbers * 4 * (1 + 2 * SNAPSHOTS)
 
     def experts(
         self, dataset: DatasetConfig, origin: OriginConfig, network: NetworkConfig, augmentation: Augmentation | None

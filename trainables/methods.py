@@ -23,7 +23,7 @@ from trainables.configs import (
     OriginConfig,
     parse_operations,
 )
-from trainables.registry import CHOSEN, LEARNED, METHODS, Method, load_plugins, method
+from trainables.registry import CHOSEN, LEARNED, METHODS, NO_CARD, Method, Shares, load_plugins, method
 
 __all__ = ["METHODS", "PLUGIN_PROBLEMS", "Method", "method"]
 
@@ -36,7 +36,10 @@ Operations = Annotated[
 """Operations of an augmentation, joined by underscores. The order in which they are written makes no difference."""
 
 
-@method("random", title="Random", function="trainables.distill.coresets:random", uses=CHOSEN)
+_MATCHING_GRADIENTS: Shares = ((1, 1 / 8), (10, 1 / 4), (50, 1 / 2), (None, 1.0))
+
+
+@method("random", title="Random", function="trainables.distill.coresets:random", uses=CHOSEN, shares=NO_CARD)
 class RandomSettings(MethodSettings):
     """Real images drawn at random; nothing to set."""
 
@@ -46,7 +49,13 @@ class FullSettings(MethodSettings):
     """The whole origin; nothing to set."""
 
 
-@method("dm", title="DM", function="trainables.distill.dm:distill", init="real")
+@method(
+    "dm",
+    title="DM",
+    function="trainables.distill.dm:distill",
+    init="real",
+    shares=((10, 1 / 8), (50, 1 / 4), (None, 1 / 2)),
+)
 class DMSettings(NetworkSettings):
     """Distribution matching (Zhao & Bilen, WACV 2023)."""
 
@@ -61,7 +70,7 @@ class DMSettings(NetworkSettings):
     """Real images per class and iteration; a class with fewer gives all it has."""
 
 
-@method("dsa", title="DSA", function="trainables.distill.dsa:distill", init="real")
+@method("dsa", title="DSA", function="trainables.distill.dsa:distill", init="real", shares=_MATCHING_GRADIENTS)
 class DSASettings(NetworkSettings):
     """Gradient matching with Siamese augmentation (Zhao & Bilen, ICML 2021)."""
 
@@ -88,13 +97,32 @@ class DSASettings(NetworkSettings):
         """Image updates."""
         return self.iterations * self.loops[0]
 
+    def passes(self, num_classes: int, ipc: int, real_images: int) -> float:
+        """Also the network's training on the set, between two updates of one network."""
+        updates, epochs = self.loops
+        trained = 3 * num_classes * ipc * epochs * (updates - 1) / updates
+        return num_classes * (3 * min(real_images, self.batch_real) + 9 * ipc) + trained
 
-@method("dc", title="DC", function="trainables.distill.dsa:distill", uses=LEARNED - {"distill_aug"}, init="noise")
+
+@method(
+    "dc",
+    title="DC",
+    function="trainables.distill.dsa:distill",
+    uses=LEARNED - {"distill_aug"},
+    init="noise",
+    shares=_MATCHING_GRADIENTS,
+)
 class DCSettings(DSASettings):
     """Gradient matching without augmentation (Zhao et al., ICLR 2021), from noise."""
 
 
-@method("mtt", title="MTT", function="trainables.distill.mtt:distill", init="real")
+@method(
+    "mtt",
+    title="MTT",
+    function="trainables.distill.mtt:distill",
+    init="real",
+    shares=((1, 1 / 4), (10, 1 / 2), (None, 1.0)),
+)
 class MTTSettings(NetworkSettings):
     """Matching training trajectories (Cazenavette et al., CVPR 2022)."""
 
@@ -148,6 +176,10 @@ class MTTSettings(NetworkSettings):
             )
         return self
 
+    def passes(self, num_classes: int, ipc: int, real_images: int) -> float:
+        """The student's steps and the way back through them."""
+        return 9 * self.syn_steps * min(num_classes * ipc, self.batch_syn or num_classes * ipc)
+
     def experts(
         self, dataset: DatasetConfig, origin: OriginConfig, network: NetworkConfig, augmentation: Augmentation | None
     ) -> tuple[ExpertConfig, ...]:
@@ -166,7 +198,13 @@ class MTTSettings(NetworkSettings):
         return tuple(ExpertConfig(index=index, **common) for index in range(self.num_experts))
 
 
-@method("idc", title="IDC", function="trainables.distill.idc:distill", init="real")
+@method(
+    "idc",
+    title="IDC",
+    function="trainables.distill.idc:distill",
+    init="real",
+    shares=((10, 1 / 4), (50, 1 / 2), (None, 1.0)),
+)
 class IDCSettings(NetworkSettings):
     """Efficient synthetic-data parameterisation (Kim et al., ICML 2022). With factor 1 it is the paper's IDC-I."""
 
@@ -204,6 +242,14 @@ class IDCSettings(NetworkSettings):
     cutmix: float = Field(default=0.5, ge=0, le=1)
     """Probability of CutMix per batch of the network's training."""
 
+    def decoded_images(self, ipc: int) -> int:
+        return ipc * self.factor**2
+
+    def passes(self, num_classes: int, ipc: int, real_images: int) -> float:
+        """Also the network's training on real images."""
+        matched = 3 * min(real_images, self.batch_real) + 9 * min(self.decoded_images(ipc), self.batch_syn_max)
+        return num_classes * matched + 3 * min(self.net_images, num_classes * real_images)
+
     def real_images(self, ipc: int) -> int:
         return ipc * self.factor**2 if self.layout == "mix" else ipc
 
@@ -217,7 +263,13 @@ class IDCSettings(NetworkSettings):
         return self.lr_base * ipc / 10 * (image_size / 32) ** 2
 
 
-@method("herding", title="Herding", function="trainables.distill.coresets:herding", uses=frozenset({"ipc"}))
+@method(
+    "herding",
+    title="Herding",
+    function="trainables.distill.coresets:herding",
+    uses=frozenset({"ipc"}),
+    shares=NO_CARD,
+)
 class HerdingSettings(MethodSettings):
     """Real images whose mean follows the class mean (Welling, ICML 2009), chosen greedily. Nothing is random."""
 
@@ -225,7 +277,7 @@ class HerdingSettings(MethodSettings):
     """Space in which means are taken: normalised pixels, or the embedding of one random ConvNet3, always the same."""
 
 
-@method("kmeans", title="k-means", function="trainables.distill.coresets:kmeans", uses=CHOSEN)
+@method("kmeans", title="k-means", function="trainables.distill.coresets:kmeans", uses=CHOSEN, shares=NO_CARD)
 class KMeansSettings(MethodSettings):
     """Of each class, the real images nearest to the centres of ipc clusters (scikit-learn)."""
 

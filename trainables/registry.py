@@ -32,6 +32,12 @@ LEARNED = frozenset({"ipc", "init", "distill_seed", "distill_aug"})
 CHOSEN = frozenset({"ipc", "distill_seed"})
 """Axes of a method that chooses real images."""
 
+Shares = tuple[tuple[int | None, float], ...]
+"""(largest ipc, share of a 32 GB card), ascending; the last line's ipc is None: any."""
+CARD: Shares = ((None, 1.0),)
+"""What a method takes that does not say."""
+NO_CARD: Shares = ((None, 0.0),)
+
 S = TypeVar("S", bound=type[MethodSettings])
 
 
@@ -51,6 +57,13 @@ class Method:
     """Start when the sweep names none."""
     function: str | None = None
     """``module:function`` of the computation; None for ``full``, which distils nothing."""
+    shares: Shares = CARD
+    """Of its distillation with ConvNet3, for images of up to 32 pixels and 10 classes. Work and bytes of the stage
+    follow from the settings: ``MethodSettings.passes`` and ``stored_bytes``."""
+
+    def share(self, ipc: int) -> float:
+        """Of a card, for so many images per class."""
+        return next(share for largest, share in self.shares if largest is None or ipc <= largest)
 
     @property
     def distils(self) -> bool:
@@ -87,6 +100,7 @@ def method(
     uses: frozenset[str] = LEARNED,
     init: Init | None = None,
     version: int = 1,
+    shares: Shares = CARD,
 ) -> Callable[[S], S]:
     """Declare a method; stands as a decorator on its settings.
 
@@ -98,9 +112,12 @@ def method(
         uses: Axes the method uses. An axis it does not use is null on its points.
         init: Start when the sweep names none; needed when ``uses`` holds ``init``.
         version: Raised by hand when the method's results change.
+        shares: Of a 32 GB card, by images per class, with ConvNet3, images of up to 32 pixels and 10 classes; 0 for a
+            method that computes on the CPU.
 
     Raises:
-        ValueError: The name is taken or malformed, ``init`` does not go with ``uses``, or a setting has no default.
+        ValueError: The name is taken or malformed, ``shares`` do not end with any ipc, ``init`` does not go with
+            ``uses``, or a setting has no default.
     """
 
     def declare(settings: S) -> S:
@@ -121,9 +138,20 @@ def method(
             raise ValueError(f"method {name}: no such budget; got {settings.budget!r}; expected a setting's name.")
         if ("init" in uses) != (init is not None):
             raise ValueError(f"method {name}: got init {init!r} with axes {sorted(uses)}; expected both or neither.")
+        if not shares or shares[-1][0] is not None or any(not 0 <= share <= 1 for _, share in shares):
+            raise ValueError(
+                f"method {name}: got shares {shares!r}; expected (ipc, share) each, the last (None, share)."
+            )
         where = function if function is None or ":" in function else f"{settings.__module__}:{function}"
         METHODS[name] = Method(
-            name=name, title=title, version=version, settings=settings, uses=uses, init=init, function=where
+            name=name,
+            title=title,
+            version=version,
+            settings=settings,
+            uses=uses,
+            init=init,
+            function=where,
+            shares=shares,
         )
         return settings
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, assert_never
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from trainables.configs import (
     AccuracyConfig,
@@ -40,8 +40,11 @@ if TYPE_CHECKING:
         TsneMap,
     )
 
+Inputs = Mapping[str, Path]
+"""Folders of the payloads that a stage needs, by role."""
 
-def run(kind: Kind, config: StageConfig, inputs: Mapping[str, Path], context: Context) -> Payload:
+
+def run(kind: Kind, config: StageConfig, inputs: Inputs, context: Context) -> Payload:
     """Compute one stage.
 
     Args:
@@ -58,44 +61,10 @@ def run(kind: Kind, config: StageConfig, inputs: Mapping[str, Path], context: Co
         StageFailure: The computation cannot go on.
         Interrupted: A stop was asked for.
     """
-    match kind:
-        case "experts":
-            assert isinstance(config, ExpertConfig)
-            return _experts(config, context)
-        case "distill":
-            assert isinstance(config, DistillConfig)
-            return _distill(config, inputs, context)
-        case "ensemble":
-            assert isinstance(config, EnsembleConfig)
-            return _ensemble(config, inputs, context)
-        case "train":
-            assert isinstance(config, TrainConfig)
-            return _train(config, inputs, context)
-        case "accuracy":
-            assert isinstance(config, AccuracyConfig)
-            return _accuracy(config, inputs["model"])
-        case "attack":
-            assert isinstance(config, AttackConfig)
-            return _attack(config, inputs["model"], context)
-        case "robustness":
-            assert isinstance(config, RobustnessConfig)
-            return _robustness(config, inputs)
-        case "privacy":
-            assert isinstance(config, PrivacyConfig)
-            from trainables.evaluate.privacy.audit import evaluate_privacy
-
-            return evaluate_privacy(config, inputs, context)
-        case "embedding":
-            assert isinstance(config, EmbeddingConfig)
-            return _embedding(config, inputs, context)
-        case "tsne":
-            assert isinstance(config, TsneConfig)
-            return _tsne(config, inputs, context)
-        case _:
-            assert_never(kind)
+    return _COMPUTATIONS[kind](config, inputs, context)
 
 
-def _experts(config: ExpertConfig, context: Context) -> Expert:
+def _experts(config: ExpertConfig, inputs: Inputs, context: Context) -> Expert:
     from trainables.data.origins import load_origin
     from trainables.experts import train_expert
 
@@ -103,7 +72,7 @@ def _experts(config: ExpertConfig, context: Context) -> Expert:
     return train_expert(config, origin, context)
 
 
-def _distill(config: DistillConfig, inputs: Mapping[str, Path], context: Context) -> DistilledSet:
+def _distill(config: DistillConfig, inputs: Inputs, context: Context) -> DistilledSet:
     from trainables.data.origins import load_origin
     from trainables.distill.context import DistillContext
 
@@ -132,7 +101,7 @@ class _TrainingImages(NamedTuple):
     """Further images whose outputs are recorded after the training, normalised; they are whitened then."""
 
 
-def _training_images(config: TrainConfig, inputs: Mapping[str, Path], context: Context) -> _TrainingImages:
+def _training_images(config: TrainConfig, inputs: Inputs, context: Context) -> _TrainingImages:
     """The input ``set`` decoded, or the origin; normalised or whitened as the set wants it, test images alike."""
     from trainables.data.origins import QueriedImages, load_origin, load_test
     from trainables.data.pixels import decode, decode_labels, normalise
@@ -161,7 +130,7 @@ def _training_images(config: TrainConfig, inputs: Mapping[str, Path], context: C
     return _TrainingImages(images, labels, test, learned_lr, whitening, queries)
 
 
-def _train(config: TrainConfig, inputs: Mapping[str, Path], context: Context) -> TrainedModel:
+def _train(config: TrainConfig, inputs: Inputs, context: Context) -> TrainedModel:
     from trainables.payloads import TrainedEnsemble
     from trainables.train import train
 
@@ -171,32 +140,32 @@ def _train(config: TrainConfig, inputs: Mapping[str, Path], context: Context) ->
     return train(config, images, labels, test, context, learned_lr=rate, whitening=whitening, queries=queries)
 
 
-def _ensemble(config: EnsembleConfig, inputs: Mapping[str, Path], context: Context) -> TrainedEnsemble:
+def _ensemble(config: EnsembleConfig, inputs: Inputs, context: Context) -> TrainedEnsemble:
     from trainables.train import train_ensemble
 
     images, labels, test, rate, whitening, queries = _training_images(config.base, inputs, context)
     return train_ensemble(config, images, labels, test, context, learned_lr=rate, whitening=whitening, queries=queries)
 
 
-def _accuracy(config: AccuracyConfig, folder: Path) -> Metrics:
+def _accuracy(config: AccuracyConfig, inputs: Inputs, context: Context) -> Metrics:
     from trainables.evaluate.accuracy import accuracy_rows, training_rows
     from trainables.evaluate.fairness import fairness_rows
     from trainables.payloads import Metrics, TrainedModel
 
-    model = TrainedModel.load(folder)
+    model = TrainedModel.load(inputs["model"])
     logits, labels = model.outputs["test"].logits.numpy(), model.outputs["test"].labels.numpy()
     rows = accuracy_rows(logits, labels, config.num_classes)
     return Metrics(rows + training_rows(model) + fairness_rows(logits, labels, config.num_classes))
 
 
-def _attack(config: AttackConfig, folder: Path, context: Context) -> AttackResult:
+def _attack(config: AttackConfig, inputs: Inputs, context: Context) -> AttackResult:
     from trainables.evaluate.robustness.attack import run_attack
     from trainables.payloads import TrainedModel
 
-    return run_attack(config, TrainedModel.load(folder), context)
+    return run_attack(config, TrainedModel.load(inputs["model"]), context)
 
 
-def _robustness(config: RobustnessConfig, inputs: Mapping[str, Path]) -> Metrics:
+def _robustness(config: RobustnessConfig, inputs: Inputs, context: Context) -> Metrics:
     from trainables.evaluate.robustness.rows import robustness_rows
     from trainables.payloads import AttackResult, Metrics
 
@@ -204,16 +173,37 @@ def _robustness(config: RobustnessConfig, inputs: Mapping[str, Path]) -> Metrics
     return Metrics(robustness_rows(results, config.num_classes))
 
 
-def _embedding(config: EmbeddingConfig, inputs: Mapping[str, Path], context: Context) -> Embedding:
+def _privacy(config: PrivacyConfig, inputs: Inputs, context: Context) -> Metrics:
+    from trainables.evaluate.privacy.audit import evaluate_privacy
+
+    return evaluate_privacy(config, inputs, context)
+
+
+def _embedding(config: EmbeddingConfig, inputs: Inputs, context: Context) -> Embedding:
     from trainables.evaluate.embedding import embed
     from trainables.payloads import DistilledSet, TrainedModel
 
     return embed(config, TrainedModel.load(inputs["encoder"]), DistilledSet.load(inputs["set"]), context)
 
 
-def _tsne(config: TsneConfig, inputs: Mapping[str, Path], context: Context) -> TsneMap:
+def _tsne(config: TsneConfig, inputs: Inputs, context: Context) -> TsneMap:
     from trainables.evaluate.embedding import joint_tsne
     from trainables.payloads import Embedding, TrainedModel
 
     embeddings = [Embedding.load(inputs[f"embedding.{index}"]) for index in range(len(config.sources))]
     return joint_tsne(config, TrainedModel.load(inputs["encoder"]), embeddings, context)
+
+
+_COMPUTATIONS: dict[Kind, Callable[[Any, Inputs, Context], Payload]] = {
+    "experts": _experts,
+    "distill": _distill,
+    "ensemble": _ensemble,
+    "train": _train,
+    "accuracy": _accuracy,
+    "attack": _attack,
+    "robustness": _robustness,
+    "privacy": _privacy,
+    "embedding": _embedding,
+    "tsne": _tsne,
+}
+"""The configuration is of the kind's own type."""

@@ -13,8 +13,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ddray.errors import RequestError, show, suggest
-from ddray.plan.external import EXTERNAL
 from ddray.plan.feasible import attacked_problem, recipe_problem
+from ddray.plan.imported import EXTERNAL
 from ddray.plan.schema import DEFAULT_PROTOCOL
 from trainables.attacks import ROBUSTNESS_ATTACKS
 from trainables.configs import OriginConfig

@@ -13,7 +13,7 @@ from ddray.errors import EnvironmentProblem, RequestError
 from ddray.external.evaluation import Evaluation, Found
 from ddray.external.planning import subject_of
 from ddray.plan.datasets import DatasetFacts
-from ddray.plan.external import Subject
+from ddray.plan.imported import Imported
 from ddray.run.context import StageContext
 from ddray.run.stage import code_state, versions
 from ddray.settings import Places
@@ -80,7 +80,7 @@ def _read_set(evaluation: Evaluation, dataset: DatasetConfig) -> DistilledSet:
     )
 
 
-def _read_model(file: Path, subject: Subject, store: Store, places: Places) -> tuple[TrainedModel, dict[str, Any]]:
+def _read_model(file: Path, subject: Imported, store: Store, places: Places) -> tuple[TrainedModel, dict[str, Any]]:
     """The model with what it says of its images, and where that was computed."""
     import torch
 
@@ -129,7 +129,7 @@ def _members(evaluation: Evaluation, dataset: DatasetConfig, places: Places) -> 
 
 
 def _commit(
-    subject: Subject, payload: DistilledSet | TrainedModel, found: Found, store: Store, said: dict[str, Any]
+    subject: Imported, payload: DistilledSet | TrainedModel, found: Found, store: Store, said: dict[str, Any]
 ) -> Found:
     stage = subject.stage()
     with store.writing() as folder:

@@ -8,7 +8,7 @@ from typing import Any
 
 from ddray.external.evaluation import Evaluation
 from ddray.plan.datasets import Build, DatasetFacts, resolve
-from ddray.plan.external import EXTERNAL, Subject
+from ddray.plan.imported import EXTERNAL, Imported
 from ddray.plan.keys import digest, short
 from ddray.plan.points import Grid, GridPoint, Sweep
 from ddray.settings import Places
@@ -47,7 +47,7 @@ def sweep_of(evaluation: Evaluation, path: Path) -> Sweep:
     )
 
 
-def subject_of(evaluation: Evaluation, facts: DatasetFacts) -> Subject:
+def subject_of(evaluation: Evaluation, facts: DatasetFacts) -> Imported:
     """What the evaluation is about, once its files have been read."""
     found = evaluation.found
     assert found is not None
@@ -77,7 +77,7 @@ def subject_of(evaluation: Evaluation, facts: DatasetFacts) -> Subject:
             settings=settings,
             distill_seed=0,
         )
-        return Subject(made, found.members, evaluation.classes, f"distill {label} ipc={found.ipc}")
+        return Imported(made, found.members, evaluation.classes, f"distill {label} ipc={found.ipc}")
     assert evaluation.mean is not None
     assert evaluation.std is not None
     (architecture,) = evaluation.architectures
@@ -96,7 +96,7 @@ def subject_of(evaluation: Evaluation, facts: DatasetFacts) -> Subject:
         asked=found.members is not None,
         file=evaluation.sha256["model"],
     )
-    return Subject(trained, found.members, evaluation.classes, f"train {label} {architecture}")
+    return Imported(trained, found.members, evaluation.classes, f"train {label} {architecture}")
 
 
 def points_of(evaluation: Evaluation, facts: DatasetFacts, grid: Grid) -> Iterator[GridPoint]:

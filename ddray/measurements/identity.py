@@ -11,8 +11,8 @@ from functools import cache
 from typing import Any
 
 from ddray.measurements.columns import COLUMNS, names
-from ddray.plan.external import EXTERNAL
 from ddray.plan.graph import Chain, Stage
+from ddray.plan.imported import EXTERNAL
 from ddray.plan.keys import canonical, digest
 from ddray.store.manifest import Manifest
 from trainables.configs import DistillConfig, ExternalConfig, OriginConfig, TrainConfig

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from trainables.attacks import EVERY_AUDIT, MEMBERSHIP_ATTACKS, Audit
 from trainables.configs import MembershipAttackName, PrivacySettings, SignalsConfig
 
+NO_MEMBERS = "seed: its members are not known; got no list of them; expected the images it was made of (--members)"
+"""Why membership of what was imported is not audited."""
 MOST_ROWS = 500
 """Of one point; there are fewer shadows of the audit ``seed`` than that."""
 COIN_DEVIATIONS = 5.0
@@ -65,6 +67,23 @@ def audits(asked: PrivacySettings, per_class: int, class_size: int, real_images:
         canaries=asked.canaries if "pool" in fit else 0,
         signals=SignalsConfig(population=population, reserve=min(asked.reserve, left - population)),
         attacks=tuple(attack for attack in MEMBERSHIP_ATTACKS if attack in asked.attacks),
+    )
+
+
+def audits_of_import(requested: PrivacySettings, *, members_known: bool) -> Audits:
+    """The audit of what was made elsewhere: against test images, where its members are known.
+
+    There are no shadows, because it cannot be made again from other images; the audits that need them are left out.
+    """
+    return Audits(
+        audit=("seed",) if members_known else (),
+        unfit={} if members_known else {"seed": NO_MEMBERS},
+        rows=0,
+        targets=1,
+        shadows=0,
+        canaries=0,
+        signals=SignalsConfig(),
+        attacks=requested.attacks,
     )
 
 

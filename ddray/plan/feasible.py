@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from ddray.plan.annotations import at_ipc
 from ddray.plan.audits import MOST_ROWS
+from ddray.plan.kinds import ENCODER
 from ddray.plan.points import Grid, GridPoint, Sweep
 from ddray.plan.schema import EVALUATIONS
 from trainables.configs import (
@@ -27,8 +28,6 @@ from trainables.networks import option_problem, parse, size_problem
 from trainables.presets import completed
 from trainables.protocols import PROTOCOLS
 
-ENCODER = "convnet3"
-"""The network in whose features sets are compared."""
 ClassSize: TypeAlias = Callable[[str], int | None]
 """Data set's name -> training images in its smallest class, or None where it is not known yet."""
 Complaint: TypeAlias = tuple[str, str]

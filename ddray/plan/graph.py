@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from ddray.plan.points import GridPoint
 from trainables.configs import Config, Kind
@@ -64,79 +64,32 @@ class Chain:
     """The overridden values."""
     unpublished: tuple[Chosen, ...]
     """Settings that nobody published for this combination: taken from the nearest one, or ours."""
-    branches: tuple[tuple[Stage, ...], ...] = ()
-    """Further paths, each in order, to what evaluations need beside the point's own set and model."""
+    shadows: tuple[tuple[Stage, ...], ...] = ()
+    """Further paths, each in order, to what evaluations need beside the point's own set and model: shadow models and
+    membership rows, encoders."""
 
     @property
     def paths(self) -> tuple[tuple[Stage, ...], ...]:
-        """The branches, then the main path."""
-        return *self.branches, self.stages
+        """The shadows, then the main path."""
+        return *self.shadows, self.stages
 
     @property
     def all_stages(self) -> tuple[Stage, ...]:
         """The stages of all paths; one that lies on several of them comes several times."""
-        return (*itertools.chain.from_iterable(self.branches), *self.stages) if self.branches else self.stages
+        return (*itertools.chain.from_iterable(self.shadows), *self.stages) if self.shadows else self.stages
 
     def stage(self, kind: Kind) -> Stage | None:
         """The first stage of a kind on the main path, if it has one."""
         return next((stage for stage in self.stages if stage.kind == kind), None)
 
 
-class Part(NamedTuple):
-    """Images that a branch takes instead of the point's own: what ``OriginConfig`` holds beyond what the point says."""
-
-    kind: Literal["draw", "pool", "coin"]
-    row: int | None = None
-    block: int | None = None
-    canaries: int = 0
-
-    def __str__(self) -> str:
-        """As in labels."""
-        return f"block={self.block}" if self.kind == "draw" else f"{self.kind}={self.row}"
-
-
-class Making(NamedTuple):
-    """How a set is made."""
+class SetStages(NamedTuple):
+    """What makes a set."""
 
     stages: tuple[Stage, ...] = ()
-    """The set's own stage last; none for methods that train on the origin."""
+    """Experts, then the set's own stage; none for methods that train on the origin."""
 
     @property
     def inputs(self) -> tuple[tuple[str, str], ...]:
         """Of what is trained on it."""
         return (("set", self.stages[-1].key),) if self.stages else ()
-
-
-def label_of(
-    kind: str,
-    point: GridPoint,
-    *further: str,
-    distill_seed: int | None = None,
-    seed: int | None = None,
-    seeds: tuple[int, ...] = (),
-) -> str:
-    """How people see a stage: ``train dm cifar10 ipc=10 init=real convnet3 seed=0``.
-
-    Args:
-        kind: What it does.
-        point: One that needs it.
-        further: Words that tell it from others.
-        distill_seed: Instead of the point's own.
-        seed: Instead of the point's own.
-        seeds: Of an ensemble.
-    """
-    words = [kind, point.method, point.dataset]
-    if point.ipc is not None:
-        words.append(f"ipc={point.ipc}")
-    if point.init is not None:
-        words.append(f"init={point.init}")
-    if point.origin_per_class is not None:
-        words.append(f"origin={point.origin_per_class}/{point.origin_draw}")
-    if point.num_classes is not None:
-        words.append(f"classes={point.num_classes}/{point.class_draw or 0}")
-    if distilled := point.distill_seed if distill_seed is None else distill_seed:
-        words.append(f"distill_seed={distilled}")
-    if kind not in ("experts", "distill", "embedding", "tsne"):
-        own = point.seed if seed is None else seed
-        words += [point.architecture, f"seeds={','.join(map(str, seeds))}" if seeds else f"seed={own}"]
-    return " ".join([*words, *further])

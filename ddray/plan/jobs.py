@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from ddray.plan.graph import Chain, Stage
 from ddray.plan.keys import digest
-
-EXPERTS_PER_JOB = 5
-"""Experts trained one after the other in one job: minutes on a GPU, and enough jobs for a cluster. Not in any key."""
-
-ALONE = frozenset({"privacy", "embedding", "tsne"})
-"""Kinds that start a job of their own: they wait for branches, and a point's training must not wait with them."""
+from ddray.plan.kinds import STAGE_KINDS
+from trainables.configs import Kind
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,8 +53,9 @@ class Plan:
         are selected: that one point is wanted is no reason to distil the others' sets."""
         chains = [chain for chain in self.chains if chain.point.hash in self.selected]
         keys = {stage.key for chain in chains for stage in chain.all_stages}
-        maps = {chain.stages[-1].key: chain.stages[-1] for chain in chains if chain.stages[-1].kind == "tsne"}
-        return keys - {key for key, stage in maps.items() if any(needed not in keys for _, needed in stage.inputs)}
+        last = {chain.stages[-1].key: chain.stages[-1] for chain in chains}
+        of_all = {key: stage for key, stage in last.items() if STAGE_KINDS[stage.kind].of_all}
+        return keys - {key for key, stage in of_all.items() if any(needed not in keys for _, needed in stage.inputs)}
 
     def summary(self, done: Collection[str]) -> dict[str, Any]:
         """Counts: ``points``, ``jobs`` (with something to do), ``stages`` per kind, reasons for blocked ones."""
@@ -95,20 +92,18 @@ def make_plan(chains: Sequence[Chain], stages: Mapping[str, Stage]) -> Plan:
     """
     users = Counter(stage.key for chain in chains for stage in chain.all_stages)
     points = users
-    if any(chain.branches for chain in chains):
+    if any(chain.shadows for chain in chains):
         points = Counter(key for chain in chains for key in {stage.key for stage in chain.all_stages})
     shorter = _shorter_budgets(stages.values())
     jobs: list[Job] = []
     seen: set[str] = set()
     for path in (path for chain in chains for path in chain.paths):
         group: list[Stage] = []
-        experts = [stage for stage in path if stage.kind == "experts" and stage.key not in seen]
-        for start in range(0, len(experts), EXPERTS_PER_JOB):
-            few = experts[start : start + EXPERTS_PER_JOB]
+        for few in _batches(stage for stage in path if stage.key not in seen):
             seen.update(stage.key for stage in few)
             jobs.append(make_job(few, points[few[0].key], shorter))
         for stage in path:
-            if stage.kind == "experts":
+            if STAGE_KINDS[stage.kind].per_job:
                 continue
             if users[stage.key] > 1:
                 if stage.key not in seen:
@@ -157,10 +152,23 @@ def runnable_jobs(plan: Plan, done: Collection[str]) -> list[Job]:
     return reduced
 
 
+def _batches(stages: Iterable[Stage]) -> Iterator[list[Stage]]:
+    """Stages of kinds of which a few form a job, few by few."""
+    kinds: dict[Kind, list[Stage]] = defaultdict(list)
+    for stage in stages:
+        if STAGE_KINDS[stage.kind].per_job:
+            kinds[stage.kind].append(stage)
+    for kind, members in kinds.items():
+        size = STAGE_KINDS[kind].per_job
+        assert size is not None
+        for start in range(0, len(members), size):
+            yield members[start : start + size]
+
+
 def _cut(group: Sequence[Stage], stage: Stage) -> bool:
     """Whether a stage must leave the group: what it waits for, other CPUs (and so other numerics), or another share of
     the GPU."""
-    if stage.kind in ALONE or group[-1].kind in ALONE:
+    if STAGE_KINDS[stage.kind].alone or STAGE_KINDS[group[-1].kind].alone:
         return True
     if stage.cpus != group[0].cpus:
         return True

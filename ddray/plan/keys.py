@@ -51,6 +51,18 @@ def stage_key(kind: str, version: int, config: Mapping[str, Any] | str, inputs: 
     return Key(hashlib.sha256(f"ddray stage {kind}\n{preimage}".encode()).hexdigest())
 
 
+def lineage_key(kind: str, version: int, path: str, inputs: Mapping[str, str]) -> Key:
+    """Shared by stages that follow one path to different budgets; their checkpoints live under it.
+
+    Args:
+        kind: As of ``stage_key``, like the other two.
+        version: The kind's.
+        path: ``DistillConfig.lineage_json``: the configuration without the budget.
+        inputs: Role to key.
+    """
+    return stage_key(kind, version, f'{{"lineage":{path}}}', inputs)
+
+
 def short(key: str) -> str:
     """The form of a key that people see."""
     return key[:SHORT]

@@ -11,7 +11,26 @@ from typing import Any
 
 from ddray.plan import yaml
 from ddray.plan.axes import AXES, AxisValues
+from ddray.plan.keys import canonical
 from ddray.plan.yaml import Node
+
+
+class Given(dict[str, Any]):
+    """Values as a sweep gives them, JSON types. Nobody changes one, so that it can be an argument of a cached function:
+    it is hashed by its text, which is made once."""
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        super().__init__(values)
+        self.text = canonical(values)
+
+    def __hash__(self) -> int:  # type: ignore[override]
+        return hash(self.text)
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Given:
+        """The same values, or themselves if they are one already."""
+        return values if isinstance(values, cls) else cls(values)
+
 
 Values = Mapping[str, tuple[Any, ...]]
 """Axis -> its values."""

@@ -26,7 +26,7 @@ def sharing_facts(plan: Plan) -> dict[str, Any]:
     """
     chains = [chain for chain in plan.chains if chain.point.hash in plan.selected]
     alone = sum(
-        len({stage.key for stage in chain.all_stages}) if chain.branches else len(chain.stages) for chain in chains
+        len({stage.key for stage in chain.all_stages}) if chain.shadows else len(chain.stages) for chain in chains
     )
     return {"sharing": {"stages": len(plan.needed()), "alone": alone}, "privacy": _privacy(plan.stages, chains)}
 

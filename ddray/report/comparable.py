@@ -17,7 +17,7 @@ from ddray.errors import DdrayError
 from ddray.measurements.reading import Row
 from ddray.measurements.statistics import Spread, Values, by_seed, spread
 from ddray.plan.axes import in_report
-from ddray.plan.external import EXTERNAL
+from ddray.plan.imported import EXTERNAL
 
 ORDER = ("random", "dsa", "dm", "mtt", "idc", "full")
 """Of methods; those it does not name stand before ``full``."""

@@ -19,11 +19,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from ddray.plan.kinds import STAGE_KINDS
 from ddray.run.context import StageContext
 from ddray.store.artifacts import DamagedArtifact, Store
 from ddray.store.claims import HEARTBEAT_SECONDS, Claim
 from ddray.store.manifest import Manifest
-from trainables import configs
 from trainables.context import Interrupted
 
 log = logging.getLogger(__name__)
@@ -32,19 +32,6 @@ Tick = Callable[[str, dict[str, Any] | None], bool]
 """Post progress (None at the end); returns whether to stop. ``Board.tick`` or its remote twin."""
 
 TICK_SECONDS = 1.0
-
-CONFIGS: dict[str, type[configs.Config]] = {
-    "experts": configs.ExpertConfig,
-    "distill": configs.DistillConfig,
-    "ensemble": configs.EnsembleConfig,
-    "train": configs.TrainConfig,
-    "accuracy": configs.AccuracyConfig,
-    "attack": configs.AttackConfig,
-    "robustness": configs.RobustnessConfig,
-    "privacy": configs.PrivacyConfig,
-    "embedding": configs.EmbeddingConfig,
-    "tsne": configs.TsneConfig,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +165,7 @@ def _compute(
     if precision == "tf32" and device == "cpu":
         precision = "float32"  # jobs that need no card run beside those that do
     devices.prepare(device, max(1, int(cpus)), share if device != "cpu" and share > 0 else None, precision)
-    config = CONFIGS[spec["kind"]].model_validate(spec["config"])
+    config = STAGE_KINDS[spec["kind"]].config.model_validate(spec["config"])
     inputs = {role: _open(store, key) for role, key in spec["inputs"].items()}
     checkpoints = store.checkpoints(spec["lineage"])
     context = StageContext(

@@ -71,7 +71,7 @@ def test_a_changed_row_of_a_stage_asks_for_the_version_of_its_kind(tmp_path: Pat
     (now / "metrics.json").write_text(json.dumps(rows))
     message = stage_message("accuracy", "accuracy of a model", differences(artifact, now, 1e-9))
     assert "metrics.json[0].value was" in message
-    assert "VERSIONS['accuracy'] in trainables/configs.py" in message
+    assert "the version of STAGE_KINDS['accuracy'] in ddray/plan/kinds.py" in message
     assert "CHANGELOG.md" in message
     assert "python tests/record_goldens.py" in message
     (now / "metrics.json").write_text(json.dumps([*rows, rows[0]]))

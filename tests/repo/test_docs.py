@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 from pages import PAGES, ROOT, prose, table
 
-from ddray.plan.resources import DISTILL, FACTORS, NETWORK, SHARES
+from ddray.plan.kinds import CLASSES, MORE_CLASSES, MORE_PIXELS, PIXELS, SHARES
+from trainables.methods import METHODS
+from trainables.networks import NETWORKS
 from trainables.protocols import PROTOCOLS, Protocol
 
 DECISIONS = sorted((ROOT / "docs" / "decisions").glob("*.md"))
@@ -82,20 +84,32 @@ def protocol_cells(protocol: Protocol) -> list[str]:
 def test_shares_of_distillation() -> None:
     rows = [tuple(row) for row in table(ROOT / "docs" / "resources.md", "method")]
     assert rows == [
-        (method, "any" if largest is None else f"up to {largest}", str(Fraction(share)))
-        for method, steps in DISTILL.items()
-        for largest, share in steps
+        (method.name, "any" if largest is None else f"up to {largest}", str(Fraction(share)))
+        for method in METHODS.values()
+        if method.distils and method.settings.__module__ == "trainables.methods"
+        for largest, share in method.shares
     ]
+
+
+def shares() -> dict[str, float]:
+    return {name: network.share for name, network in NETWORKS.items()}
 
 
 def test_shares_of_networks() -> None:
     rows = dict(table(ROOT / "docs" / "resources.md", "network"))
-    assert rows == {name: str(Fraction(share)) for name, share in NETWORK.items()}
+    assert rows == {name: str(Fraction(share)) for name, share in shares().items()}
 
 
 def test_factors_of_shares() -> None:
+    twice = [name for name, share in shares().items() if share == 2 * shares()["convnet3"]]
+    assert {*twice, "convnet3"} == {*shares()}
+    factors = {
+        f"{' or '.join(twice)} in distill": 2,
+        f"images above {PIXELS} px": MORE_PIXELS,
+        f"more than {CLASSES} classes in distill": MORE_CLASSES,
+    }
     rows = dict(table(ROOT / "docs" / "resources.md", "case"))
-    assert rows == {case: f"{factor:g}" for case, factor in FACTORS.items()}
+    assert rows == {case: f"{factor:g}" for case, factor in factors.items()}
 
 
 def test_shares_come_from_the_list() -> None:

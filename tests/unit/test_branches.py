@@ -15,9 +15,9 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from ddray.errors import RequestError
+from ddray.plan.chains import make_chains
 from ddray.plan.graph import Chain, Stage
 from ddray.plan.jobs import Plan, make_plan, runnable_jobs
-from ddray.plan.pipeline import Pipeline
 from ddray.prepare import expanded
 from trainables.attacks import EVERY_AUDIT, MEMBERSHIP_ATTACKS, ROBUSTNESS_ATTACKS
 from trainables.configs import (
@@ -233,7 +233,7 @@ def test_an_origin_too_large_for_a_pool_still_plans(tmp_path: Path) -> None:
     assert inputs.keys() == {"seed.model", "seed.set", "seed.start"}
     chain = only(plan_of(tmp_path, POINT.replace("400", "4000"), "{privacy: {audit: [pool]}}"))
     config, inputs = audit_of(chain)
-    assert (config.audit, inputs, chain.branches) == ((), {}, ())
+    assert (config.audit, inputs, chain.shadows) == ((), {}, ())
 
 
 def test_real_images_that_do_not_fit_a_row_are_refused_as_for_the_draw(tmp_path: Path) -> None:
@@ -331,7 +331,7 @@ def test_sets_of_a_kind_share_an_encoder_and_a_map(tmp_path: Path) -> None:
 def test_an_encoder_sees_all_images_of_the_point_s_classes(tmp_path: Path) -> None:
     axes = "method: [dm], ipc: [1], origin_per_class: [40], num_classes: [3], class_draw: [1], architecture: [vgg16]"
     chain = only(plan_of(tmp_path, axes, EMBED))
-    ((encoder,),) = chain.branches
+    ((encoder,),) = chain.shadows
     own = b.stage_of(chain, "train").config
     assert isinstance(encoder.config, TrainConfig)
     assert isinstance(own, TrainConfig)
@@ -392,10 +392,9 @@ def test_points_of_any_order_give_the_same_stages(tmp_path: Path) -> None:
     points = expanded(sweep)
     found = []
     for order in (points, list(reversed(points))):
-        pipeline = Pipeline({"cifar10": b.facts_of("cifar10")}, {})
-        plan = make_plan(pipeline.chains(order), pipeline.stages)
+        plan = make_plan(*make_chains(order, {"cifar10": b.facts_of("cifar10")}, {}))
         before: set[str] = set()
-        for stage in pipeline.stages.values():
+        for stage in plan.stages.values():
             assert {key for _, key in stage.inputs} <= before
             before.add(stage.key)
         found.append(({key: stage.config for key, stage in plan.stages.items()}, {job.name for job in plan.jobs}))
@@ -409,12 +408,11 @@ def test_evaluations_do_not_touch_what_others_share(tmp_path: Path) -> None:
     plain = plan_of(tmp_path, axes, "{}")
     sweep = b.sweep_of(tmp_path, text_of(axes))
     points = [replace(point, evaluations={}) if point.method == "dm" else point for point in expanded(sweep)]
-    pipeline = Pipeline({"cifar10": b.facts_of("cifar10")}, {})
-    mixed = pipeline.chains(points)
+    mixed, _ = make_chains(points, {"cifar10": b.facts_of("cifar10")}, {})
     for one, two in zip(plain.chains, mixed, strict=True):
         if two.point.method == "dm":
             assert [stage.key for stage in one.stages] == [stage.key for stage in two.stages]
-            assert two.branches == ()
+            assert two.shadows == ()
 
 
 # --- hostile requests -------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ddray.plan.resources import SHARES
+from ddray.plan.kinds import SHARES
 from ddray.run.ledger import Ledger, Node, nodes_of
 
 NODES = st.lists(st.tuples(st.integers(1, 8), st.integers(0, 3)), min_size=1, max_size=3)

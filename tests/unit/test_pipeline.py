@@ -11,7 +11,7 @@ from workspace import Workspace
 
 from ddray.errors import RequestError
 from ddray.plan.graph import Chain, Stage
-from ddray.run.stage import CONFIGS
+from ddray.plan.kinds import STAGE_KINDS
 from trainables.attacks import ROBUSTNESS_ATTACKS, attack_settings
 from trainables.configs import KINDS, AttackConfig, EnsembleConfig, NetworkConfig, RobustnessConfig, TrainConfig
 from trainables.networks import parse
@@ -328,7 +328,7 @@ def test_workers_rebuild_the_configuration_they_were_sent(workspace: Workspace) 
     for plan in (workspace.prepare(workspace.write("sweep", ALL)).plan, repeats(workspace)):
         for stage in plan.stages.values():
             spec = json.loads(json.dumps(stage.spec()))
-            rebuilt = CONFIGS[stage.kind].model_validate(spec["config"])
+            rebuilt = STAGE_KINDS[stage.kind].config.model_validate(spec["config"])
             assert rebuilt == stage.config
             assert rebuilt.key_material() == stage.config.key_material()
             assert (spec["key"], spec["inputs"]) == (stage.key, dict(stage.inputs))

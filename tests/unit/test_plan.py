@@ -134,10 +134,10 @@ def test_what_cannot_be_computed_here_blocks_what_depends_on_it(
     """AutoAttack comes with an extra: where it is missing, the other attacks run and their summary waits."""
     asked = "{robustness: {attacks: [autoattack, fgsm]}}"
     text = SHARED.replace("defaults: {", f"defaults: {{evaluations: {asked}, ")
-    monkeypatch.setattr("ddray.plan.pipeline._is_there", lambda library: True)
+    monkeypatch.setattr("ddray.plan.chains._is_there", lambda library: True)
     with_it = plan_of(workspace, text)
     assert not blocked_stages(with_it.stages, ())
-    monkeypatch.setattr("ddray.plan.pipeline._is_there", lambda library: library != "pyautoattack")
+    monkeypatch.setattr("ddray.plan.chains._is_there", lambda library: library != "pyautoattack")
     plan = plan_of(workspace, text)
     assert plan.stages.keys() == with_it.stages.keys(), "what is installed is no part of a key"
     reasons = blocked_stages(plan.stages, ())

@@ -263,7 +263,7 @@ grids:
 
 
 def test_what_this_machine_cannot_compute_is_blocked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ddray.plan.pipeline._is_there", lambda library: False)
+    monkeypatch.setattr("ddray.plan.chains._is_there", lambda library: False)
     _, plan, store = world = b.world(tmp_path, ROBUST.replace("ATTACK", "autoattack"))
     b.fill(store, plan, chains=plan.chains[:0])
     for chain in plan.chains:
@@ -303,7 +303,7 @@ def test_an_evaluation_fails_with_a_stage_beside_the_main_path(tmp_path: Path) -
 
     _, plan, store = world = b.world(tmp_path / "private", PRIVATE)
     (chain,) = plan.chains
-    shadow = next(stage for path in chain.branches for stage in path if stage.kind == "distill")
+    shadow = next(stage for path in chain.shadows for stage in path if stage.kind == "distill")
     assert shadow not in chain.stages
     b.fail(store, shadow, "StageFailure: diverged")
     coverage = gather(world, tmp_path / "p")

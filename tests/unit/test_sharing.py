@@ -10,8 +10,8 @@ import pytest
 import worlds as b
 from workspace import Workspace
 
+from ddray.plan.chains import make_chains
 from ddray.plan.jobs import Plan
-from ddray.plan.pipeline import Pipeline
 from ddray.plan.sharing import sharing_facts
 
 TABLE1 = """
@@ -74,9 +74,7 @@ def test_alone_is_the_sum_over_sweeps_of_one_point(tmp_path: Path, audit: str) -
     plan = plan_of(tmp_path, "[dm, random]", "seed: [0, 1]", audit=audit)
     alone = 0
     for chain in plan.chains:
-        pipeline = Pipeline({"cifar10": b.facts_of("cifar10")}, {})
-        pipeline.chains([chain.point])
-        alone += len(pipeline.stages)
+        alone += len(make_chains([chain.point], {"cifar10": b.facts_of("cifar10")}, {})[1])
     facts = sharing_facts(plan)["sharing"]
     assert facts == {"stages": len(plan.stages), "alone": alone}
     assert facts["alone"] > facts["stages"]

@@ -11,7 +11,7 @@ from typing import Any
 from ddray.measurements.reading import Numbers
 from ddray.measurements.references import CHEN2023
 from ddray.measurements.statistics import Values, paired
-from ddray.plan.external import EXTERNAL
+from ddray.plan.imported import EXTERNAL
 from ddray.report.beside_paper import BesidePaper
 from ddray.report.comparable import ROW_AXES, Cell, ReportBlock, RowKey
 from ddray.report.page import Element, Heading, Lines

@@ -1,0 +1,180 @@
+"""A point's chain: its main path, and what its evaluations need beside it.
+
+    experts (MTT) -> distill -> [ensemble ->] train -> accuracy, attack ... -> robustness
+
+``privacy`` and ``embedding`` also need sets distilled from other images and models trained on them (``shadows.py``),
+and encoders (``maps.py``).
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from functools import cache
+
+from ddray.plan.datasets import DatasetFacts
+from ddray.plan.graph import Chain, SetStages, Stage
+from ddray.plan.imported import Imported
+from ddray.plan.kinds import Request
+from ddray.plan.maps import embed, with_maps
+from ddray.plan.points import GridPoint
+from ddray.plan.resolve import Resolved, Resolver
+from ddray.plan.sets import StageTable, label_of
+from ddray.plan.shadows import privacy
+from trainables.attacks import ROBUSTNESS_ATTACKS, RobustnessAttack, attack_settings, epsilons_for
+from trainables.configs import (
+    AccuracyConfig,
+    AttackConfig,
+    DatasetConfig,
+    EnsembleConfig,
+    RobustnessConfig,
+    RobustnessSettings,
+)
+
+
+def make_chains(
+    points: Iterable[GridPoint],
+    datasets: Mapping[str, DatasetFacts],
+    requests: Mapping[str, Request],
+    imported: Imported | None = None,
+) -> tuple[list[Chain], dict[str, Stage]]:
+    """The chains of a whole sweep's points, in their order, and all stages by key, each after what it needs.
+
+    Which repeats form an ensemble, and which sets share a map, is judged on all points, so that filters and finished
+    work never regroup.
+
+    Args:
+        points: Of the sweep.
+        datasets: By name.
+        requests: The sweep's ``resources``.
+        imported: What points of the method ``external`` are about.
+    """
+    points = list(points)
+    resolver, table = Resolver(datasets, imported), StageTable(requests)
+    repeats = _repeats(table, resolver, points)
+    chains = [_chain(table, resolver, resolver(point), repeats) for point in points]
+    return with_maps(table, resolver, chains), table.stages
+
+
+def _chain(table: StageTable, resolver: Resolver, resolved: Resolved, repeats: Mapping[object, set[int]]) -> Chain:
+    point = resolved.point
+    own_set = table.own_set(resolved)
+    stages = [*own_set.stages, *_trained(table, resolved, own_set, repeats)]
+    train = stages[-1]
+    stages.append(_accuracy(table, resolved, train))
+    shadows: list[tuple[Stage, ...]] = []
+    if "robustness" in point.evaluations:
+        stages += _robustness(table, resolved, train)
+    if "privacy" in point.evaluations:
+        paths, stage = privacy(table, resolved, own_set, train)
+        shadows += paths
+        stages.append(stage)
+    if "embedding" in point.evaluations and own_set.stages:
+        encoder, stage = embed(table, resolver, resolved, own_set)
+        shadows.append((encoder,))
+        stages.append(stage)
+    return Chain(point, tuple(stages), resolved.protocol, resolved.changes, resolved.unpublished, tuple(shadows))
+
+
+# --- the point's own network ------------------------------------------------------------------------------------------
+
+
+def _repeats(table: StageTable, resolver: Resolver, points: Iterable[GridPoint]) -> dict[object, set[int]]:
+    """What is trained together: the training without its seed -> the seeds."""
+    seeds: dict[object, set[int]] = defaultdict(set)
+    for point in points:
+        if point.train.get("ensemble"):
+            resolved = resolver(point)
+            seeds[_repeat(resolved, table.own_set(resolved))].add(point.seed)
+    return seeds
+
+
+def _repeat(resolved: Resolved, own_set: SetStages) -> object:
+    """Equal for points whose trainings differ in the seed alone."""
+    return own_set.inputs, resolved.training(0, signals=resolved.signals).key_json
+
+
+def _trained(
+    table: StageTable, resolved: Resolved, own_set: SetStages, repeats: Mapping[object, set[int]]
+) -> tuple[Stage, ...]:
+    """The stage that leaves the point's model; before it the ensemble that it is taken from, if there is one."""
+    if resolved.imported is not None and resolved.imported.is_model:
+        return (table.imported(resolved.imported),)
+    point, recipe, signals = resolved.point, resolved.recipe, resolved.signals
+    label = label_of("train", point)
+    seeds = tuple(sorted(repeats[_repeat(resolved, own_set)])) if recipe.ensemble else ()
+    if len(seeds) < 2:  # an ensemble of one is the training itself
+        config = resolved.training(point.seed, recipe=resolved.own_recipe, signals=signals)
+        return (table.add("train", label, config, own_set.inputs, resolved.load),)
+    first = resolved.training(seeds[0], signals=signals)
+    together = label_of("ensemble", point, f"seeds={','.join(map(str, seeds))}", seed=None)
+    ensemble = table.add("ensemble", together, EnsembleConfig(base=first, seeds=seeds), own_set.inputs, resolved.load)
+    config = resolved.training(point.seed, signals=signals, ensemble=seeds)
+    return ensemble, table.add("train", label, config, (("ensemble", ensemble.key),), resolved.load)
+
+
+# --- evaluations of it ------------------------------------------------------------------------------------------------
+
+
+def _accuracy(table: StageTable, resolved: Resolved, train: Stage) -> Stage:
+    config = _accuracy_config(len(resolved.origin.classes))
+    label = label_of("accuracy", resolved.point)
+    return table.add("accuracy", label, config, (("model", train.key),), resolved.load)
+
+
+@cache
+def _accuracy_config(num_classes: int) -> AccuracyConfig:
+    return AccuracyConfig(num_classes=num_classes)
+
+
+def _robustness(table: StageTable, resolved: Resolved, train: Stage) -> tuple[Stage, ...]:
+    """An attack each, and their summary."""
+    point, classes = resolved.point, resolved.origin.classes
+    requested = resolved.requested("robustness", RobustnessSettings)
+    configs = _attacks(resolved.data.config, classes, resolved.data.test_per_class, requested)
+    attacks = [
+        table.add(
+            "attack",
+            label_of("attack", point, config.attack),
+            config,
+            (("model", train.key),),
+            resolved.load,
+            unavailable=missing_library(ROBUSTNESS_ATTACKS[config.attack]),
+        )
+        for config in configs
+    ]
+    summary = RobustnessConfig(num_classes=len(classes), attacks=tuple(config.attack for config in configs))
+    inputs = tuple((f"attack.{config.attack}", stage.key) for config, stage in zip(configs, attacks, strict=True))
+    return *attacks, table.add("robustness", label_of("robustness", point), summary, inputs, resolved.load)
+
+
+@cache
+def _attacks(
+    dataset: DatasetConfig, classes: tuple[int, ...], test_per_class: int, requested: RobustnessSettings
+) -> tuple[AttackConfig, ...]:
+    """In the order of ``ROBUSTNESS_ATTACKS``: how a sweep lists them makes no difference."""
+    return tuple(
+        AttackConfig(
+            attack=spec.name,
+            dataset=dataset,
+            classes=classes,
+            settings=attack_settings(spec.name),
+            images=min(requested.images, len(classes) * test_per_class),
+            epsilons=epsilons_for(spec.name, requested.epsilons_l2, requested.epsilons_linf),
+        )
+        for spec in ROBUSTNESS_ATTACKS.values()
+        if spec.name in requested.attacks
+    )
+
+
+def missing_library(spec: RobustnessAttack) -> str | None:
+    """Why an attack cannot run here, or None. Looked for and not loaded, where the sweep is planned."""
+    if spec.extra is None or _is_there(spec.library):
+        return None
+    return f"attack {spec.name} needs {spec.library}, which is not installed: pip install 'ddray[{spec.extra}]'"
+
+
+@cache
+def _is_there(library: str) -> bool:
+    return importlib.util.find_spec(library) is not None

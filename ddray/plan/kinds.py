@@ -1,0 +1,359 @@
+"""What the planner knows of each kind of stage, one record each: version, label, job, share of a GPU, work, bytes.
+
+Shares are of a 32 GB card (V100 class), powers of two, which pack without fragments. They are set by hand, on the safe
+side of what a stage holds in memory. Work and bytes are estimates: for the order of jobs, the remaining time and the
+space on the disk, never for a result. What a method, a network or an attack costs stands in its own record
+(``trainables``). ``docs/resources.md`` shows the shares; a test keeps the two equal.
+
+A further kind is its name and configuration in ``trainables/configs.py``, its computation in ``trainables/stages.py``
+and its record here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from trainables.attacks import ROBUSTNESS_ATTACKS
+from trainables.configs import (
+    AccuracyConfig,
+    AttackConfig,
+    Config,
+    DistillConfig,
+    EmbeddingConfig,
+    EnsembleConfig,
+    ExpertConfig,
+    Kind,
+    MethodSettings,
+    PrivacyConfig,
+    RobustnessConfig,
+    TrainConfig,
+    TsneConfig,
+)
+from trainables.methods import METHODS
+from trainables.networks import NETWORKS, Architecture, Variant, parse
+
+SHARES = (1.0, 1 / 2, 1 / 4, 1 / 8)
+ENCODER: Architecture = "convnet3"
+"""The network in whose features sets are compared."""
+PIXELS, CLASSES = 32, 10
+"""The shares of methods and networks hold for images of up to so many pixels, those of methods for so many classes."""
+MORE_PIXELS, MORE_CLASSES = 2.0, 2.0
+"""Factors of shares beyond that; the product is cut at a whole card."""
+
+COPYING = 0.01
+"""GFLOP of a stage that computes next to nothing."""
+PRIVACY_GFLOP, TSNE_GFLOP = 200.0, 500.0
+"""That last as long as these stages do on one core: attack classifiers and resampling; gradient descent."""
+SMALL_FILES = 32 * 2**10
+"""Bytes of a stage that leaves metrics, or an expert's snapshots without their tensors."""
+FEATURES = 2048
+"""Numbers in the last feature map of ConvNet3, of an image of 32 pixels."""
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What a stage works on, beside its configuration: shares, work and bytes follow from the two."""
+
+    method: str
+    settings: MethodSettings
+    """Of the method, complete."""
+    ipc: int | None
+    network: Variant
+    """That the point trains."""
+    image_size: int
+    """Height = width, pixels."""
+    channels: int
+    num_classes: int
+    """Of the point."""
+    test_images: int
+    """Of these classes."""
+    origin_images: int
+    """Real images of each class."""
+    train_images: int
+    """Of each class that the point's network is trained on."""
+
+    def gflop(self, network: Variant) -> float:
+        """Of one image's forward pass."""
+        return network.forward_gflop(self.image_size, self.channels)
+
+
+Share = Callable[[Any, Load], float | None]
+Work = Callable[[Any, Load], float]
+Size = Callable[[Any, Load], int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageKind:
+    """One kind of stage as the planner sees it. ``share``, ``work`` and ``size`` take the stage's configuration, which
+    is of the type ``config``, and its load."""
+
+    config: type[Config]
+    version: int
+    """Raised by hand when the results of the kind change; CHANGELOG.md then says so under *Invalidates*."""
+    share: Share
+    """Of a card, unless the sweep says otherwise; 0: needs none; None: looks at what others stored and takes the share
+    of the job that it is part of."""
+    work: Work
+    """GFLOP."""
+    size: Size
+    """Bytes in the store."""
+    of_method: bool = False
+    """Whether it belongs to the method: ``resources`` of a sweep may then name the method."""
+    of_model: bool = True
+    """Whether it needs the point's network: its label then names network and training seed."""
+    alone: bool = False
+    """Whether it starts a job of its own: it waits for shadows or encoders, and a point's training must not wait
+    with it."""
+    per_job: int | None = None
+    """So many form a job, whoever needs them; they do not depend on each other. Not in any key."""
+    of_all: bool = False
+    """Whether it is of several points together: it is needed once all of them are selected, because that one is wanted
+    is no reason to make the others' sets."""
+    copies: Callable[[Any], bool] = lambda config: False
+    """Whether it only copies files: it then takes no card of its own, whatever the sweep asks for."""
+
+
+# --- shares -----------------------------------------------------------------------------------------------------------
+
+
+def _enlarged(share: float, load: Load) -> float:
+    return min(1.0, share * (MORE_PIXELS if load.image_size > PIXELS else 1.0))
+
+
+def _share_of_distillation(config: DistillConfig, load: Load) -> float:
+    method = METHODS.get(config.method)
+    share = method.share(config.ipc) if method is not None else 1.0
+    share *= _matched(config).spec.share / NETWORKS["convnet3"].share
+    return _enlarged(share * (MORE_CLASSES if load.num_classes > CLASSES else 1.0), load)
+
+
+def _share_of_ensemble(config: EnsembleConfig, load: Load) -> float:
+    """That of its members together, rounded up to a power of two."""
+    return _enlarged(load.network.spec.share * 2 ** (len(config.seeds) - 1).bit_length(), load)
+
+
+def _none(config: Config, load: Load) -> None:
+    return None
+
+
+def _no_card(config: Config, load: Load) -> float:
+    return 0.0
+
+
+# --- work -------------------------------------------------------------------------------------------------------------
+
+
+def _training_work(networks: int, steps: int, batch: int, images: int, gflop: float, load: Load) -> float:
+    """A training step costs three forward passes: forward, and backward for inputs and weights."""
+    return networks * (3 * steps * min(batch, images) * gflop + load.test_images * gflop)
+
+
+def _work_of_expert(config: ExpertConfig, load: Load) -> float:
+    images = load.num_classes * load.origin_images
+    steps = config.snapshots * config.steps_between(-(-images // config.batch))
+    return _training_work(1, steps, config.batch, images, load.gflop(config.network.variant), load)
+
+
+def _work_of_distillation(config: DistillConfig, load: Load) -> float:
+    runs = load.settings.length or 0
+    passes = load.settings.passes(load.num_classes, config.ipc, load.origin_images)
+    return float(runs * passes * load.gflop(_matched(config))) + COPYING
+
+
+def _work_of_training(config: TrainConfig, load: Load) -> float:
+    return COPYING if _takes_a_member(config) else _work_of_recipe(config, 1, load)
+
+
+def _work_of_ensemble(config: EnsembleConfig, load: Load) -> float:
+    return _work_of_recipe(config.base, len(config.seeds), load)
+
+
+def _work_of_recipe(config: TrainConfig, networks: int, load: Load) -> float:
+    recipe, images = config.recipe, load.num_classes * load.train_images
+    steps = recipe.steps or (recipe.epochs or 0) * -(-images // recipe.batch)
+    return _training_work(networks, steps, recipe.batch, images, load.gflop(load.network), load)
+
+
+def _work_of_attack(config: AttackConfig, load: Load) -> float:
+    passes = ROBUSTNESS_ATTACKS[config.attack].cost(config.settings, len(config.epsilons))
+    return COPYING + passes * config.images * load.gflop(load.network)
+
+
+def _work_of_embedding(config: EmbeddingConfig, load: Load) -> float:
+    images = load.num_classes * (config.real_per_class + (load.ipc or 0))
+    return COPYING + 1.0 * images * load.gflop(parse(ENCODER))
+
+
+# --- bytes ------------------------------------------------------------------------------------------------------------
+
+
+def _size_of_distillation(config: DistillConfig, load: Load) -> int:
+    numbers = load.channels * load.image_size**2
+    return load.settings.stored_bytes(load.num_classes, config.ipc, numbers)
+
+
+def _size_of_training(config: TrainConfig, load: Load) -> int:
+    return _size_of_models(1, config, load)
+
+
+def _size_of_ensemble(config: EnsembleConfig, load: Load) -> int:
+    return _size_of_models(len(config.seeds), config.base, load)
+
+
+def _size_of_models(networks: int, config: TrainConfig, load: Load) -> int:
+    """Parameters, logits of the test split, and what the models say of members."""
+    asked = 0
+    if config.signals is not None:
+        origin = config.origin
+        images = (origin.per_class or 0) * (1 if origin.kind == "draw" and origin.block is None else 2)
+        images += config.signals.population + config.signals.reserve
+        asked = load.num_classes * images * (load.num_classes + 4)
+    return networks * (load.network.file_bytes + load.test_images * load.num_classes * 4 + 4 * asked)
+
+
+def _size_of_attack(config: AttackConfig, load: Load) -> int:
+    return SMALL_FILES + 4 * config.images * (len(config.epsilons) + 6)
+
+
+def _size_of_privacy(config: PrivacyConfig, load: Load) -> int:
+    per_class = 2 * (config.origin.per_class or 0) + config.signals.reserve
+    return SMALL_FILES + 4 * load.num_classes * per_class * 2 * (len(config.attacks) + 2) * (config.targets + 1)
+
+
+def _size_of_embedding(config: EmbeddingConfig, load: Load) -> int:
+    return SMALL_FILES + 4 * load.num_classes * config.real_per_class * FEATURES
+
+
+def _small(config: Config, load: Load) -> int:
+    return SMALL_FILES
+
+
+# --- records ----------------------------------------------------------------------------------------------------------
+
+
+def _matched(config: DistillConfig) -> Variant:
+    """The network that a distillation matches on; ConvNet3's shares hold for methods without one."""
+    return config.network.variant if config.network is not None else parse("convnet3")
+
+
+def _takes_a_member(config: TrainConfig) -> bool:
+    """Whether a training only takes its model from an ensemble."""
+    return config.ensemble is not None
+
+
+STAGE_KINDS: Mapping[Kind, StageKind] = {
+    "experts": StageKind(
+        config=ExpertConfig,
+        version=1,
+        share=lambda config, load: _enlarged(config.network.variant.spec.share, load),
+        work=_work_of_expert,
+        size=_small,
+        of_method=True,
+        of_model=False,
+        per_job=5,  # minutes on a GPU, and enough jobs for a cluster
+    ),
+    "distill": StageKind(
+        config=DistillConfig,
+        version=1,
+        share=_share_of_distillation,
+        work=_work_of_distillation,
+        size=_size_of_distillation,
+        of_method=True,
+        of_model=False,
+    ),
+    "ensemble": StageKind(
+        config=EnsembleConfig,
+        version=1,
+        share=_share_of_ensemble,
+        work=_work_of_ensemble,
+        size=_size_of_ensemble,
+    ),
+    "train": StageKind(
+        config=TrainConfig,
+        version=1,
+        share=lambda config, load: _enlarged(load.network.spec.share, load),
+        work=_work_of_training,
+        size=_size_of_training,
+        copies=_takes_a_member,
+    ),
+    "accuracy": StageKind(
+        config=AccuracyConfig,
+        version=4,
+        share=_none,
+        work=lambda config, load: COPYING,
+        size=_small,
+    ),
+    "attack": StageKind(
+        config=AttackConfig,
+        version=1,
+        share=lambda config, load: _enlarged(load.network.spec.share, load),
+        work=_work_of_attack,
+        size=_size_of_attack,
+    ),
+    "robustness": StageKind(
+        config=RobustnessConfig,
+        version=2,
+        share=_none,
+        work=lambda config, load: COPYING,
+        size=_small,
+    ),
+    "privacy": StageKind(
+        config=PrivacyConfig,
+        version=4,
+        share=_no_card,
+        work=lambda config, load: PRIVACY_GFLOP,
+        size=_size_of_privacy,
+        alone=True,
+    ),
+    "embedding": StageKind(
+        config=EmbeddingConfig,
+        version=1,
+        share=lambda config, load: _enlarged(NETWORKS[ENCODER].share, load),
+        work=_work_of_embedding,
+        size=_size_of_embedding,
+        of_model=False,
+        alone=True,
+    ),
+    "tsne": StageKind(
+        config=TsneConfig,
+        version=1,
+        share=_no_card,
+        work=lambda config, load: TSNE_GFLOP,
+        size=_small,
+        of_model=False,
+        alone=True,
+        of_all=True,
+    ),
+}
+"""By name, in the order of the flow."""
+
+
+class Request(Protocol):
+    """A ``resources:`` entry of a sweep; fields that are None leave the default."""
+
+    @property
+    def cpus(self) -> float | None: ...
+    @property
+    def gpu(self) -> float | None: ...
+
+
+def reservation(kind: Kind, config: Config, load: Load, requests: Mapping[str, Request]) -> tuple[float, float | None]:
+    """(CPUs, share of a GPU) that a stage asks for: the record's, after the sweep's ``resources``.
+
+    The more specific entry wins: kind, then method, then ``kind.method``; entries for a method apply to the stages that
+    belong to it.
+    """
+    record = STAGE_KINDS[kind]
+    cpus, share = 1.0, record.share(config, load)
+    names = [kind, load.method, f"{kind}.{load.method}"] if record.of_method else [kind]
+    for request in (requests[name] for name in names if name in requests):
+        cpus = request.cpus if request.cpus is not None else cpus
+        share = request.gpu if request.gpu is not None else share
+    return cpus, None if record.copies(config) else share
+
+
+def work_of(kind: Kind, config: Config, load: Load) -> float:
+    """GFLOP of a stage: the record's estimate. A measured cost of stages like it would enter here."""
+    return STAGE_KINDS[kind].work(config, load)
