@@ -16,7 +16,7 @@ from trainables.attacks import MEMBERSHIP_ATTACKS
 from trainables.configs import DatasetConfig, OriginConfig, PrivacyConfig, SignalsConfig
 from trainables.data.cache import open_split
 from trainables.data.origins import origin_indices, query_indices
-from trainables.evaluate.privacy.signals import row_origin
+from trainables.evaluate.privacy.designs import row_origin
 from trainables.payloads import DistilledSet, Outputs, TrainedModel
 from trainables.seeds import derive
 

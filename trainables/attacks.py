@@ -244,6 +244,7 @@ class MembershipAttack:
 
     name: str
     title: str
+    """As printed in tables and figures."""
     needs: Need
     """What it looks at beside candidates and labels, hence how ``score`` is called (``privacy/attacks.py``):
 
@@ -275,6 +276,8 @@ class MembershipAttack:
     """Score at or above which a candidate counts as a member, where there are too few shadows to choose one."""
     report_variants: tuple[str, ...] = ()
     """Variants with columns of their own in the report's table of other attacks."""
+    note: str | None = None
+    """What the report says beneath that table."""
 
 
 MEMBERSHIP_ATTACKS: dict[str, MembershipAttack] = {
@@ -379,6 +382,8 @@ MEMBERSHIP_ATTACKS: dict[str, MembershipAttack] = {
             score="trainables.evaluate.privacy.release:score",
             threat_model="data_release",
             report_variants=("relative", "features"),
+            note="`data_release` sees the distilled images alone: their distance in pixels; relative: over that to the "
+            "whole set; features: the same between features of random networks.",
         ),
         MembershipAttack(
             name="blind",
@@ -388,6 +393,7 @@ MEMBERSHIP_ATTACKS: dict[str, MembershipAttack] = {
             threat_model="none",
             # In one run members are chosen by coins of our own: there are no two distributions to tell apart.
             audits=("seed", "pool"),
+            note="`blind` sees no model: away from 50 it says that members and others differ as images.",
         ),
     )
 }

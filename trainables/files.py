@@ -44,6 +44,11 @@ METRICS = "metrics.json"
 """An evaluation's rows."""
 DETAILS = "details.safetensors"
 """An audit's memberships and scores, image by image."""
+ROLES = ("member_init", "member_other", "non_member", "canary", "reserve")
+"""What a candidate is to an attacked model, by the code in an audit's details: a member whose image the distillation
+started from; any other member; an image that could have been one; an image with a wrong label (member or not); an image
+that is never a member."""
+INIT, OTHER, NON_MEMBER, CANARY, RESERVE = range(len(ROLES))
 ATTACK_TENSORS = "attack.safetensors"
 """``ids``, ``labels``, ``correct``, ``success``, and ``distance`` of attacks that look for the smallest one."""
 ATTACK_INFO = "attack.json"

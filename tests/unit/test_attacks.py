@@ -3,18 +3,40 @@
 import json
 import subprocess
 import sys
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 
-from trainables.attacks import ROBUSTNESS_ATTACKS, attack_settings, epsilons_for
-from trainables.configs import RobustnessAttackName, RobustnessSettings
+from trainables.attacks import (
+    MEMBERSHIP_ATTACKS,
+    PRIMARY_ATTACK,
+    ROBUSTNESS_ATTACKS,
+    SECONDARY_ATTACK,
+    attack_settings,
+    epsilons_for,
+    load,
+)
+from trainables.configs import MembershipAttackName, PrivacySettings, RobustnessAttackName, RobustnessSettings
 
 
 def test_every_attack_of_a_sweep_is_described() -> None:
     assert set(ROBUSTNESS_ATTACKS) == set(get_args(RobustnessAttackName))
     assert all(name == spec.name for name, spec in ROBUSTNESS_ATTACKS.items())
     assert set(RobustnessSettings().attacks) <= set(ROBUSTNESS_ATTACKS)
+
+
+def test_names_of_attacks_on_membership_are_those_of_the_records() -> None:
+    assert tuple(MEMBERSHIP_ATTACKS) == get_args(MembershipAttackName) == PrivacySettings().attacks
+    assert all(name == attack.name for name, attack in MEMBERSHIP_ATTACKS.items())
+    assert (PRIMARY_ATTACK, SECONDARY_ATTACK) == ("shokri", "loss")  # registered beforehand
+
+
+@pytest.mark.parametrize(
+    "attack", [*ROBUSTNESS_ATTACKS.values(), *MEMBERSHIP_ATTACKS.values()], ids=lambda each: each.name
+)
+def test_a_record_names_what_is_there(attack: Any) -> None:
+    for path in (getattr(attack, "run", None), getattr(attack, "parts", None), getattr(attack, "score", None)):
+        assert path is None or callable(load(path))
 
 
 @pytest.mark.parametrize("name", ROBUSTNESS_ATTACKS)

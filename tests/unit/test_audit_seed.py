@@ -15,10 +15,9 @@ from support import FakeContext
 
 from trainables.configs import OriginConfig, PrivacyConfig
 from trainables.data.cache import open_split
-from trainables.evaluate.accuracy import Row
+from trainables.evaluate.intervals import Row
 from trainables.evaluate.privacy.audit import evaluate_privacy
-from trainables.evaluate.privacy.audit_seed import balanced, class_problem
-from trainables.evaluate.privacy.signals import some_of_each, spread
+from trainables.evaluate.privacy.designs import balanced, class_problem, some_of_each, spread
 from trainables.payloads import Metrics
 from trainables.seeds import derive
 

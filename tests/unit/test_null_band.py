@@ -12,11 +12,13 @@ import pytest
 from numpy.typing import NDArray
 from scipy import stats
 
+from trainables.attacks import MEMBERSHIP_ATTACKS
 from trainables.configs import MembershipAttackName
-from trainables.evaluate.privacy.attacks import NEEDS, Shadows, Target, score
-from trainables.evaluate.privacy.metrics import TAUGHT, Audited, membership_rows
+from trainables.evaluate.privacy.attacks import score
+from trainables.evaluate.privacy.designs import learning_outputs
+from trainables.evaluate.privacy.inputs import Shadows, Target
+from trainables.evaluate.privacy.metrics import Audited, membership_rows
 from trainables.evaluate.privacy.roc import auc
-from trainables.evaluate.privacy.signals import learning_rows
 
 Floats = NDArray[np.float64]
 IMAGES, CLASSES = 60, 3
@@ -47,7 +49,7 @@ def mean_aucs(attacks: tuple[MembershipAttackName, ...], rows: int, targets: int
         for row in range(0, 2 * targets, 2):
             kept = [other for other in range(rows) if other // 2 != row // 2]
             shadows, target = Shadows(logits[kept], LABELS, member[kept]), Target(logits[row], LABELS)
-            learned = learning_rows(shadows) if any(NEEDS[attack] == "rows" for attack in attacks) else None
+            learned = learning_outputs(shadows)
             for attack in attacks:
                 values[attack].append(auc(score(attack, target, learned, shadows).values, member[row]))
         for attack in attacks:
@@ -95,7 +97,7 @@ def test_shadows_that_teach_make_targets_dependent_and_the_band_knows(rows: int,
 
 @pytest.mark.parametrize("attack", OTHERS)
 def test_attacks_to_which_members_and_others_are_alike_keep_the_narrow_band(attack: MembershipAttackName) -> None:
-    assert attack not in TAUGHT
+    assert not MEMBERSHIP_ATTACKS[attack].dependent
     aucs = mean_aucs(OTHERS, 6, 3, 400)[attack]
     narrow = reach(6, 3, taught=False)
     assert p_of_more_than(0.05, aucs, narrow) > 0.01

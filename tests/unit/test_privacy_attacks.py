@@ -10,24 +10,24 @@ from numpy.typing import NDArray
 from scipy import special, stats
 from sklearn.neural_network import MLPClassifier
 
+from trainables.attacks import MEMBERSHIP_ATTACKS, load
 from trainables.configs import MembershipAttackName
-from trainables.evaluate.privacy import lira, rmia, shokri
+from trainables.evaluate.privacy import learned, lira, rmia
 from trainables.evaluate.privacy import statistics as statistic
 from trainables.evaluate.privacy.attacks import (
-    NEEDS,
-    NotApplicable,
-    Shadows,
-    Target,
     best_threshold,
     memorisation,
     score,
     threshold_of,
 )
-from trainables.evaluate.privacy.inputs import ShadowRows
+from trainables.evaluate.privacy.inputs import NotApplicable, ShadowOutputs, Shadows, Target
 from trainables.evaluate.privacy.roc import auc, null_reach
 from trainables.seeds import derive
 
-ATTACKS = [attack for attack, need in NEEDS.items() if need != "images"]
+ATTACKS = [
+    name for name, attack in MEMBERSHIP_ATTACKS.items() if attack.needs in ("logits", "shadow_outputs", "shadows")
+]
+STATISTICS = {name: load(attack.score) for name, attack in MEMBERSHIP_ATTACKS.items() if attack.needs == "logits"}
 Array = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 
@@ -97,9 +97,9 @@ def test_statistics_against_plain_probabilities() -> None:
         "mentropy": (1 - own) * np.log(own) + others,
         "correct": (p.argmax(1) == labels).astype(float),
     }
-    assert set(expected) == set(statistic.STATISTICS)
+    assert set(expected) == set(STATISTICS)
     for name, values in expected.items():
-        np.testing.assert_allclose(statistic.STATISTICS[name](logits, labels), values, rtol=1e-9, err_msg=name)
+        np.testing.assert_allclose(STATISTICS[name](logits, labels), values, rtol=1e-9, err_msg=name)
 
 
 @pytest.mark.parametrize("name", ["loss", "conf", "max_conf", "entropy", "mentropy"])
@@ -108,7 +108,7 @@ def test_confidence_beyond_rounding_still_ranks(name: str) -> None:
     logits = np.stack([margins, np.zeros(50), -np.ones(50)], axis=1)
     labels = np.zeros(50, dtype=int)
     assert len(np.unique(special.softmax(logits, axis=1)[:, 0])) == 1  # probabilities see one value
-    assert (np.diff(statistic.STATISTICS[name](logits, labels)) > 0).all()
+    assert (np.diff(STATISTICS[name](logits, labels)) > 0).all()
 
 
 def test_an_overfit_network_gives_its_images_away() -> None:
@@ -319,8 +319,8 @@ def test_being_surer_never_lowers_a_score(attack: MembershipAttackName) -> None:
 
 def test_per_example_variances_are_a_second_score_from_sixteen_shadows_on() -> None:
     few, many = Toy(9, 16), Toy(9, 18)
-    assert score("lira_online", few.target(0), shadows=few.left(0)).variants == ()
-    (variant,) = score("lira_offline", many.target(0), shadows=many.left(0)).variants
+    assert score("lira_online", few.target(0), shadows=few.left(0)).variants == {}
+    (variant,) = score("lira_offline", many.target(0), shadows=many.left(0)).variants.values()
     assert variant.settings == {"n_shadows": 16, "variance_mode": "per_example"}
 
 
@@ -420,22 +420,22 @@ def test_without_leak_the_reserve_looks_like_non_members(attack: MembershipAttac
 def test_features_are_the_registered_ones() -> None:
     rng = np.random.default_rng(14)
     logits, labels = rng.normal(size=(30, 12)), rng.integers(0, 12, 30)
-    found, p = shokri.features(logits, labels), special.softmax(logits, axis=1)
+    found, p = learned.features(logits, labels), special.softmax(logits, axis=1)
     assert found.shape == (30, 15)
     np.testing.assert_allclose(found[:, :10], -np.sort(-p, axis=1)[:, :10])
     np.testing.assert_allclose(found[:, 10], p[np.arange(30), labels])
     np.testing.assert_allclose(found[:, 11], -np.log(p[np.arange(30), labels]))
     np.testing.assert_allclose(found[:, 12], stats.entropy(p, axis=1))
-    assert shokri.features(logits[:, :3], labels % 3).shape == (30, 8)
+    assert learned.features(logits[:, :3], labels % 3).shape == (30, 8)
 
 
-def class_shift(seed: int, shadows: int, n: int) -> tuple[ShadowRows, Target, Flags]:
+def class_shift(seed: int, shadows: int, n: int) -> tuple[ShadowOutputs, Target, Flags]:
     """Shadows of other images (audit seed): two classes, one far surer than the other, a clear effect in both."""
     rng = np.random.default_rng(seed)
     labels, member = np.arange(n) % 2, np.arange(n) // 2 % 2 == 0
     phi = 6.0 * labels + 1.5 * member + rng.normal(size=(shadows + 1, n))
     logits = logits_of(phi, labels, 2, rng)
-    rows = ShadowRows(
+    rows = ShadowOutputs(
         logits[1:].reshape(-1, 2), np.tile(labels, shadows), np.tile(member, shadows), np.repeat(range(shadows), n)
     )
     return rows, Target(logits[0], labels), member
@@ -443,28 +443,28 @@ def class_shift(seed: int, shadows: int, n: int) -> tuple[ShadowRows, Target, Fl
 
 @pytest.mark.parametrize("n", [60, 600])
 def test_classes_are_brought_to_one_level(n: int) -> None:
-    learned, plain = [], []
+    brought_level, plain = [], []
     for seed in range(4):
         rows, target, member = class_shift(seed, 4, n)
         plain.append(auc(score("loss", target).values, member))
         found = score("shokri", target, rows)
         assert found.settings == {"by_class": n == 600, "calibrated": True, "learning_rows": 4 * n}
-        learned.append([auc(found.values, member), auc(score("loss_classwise", target, rows).values, member)])
-    assert np.mean(learned, axis=0) == pytest.approx(special.ndtr(1.5 / np.sqrt(2)), abs=0.04)
+        brought_level.append([auc(found.values, member), auc(score("loss_classwise", target, rows).values, member)])
+    assert np.mean(brought_level, axis=0) == pytest.approx(special.ndtr(1.5 / np.sqrt(2)), abs=0.04)
     assert np.mean(plain) < 0.75
 
 
 def test_held_out_scores_come_from_other_shadows() -> None:
     rows, _, _ = class_shift(1, 4, 60)
-    before = shokri.fit(rows).held_out
+    before = learned.attack_classifier(rows).held_out
     turned = rows.member.copy()
     turned[rows.shadow == 2] = ~turned[rows.shadow == 2]
     raw = []
     for member in (rows.member, turned):
-        fold = ShadowRows(rows.logits, rows.labels, member, rows.shadow)
+        fold = ShadowOutputs(rows.logits, rows.labels, member, rows.shadow)
         seen = rows.shadow != 2
-        rest = ShadowRows(rows.logits[seen], rows.labels[seen], member[seen], rows.shadow[seen])
-        raw.append((shokri.fit(fold), shokri.fit(rest)))
+        rest = ShadowOutputs(rows.logits[seen], rows.labels[seen], member[seen], rows.shadow[seen])
+        raw.append((learned.attack_classifier(fold), learned.attack_classifier(rest)))
     assert (raw[0][1].calibration == raw[1][1].calibration).all()
     # Held out, shadow 2 is scored by what the others say, whatever its own memberships are: only the calibration moves.
     own = rows.shadow == 2
@@ -482,7 +482,7 @@ def test_one_shadow_alone_cannot_calibrate() -> None:
 def test_a_class_without_signal_is_not_turned_round() -> None:
     for seed in range(5):
         toy = Toy(700 + seed, 8, effect=0.0)
-        assert (shokri.fit(toy.left(0).rows()).calibration[:, 0] > 0).all()
+        assert (learned.attack_classifier(toy.left(0).rows()).calibration[:, 0] > 0).all()
 
 
 # --- thresholds, memorisation, refusals -----------------------------------------------------------------------------
@@ -534,14 +534,14 @@ def test_memorisation_finds_the_exposed() -> None:
 def test_attacks_without_what_they_need_say_so() -> None:
     target = Toy(17, 4).target(0)
     for attack in ATTACKS:
-        if NEEDS[attack] != "nothing":
+        if MEMBERSHIP_ATTACKS[attack].needs != "logits":
             with pytest.raises(NotApplicable, match="there are none"):
                 score(attack, target)
     with pytest.raises(NotApplicable, match="two IN shadows of every candidate, got 1"):
         score("lira_online", target, shadows=Toy(17, 4).left(0))
     rows, seen, _ = class_shift(1, 2, 40)
     for one_sided in (np.ones(80, dtype=bool), rows.member | (rows.labels == 1)):
-        bad = ShadowRows(rows.logits, rows.labels, one_sided, rows.shadow)
+        bad = ShadowOutputs(rows.logits, rows.labels, one_sided, rows.shadow)
         with pytest.raises(NotApplicable, match="has no non-members"):
             score("shokri", seen, bad)
         with pytest.raises(NotApplicable, match="has no non-members"):
@@ -565,7 +565,7 @@ def test_scores_are_finite_whatever_the_scale(attack: MembershipAttackName, scal
     toy.z = toy.z * scale
     left = toy.left(0)
     found = score(attack, toy.target(0), left.rows(), left)
-    for each in (found, *found.variants):
+    for each in (found, *found.variants.values()):
         assert each.values.dtype == np.float64
         assert np.isfinite(each.values).all()
 

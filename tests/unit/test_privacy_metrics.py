@@ -13,8 +13,8 @@ from sklearn.metrics import roc_auc_score, roc_curve
 
 from trainables.evaluate.privacy import roc
 from trainables.evaluate.privacy.metrics import Audited, membership_rows, not_applicable_rows
-from trainables.evaluate.privacy.resample import Resampler
-from trainables.evaluate.privacy.roles import CANARY, RESERVE
+from trainables.evaluate.privacy.roc import Resampler
+from trainables.files import CANARY, RESERVE
 
 Row = dict[str, Any]
 

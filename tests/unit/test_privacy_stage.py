@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import types
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +16,20 @@ from support import FakeContext, dataset_config, digits_config, folder_bytes, re
 
 from ddray.measurements.buffer import Templates
 from trainables import stages
-from trainables.attacks import MEMBERSHIP_ATTACKS
+from trainables.attacks import MEMBERSHIP_ATTACKS, MembershipAttack
 from trainables.configs import DistillConfig, OriginConfig, PrivacyConfig, SignalsConfig, TrainConfig
 from trainables.context import Interrupted
 from trainables.data import origins
 from trainables.data.cache import open_split
 from trainables.data.pixels import Whitening, decode, decode_labels, fit_whitening, normalise
-from trainables.evaluate.accuracy import Integers, Row
-from trainables.evaluate.privacy.attacks import NEEDS, Target, score
+from trainables.evaluate.intervals import Integers, Row
+from trainables.evaluate.privacy.attacks import score
 from trainables.evaluate.privacy.audit import evaluate_privacy
 from trainables.evaluate.privacy.blind import blind_scores
+from trainables.evaluate.privacy.designs import row_origin
+from trainables.evaluate.privacy.inputs import Target
 from trainables.evaluate.privacy.release import nearness
-from trainables.evaluate.privacy.roles import CANARY, INIT, NON_MEMBER, OTHER
-from trainables.evaluate.privacy.signals import row_origin
+from trainables.files import CANARY, INIT, NON_MEMBER, OTHER
 from trainables.models.network import build
 from trainables.payloads import DistilledSet, Metrics, TrainedModel
 from trainables.train import predict, train
@@ -319,7 +322,7 @@ def test_no_score_depends_on_what_target_and_twin_say_as_shadows(small: Audited,
 
     assert not any(changed(1).values())  # the twin
     by_shadow = changed(3)
-    learned = [attack for attack in ON_LOGITS if NEEDS[attack] != "nothing"]
+    learned = [attack for attack in ON_LOGITS if MEMBERSHIP_ATTACKS[attack].needs != "logits"]
     assert all(by_shadow[f"pool.scores.{attack}"] for attack in learned)
     assert not any(by_shadow[f"pool.scores.{attack}"] for attack in ON_LOGITS if attack not in learned)
 
@@ -404,6 +407,25 @@ def test_the_full_data_release_no_set(digits_cache: Path, tmp_path: Path) -> Non
     assert headline(metrics, "shokri", audit="pool")["shadow_kind"] == "direct"
     assert not rows_where(metrics, metric="mia_auc_ceiling")
     assert not [row for row in metrics.rows if row.get("iteration") == 0]
+
+
+# --- a further attack is a record and its function ---
+
+
+def test_a_further_attack_is_a_record_and_its_function(small: Audited, monkeypatch: pytest.MonkeyPatch) -> None:
+    record = MembershipAttack(name="margin", title="Margin", needs="logits", score=f"{__name__}:margin")
+    monkeypatch.setitem(MEMBERSHIP_ATTACKS, "margin", record)
+    monkeypatch.setitem(sys.modules, __name__, types.SimpleNamespace(margin=margin))  # type: ignore[arg-type]
+    config = small.config(audit=("seed", "pool"), attacks=("loss",)).model_copy(update={"attacks": ("margin",)})
+    metrics = evaluate_privacy(config, small.inputs, context_of(small))
+    assert headline(metrics, "margin", audit="pool", nonmember_source="pool")["value"] > 0.6
+    assert headline(metrics, "margin", audit="seed", nonmember_source="test")["threat_model"] == "blackbox"
+    assert metrics.details["pool.scores.margin"].shape == (3, 200)
+
+
+def margin(logits: Any, labels: Any) -> Any:
+    """The label's logit less the second largest."""
+    return np.take_along_axis(logits, labels[:, None], axis=1)[:, 0] - np.sort(logits, axis=1)[:, -2]
 
 
 # --- canaries, coins, order ---

@@ -13,11 +13,11 @@ from trainables.configs import EnsembleConfig, OriginConfig, SignalsConfig, Trai
 from trainables.data.cache import open_split
 from trainables.data.origins import load_origin, origin_indices
 from trainables.data.pixels import fit_whitening
-from trainables.evaluate.privacy.signals import (
-    learning_rows,
+from trainables.evaluate.privacy.designs import (
+    learning_outputs,
     load_pool,
     row_origin,
-    seed_rows,
+    seed_outputs,
     spread,
     start_members,
 )
@@ -171,23 +171,23 @@ def test_rows_that_were_asked_about_other_images_are_refused(filled: Audited, tm
 
 
 def test_shadows_of_the_seed_audit_teach_by_their_own_candidates(filled: Audited) -> None:
-    rows = seed_rows(filled.config(), filled.inputs)
+    rows = seed_outputs(filled.config(), filled.inputs)
     assert rows is not None
     assert rows.shadow.tolist() == [1] * 160 + [2] * 160
     assert rows.member.tolist() == ([True] * 80 + [False] * 80) * 2
     assert np.bincount(rows.labels).tolist() == [32] * 10
-    assert seed_rows(filled.config(shadows=0), filled.inputs) is None
+    assert seed_outputs(filled.config(shadows=0), filled.inputs) is None
 
 
 def test_learning_rows_are_capped_class_by_class(filled: Audited, monkeypatch: pytest.MonkeyPatch) -> None:
     labels = open_split(digits(), "train", *filled.place).labels
     _, shadows = load_pool(filled.config(), filled.inputs, "model", labels).target(0)
-    assert len(learning_rows(shadows).labels) == 4 * 160
-    monkeypatch.setattr("trainables.evaluate.privacy.signals.LEARNING_ROWS", 4 * 50)
-    rows = learning_rows(shadows)
+    assert len(learning_outputs(shadows).labels) == 4 * 160
+    monkeypatch.setattr("trainables.evaluate.privacy.designs.LEARNING_ROWS", 4 * 50)
+    rows = learning_outputs(shadows)
     assert np.bincount(rows.labels).tolist() == [20] * 10
-    assert len(learning_rows(shadows).labels) == len(rows.labels) == 200
-    np.testing.assert_array_equal(learning_rows(shadows).logits, rows.logits)
+    assert len(learning_outputs(shadows).labels) == len(rows.labels) == 200
+    np.testing.assert_array_equal(learning_outputs(shadows).logits, rows.logits)
     assert spread(np.array([0, 0, 0, 1]), 4).tolist()[-1] == 3
 
 

@@ -30,7 +30,7 @@ from ddray.measurements.statistics import (
     spearman,
     spread,
 )
-from trainables.evaluate.halves import halves
+from trainables.evaluate.paired import halves
 
 _VALUES = st.lists(st.lists(st.integers(0, 4).map(float), min_size=4, max_size=4), min_size=1, max_size=5).map(np.array)
 BY_SEED = st.dictionaries(

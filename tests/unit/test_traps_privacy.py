@@ -14,19 +14,23 @@ from numpy.typing import NDArray
 from support import FakeContext, distil, distill_config, query_sets, recipe, tiny_network, train_config
 
 from trainables import stages
+from trainables.attacks import MEMBERSHIP_ATTACKS
 from trainables.configs import MembershipAttackName, OriginConfig, PrivacyConfig, SignalsConfig
 from trainables.data.cache import open_split
 from trainables.data.origins import load_origin, origin_indices, query_indices
-from trainables.evaluate.privacy.attacks import NEEDS, ShadowRows, Shadows, Target, score
+from trainables.evaluate.privacy.attacks import score
 from trainables.evaluate.privacy.audit import evaluate_privacy
+from trainables.evaluate.privacy.designs import Pool, learning_outputs, load_pool, row_origin
+from trainables.evaluate.privacy.inputs import ShadowOutputs, Shadows, Target
 from trainables.evaluate.privacy.roc import auc, null_reach
-from trainables.evaluate.privacy.signals import Pool, learning_rows, load_pool, row_origin
 from trainables.methods import METHODS
 from trainables.models.network import build
 from trainables.payloads import TrainedModel
 from trainables.train import predict
 
-ON_LOGITS = [attack for attack, need in NEEDS.items() if need != "images"]
+ON_LOGITS = [
+    name for name, attack in MEMBERSHIP_ATTACKS.items() if attack.needs in ("logits", "shadow_outputs", "shadows")
+]
 SENSITIVE = [attack for attack in ON_LOGITS if attack != "correct"]
 """Digits are too easy for a network to be wrong about those it has not seen."""
 
@@ -44,12 +48,12 @@ class Trained:
     pool: Pool
     strangers: dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]
     """Logits (n, K) of the pool and (m, K) of the population."""
-    learned: dict[int, tuple[Shadows, ShadowRows]] = field(default_factory=dict)
+    learned: dict[int, tuple[Shadows, ShadowOutputs]] = field(default_factory=dict)
     """By target: what attacks learn from, once for all networks."""
 
     def target(self, row: int, name: str) -> Target:
         own, shadows = self.pool.target(row)
-        self.learned.setdefault(row, (shadows, learning_rows(shadows)))
+        self.learned.setdefault(row, (shadows, learning_outputs(shadows)))
         if name == "own":
             return own
         logits, population = self.strangers[name]

@@ -5,20 +5,13 @@ Logits (n, K), labels (n,) positions in [0, K). ``class_id`` in a row is such a 
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy import special, stats
+from scipy import special
 
+from trainables.evaluate.intervals import Booleans, Floats, Integers, Row, student, wilson
 from trainables.payloads import TrainedModel
-
-Row = dict[str, Any]
-Floats = NDArray[np.float64]
-Integers = NDArray[np.int64]
-
-CI_LEVEL = 0.95
 
 
 def losses(logits: Floats, labels: Integers) -> Floats:
@@ -28,7 +21,7 @@ def losses(logits: Floats, labels: Integers) -> Floats:
     return chosen
 
 
-def hits(logits: Floats, labels: Integers) -> NDArray[np.bool_]:
+def hits(logits: Floats, labels: Integers) -> Booleans:
     """Whether the largest logit is the true class's (n,). A tie goes to the lower class, as with argmax."""
     return np.asarray(np.argmax(logits, axis=1) == labels)
 
@@ -106,28 +99,7 @@ def _row(prop: str, metric: str, value: float, unit: str, n: int, split: str) ->
     return {"property": prop, "metric": metric, "value": value, "unit": unit, "n": n, "split": split}
 
 
-def interval(low: float, high: float, method: str) -> Row:
-    """The columns of an interval about the images."""
-    return {"ci_low": low, "ci_high": high, "ci_level": CI_LEVEL, "ci_method": method, "ci_unit": "images"}
-
-
-def wilson(hits: NDArray[np.bool_]) -> Row:
-    """Wilson's interval of a share (n,), n >= 1."""
-    found = stats.binomtest(int(hits.sum()), len(hits)).proportion_ci(CI_LEVEL, method="wilson")
-    return interval(float(found.low), float(found.high), "wilson")
-
-
-def student(values: Floats) -> Row:
-    """Student's interval of a mean (n,); absent with fewer than two values."""
-    n = len(values)
-    if n < 2:
-        return {}
-    mean = float(values.mean())
-    reach = float(stats.t.ppf((1 + CI_LEVEL) / 2, n - 1)) * float(values.std(ddof=1)) / math.sqrt(n)
-    return interval(mean - reach, mean + reach, "t")
-
-
-def _proportion(metric: str, correct: NDArray[np.bool_], split: str) -> Row:
+def _proportion(metric: str, correct: Booleans, split: str) -> Row:
     return {**_row("performance", metric, float(correct.mean()), "fraction", len(correct), split), **wilson(correct)}
 
 

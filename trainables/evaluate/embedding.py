@@ -22,7 +22,7 @@ from trainables.context import Context
 from trainables.data.cache import open_split
 from trainables.data.origins import load_origin
 from trainables.data.pixels import decode, decode_labels, denormalise, normalise
-from trainables.evaluate.accuracy import Row, wilson
+from trainables.evaluate.intervals import Row, wilson
 from trainables.models.network import build
 from trainables.payloads import DistilledSet, Embedding, TrainedModel, TsneMap
 
@@ -81,9 +81,9 @@ def embed_real(
     labels = open_split(dataset, "train", context.data, context.cache).labels
     each = min(per_class, *(int((labels == label).sum()) for label in classes))
     origin = OriginConfig(kind="draw", per_class=each, draw=0, classes=classes)
-    found = load_origin(dataset, origin, context.data, context.cache, context.device)
-    features = encode(encoder, denormalise(found.images, dataset.mean, dataset.std), context)
-    return Real(features, found.labels.cpu(), found.indices)
+    drawn = load_origin(dataset, origin, context.data, context.cache, context.device)
+    features = encode(encoder, denormalise(drawn.images, dataset.mean, dataset.std), context)
+    return Real(features, drawn.labels.cpu(), drawn.indices)
 
 
 @torch.no_grad()
@@ -98,14 +98,14 @@ def encode(encoder: TrainedModel, images01: Tensor, context: Context) -> Tensor:
     network = build(encoder.network, "embedding", device=context.device)
     network.load_state_dict(encoder.state)
     network.eval()
-    found = []
+    features = []
     for part in torch.split(images01, _IMAGES[context.device]):
         context.poll()
         images = normalise(part.to(context.device), encoder.mean, encoder.std)
         if encoder.whitening is not None:
             images = encoder.whitening.whiten(images, encoder.mean, encoder.std)
-        found.append(network.embed(images.contiguous(memory_format=torch.channels_last)).float().cpu())
-    return torch.cat(found)
+        features.append(network.embed(images.contiguous(memory_format=torch.channels_last)).float().cpu())
+    return torch.cat(features)
 
 
 def embedding_rows(
@@ -143,7 +143,7 @@ def embedding_rows(
         started_from: (N,) canonical index of the training image that a distilled one is or began as, -1 if none. It
             does not count among that image's neighbours: nothing is learned from an image being its own neighbour.
     """
-    rows = _Rows(dim=features.shape[1], neighbours=min(neighbours, len(real.labels) - 1))
+    rows = _RowBuffer(dim=features.shape[1], neighbours=min(neighbours, len(real.labels) - 1))
     k = rows.neighbours
     skip = torch.full_like(labels, -1) if started_from is None else started_from
     own, own_real = _votes(features, labels, skip, real, k), _votes(real.features, real.labels, real.ids, real, k)
@@ -168,7 +168,7 @@ def embedding_rows(
     rows.means("embed_centroid_distance_expected", usual, "ratio", labels)
     rows.means("embed_mmd", squared, "1", labels)
     rows.quantiles("embed_mmd_null95", nulls, labels)
-    return rows.found
+    return rows.rows
 
 
 def covers(made: Tensor, among: Tensor, neighbours: int) -> Tensor:
@@ -309,19 +309,19 @@ def squared_distances(left: Tensor, right: Tensor) -> Tensor:
     return (left.square().sum(1)[:, None] + right.square().sum(1) - 2 * products).clamp_(min=0)
 
 
-class _Rows:
-    """Rows of informativeness, as they are found."""
+class _RowBuffer:
+    """Collects rows of informativeness."""
 
     def __init__(self, dim: int, neighbours: int) -> None:
         self.neighbours = neighbours
-        self.found: list[Row] = []
+        self.rows: list[Row] = []
         self._common = {"embed_dim": dim, "neighbours": neighbours}
 
     def add(self, metric: str, value: float | None, unit: str, n: int, **other: Any) -> None:
         row: Row = {"property": "informativeness", "metric": metric, "value": value, "unit": unit, "n": n}
         if value is None:
             row["flag"] = "degenerate"
-        self.found.append({**row, **self._common, **other})
+        self.rows.append({**row, **self._common, **other})
 
     def rates(self, metric: str, holds: Tensor, labels: Tensor, num_classes: int) -> None:
         """The share for which something holds, over all and by class."""

@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize
 
-from trainables.evaluate.accuracy import Floats, Row, checked, hits, losses
-from trainables.evaluate.class_bootstrap import LEAST, drawn_means, drawn_shares, recentred
-from trainables.evaluate.halves import halves
+from trainables.evaluate.accuracy import checked, hits, losses
+from trainables.evaluate.intervals import LEAST, Floats, Row, drawn_means, drawn_shares, recentred
+from trainables.evaluate.paired import halves
 
 UNITS: dict[str, str] = {
     "fair_var_acc": "fraction^2",
@@ -49,7 +49,7 @@ def fairness_rows(logits: Any, labels: Any, num_classes: int, split: str = "test
     ``degenerate`` when every accuracy is 0. Small accuracies alone make most of them look fair: compare models at
     equal accuracy.
 
-    Intervals are about the images of the split within their classes, for this one model (``class_bootstrap.py``): of
+    Intervals are about the images of the split within their classes, for this one model (``intervals.py``): of
     the ``_corr`` metrics about the value itself, of the others about their expectation on as many images, which noise
     moves. ``temperature`` has none, and the rescaled losses take it as given. With fewer than 20 images in a class, or
     where draws do not vary, there is none.
@@ -71,11 +71,11 @@ def fairness_rows(logits: Any, labels: Any, num_classes: int, split: str = "test
     correct = hits(logits, labels).astype(np.float64)
     groups = [np.column_stack([each[members] for each in kinds]) for members in of_class]
     counts = np.bincount(labels, minlength=num_classes)
-    found = estimates(observed_means(correct, groups, labels, first, counts))
+    estimated = estimates(observed_means(correct, groups, labels, first, counts))
     draws = estimates(drawn_from(correct, groups, labels, first, counts)) if counts.min() >= LEAST else {}
     rows: list[Row] = []
     for metric, unit in UNITS.items():
-        value = temperature if metric == "temperature" else _number(found.get(metric))
+        value = temperature if metric == "temperature" else _number(estimated.get(metric))
         row: Row = {"property": "fairness", "metric": metric, "value": value, "unit": unit, "n": len(labels)}
         row["split"] = split
         if value is None:
@@ -149,7 +149,7 @@ def estimates(means: Means) -> dict[str, Floats]:
     """Every estimator by name (...,); NaN where it is undefined. Those that need halves are absent without."""
     accuracies = means.accuracies
     spread, mean = accuracies.std(axis=-1), accuracies.mean(axis=-1)
-    found = {
+    by_metric = {
         "fair_var_acc": accuracies.var(axis=-1),
         "fair_std_acc": spread,
         "fair_var_acc_corr": less_noise(accuracies, means.accuracy_noise),
@@ -161,11 +161,11 @@ def estimates(means: Means) -> dict[str, Floats]:
         "fair_jain": jain(accuracies),
     }
     for index, name in enumerate(("fair_var_loss", "fair_var_loss_rescaled")[: means.losses.shape[-1]]):
-        found[name] = means.losses[..., index].var(axis=-1)
-        found[f"{name}_corr"] = less_noise(means.losses[..., index], means.loss_noise[..., index])
+        by_metric[name] = means.losses[..., index].var(axis=-1)
+        by_metric[f"{name}_corr"] = less_noise(means.losses[..., index], means.loss_noise[..., index])
     if means.halves is not None:
-        found["fair_worst_acc_split"] = _worst_elsewhere(*means.halves)
-    return found
+        by_metric["fair_worst_acc_split"] = _worst_elsewhere(*means.halves)
+    return by_metric
 
 
 def less_noise(means: Floats, noise: Floats) -> Floats:
@@ -203,12 +203,12 @@ def rescaled_losses(logits: Floats, labels: Any, first: NDArray[np.bool_] | None
     """
     if first is None:
         return None, None
-    found = np.empty(len(labels))
+    rescaled = np.empty(len(labels))
     logs = []
     for fitted, measured in ((first, ~first), (~first, first)):
         logs.append(_best_log_temperature(logits[fitted], labels[fitted]))
-        found[measured] = losses(logits[measured] / math.exp(logs[-1]), labels[measured])
-    return found, math.exp(sum(logs) / 2)
+        rescaled[measured] = losses(logits[measured] / math.exp(logs[-1]), labels[measured])
+    return rescaled, math.exp(sum(logs) / 2)
 
 
 def _best_log_temperature(logits: Floats, labels: Any) -> float:
@@ -216,8 +216,8 @@ def _best_log_temperature(logits: Floats, labels: Any) -> float:
         return float(losses(logits / math.exp(log), labels).mean())
 
     # Convex in 1/T, hence with one minimum in log T; between 1/150 and 150.
-    found: float = optimize.minimize_scalar(loss, bounds=(-5.0, 5.0), method="bounded").x
-    return found
+    best: float = optimize.minimize_scalar(loss, bounds=(-5.0, 5.0), method="bounded").x
+    return best
 
 
 def worst_elsewhere(correct: Floats, labels: Any, first: NDArray[np.bool_] | None, num_classes: int) -> float | None:
@@ -248,8 +248,8 @@ def gini(accuracies: Floats) -> Floats:
     ascending, count = np.sort(accuracies, axis=-1), accuracies.shape[-1]
     total = np.asarray(ascending.sum(axis=-1))
     weighted = (ascending * (2 * np.arange(1, count + 1) - count - 1)).sum(axis=-1)
-    found: Floats = np.divide(weighted, count * total, out=np.full_like(total, np.nan), where=total > 0)
-    return found
+    index: Floats = np.divide(weighted, count * total, out=np.full_like(total, np.nan), where=total > 0)
+    return index
 
 
 def jain(accuracies: Floats) -> Floats:
@@ -257,5 +257,5 @@ def jain(accuracies: Floats) -> Floats:
     squares = np.asarray((accuracies**2).sum(axis=-1))
     total = accuracies.sum(axis=-1) ** 2
     count = accuracies.shape[-1]
-    found: Floats = np.divide(total, count * squares, out=np.full_like(squares, np.nan), where=squares > 0)
-    return found
+    index: Floats = np.divide(total, count * squares, out=np.full_like(squares, np.nan), where=squares > 0)
+    return index

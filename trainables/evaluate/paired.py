@@ -1,7 +1,8 @@
-"""Two models attacked on the same images: differences, crossover, distances. NumPy alone, no torch.
+"""Two models on the same images: differences of accuracy, robustness and membership AUC; halves of a test split.
 
-Arrays have one column per image; rows of a curve are epsilons, the first of them 0. Images are the same and in the
-same order in both: ``shared`` finds them. Accuracies are fractions.
+No torch, and SciPy on use alone, for tables read this. Arrays have one column per image; rows of a curve are epsilons,
+the first of them 0. Images are the same and in the same order in both: ``shared`` finds them. Accuracies and AUCs are
+fractions.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class Difference(NamedTuple):
 
 
 def shared(ids_a: Any, ids_b: Any) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Places, in the one and in the other, of the images that both have, in the same order.
+    """Positions, in the one and in the other, of the images that both have, in the same order.
 
     Args:
         ids_a: (n,) image numbers, each once.
@@ -65,9 +66,10 @@ def robust_curve(correct: Any, success: Any) -> Booleans:
 def paired_difference(right_a: Any, right_b: Any, level: float = 0.95) -> Difference:
     """Accuracy of the one less that of the other, on the same images.
 
-    Of two models: Bonett and Price's adjusted Wald interval for paired proportions (JEBS 2012), which keeps its level
-    with few discordant images, where percentiles of a bootstrap do not. Of means over several models: the normal
-    interval of the mean difference.
+    The interval is of the difference on the distribution of the images, for these models; sampling of images alone. Of
+    two models: Bonett and Price's adjusted Wald interval for paired proportions (JEBS 2012), which keeps its level with
+    few discordant images, where percentiles of a bootstrap do not. Of means over several models: the normal interval of
+    the mean difference.
 
     Args:
         right_a: (n,) bool, or shares of models in [0, 1].
@@ -169,13 +171,13 @@ def common_distances(distance_a: Any, distance_b: Any, correct_a: Any, correct_b
     """
     both = np.asarray(correct_a, dtype=bool) & np.asarray(correct_b, dtype=bool)
     a, b = np.asarray(distance_a, dtype=np.float64)[both], np.asarray(distance_b, dtype=np.float64)[both]
-    found: dict[str, Any] = {"n": int(both.sum())}
+    summary: dict[str, Any] = {"n": int(both.sum())}
     for model, values in (("a", a), ("b", b)):
         for name, share in QUANTILES.items():
-            found[f"{name}_{model}"] = censored_quantile(values, share)
-        found[f"mean_{model}"] = float(values.mean()) if len(values) and np.isfinite(values).all() else None
-    found["farther_a"] = float(((a > b) + 0.5 * (a == b)).mean()) if len(a) else None
-    return found
+            summary[f"{name}_{model}"] = censored_quantile(values, share)
+        summary[f"mean_{model}"] = float(values.mean()) if len(values) and np.isfinite(values).all() else None
+    summary["farther_a"] = float(((a > b) + 0.5 * (a == b)).mean()) if len(a) else None
+    return summary
 
 
 def censored_quantile(values: Any, share: float) -> float | None:
@@ -188,6 +190,109 @@ def censored_quantile(values: Any, share: float) -> float | None:
     ordered = np.sort(np.asarray(values, dtype=np.float64))
     if len(ordered) == 0:
         return None
-    place = share * (len(ordered) - 1)
-    low, high = ordered[math.floor(place)], ordered[math.ceil(place)]
-    return float(low + (place - math.floor(place)) * (high - low)) if np.isfinite(high) else None
+    position = share * (len(ordered) - 1)
+    low, high = ordered[math.floor(position)], ordered[math.ceil(position)]
+    return float(low + (position - math.floor(position)) * (high - low)) if np.isfinite(high) else None
+
+
+def halves(labels: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Whether an image is in the first half (n,): every other image of its class, in the given order."""
+    order = np.argsort(labels, kind="stable")
+    starts = np.searchsorted(labels[order], labels[order])
+    first = np.empty(len(labels), dtype=bool)
+    first[order] = (np.arange(len(labels)) - starts) % 2 == 0
+    return first
+
+
+# --- AUCs of attacks on membership: T targets, rows of one membership matrix; n images, the same for every target ---
+
+
+class AucDifference(NamedTuple):
+    """A difference of two mean AUCs over the same targets."""
+
+    value: float
+    """First less second."""
+    ci_low: float | None
+    """None, as all below, where no image tells anything: both AUCs are at their ends, or all scores tie."""
+    ci_high: float | None
+    p: float | None
+    """Two-sided, of no difference."""
+
+
+def placements(values: Floats, member: Booleans) -> Floats:
+    """DeLong's placements (n,): of a member the share of non-members below it, of a non-member that of members above.
+
+    Ties count half. The mean over members is the AUC, as is the mean over non-members (DeLong et al. 1988).
+
+    Args:
+        values: (n,) scores, higher is likelier a member.
+        member: (n,) with both sides present.
+    """
+    from scipy.stats import rankdata  # a second and more, and most sweeps attack no memberships
+
+    placed = np.empty(len(values))
+    m, n = int(member.sum()), int((~member).sum())
+    ranks = rankdata(values)
+    placed[member] = (ranks[member] - rankdata(values[member])) / n
+    placed[~member] = 1 - (ranks[~member] - rankdata(values[~member])) / m
+    return placed
+
+
+def auc_difference(first: Floats, second: Floats, member: Booleans, level: float = 0.95) -> AucDifference:
+    """Difference of two models' mean AUCs over targets, with an interval that uses that the images are the same.
+
+    Of one target: DeLong's variance of correlated AUCs, about images, for these two models. Of several: an image acts
+    on all targets, a target on all images, and both are drawn. With psi the influence of an image on the difference of
+    a target,
+
+        V = sum_i (mean_t psi_ti)^2 + max(0, s^2 / T - e),  e = sum_ti (psi_ti - mean_t psi_ti)^2 / (T (T - 1)),
+
+    s^2 the variance of the targets' differences, of which e is what the images alone make. The interval is Student's,
+    its degrees of freedom Welch and Satterthwaite's with s^2 / T in full. In simulations with three and eight targets,
+    160 and 800 images, and targets that differ from not at all to more than images do, it held the truth in 93 to 99 %.
+    Shadows that targets share make these a little dependent, which is not seen here.
+
+    Args:
+        first: (T, n) ``placements`` of the one model's targets.
+        second: (T, n) of the other's.
+        member: (T, n), the same for both.
+        level: Of the interval.
+
+    Raises:
+        ValueError: The shapes differ, or a target has fewer than two members or two others.
+    """
+    if first.shape != second.shape or first.shape != member.shape or first.ndim != 2 or not first.size:
+        raise ValueError(
+            f"AUC difference: got {first.shape}, {second.shape} and memberships {member.shape}; expected three equal "
+            "(T, n). Take the images and targets that both have."
+        )
+    inside = member.sum(axis=1)
+    fewest = int(min(inside.min(), (member.shape[1] - inside).min()))
+    if fewest < 2:
+        raise ValueError(f"AUC difference: got {fewest} members or others in a target; expected 2 or more of each.")
+    by_image = first - second
+    differences = np.array([row[own].mean() for row, own in zip(by_image, member, strict=True)])
+    value, targets = float(differences.mean()), len(differences)
+    sizes = np.where(member, inside[:, None], member.shape[1] - inside[:, None])
+    psi = (by_image - differences[:, None]) / np.sqrt(sizes * (sizes - 1))
+    common = psi.mean(axis=0)
+    of_images = variance = float((common**2).sum())
+    of_targets = 0.0
+    if targets > 1:
+        of_targets = float(differences.var(ddof=1)) / targets
+        variance += max(0.0, of_targets - float(((psi - common) ** 2).sum()) / (targets * (targets - 1)))
+    if variance <= 0:
+        return AucDifference(value, None, None, None)
+    from scipy.special import stdtr, stdtrit
+
+    freedom = variance**2 / (of_targets**2 / max(1, targets - 1) + of_images**2 / (fewest - 1))
+    scale = math.sqrt(variance)
+    reach = float(stdtrit(freedom, (1 + level) / 2)) * scale
+    p = min(1.0, 2 * float(stdtr(freedom, -abs(value) / scale)))
+    return AucDifference(value, max(-1.0, value - reach), min(1.0, value + reach), p)
+
+
+def usable(member: Any) -> bool:
+    """Whether every target (T, n) has two members and two others, as ``auc_difference`` needs."""
+    inside = np.asarray(member, dtype=bool).sum(axis=1)
+    return bool(len(inside) and inside.min() >= 2 and (np.shape(member)[1] - inside).min() >= 2)

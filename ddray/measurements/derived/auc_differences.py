@@ -21,8 +21,8 @@ from ddray.store.artifacts import DamagedArtifact, Store
 from trainables import files
 from trainables.attacks import PRIMARY_ATTACK, SECONDARY_ATTACK
 from trainables.configs import PrivacyConfig
-from trainables.evaluate.privacy.delong import auc_difference, placements, usable
-from trainables.evaluate.privacy.roles import CANARY
+from trainables.evaluate.paired import auc_difference, placements, usable
+from trainables.files import CANARY
 
 log = logging.getLogger(__name__)
 

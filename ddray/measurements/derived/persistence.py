@@ -19,7 +19,7 @@ from ddray.measurements.statistics import Floats, persistent
 from ddray.plan.keys import short
 from ddray.store.artifacts import DamagedArtifact, Store
 from trainables import files
-from trainables.evaluate.halves import halves
+from trainables.evaluate.paired import halves
 
 log = logging.getLogger(__name__)
 

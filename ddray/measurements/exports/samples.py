@@ -27,7 +27,7 @@ from ddray.store.manifest import Manifest
 from trainables import files
 from trainables.attacks import ROBUSTNESS_ATTACKS
 from trainables.configs import AttackConfig
-from trainables.evaluate.privacy.roles import ROLES
+from trainables.files import ROLES
 
 log = logging.getLogger(__name__)
 

@@ -14,6 +14,7 @@ from ddray.report.page import Element, Heading, Lines
 from ddray.report.sections import Measured, SweepSection
 from ddray.report.table import NOTHING, Bullets, Column, Facts, Footnote, Table
 from ddray.report.words import cell_table, cells_of, interval, span, variant_title
+from trainables.attacks import MEMBERSHIP_ATTACKS
 
 _AUDITS = {
     "seed": "The paper's setting: one draw of the origin against test images.",
@@ -218,23 +219,13 @@ def _what_intervals_are_about(table: Facts) -> str:
 
 # --- other attacks ----------------------------------------------------------------------------------------------------
 
-_DATA_RELEASE = Footnote(
-    "`data_release` sees the distilled images alone: their distance in pixels; relative: over that to the whole set; "
-    "features: the same between features of random networks."
-)
-_BLIND = Footnote("`blind` sees no model: away from 50 it says that members and others differ as images.")
 _OTHERS: Mapping[str, Footnote | None] = {
-    "lira_online": None,
-    "lira_offline": None,
-    "rmia": None,
-    "rmia offline": None,
-    "calib": None,
-    "data_release": _DATA_RELEASE,
-    "data_release relative": _DATA_RELEASE,
-    "data_release features": _DATA_RELEASE,
-    "blind": _BLIND,
+    f"{attack.name} {variant}".rstrip(): None if attack.note is None else Footnote(attack.note)
+    for attack in MEMBERSHIP_ATTACKS.values()
+    if attack.needs in ("shadows", "distilled_set", "truth")
+    for variant in ("", *attack.report_variants)
 }
-"""Attacks in the order of their table; the rest is in ``ddray report --json``."""
+"""Attacks and their variants in the order of their table; the rest is in ``ddray report --json``."""
 
 
 def _other_attacks(table: Facts) -> Table:

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from scipy import stats
 from torch.nn import functional as F
 
-from trainables.evaluate.accuracy import Floats, Integers
-from trainables.evaluate.privacy.inputs import Booleans, NotApplicable
+from trainables.evaluate.intervals import CI_LEVEL, Booleans, Floats, Integers, Row
+from trainables.evaluate.privacy.inputs import NotApplicable
+from trainables.evaluate.privacy.metrics import Audited, membership_rows
 from trainables.evaluate.privacy.roc import Z
 from trainables.seeds import derive
 
@@ -33,7 +34,7 @@ _CHUNK = 2048
 
 
 class Blind(NamedTuple):
-    """What the control found."""
+    """Scores of the control and its own band."""
 
     scores: Floats
     """(n,) higher = more likely a member; each image is judged by a classifier that was fitted on others."""
@@ -83,17 +84,48 @@ def blind_scores(
         shuffled = np.repeat(member[:, None], _BATCH, axis=1)
         for cell in cells:
             shuffled[cell] = rng.permuted(shuffled[cell], axis=0)
-        found = _judge(features, fold, solved, shuffled.astype(np.float64))
-        aucs.append(_aucs(found, shuffled))
+        judged = _judge(features, fold, solved, shuffled.astype(np.float64))
+        aucs.append(_aucs(judged, shuffled))
     permuted = np.concatenate(aucs)
     return Blind(scores, float(permuted.mean()), Z * float(permuted.std(ddof=1)))
+
+
+def blind_rows(scores: list[Audited], bands: list[Blind], base: Row) -> list[Row]:
+    """The control's AUC and its own band, in place of the one for scores that were fixed beforehand.
+
+    An AUC outside its band is flagged ``outside_band``: then members and non-members differ as images, and no other
+    attack's number means what it says.
+    """
+    wanted = ("mia_auc", "mia_auc_null_low", "mia_auc_null_high")
+    rows = membership_rows(scores, resamples=100, seed_parts=("blind",), base=base, per_class=1.0)
+    rows = [row for row in rows if row["metric"] in wanted and "member_role" not in row and "fpr" not in row]
+    rows = [row for row in rows if row.get("nonmember_source") == base.get("nonmember_source")]
+    centre = float(np.mean([band.centre for band in bands]))
+    reach = float(np.sqrt(np.sum([band.reach**2 for band in bands]))) / len(bands)
+    for row in rows:
+        if row["metric"] == "mia_auc_null_low":
+            row |= {"value": max(0.0, centre - reach), "band": "permutation"}
+        elif row["metric"] == "mia_auc_null_high":
+            row |= {"value": min(1.0, centre + reach), "band": "permutation"}
+        else:
+            own = (centre, reach) if "repeat" not in row else (bands[row["repeat"]].centre, bands[row["repeat"]].reach)
+            row |= {
+                "ci_low": max(0.0, row["value"] - own[1]),
+                "ci_high": min(1.0, row["value"] + own[1]),
+                "ci_level": CI_LEVEL,
+                "ci_method": "permutation",
+                "ci_unit": row.get("ci_unit", "images"),
+            }
+            if abs(row["value"] - own[0]) > own[1]:
+                row["flag"] = "outside_band"
+    return rows
 
 
 def _folds(strata: Integers, rng: np.random.Generator) -> Integers:
     fold = np.empty(len(strata), dtype=np.int64)
     for stratum in np.unique(strata):
-        places = rng.permutation(np.flatnonzero(strata == stratum))
-        fold[places] = (np.arange(len(places)) + rng.integers(FOLDS)) % FOLDS
+        order = rng.permutation(np.flatnonzero(strata == stratum))
+        fold[order] = (np.arange(len(order)) + rng.integers(FOLDS)) % FOLDS
     return fold
 
 

@@ -1,4 +1,5 @@
-"""What attacks on membership look at: logits of the attacked model, of its shadows, and of images that were never in.
+"""What attacks on membership look at, logits of the attacked model, of its shadows, and of images that were never in,
+and what they say of each candidate.
 
 Legend: n candidates, K classes, S shadows, m population images, r learning rows. Arrays are float64, int64 or bool;
 whatever comes in is converted. Candidates that no shadow was trained on (the reserve) have ``member`` False throughout.
@@ -7,16 +8,14 @@ The attacked model's own memberships are nowhere here: only ``metrics.py`` sees 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from trainables.evaluate.accuracy import Floats, Integers
+from trainables.evaluate.intervals import Booleans, Floats, Integers
 from trainables.seeds import derive
-
-Booleans = NDArray[np.bool_]
 
 
 class NotApplicable(Exception):
@@ -53,7 +52,7 @@ class Target:
 
 
 @dataclass(frozen=True, eq=False)  # by identity: what was learned from them is kept for the next caller
-class ShadowRows:
+class ShadowOutputs:
     """What attack classifiers and thresholds are learned from: outputs of shadows with known memberships."""
 
     logits: Floats
@@ -75,7 +74,7 @@ class ShadowRows:
 
 @dataclass(frozen=True)
 class Shadows:
-    """Shadows asked about the target's own candidates. Never the target itself, nor its twin.
+    """Shadows queried about the target's own candidates. Never the target itself, nor its twin.
 
     The twin (the row whose members are exactly the target's non-members) must be left out: among the other rows of a
     balanced matrix every candidate is then IN exactly S/2 times. With the twin kept, the count alone tells who is a
@@ -174,17 +173,40 @@ class Shadows:
         """One shadow as a target, for choices that are made on shadows."""
         return Target(self.logits[index], self.labels)
 
-    def rows(self, kept: Any = None) -> ShadowRows:
+    def apply(self, statistic: Callable[[Floats, Integers], Floats]) -> Floats:
+        """A statistic of (logits, labels) for every shadow and candidate (S, n)."""
+        return statistic(self.logits, np.broadcast_to(self.labels, self.member.shape))
+
+    def rows(self, kept: Any = None) -> ShadowOutputs:
         """Learning rows (S times the candidates that are ever IN, within the mask ``kept`` if there is one)."""
         chosen = self.ever_in if kept is None else self.ever_in & np.asarray(kept, dtype=np.bool_)
         logits = self.logits[:, chosen]
         count = logits.shape[1]
-        return ShadowRows(
+        return ShadowOutputs(
             logits.reshape(-1, logits.shape[2]),
             np.tile(self.labels[chosen], self.num),
             self.member[:, chosen].reshape(-1),
             np.repeat(self.pairs, count),
         )
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What an attack says of every candidate."""
+
+    values: Floats
+    """(n,) finite; higher: likelier a member."""
+    settings: dict[str, Any] = field(default_factory=dict)
+    """For the row: ``n_shadows``, ``variance_mode``, ``rmia_mode``, ``rmia_population``, ``by_class``, …"""
+    tuned: dict[str, float] = field(default_factory=dict)
+    """Settings that were chosen by looking at shadows' scores: numbers of their own, no part of a row's identity."""
+    pooled: Floats | None = None
+    """(n,) scores that mean the same for every target and may be pooled over targets: LiRA's ratios, RMIA's share,
+    calibrated losses. None where a target's own level enters."""
+    extra: dict[str, Floats] = field(default_factory=dict)
+    """Further scores (n,), e.g. ``rmia_share``."""
+    variants: Mapping[str, Scored] = field(default_factory=dict)
+    """The same attack done another way, by what details append to its name."""
 
 
 def _set(instance: Any, name: str, value: Any) -> None:

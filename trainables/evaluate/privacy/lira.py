@@ -9,16 +9,41 @@ Legend: phi (n,) of the target, shadow_phi (S, n), member (S, n).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
 
-from trainables.evaluate.accuracy import Floats
-from trainables.evaluate.privacy.inputs import Booleans, NotApplicable
+from trainables.evaluate.intervals import Booleans, Floats
+from trainables.evaluate.privacy import statistics
+from trainables.evaluate.privacy.inputs import NotApplicable, Scored, Shadows, Target
 
 VarianceMode = Literal["per_example", "pooled", "shrunk"]
 NU0 = 4.0
 """Weight of the pooled variance, in shadows; 4 to 8 is the useful range."""
+PER_EXAMPLE_FROM = 16
+"""Shadows from which per-example variances are worth a row of their own."""
+
+
+def score_online(target: Target, shadows: Shadows) -> Scored:
+    """``online`` on phi, with the shrunken variance and, where there are shadows enough, with per-example ones."""
+    own, others = statistics.phi(target.logits, target.labels), shadows.apply(statistics.phi)
+    return _by_variance(shadows, lambda mode: online(own, others, shadows.member, mode))
+
+
+def score_offline(target: Target, shadows: Shadows) -> Scored:
+    """``offline`` likewise, with the OUT shadows of each candidate."""
+    own, others, out = statistics.phi(target.logits, target.labels), shadows.apply(statistics.phi), shadows.out
+    return _by_variance(shadows, lambda mode: offline(own, others, out, mode))
+
+
+def _by_variance(shadows: Shadows, run: Callable[[VarianceMode], Floats]) -> Scored:
+    def scored(mode: VarianceMode, variants: dict[str, Scored]) -> Scored:
+        values = run(mode)
+        return Scored(values, {"n_shadows": shadows.num, "variance_mode": mode}, pooled=values, variants=variants)
+
+    enough = shadows.num >= PER_EXAMPLE_FROM
+    return scored("shrunk", {"_per_example": scored("per_example", {})} if enough else {})
 
 
 def online(

@@ -12,8 +12,7 @@ import math
 import numpy as np
 from scipy import special, stats
 
-from trainables.evaluate.accuracy import CI_LEVEL, Floats, Row
-from trainables.evaluate.privacy.inputs import Booleans
+from trainables.evaluate.intervals import CI_LEVEL, Booleans, Floats, Row, clopper_pearson
 from trainables.seeds import derive
 
 DELTA = 1e-5
@@ -98,25 +97,9 @@ def one_run_rows(
         members, others = guess(values, int(share * total), seed_parts)
         made = int(members.sum() + others.sum())
         right = int((members & coin).sum() + (others & ~coin).sum())
-        columns: Row = {**base, "property": "privacy", "n": made, "guess_share": share}
-        if made == 0:
-            rows.append({**columns, "metric": "mia_guess_acc", "value": None, "unit": "fraction", "flag": "degenerate"})
-            continue
-        found = stats.binomtest(right, made).proportion_ci(CI_LEVEL, method="exact")
-        rows.append(
-            {
-                **columns,
-                "metric": "mia_guess_acc",
-                "value": right / made,
-                "unit": "fraction",
-                "ci_low": float(found.low),
-                "ci_high": float(found.high),
-                "ci_level": CI_LEVEL,
-                "ci_method": "clopper_pearson",
-                "ci_unit": "images",
-            }
-        )
-        best = max(best, (eps_lower_bound(right, made, delta, alpha, total), share, made))
+        rows.append(_guess_row(right, made, share, base))
+        if made:
+            best = max(best, (eps_lower_bound(right, made, delta, alpha, total), share, made))
     bound: Row = {
         **base,
         "property": "privacy",
@@ -135,6 +118,24 @@ def one_run_rows(
         "guess_shares": list(shares),
     }
     return [bound, *rows]
+
+
+def _guess_row(right: int, made: int, share: float, base: Row) -> Row:
+    """Share of right guesses, with Clopper and Pearson's interval about the coins."""
+    row: Row = {
+        **base,
+        "property": "privacy",
+        "n": made,
+        "guess_share": share,
+        "metric": "mia_guess_acc",
+        "value": None,
+        "unit": "fraction",
+    }
+    if made == 0:
+        return {**row, "flag": "degenerate"}
+    low, high = clopper_pearson(right, made)
+    limits: Row = {"ci_low": low, "ci_high": high, "ci_level": CI_LEVEL, "ci_method": "clopper_pearson"}
+    return {**row, "value": right / made, **limits, "ci_unit": "images"}
 
 
 def _p_value(epsilon: float, correct: int, guesses: int, delta: float, total: int) -> float:

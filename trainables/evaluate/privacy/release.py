@@ -21,14 +21,11 @@ from torch import Tensor
 
 from trainables.configs import DatasetConfig, NetworkConfig
 from trainables.data.pixels import Whitening, decode, decode_labels, normalise
-from trainables.evaluate.accuracy import Floats, Integers
-from trainables.evaluate.privacy.attacks import Scored
+from trainables.evaluate.intervals import Floats, Integers
+from trainables.evaluate.privacy.inputs import Scored
 from trainables.models.network import Network, build
 from trainables.networks import NETWORKS, variant_of
 from trainables.payloads import DistilledSet
-
-NO_START = "of an undistilled start the audit holds the model, not the images"
-"""Why there are no rows about it for iteration 0."""
 
 ENCODERS = 5
 WIDTH = 32
@@ -66,6 +63,17 @@ class _Points(NamedTuple):
     """(N,) mean square of each."""
     classes: Integers
     """(N,)."""
+
+
+def score(
+    images: NDArray[np.uint8],
+    labels: Integers,
+    sets: Sequence[DistilledSet],
+    dataset: DatasetConfig,
+    poll: Callable[[], None] = lambda: None,
+) -> list[dict[str, Scored]]:
+    """``nearness`` as scores by variant, one dictionary per set; arguments as there."""
+    return [near.variants() for near in nearness(images, labels, sets, dataset, poll)]
 
 
 def nearness(
@@ -107,15 +115,15 @@ def nearness(
             seen = {key: _embed(encoder, dataset, each, candidates) for key, each in whitenings.items()}
             for index, (each, points) in enumerate(zip(sets, encoded, strict=True)):
                 features[index, part] += _scores(seen[id(each.whitening)], labels[part], points)[1] / ENCODERS
-    found = zip(pixel, relative, features, strict=True)
-    return [Nearness(*(np.maximum(scores, _LOWEST) for scores in each)) for each in found]
+    both = zip(pixel, relative, features, strict=True)
+    return [Nearness(*(np.maximum(scores, _LOWEST) for scores in each)) for each in both]
 
 
 def _points(released: DistilledSet, numbers: Callable[[Tensor], NDArray[np.float32]]) -> _Points:
     factor = released.facts["factor"]
-    found = numbers(decode(released.images, factor))
-    squares = np.square(found.astype(np.float64)).mean(1)
-    return _Points(found, squares, decode_labels(released.labels, factor).numpy())
+    shown = numbers(decode(released.images, factor))
+    squares = np.square(shown.astype(np.float64)).mean(1)
+    return _Points(shown, squares, decode_labels(released.labels, factor).numpy())
 
 
 def _chunks(count: int, poll: Callable[[], None]) -> Iterator[slice]:
@@ -147,10 +155,10 @@ def _encoder(dataset: DatasetConfig, size: int, number: int) -> Network:
 def _embed(
     encoder: Network, dataset: DatasetConfig, whitening: Whitening | None, images01: Tensor
 ) -> NDArray[np.float32]:
-    found = []
+    features = []
     for part in torch.split(images01, 256):
         images = normalise(part, dataset.mean, dataset.std)
         if whitening is not None:
             images = whitening.whiten(images, dataset.mean, dataset.std)
-        found.append(encoder.embed(images.contiguous(memory_format=torch.channels_last)).numpy())
-    return np.concatenate(found)
+        features.append(encoder.embed(images.contiguous(memory_format=torch.channels_last)).numpy())
+    return np.concatenate(features)

@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 from scipy import special, stats
 
-from trainables.evaluate.accuracy import Floats
-from trainables.evaluate.privacy.inputs import Booleans, NotApplicable, Shadows
+from trainables.evaluate.intervals import Booleans, Floats
+from trainables.evaluate.privacy.inputs import NotApplicable, Scored, Shadows, Target
 from trainables.evaluate.privacy.statistics import log_confidence
 
 GAMMA = 1.0
@@ -19,6 +19,43 @@ A_UNTUNED = 1.0
 """Takes p(x) for the mean over OUT shadows, which assumes nothing; for when there are too few shadows to tune."""
 REFERENCES = 8
 """Shadows that a is tuned on at most."""
+
+
+def score(target: Target, shadows: Shadows) -> Scored:
+    """log r_x of each candidate: online where all of them are members of some shadow, else offline with a tuned a.
+
+    With a population, the share of it that a candidate's ratio exceeds is the score that may be pooled over targets.
+
+    Raises:
+        NotApplicable: Some candidate has no OUT shadow.
+    """
+    own, others, out = log_confidence(target.logits, target.labels), shadows.apply(log_confidence), shadows.out
+    if out.sum(axis=0).min() < 1:
+        raise NotApplicable("rmia needs an OUT shadow of every candidate")
+    a, tuned = 1.0, {}
+    settings = {"n_shadows": shadows.num, "rmia_mode": "online"}
+    if shadows.ever_in.all():
+        values = log_ratio_online(own, others, shadows.member, out)
+    else:
+        a = tuned_a(shadows) if shadows.ever_in.any() else A_UNTUNED
+        settings["rmia_mode"], tuned = "offline", {"rmia_a": a}
+        values = log_ratio_offline(own, others, out, a)
+    if target.population is None or target.population_labels is None or shadows.population is None:
+        return Scored(values, settings, tuned)
+    labels = target.population_labels
+    log_z = log_confidence(shadows.population, np.broadcast_to(labels, shadows.population.shape[:2]))
+    everywhere = np.ones(log_z.shape, dtype=np.bool_)  # no shadow was trained on any z
+    ratios = log_ratio_offline(log_confidence(target.population, labels), log_z, everywhere, a)
+    above = share(values, ratios)
+    settings |= {"rmia_population": len(labels), "rmia_gamma": GAMMA}
+    return Scored(values, settings, tuned, above, {"rmia_share": above})
+
+
+def score_calibrated(target: Target, shadows: Shadows) -> Scored:
+    """``calibrated`` with the OUT shadows of each candidate."""
+    own, others = log_confidence(target.logits, target.labels), shadows.apply(log_confidence)
+    values = calibrated(own, others, shadows.out)
+    return Scored(values, {"n_shadows": shadows.num}, pooled=values)
 
 
 def log_ratio_online(log_target: Floats, log_shadows: Floats, member: Booleans, out: Booleans) -> Floats:
@@ -69,7 +106,7 @@ def tuned_a(shadows: Shadows, grid: tuple[float, ...] = A_GRID) -> float:
         ``A_UNTUNED`` when no shadow would have an OUT shadow of every candidate left.
     """
     chosen = shadows.take(shadows.ever_in)
-    logs = log_confidence(chosen.logits, np.broadcast_to(chosen.labels, chosen.member.shape))
+    logs = chosen.apply(log_confidence)
     totals, used = np.zeros(len(grid)), 0
     for index in range(min(chosen.num, REFERENCES)):
         others = np.flatnonzero(chosen.pairs != chosen.pairs[index])

@@ -7,12 +7,10 @@ Logits (..., K), labels (...); the result has the shape of the labels. Higher: m
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 from scipy import special
 
-from trainables.evaluate.accuracy import Floats, Integers
+from trainables.evaluate.intervals import Floats, Integers
 
 
 def log_odds(logits: Floats) -> Floats:
@@ -40,7 +38,7 @@ def phi(logits: Floats, labels: Integers) -> Floats:
 
 
 def log_confidence(logits: Floats, labels: Integers) -> Floats:
-    """log p_y, the negative cross-entropy (Yeom et al. 2018). Below 0 even where p_y rounds to 1."""
+    """log p_y, the negative cross-entropy (Yeom et al. 2018). Below 0 even where p_y rounds to 1; ranks as ``phi``."""
     return np.asarray(-np.logaddexp(0.0, -phi(logits, labels)), dtype=np.float64)
 
 
@@ -69,14 +67,3 @@ def negative_modified_entropy(logits: Floats, labels: Integers) -> Floats:
 def correctness(logits: Floats, labels: Integers) -> Floats:
     """1 where the largest logit is the label's, else 0: the gap between training and test accuracy as an attack."""
     return np.asarray(np.argmax(logits, axis=-1) == labels, dtype=np.float64)
-
-
-STATISTICS: dict[str, Callable[[Floats, Integers], Floats]] = {
-    "loss": log_confidence,
-    "conf": phi,
-    "max_conf": max_log_odds,
-    "entropy": negative_entropy,
-    "mentropy": negative_modified_entropy,
-    "correct": correctness,
-}
-"""Attacks without shadows. ``conf`` and ``loss`` are one ranking (p_y and log p_y): equal AUC, different units."""

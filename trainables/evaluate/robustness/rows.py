@@ -14,13 +14,24 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from trainables.attacks import ROBUSTNESS_ATTACKS, SETTING_COLUMNS
-from trainables.evaluate.accuracy import CI_LEVEL, Floats, Integers, Row, interval, student, wilson
-from trainables.evaluate.class_bootstrap import LEAST, drawn_shares, recentred
 from trainables.evaluate.fairness import by_class, less_noise
-from trainables.evaluate.paired import Booleans, censored_quantile, paired_difference, robust_curve
+from trainables.evaluate.intervals import (
+    CI_LEVEL,
+    LEAST,
+    Booleans,
+    Floats,
+    Integers,
+    Row,
+    drawn_shares,
+    interval,
+    order_statistics,
+    recentred,
+    student,
+    wilson,
+)
+from trainables.evaluate.paired import censored_quantile, paired_difference, robust_curve
 from trainables.payloads import AttackResult
 
 CLASS_EPSILONS = {"l2": (0.5,), "linf": (2 / 255, 8 / 255)}
@@ -249,21 +260,6 @@ def _vanished(curve: Curve, result: AttackResult) -> Row:
     row = {**curve.row("zero_gradient_share", share), "n": int(result.correct.sum())}
     del row["adv_def"]  # it is about the images as they are
     return row if share is not None else {**row, "flag": "degenerate"}
-
-
-def order_statistics(values: Floats, share: float) -> Row:
-    """Interval of a quantile between two of the ordered values; absent where one of them does not exist or is infinite.
-
-    The number of values below the true quantile is binomial, whatever their distribution.
-    """
-    n = len(values)
-    if n == 0:
-        return {}
-    low, high = (int(stats.binom.ppf(tail, n, share)) for tail in ((1 - CI_LEVEL) / 2, (1 + CI_LEVEL) / 2))
-    ordered = sorted(values)
-    if low < 1 or high >= n or not math.isfinite(ordered[high]):
-        return {}
-    return interval(float(ordered[low - 1]), float(ordered[high]), "order statistics")
 
 
 # --- several attacks together ---

@@ -9,7 +9,6 @@ import pytest
 from numpy.typing import NDArray
 from scipy import stats
 
-from trainables.evaluate.class_bootstrap import DRAWS, LEAST, drawn_means, drawn_shares, recentred
 from trainables.evaluate.fairness import (
     drawn_from,
     estimates,
@@ -17,6 +16,7 @@ from trainables.evaluate.fairness import (
     halves_of,
     observed_means,
 )
+from trainables.evaluate.intervals import DRAWS, LEAST, drawn_means, drawn_shares, recentred
 
 Floats = NDArray[np.float64]
 

@@ -1,4 +1,4 @@
-"""Attack classifiers learned on shadow outputs (Shokri et al. 2017, arXiv 1610.05820), and class-wise centring.
+"""Attacks that learn from outputs of shadows: classifiers (Shokri et al. 2017, arXiv 1610.05820), class-wise centring.
 
 Differs from the paper: logistic regression instead of a network; beside the sorted probabilities the features name what
 later work found telling; scores are log-odds calibrated by class on shadows that the classifier did not see, so that
@@ -7,9 +7,10 @@ classes can be ranked together.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any
+from functools import lru_cache, partial
+from typing import Any, Protocol
 
 import numpy as np
 from sklearn.linear_model import LogisticRegression
@@ -17,10 +18,9 @@ from sklearn.model_selection import GroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from trainables.evaluate.accuracy import Floats, Integers
-from trainables.evaluate.privacy.inputs import NotApplicable, ShadowRows
+from trainables.evaluate.intervals import Floats, Integers
+from trainables.evaluate.privacy.inputs import NotApplicable, Scored, ShadowOutputs
 from trainables.evaluate.privacy.statistics import (
-    STATISTICS,
     correctness,
     log_confidence,
     log_odds,
@@ -35,6 +35,17 @@ ROWS_PER_CLASS = 200
 FOLDS = 5
 SLOPE_FLOOR = 1e-6
 """Least slope of a class's calibration: where the classifier tells nothing it must not turn the order round."""
+
+
+class Learned(Protocol):
+    """What an attack of this family has learned."""
+
+    @property
+    def held_out(self) -> Floats:
+        """(r,) scores of the learning rows, which a threshold may be chosen on."""
+
+    def score(self, logits: Floats, labels: Integers) -> Scored:
+        """Scores of a target's candidates, from its logits (n, K) and their labels (n,)."""
 
 
 def features(logits: Floats, labels: Integers) -> Floats:
@@ -65,14 +76,16 @@ class AttackClassifier:
         """Whether each class has a classifier of its own."""
         return None not in self.models
 
-    def score(self, logits: Floats, labels: Integers) -> Floats:
+    def score(self, logits: Floats, labels: Integers) -> Scored:
         """(n,) log-odds; those of a probability ``predict_proba[:, 1]``, without its ties near 0 and 1."""
         raw = _decide(self.models, features(logits, labels), labels, logits.shape[1])
-        return np.asarray(self.calibration[labels, 0] * raw + self.calibration[labels, 1], dtype=np.float64)
+        values = np.asarray(self.calibration[labels, 0] * raw + self.calibration[labels, 1], dtype=np.float64)
+        rows = len(self.held_out)
+        return Scored(values, {"by_class": self.by_class, "calibrated": self.calibrated, "learning_rows": rows})
 
 
 @lru_cache(maxsize=1)  # the score and its threshold ask for the same one
-def fit(rows: ShadowRows) -> AttackClassifier:
+def attack_classifier(rows: ShadowOutputs) -> AttackClassifier:
     """Learn the attack from shadows.
 
     One classifier per class when every class has at least 200 rows, else one for all with the class one-hot. Held-out
@@ -106,25 +119,47 @@ def fit(rows: ShadowRows) -> AttackClassifier:
     return AttackClassifier(models, calibration, held_out, True)
 
 
-def centres(statistic: str, rows: ShadowRows) -> Floats:
-    """(K,) midpoint between the medians of members and non-members of each class, on shadows.
+@dataclass(frozen=True)
+class Centres:
+    """A statistic less the midpoint between the medians of its class's members and non-members, on shadows.
 
     Differs from Song & Mittal 2021, whose class thresholds maximise accuracy: on a few hundred rows the best threshold
     jumps about on a flat top, which would add noise between classes; for two alike distributions both are one number.
+    """
+
+    statistic: Callable[[Floats, Integers], Floats]
+    by_class: Floats
+    """(K,) the midpoints; 0 for classes without rows."""
+    held_out: Floats
+    """(r,) centred statistics of the learning rows, in-sample."""
+
+    def score(self, logits: Floats, labels: Integers) -> Scored:
+        """(n,) centred statistics, which mean the same for every target."""
+        values = self.statistic(logits, labels) - self.by_class[labels]
+        return Scored(values, {"learning_rows": len(self.held_out)}, pooled=values)
+
+
+def centres(statistic: Callable[[Floats, Integers], Floats], rows: ShadowOutputs) -> Centres:
+    """Learn the centres of a statistic.
 
     Raises:
         NotApplicable: Some class lacks members or non-members.
     """
     check_classes(rows)
-    values = STATISTICS[statistic](rows.logits, rows.labels)
-    found = np.zeros(rows.logits.shape[1])
+    values = statistic(rows.logits, rows.labels)
+    by_class = np.zeros(rows.logits.shape[1])
     for index in np.unique(rows.labels):
         own = rows.labels == index
-        found[index] = np.median(values[own & rows.member]) / 2 + np.median(values[own & ~rows.member]) / 2
-    return found
+        by_class[index] = np.median(values[own & rows.member]) / 2 + np.median(values[own & ~rows.member]) / 2
+    return Centres(statistic, by_class, values - by_class[rows.labels])
 
 
-def check_classes(rows: ShadowRows) -> None:
+loss_centres = partial(centres, log_confidence)
+entropy_centres = partial(centres, negative_entropy)
+mentropy_centres = partial(centres, negative_modified_entropy)
+
+
+def check_classes(rows: ShadowOutputs) -> None:
     """Raises NotApplicable unless each class that appears has members and non-members among the rows."""
     if len(rows.labels) == 0:
         raise NotApplicable("needs shadow outputs to learn from, got none")
@@ -145,10 +180,10 @@ def _learn(inputs: Floats, labels: Integers, member: Any, num_classes: int, by_c
 def _decide(models: dict[int | None, Any], inputs: Floats, labels: Integers, num_classes: int) -> Floats:
     if None in models:
         return np.asarray(models[None].decision_function(_with_class(inputs, labels, num_classes)), dtype=np.float64)
-    found = np.empty(len(inputs))
+    log_odds_in = np.empty(len(inputs))
     for index in np.unique(labels):
-        found[labels == index] = models[int(index)].decision_function(inputs[labels == index])
-    return found
+        log_odds_in[labels == index] = models[int(index)].decision_function(inputs[labels == index])
+    return log_odds_in
 
 
 def _classifier() -> Any:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
-from trainables.evaluate.privacy.delong import AucDifference, auc_difference, placements, usable
+from trainables.evaluate.paired import AucDifference, auc_difference, placements, usable
 
 Floats = NDArray[np.float64]
 Booleans = NDArray[np.bool_]
