@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy import stats
 from sklearn.metrics import roc_auc_score, roc_curve
 
+from trainables.evaluate.intervals import clopper_pearson
 from trainables.evaluate.privacy import roc
 from trainables.evaluate.privacy.metrics import Audited, membership_rows, not_applicable_rows
 from trainables.evaluate.privacy.roc import Resampler
@@ -244,7 +245,7 @@ def test_rows_of_one_target() -> None:
     found = pick(rows, "mia_tpr_at_fpr0")
     count = int((each.values[each.member] > each.values[~each.member].max()).sum())
     assert found["value"] == count / 200
-    assert (found["ci_low"], found["ci_high"]) == roc.proportion_interval(count, 200)
+    assert (found["ci_low"], found["ci_high"]) == clopper_pearson(count, 200)
     for row in rows:
         assert row["attack"] == "loss"
         assert row["property"] == "privacy"
