@@ -69,12 +69,13 @@ def measure(jobs: int, shapes: int, cpus: int) -> dict[str, float]:
         clock = Clock(schedule)
         env = WorkerEnv(store=places.store, data=str(places.data), cache=str(places.cache), code=code_state())
         started = time.monotonic()
+        stop = StopRequest()
         tune.execute(
             schedule,
-            OutcomeHandler(schedule, prepared.plan.stages, clock),
+            OutcomeHandler(schedule, prepared.plan.stages, clock, stop),
             env,
             clock,
-            StopRequest(),
+            stop,
             sweep="overhead",
             run_folder=home / "run",
             address=None,

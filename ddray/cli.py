@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import click
 
-from ddray.errors import DdrayError
+from ddray.errors import DdrayError, EnvironmentProblem
 from ddray.run.signals import interrupting
 from ddray.settings import places, set_environment
 
@@ -39,6 +39,9 @@ def main() -> None:
         except BrokenPipeError:
             sys.stderr.close()
             code = 0
+        except OSError as error:  # no request is to blame for it, and no traceback helps
+            click.echo(f"the system refused: {error}. Look at the disk, its rights and its space.", err=True)
+            code = EnvironmentProblem.exit_code
     sys.exit(code if isinstance(code, int) else 0)
 
 

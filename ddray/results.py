@@ -59,7 +59,8 @@ class Results:
 
     def record(self, plan_digest: str, stamps: Mapping[str, str], **facts: Any) -> None:
         """Say what the tables were built from."""
-        state = {"plan": plan_digest, "renderer": RENDERER_VERSION, "stamps": dict(stamps), **facts}
+        built = {"plan": plan_digest, "renderer": RENDERER_VERSION, "stamps": dict(stamps), "tables": self._tables()}
+        state = {**built, **facts}
         write_json(self.folder / "state.json", state)
 
     def current(self, plan_digest: str, stamps: Mapping[str, str]) -> bool:
@@ -69,8 +70,17 @@ class Results:
             state.get("plan") == plan_digest
             and state.get("renderer") == RENDERER_VERSION
             and state.get("stamps") == dict(stamps)
-            and self.measurements.exists()
+            and state.get("tables") == self._tables() != {}
         )
+
+    def _tables(self) -> dict[str, str]:
+        """Sizes and times of what was built: a table that was cut short or removed is built again."""
+        names = ("measurements.parquet", "coverage.json", "report.md")
+        try:
+            status = {name: (self.folder / name).stat() for name in names}
+        except FileNotFoundError:
+            return {}
+        return {name: f"{entry.st_size}:{entry.st_mtime_ns}" for name, entry in status.items()}
 
 
 def results_of(places: Places, name: str) -> Results:
@@ -87,7 +97,13 @@ def find_sweep(places: Places, given: str) -> Request:
     path = Path(given)
     if path.is_file():
         return Request(path)
-    known = _read(places.results / given / "sweep.json") if "/" not in given else {}
+    folder = places.results / given
+    known = _read(folder / "sweep.json") if "/" not in given else {}
+    if not known.keys() >= {"path", "sets", "profiles"} and (folder / "sweep.json").is_file():
+        raise RequestError(
+            f"{folder / 'sweep.json'}: does not say which file the sweep was run from; expected path, sets and "
+            "profiles. Run `ddray sweep FILE` once more: it is written anew, and nothing is computed again."
+        )
     if known:
         if not Path(known["path"]).is_file():
             raise RequestError(
@@ -117,7 +133,7 @@ def write_json(path: Path, value: Any) -> None:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        value: dict[str, Any] = json.loads(path.read_text())
+        value = json.loads(path.read_text())
     except (FileNotFoundError, NotADirectoryError, ValueError):
         return {}
-    return value
+    return value if isinstance(value, dict) else {}

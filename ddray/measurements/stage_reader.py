@@ -64,7 +64,7 @@ class StageReader:
             return self.templates.split(rows, own_labels(chain))
         except (KeyError, DamagedArtifact) as error:
             self._lost(stage, error)
-        except (OSError, ValueError) as error:
+        except ValueError as error:
             self._lost(stage, self.store.discard(stage.key, f"{name}: {error}"))
         return None
 

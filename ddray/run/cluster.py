@@ -14,6 +14,7 @@ import os
 import re
 import signal
 import socket
+import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -32,6 +33,8 @@ log = logging.getLogger(__name__)
 LAST_LINES = 100
 NODE_PLACES = ("DDRAY_DATA", "DDRAY_CACHE")
 REACH_SECONDS = 5.0
+LONGEST_TEMPORARY = 107 - len("/ray/session_2026-11-26_01-42-43_903000_4194304/sockets/plasma_store_0")
+"""Bytes of a folder in which Ray's socket names still fit into the 107 that Linux allows."""
 LISTEN_SECONDS = 0.01
 """Ray's own handlers are in force for at most this long while it starts."""
 
@@ -141,25 +144,51 @@ def _init(sweep: str, address: str | None, cpus: int | None, gpus: int | None) -
         ray.init(address=address, **common)
     else:
         # "local": a Ray of our own, whatever else runs on the machine or stands in RAY_ADDRESS.
-        ray.init(
-            address="local",
-            num_cpus=cpus,
-            num_gpus=gpus,
-            include_dashboard=True,
-            dashboard_host="127.0.0.1",
-            object_store_memory=256 * 2**20,
-            **common,
-        )
+        with _short_temporary_folder():
+            ray.init(
+                address="local",
+                num_cpus=cpus,
+                num_gpus=gpus,
+                include_dashboard=True,
+                dashboard_host="127.0.0.1",
+                object_store_memory=256 * 2**20,
+                **common,
+            )
+
+
+@contextlib.contextmanager
+def _short_temporary_folder() -> Iterator[None]:
+    """Let Ray's processes inherit a folder whose path leaves room for names of sockets; a batch system's may not."""
+    usual = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
+    if len(os.fsencode(usual)) <= LONGEST_TEMPORARY:
+        yield
+        return
+    before = {name: os.environ.get(name) for name in ("TMPDIR", "RAY_TMPDIR")}
+    os.environ.update(dict.fromkeys(before, "/tmp"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def _explained(error: BaseException, address: str | None) -> BaseException:
-    if not isinstance(error, ConnectionError | RuntimeError | ValueError | OSError):
+    if isinstance(error, KeyboardInterrupt | SystemExit):
         return error
-    where = f"the cluster at {address}" if address else "Ray on this machine"
-    problem = EnvironmentProblem(
-        f"{where} could not be started or reached: {error}. Check the address with `ray status`, "
-        "or run in this process with --local."
-    )
+    text = str(error)
+    if address is not None:
+        advice = "Check the address with `ray status`, and that ddray and Ray have the same versions on all nodes."
+    elif "timed out during startup" in text or "GCS has become overloaded" in text or "Timed out" in text:
+        advice = "The machine was too busy to start Ray in time: try again, give fewer --cpus, or run with --local."
+    elif "AF_UNIX" in text:
+        advice = "Set RAY_TMPDIR to a shorter path, as /tmp, or run with --local."
+    else:
+        advice = "`ddray doctor` looks for the usual reasons; --local runs in this process without Ray."
+    where = f"the cluster at {address} could not be reached" if address else "Ray could not be started on this machine"
+    problem = EnvironmentProblem(f"{where}; got {text.strip().splitlines()[-1] if text.strip() else error!r}. {advice}")
     problem.__cause__ = error
     return problem
 

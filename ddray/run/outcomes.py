@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import logging
+import threading
 import time
 from collections.abc import Mapping
 
@@ -21,14 +22,21 @@ DEFER_SECONDS = 2.0
 class OutcomeHandler:
     """Settles finished jobs: done, failed, damaged inputs to recompute, claims of others to wait for."""
 
-    def __init__(self, schedule: Schedule, stages: Mapping[str, Stage], progress: Progress) -> None:
+    def __init__(
+        self, schedule: Schedule, stages: Mapping[str, Stage], progress: Progress, stop: threading.Event
+    ) -> None:
         self.schedule = schedule
         self.stages = stages
         self.progress = progress
+        self.stop = stop
+        """Set here when no job could go on."""
+        self.environment = ""
+        """What then keeps them."""
         self.interrupted = False
         self.damaged: dict[str, str] = {}
         """Key -> message of every damaged artifact met."""
         self._deferred: list[tuple[float, str]] = []
+        self._told: set[str] = set()
 
     @property
     def waiting(self) -> bool:
@@ -39,7 +47,13 @@ class OutcomeHandler:
         """Move the schedule on."""
         if outcome.damaged:
             self._recompute(job, outcome)
+        elif outcome.environment:
+            self.environment = self.environment or outcome.environment
+            self.stop.set()
+            self.schedule.running.discard(job.name)
+            self.progress.deferred(job)
         elif outcome.busy:
+            self._tell(job, outcome.busy)
             heapq.heappush(self._deferred, (time.monotonic() + DEFER_SECONDS, job.name))
             self.schedule.running.discard(job.name)
             self.progress.deferred(job)
@@ -57,6 +71,13 @@ class OutcomeHandler:
         while self._deferred and (at_once or self._deferred[0][0] <= now):
             _, name = heapq.heappop(self._deferred)
             self.schedule.put_back(name)
+
+    def _tell(self, job: Job, busy: Mapping[str, str]) -> None:
+        for key, holder in busy.items():
+            if holder and key not in self._told:
+                self._told.add(key)
+                label = next((stage.label for stage in job.stages if stage.key == key), job.label)
+                self.progress.note(f"waiting for {label}, which is computed elsewhere ({holder})")
 
     def _recompute(self, job: Job, outcome: Outcome) -> None:
         """Compute a damaged or missing input again, once however many jobs met it, and then the job."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import errno
 import functools
 import gc
 import importlib.metadata
@@ -19,6 +20,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from ddray.errors import EnvironmentProblem
 from ddray.plan.kinds import STAGE_KINDS
 from ddray.run.context import StageContext
 from ddray.store.artifacts import DamagedArtifact, Store
@@ -59,16 +61,18 @@ class Outcome:
     """Key -> cause."""
     damaged: dict[str, str] = field(default_factory=dict)
     """Input keys found damaged and moved away, with the message; the job did not run to its end."""
-    busy: list[str] = field(default_factory=list)
-    """Keys that another driver is computing; try again later."""
+    busy: dict[str, str] = field(default_factory=dict)
+    """Keys to try again later -> who is computing them, "" where nobody is."""
     interrupted: bool = False
+    environment: str = ""
+    """What keeps this and every other job from going on: a full disk, a store that cannot be read."""
     out_of_memory: bool = False
     """After running out of GPU memory the process should end: allocations may be stuck."""
     seconds: float = 0.0
 
 
 class Busy(Exception):
-    """Somebody else holds the claim."""
+    """Somebody else holds the claim; the text says who."""
 
 
 class MissingInput(Exception):
@@ -107,13 +111,16 @@ def run_job(job: Mapping[str, Any], env: WorkerEnv, tick: Tick) -> Outcome:
             except Interrupted:
                 outcome.interrupted = True
                 break
-            except Busy:
-                outcome.busy.append(spec["key"])
+            except Busy as claimed:
+                outcome.busy[spec["key"]] = str(claimed)
                 break
             except (DamagedArtifact, MissingInput) as problem:
                 outcome.damaged[problem.key] = str(problem)
                 break
             except Exception as error:
+                if environment := _environment(error):
+                    outcome.environment = environment
+                    break
                 outcome.failed[spec["key"]] = _cause(error)
                 outcome.out_of_memory = "OutOfMemory" in type(error).__name__
                 _record(store, spec, job, error, env)
@@ -142,7 +149,7 @@ def run_stage(
         return
     claim = store.claim(key)
     if not claim.acquire():
-        raise Busy
+        raise Busy(claim.description())
     heartbeat.begin(spec, claim)
     try:
         _compute(spec, store, env, heartbeat, cpus, share)
@@ -303,6 +310,17 @@ def _device(wanted: str, share: float) -> str:
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _environment(error: BaseException) -> str:
+    """The message of an error that the next job would meet as well, or ""."""
+    if isinstance(error, EnvironmentProblem):
+        return str(error)
+    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    # safetensors hands the system's error on as text.
+    if full or "No space left on device" in str(error) or "StorageFull" in str(error):
+        return f"no space is left on {socket.gethostname()}; got {error}. Free some, and run the same command again."
+    return ""
 
 
 def _cause(error: BaseException) -> str:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import subprocess
 import sys
 import threading
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -68,22 +69,45 @@ def run_sweep(request: Request, options: RunOptions, places: Places) -> int:
         prepared = prepare(request, places, build_cache, read_all=True)
     store = Store(places.store, places.cache / "artifacts")
     store.tidy()
-    done = store.keys() & prepared.plan.stages.keys()
-    done -= _damaged(store, results, done)
-    schedule = Schedule(runnable_jobs(prepared.plan, done), done)
-    _decode(prepared, schedule, places)
     run_folder = places.runs / prepared.sweep.name / f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{os.getpid()}"
-    interrupted = False
-    if schedule.jobs:
-        _check_disk(places, schedule)
-        interrupted = _execute(prepared, schedule, done, options, places, run_folder)
-    finished = _finish(prepared, results, store, options, places)
-    incomplete = finished.failed or finished.blocked or schedule.failed
+    worked = interrupted = False
+    for last_pass in (False, True):
+        done = store.keys() & prepared.plan.stages.keys()
+        done -= _damaged(store, results, done)
+        schedule = Schedule(runnable_jobs(prepared.plan, done), done)
+        _decode(prepared, schedule, places)
+        if schedule.jobs:
+            worked = True
+            _check_disk(places, schedule)
+            interrupted = _execute(prepared, schedule, done, options, places, run_folder)
+        finished = _finish(prepared, results, store, options, places)
+        missing = _missing(prepared, schedule, store)
+        if interrupted or not missing:
+            break
+        _say(_unexpected(missing, store, last_pass))
+    incomplete = finished.failed or finished.blocked or schedule.failed or missing
     code = INTERRUPTED if interrupted else FAILED if incomplete else DONE
-    _summary(prepared, store, schedule, finished, results, code)
-    if schedule.jobs:
+    _summary(prepared, store, worked, schedule, finished, results, code)
+    if worked:
         _notify(prepared, code)
     return code
+
+
+def _missing(prepared: Prepared, schedule: Schedule, store: Store) -> list[str]:
+    """Labels of the stages that are not in the store and of which nobody said why."""
+    absent = prepared.plan.needed() - store.keys() - schedule.failed.keys() - schedule.blocked.keys()
+    absent -= blocked_stages(prepared.plan.stages, store.keys()).keys()
+    return sorted(prepared.plan.stages[key].label for key in absent)
+
+
+def _unexpected(missing: Sequence[str], store: Store, last_pass: bool) -> str:
+    shown = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
+    if not last_pass:
+        return f"damaged, removed or not where its worker said it is: {shown}; computed again"
+    return (
+        f"store {store.location}: still without {shown}, which workers said they had finished. Look whether all nodes "
+        "see the same store (DDRAY_STORE), and whether its disk keeps what is written."
+    )
 
 
 def _decode(prepared: Prepared, schedule: Schedule, places: Places) -> None:
@@ -129,9 +153,9 @@ def _execute(
         _say(f"will stay blocked: {reasons}")
     _say(f"{name}: {len(schedule.jobs)} jobs to run; store {places.store}")
     progress = Progress(schedule, name, quiet=options.quiet)
-    handler = OutcomeHandler(schedule, prepared.plan.stages, progress)
-    run_folder.mkdir(parents=True, exist_ok=True)
     stop = StopRequest()
+    handler = OutcomeHandler(schedule, prepared.plan.stages, progress, stop)
+    run_folder.mkdir(parents=True, exist_ok=True)
     with stop.listening(), _status_file(progress, run_folder), progress:
         if options.local:
             from ddray.run import local
@@ -155,6 +179,8 @@ def _execute(
                 on_start=lambda url: _say(f"Ray dashboard: {url}" if url else "Ray runs without a dashboard"),
             )
         shutil.rmtree(run_folder / "tune", ignore_errors=True)
+        if handler.environment:
+            raise EnvironmentProblem(f"{name}: stopped, nothing that is finished is lost; {handler.environment}")
         return stop.is_set() or handler.interrupted
 
 
@@ -222,7 +248,13 @@ def _damaged(store: Store, results: Results, done: set[str]) -> set[str]:
 
 
 def _summary(
-    prepared: Prepared, store: Store, schedule: Schedule, finished: Finished, results: Results, code: int
+    prepared: Prepared,
+    store: Store,
+    worked: bool,
+    schedule: Schedule,
+    finished: Finished,
+    results: Results,
+    code: int,
 ) -> None:
     name = prepared.sweep.name
     failed: dict[str, list[str]] = defaultdict(list)
@@ -241,7 +273,7 @@ def _summary(
     counts += f", {finished.blocked} blocked" if finished.blocked else ""
     if code == INTERRUPTED:
         _say(f"{name}: interrupted; {counts}. Run the same command again to continue.")
-    elif not schedule.jobs:
+    elif not worked:
         _say(f"{name}: nothing to do; {counts}")
     else:
         _say(f"{name}: {counts}")
@@ -250,15 +282,36 @@ def _summary(
     sys.stdout.write(f"results: {results.folder}\n")
 
 
+def with_variables(command: str, names: Mapping[str, str]) -> str:
+    """A shell command with variables instead of placeholders, quoted as its place in the command asks.
+
+    The shell takes their values from its environment; in the command's own text a name could be a command itself.
+
+    Args:
+        command: For ``sh``.
+        names: Placeholder -> variable.
+    """
+    parts = re.split(f"({'|'.join(map(re.escape, names))}|['\"\\\\])", command)
+    quote = ""
+    for index, part in enumerate(parts):
+        if part in names:
+            variable = f"${{{names[part]}}}"
+            parts[index] = {"": f'"{variable}"', '"': variable, "'": f"'\"{variable}\"'"}[quote]
+        elif part in ("'", '"') and quote in ("", part) and not parts[index - 1].endswith("\\"):
+            quote = "" if quote else part
+    return "".join(parts)
+
+
 def _notify(prepared: Prepared, code: int) -> None:
     """Run the sweep's ``notify`` command; its failure is a warning."""
     notify = prepared.sweep.notify
     if notify is None:
         return
     status = {DONE: "done", FAILED: "failed", INTERRUPTED: "interrupted"}[code]
-    command = notify.command.replace("{sweep}", prepared.sweep.name).replace("{status}", status)
+    command = with_variables(notify.command, {"{sweep}": "DDRAY_SWEEP", "{status}": "DDRAY_STATUS"})
+    environment = {**os.environ, "DDRAY_SWEEP": prepared.sweep.name, "DDRAY_STATUS": status}
     try:
-        ran = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=60)
+        ran = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=60, env=environment)
     except (OSError, subprocess.SubprocessError) as error:
         _say(f"notify: {command!r} did not run: {error}")
         return

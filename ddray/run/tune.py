@@ -249,7 +249,7 @@ class Admitter(Searcher):
         cause = cluster.cause_of_death(self._worker_of(job))
         if self.deaths[stage.key] < DEATHS:
             self.progress.note(f"the worker of {stage.label} died ({cause}); the job is tried again")
-            outcome.busy.append(stage.key)
+            outcome.busy[stage.key] = ""
             return
         cause = f"{self.deaths[stage.key]} workers died at this stage; the last: {cause}"
         record = {**stage.spec(), "cpus": job.cpus, "gpu": job.gpu, "cause": cause, "traceback": ""}

@@ -6,11 +6,11 @@ import contextlib
 import json
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ddray.errors import EnvironmentProblem
 from ddray.store.checkpoints import Checkpoints
@@ -18,7 +18,11 @@ from ddray.store.claims import Claim
 from ddray.store.files import Files, LocalFiles, RemoteFiles
 from ddray.store.manifest import NAME, BrokenManifest, Manifest, digest_files, sha256
 
+Content = TypeVar("Content")
+
 SCRATCH_SECONDS = 86400.0
+READ_AGAIN_SECONDS = (0.1, 1.0)
+"""Pauses before a read that failed is tried again: a network file system hiccups, and an artifact is not to blame."""
 FORMAT = 1
 """Raised when the layout changes; an older ddray refuses a newer store instead of misreading it."""
 
@@ -82,7 +86,7 @@ class Store:
             DamagedArtifact: The manifest cannot be read.
         """
         try:
-            manifest = Manifest.loads(self.files.read(f"{_at(key)}/{NAME}"))
+            manifest = Manifest.loads(self._patiently(key, lambda: self.files.read(f"{_at(key)}/{NAME}")))
         except FileNotFoundError:
             # On a disk one rename commits a folder, so one without its manifest was damaged; an object store's may be
             # a commit that is under way.
@@ -200,11 +204,11 @@ class Store:
 
     def _checked(self, key: str, files: Mapping[str, Mapping[str, Any]]) -> Path:
         """A local folder that holds the files of an artifact, checked against their digests."""
-        damaged = self._damage(key, files)
+        damaged = self._patiently(key, lambda: self._damage(key, files))
         if damaged and not isinstance(self.files, LocalFiles):
             # The download may be damaged, or older than the artifact: take a new one before judging the original.
             self.files.forget(_at(key))
-            damaged = self._damage(key, files)
+            damaged = self._patiently(key, lambda: self._damage(key, files))
         if damaged:
             raise self._quarantine(key, damaged)
         return self.files.fetch(_at(key), sorted(files))
@@ -225,9 +229,31 @@ class Store:
 
     def _quarantine(self, key: str, reason: str) -> DamagedArtifact:
         place = f"quarantine/{key}-{time.time_ns()}"
-        self.files.move(_at(key), place)
+        try:
+            self.files.move(_at(key), place)
+        except OSError as error:
+            raise EnvironmentProblem(
+                f"store {self.location}: artifact {key[:12]} is damaged ({reason}) and cannot be moved away; got "
+                f"{error}. Make the store writable, or set DDRAY_STORE to another place."
+            ) from error
         self.files.forget(_at(key))
         return DamagedArtifact(key, reason, f"{self.location}/{place}")
+
+    def _patiently(self, key: str, read: Callable[[], Content]) -> Content:
+        """What a read gives; an error of reading is tried again, then told, and never taken for damage."""
+        for pause in (*READ_AGAIN_SECONDS, None):
+            try:
+                return read()
+            except FileNotFoundError:
+                raise
+            except OSError as error:
+                if pause is None:
+                    raise EnvironmentProblem(
+                        f"store {self.location}: artifact {key[:12]} cannot be read; got {error} in "
+                        f"{len(READ_AGAIN_SECONDS) + 1} tries. Look at the disk or the network; nothing was moved away."
+                    ) from error
+                time.sleep(pause)
+        raise AssertionError("the last try returns or raises")
 
     def _check_format(self) -> None:
         try:

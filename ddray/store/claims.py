@@ -34,7 +34,7 @@ class Claim:
             self.held = True
             return True
         holder = self.holder()
-        if holder is not None and _alive(holder):
+        if holder is not None and self._alive(holder):
             return False
         # Expired. Two processes may both get here; at worst both compute, and equal artifacts are committed once.
         self.files.write(self.path, self._content())
@@ -63,20 +63,33 @@ class Claim:
         readable = isinstance(holder, dict) and isinstance(holder.get("heartbeat"), int | float)
         return holder if readable else None
 
+    def description(self) -> str:
+        """Who computes the stage, for people."""
+        holder = self.holder() or {}
+        age = time.time() - holder.get("heartbeat", time.time())
+        heard = f"heard of {age:.0f} s ago" if age >= 0 else "whose clock is ahead of ours"
+        return f"process {holder.get('pid', '?')} on {holder.get('host', '?')}, {heard}"
+
+    def _alive(self, holder: dict[str, Any]) -> bool:
+        now = time.time()
+        age = now - holder["heartbeat"]
+        if age < -EXPIRES_SECONDS:
+            # A clock ahead of ours: its file tells how long it has been silent, by the clock of whoever keeps the file.
+            # Where that is ahead too nobody can tell, and computing a stage twice is better than waiting for ever.
+            changed = self.files.changed_at(self.path)
+            age = now - changed if changed is not None and changed <= now + EXPIRES_SECONDS else EXPIRES_SECONDS + 1
+        if age > EXPIRES_SECONDS:
+            return False
+        if holder.get("host") != socket.gethostname():
+            return True
+        try:
+            os.kill(int(holder.get("pid", 0)), 0)  # asks only whether the process exists
+        except ProcessLookupError:
+            return False
+        except (PermissionError, ValueError, TypeError, OverflowError):
+            pass
+        return True
+
     def _content(self) -> bytes:
         claim = {"host": socket.gethostname(), "pid": os.getpid(), "heartbeat": time.time(), "token": self.token}
         return json.dumps(claim).encode()
-
-
-def _alive(holder: dict[str, Any]) -> bool:
-    if time.time() - holder["heartbeat"] > EXPIRES_SECONDS:
-        return False
-    if holder.get("host") != socket.gethostname():
-        return True
-    try:
-        os.kill(int(holder.get("pid", 0)), 0)  # asks only whether the process exists
-    except ProcessLookupError:
-        return False
-    except (PermissionError, ValueError, TypeError, OverflowError):
-        pass
-    return True

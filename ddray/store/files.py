@@ -25,6 +25,9 @@ class Files(Protocol):
     def create(self, path: str, content: bytes) -> bool:
         """Write a file only if there is none; False if there was one."""
 
+    def changed_at(self, path: str) -> float | None:
+        """When a file was written, by the clock of whoever keeps it, in seconds since the epoch; None: not known."""
+
     def names(self, folder: str) -> list[str]:
         """Names directly below a folder; empty when there is no such folder."""
 
@@ -68,13 +71,13 @@ class LocalFiles:
         target = self.root / path
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}")
-        temporary.write_bytes(content)
         try:
+            temporary.write_bytes(content)
             os.link(temporary, target)  # fails if the target exists, and never shows a half-written file
         except FileExistsError:
             return False
         finally:
-            temporary.unlink()
+            temporary.unlink(missing_ok=True)
         return True
 
     def names(self, folder: str) -> list[str]:
@@ -85,6 +88,11 @@ class LocalFiles:
 
     def exists(self, path: str) -> bool:
         return (self.root / path).exists()
+
+    def changed_at(self, path: str) -> float | None:
+        with contextlib.suppress(FileNotFoundError):
+            return (self.root / path).stat().st_mtime
+        return None
 
     def remove(self, path: str) -> None:
         target = self.root / path
@@ -160,6 +168,11 @@ class RemoteFiles:
         except FileNotFoundError:
             return []
         return sorted(entry.rstrip("/").rsplit("/", 1)[-1] for entry in found)
+
+    def changed_at(self, path: str) -> float | None:
+        with contextlib.suppress(FileNotFoundError, NotImplementedError):
+            return float(self.filesystem.modified(self._at(path)).timestamp())
+        return None
 
     def exists(self, path: str) -> bool:
         self.filesystem.invalidate_cache()

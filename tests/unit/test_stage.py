@@ -65,7 +65,7 @@ def test_a_stage_somebody_else_computes_is_left_alone(workspace: Workspace, env:
     claim = workspace.store.claim(made[0].key)
     assert claim.acquire()
     outcome = run(make_job(made, 1), env)
-    assert (outcome.busy, outcome.done, outcome.failed) == ([made[0].key], [], {})
+    assert (list(outcome.busy), outcome.done, outcome.failed) == ([made[0].key], [], {})
     claim.release()
     assert len(run(make_job(made, 1), env).done) == 3
     assert workspace.store.claim(made[0].key).holder() is None
@@ -109,7 +109,9 @@ def test_a_stop_ends_the_job_between_stages(workspace: Workspace, env: WorkerEnv
 
 
 def handler(schedule: Schedule, made: list[Stage]) -> OutcomeHandler:
-    return OutcomeHandler(schedule, {stage.key: stage for stage in made}, Progress(schedule, "test", quiet=True))
+    return OutcomeHandler(
+        schedule, {stage.key: stage for stage in made}, Progress(schedule, "test", quiet=True), threading.Event()
+    )
 
 
 def take(schedule: Schedule) -> Job:
@@ -172,7 +174,7 @@ def test_busy_jobs_come_back_and_interrupted_ones_do_not(workspace: Workspace, m
     judge = handler(schedule, made)
     job = take(schedule)
     monkeypatch.setattr("ddray.run.outcomes.DEFER_SECONDS", 0.0)
-    judge.settle(job, Outcome(busy=[made[0].key]))
+    judge.settle(job, Outcome(busy={made[0].key: ""}))
     waiting = judge.waiting
     assert not schedule.over
     judge.release_deferred()
