@@ -291,14 +291,16 @@ def with_variables(command: str, names: Mapping[str, str]) -> str:
         command: For ``sh``.
         names: Placeholder -> variable.
     """
-    parts = re.split(f"({'|'.join(map(re.escape, names))}|['\"\\\\])", command)
+    parts = re.split(rf"({'|'.join(map(re.escape, names))}|\\.|['\"])", command)
     quote = ""
     for index, part in enumerate(parts):
         if part in names:
             variable = f"${{{names[part]}}}"
             parts[index] = {"": f'"{variable}"', '"': variable, "'": f"'\"{variable}\"'"}[quote]
-        elif part in ("'", '"') and quote in ("", part) and not parts[index - 1].endswith("\\"):
-            quote = "" if quote else part
+        elif part.startswith("\\") and quote != "'":
+            continue  # an escaped character; between single quotes nothing is escaped
+        elif part[-1:] in ("'", '"') and quote in ("", part[-1]):
+            quote = "" if quote else part[-1]
     return "".join(parts)
 
 

@@ -16,6 +16,7 @@ import pytest
 from workspace import Workspace
 
 from ddray.errors import EnvironmentProblem
+from ddray.run.sweep import with_variables
 from ddray.store import artifacts
 from ddray.store.artifacts import Store
 from ddray.store.files import LocalFiles
@@ -219,6 +220,26 @@ grids:
     assert ran.code == 0, ran.err
     assert (workspace.folder / "told.txt").read_text() == "told x$(touch broken-in) done\n"
     assert not (workspace.folder / "broken-in").exists()
+
+
+@pytest.mark.parametrize(
+    "command, said",
+    [
+        ("echo {sweep} {status}", "NAME done"),
+        ("echo 'sweep {sweep}: {status}'", "sweep NAME: done"),
+        ('echo "it\'s {sweep}"', "it's NAME"),
+        ("echo it\\'s {sweep}", "it's NAME"),
+        ("echo '\\' {sweep}", "\\ NAME"),
+        ("echo '\"{sweep}\"'", '"NAME"'),
+    ],
+)
+def test_names_stay_names_however_a_command_quotes_them(tmp_path: Path, command: str, said: str) -> None:
+    name = "x$(touch broken-in) `touch broken-in` '\"; touch broken-in"
+    text = with_variables(command, {"{sweep}": "DDRAY_SWEEP", "{status}": "DDRAY_STATUS"})
+    variables = {**os.environ, "DDRAY_SWEEP": name, "DDRAY_STATUS": "done"}
+    ran = subprocess.run(["bash", "-c", text], capture_output=True, text=True, cwd=tmp_path, env=variables)
+    assert ran.stdout == said.replace("NAME", name) + "\n"
+    assert list(tmp_path.glob("broken*")) == []
 
 
 @pytest.mark.ray
