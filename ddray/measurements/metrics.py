@@ -7,7 +7,7 @@ fails a test, and so does one without a record. Numbers of several points have t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -46,10 +46,16 @@ class Metric:
 
 
 def records(
-    about: Property, made_by: str, *entries: tuple[str, str, Better, str], mirrored: bool = True
+    about: Property,
+    made_by: str,
+    *entries: tuple[str, str, Better, str],
+    mirrored: Collection[str] | None = None,
 ) -> tuple[Metric, ...]:
-    """Metrics of one property and maker, from (id, unit, better, meaning)."""
-    return tuple(Metric(id_, about, unit, better, made_by, meaning, mirrored) for id_, unit, better, meaning in entries)
+    """Metrics of one property and maker, from (id, unit, better, meaning); ``mirrored`` names those MLflow gets."""
+    return tuple(
+        Metric(id_, about, unit, better, made_by, meaning, mirrored is None or id_ in mirrored)
+        for id_, unit, better, meaning in entries
+    )
 
 
 def _costs() -> Iterator[Metric]:
@@ -141,13 +147,21 @@ MEASURED: tuple[Metric, ...] = (
         "robustness",
         "robustness",
         ("adv_acc", "fraction", "higher", "share of the images still classified correctly at `epsilon`"),
+        ("adv_acc_norm", "fraction", "higher", "`adv_acc` over the clean accuracy"),
+        ("adv_auc", "fraction", "higher", "area below `adv_acc` up to the largest epsilon, over that epsilon"),
+        ("adv_auc_norm", "fraction", "higher", "the same of `adv_acc_norm`"),
         (
             "adv_dist_median",
             NORM,
             "higher",
-            "median of the smallest perturbation found, over the images classified correctly",
+            "median of the smallest perturbations found, over the images classified correctly",
         ),
-        ("adv_auc", "fraction", "higher", "area below `adv_acc` up to the largest epsilon, over that epsilon"),
+        ("adv_dist_q10", NORM, "higher", "their 10 % quantile"),
+        ("adv_dist_mean", NORM, "higher", "their mean"),
+        ("adv_acc_class", "fraction", "higher", "`adv_acc` of class `class_id`, at a few epsilons"),
+        ("adv_acc_worst_class", "fraction", "higher", "`adv_acc` of the worst class, at a few epsilons"),
+        ("adv_fair_var_acc", "fraction^2", "lower", "variance over classes of `adv_acc_class`"),
+        ("adv_fair_var_acc_corr", "fraction^2", "lower", "the same less what sampling adds"),
         (
             "adv_gap_strong",
             "fraction",
@@ -155,31 +169,19 @@ MEASURED: tuple[Metric, ...] = (
             "by how much the strongest attack of the same norm is below DeepFool at the same epsilon",
         ),
         (
-            "zero_gradient_share",
-            "fraction",
-            "",
-            "images whose gradient of the cross-entropy vanishes: gradient attacks cannot see there",
-        ),
-    ),
-    *records(
-        "robustness",
-        "robustness",
-        ("adv_acc_norm", "fraction", "higher", "`adv_acc` over the clean accuracy"),
-        ("adv_auc_norm", "fraction", "higher", "`adv_auc` over the clean accuracy"),
-        ("adv_dist_q10", NORM, "higher", "10 % quantile of the smallest perturbation found"),
-        ("adv_dist_mean", NORM, "higher", "mean of the smallest perturbation found"),
-        ("adv_acc_class", "fraction", "higher", "`adv_acc` of class `class_id`, at a few epsilons"),
-        ("adv_acc_worst_class", "fraction", "higher", "`adv_acc` of the worst class, at a few epsilons"),
-        ("adv_fair_var_acc", "fraction^2", "lower", "variance over classes of `adv_acc`"),
-        ("adv_fair_var_acc_corr", "fraction^2", "lower", "the same less what sampling adds"),
-        (
             "adv_pgd_weaker_than_fgsm",
             "fraction",
             "",
             "by how much PGD is above FGSM; above 0 is a fault of the protocol",
         ),
+        (
+            "zero_gradient_share",
+            "fraction",
+            "",
+            "images whose gradient of the cross-entropy vanishes: gradient attacks cannot see there",
+        ),
         ("rr_beard", "ratio", "", "BEARD's robustness ratio, for comparison; it is no ranking"),
-        mirrored=False,
+        mirrored=("adv_acc", "adv_auc", "adv_dist_median", "adv_gap_strong", "zero_gradient_share"),
     ),
     *records(
         "privacy",
@@ -191,6 +193,15 @@ MEASURED: tuple[Metric, ...] = (
             "probability that a member scores above a non-member, ties counted half; DeLong's interval, of several "
             "targets a bootstrap over pairs of rows and images",
         ),
+        ("mia_auc_class_mean", "fraction", "lower", "mean of the classes' own AUCs"),
+        (
+            "mia_auc_null_low",
+            "fraction",
+            "",
+            "between it and `mia_auc_null_high` lie 95 % of AUCs when nothing leaks; of attacks that learn members "
+            "from shadows (`lira_online`, `shokri`) and several targets, at least 95 %",
+        ),
+        ("mia_auc_null_high", "fraction", "", "the upper end of that band"),
         (
             "mia_k",
             "images",
@@ -203,28 +214,7 @@ MEASURED: tuple[Metric, ...] = (
             "lower",
             "share of members found at the largest threshold with at most `fpr` false alarms",
         ),
-        ("mia_target_test_acc", "fraction", "higher", "test accuracy of the attacked models"),
-        (
-            "mia_eps_lb",
-            "nat",
-            "lower",
-            "one-run audit: no smaller epsilon (with the stated delta) is compatible with so many right guesses, at "
-            "95 %; of several runs the report shows the smallest",
-        ),
-    ),
-    *records(
-        "privacy",
-        "privacy",
-        ("mia_tpr_at_fpr0", "fraction", "lower", "share of members found with no false alarm"),
-        ("mia_auc_class_mean", "fraction", "lower", "mean of the classes' own AUCs"),
-        (
-            "mia_auc_null_low",
-            "fraction",
-            "",
-            "lower end of the band in which 95 % of AUCs lie when nothing leaks; of attacks that learn members from "
-            "shadows (`lira_online`, `shokri`) and several targets, at least 95 %",
-        ),
-        ("mia_auc_null_high", "fraction", "", "upper end of the same band"),
+        ("mia_tpr_at_fpr0", "fraction", "lower", "the same with no false alarm"),
         ("mia_pauc", "fraction", "lower", "standardised area below the curve up to 1 % false alarms"),
         ("mia_adv", "fraction", "lower", "TPR - FPR at a threshold chosen on shadows"),
         ("mia_bacc", "fraction", "lower", "the balanced accuracy (1 + `mia_adv`) / 2"),
@@ -237,11 +227,19 @@ MEASURED: tuple[Metric, ...] = (
         ),
         ("mia_auc_ceiling", "fraction", "", "of `random`: the most that any attack can reach, 1/2 + rho/2"),
         ("mia_auc_efficiency", "ratio", "lower", "of `random`: the share of that ceiling that was found"),
-        ("mia_tpr_at_fpr_ceiling", "fraction", "", "the ceiling of TPR: rho + (1 - rho) FPR"),
-        ("mia_tpr_at_fpr_efficiency", "ratio", "lower", "the share of that ceiling that was found"),
+        ("mia_tpr_at_fpr_ceiling", "fraction", "", "of `random`, the same of TPR: rho + (1 - rho) FPR"),
+        ("mia_tpr_at_fpr_efficiency", "ratio", "lower", "of `random`: the share of that ceiling that was found"),
         ("mia_rmia_a", "1", "", "RMIA's constant a, chosen on shadows"),
+        ("mia_target_test_acc", "fraction", "higher", "test accuracy of the attacked models"),
         ("mia_guess_acc", "fraction", "lower", "one-run audit: share of its guesses that were right"),
-        mirrored=False,
+        (
+            "mia_eps_lb",
+            "nat",
+            "lower",
+            "one-run audit: no smaller epsilon (with the stated delta) is compatible with so many right guesses, at "
+            "95 %; of several runs the report shows the smallest",
+        ),
+        mirrored=("mia_auc", "mia_k", "mia_tpr_at_fpr", "mia_target_test_acc", "mia_eps_lb"),
     ),
     *records(
         "informativeness",
@@ -295,7 +293,7 @@ MEASURED: tuple[Metric, ...] = (
         ),
         ("privacy_trainings", "stages", "lower", "the same of trainings"),
         ("privacy_beside_s", "s", "lower", "seconds of all stages that an audit needed beside the point's own"),
-        mirrored=False,
+        mirrored=(),
     ),
 )
 """Every metric of a stage."""

@@ -35,7 +35,7 @@ _METRICS = records(
     ("mia_auc_delta", "fraction", "lower", "the point's `mia_auc` less the other's"),
     ("mia_auc_delta_p", "p", "", "its two-sided p, of no difference"),
     ("mia_auc_delta_p_adjusted", "p", "", "that p adjusted over all of the sweep (Benjamini-Hochberg)"),
-    mirrored=False,
+    mirrored=(),
 )
 _DELTA, _DELTA_P, _DELTA_P_ADJUSTED = _METRICS
 

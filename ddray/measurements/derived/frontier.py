@@ -16,15 +16,15 @@ from ddray.measurements.metrics import records
 from ddray.measurements.statistics import LEVEL, Knot, on_frontier
 
 _METRICS = (
-    *records("performance", "frontier", ("excess_test_loss", "nat", "lower", "`test_loss`"), mirrored=False),
+    *records("performance", "frontier", ("excess_test_loss", "nat", "lower", "excess of `test_loss`"), mirrored=()),
     *records(
         "fairness",
         "frontier",
-        ("excess_fair_var_acc", "fraction^2", "lower", "`fair_var_acc`"),
-        ("excess_fair_var_acc_corr", "fraction^2", "lower", "`fair_var_acc_corr`"),
-        ("excess_fair_var_loss", "nat^2", "lower", "`fair_var_loss`"),
-        ("excess_fair_cv_acc", "ratio", "lower", "`fair_cv_acc`"),
-        mirrored=False,
+        ("excess_fair_var_acc", "fraction^2", "lower", "excess of `fair_var_acc`"),
+        ("excess_fair_var_acc_corr", "fraction^2", "lower", "excess of `fair_var_acc_corr`"),
+        ("excess_fair_var_loss", "nat^2", "lower", "excess of `fair_var_loss`"),
+        ("excess_fair_cv_acc", "ratio", "lower", "excess of `fair_cv_acc`"),
+        mirrored=(),
     ),
     *records(
         "robustness",
@@ -33,9 +33,9 @@ _METRICS = (
             "excess_adv_acc",
             "fraction",
             "higher",
-            "`adv_acc` by `deepfool_l2` (`adv_def` clip) at each epsilon above 0",
+            "excess of `adv_acc` by `deepfool_l2` (`adv_def` clip) at each epsilon above 0",
         ),
-        mirrored=False,
+        mirrored=(),
     ),
     *records(
         "privacy",
@@ -44,9 +44,9 @@ _METRICS = (
             "excess_mia_auc",
             "fraction",
             "lower",
-            "`mia_auc` of the registered primary attack (`shokri`), per audit",
+            "excess of `mia_auc` of the registered primary attack (`shokri`), per audit",
         ),
-        mirrored=False,
+        mirrored=(),
     ),
 )
 _BY_ID = {metric.id: metric for metric in _METRICS}

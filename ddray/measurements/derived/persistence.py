@@ -49,7 +49,7 @@ _METRICS = records(
         "lower",
         "largest P(j given c) - P*(j given c) over pairs of classes c, j; with `class_id`: of true class c",
     ),
-    mirrored=False,
+    mirrored=(),
 )
 VAR_ACC_OF_MEAN, VAR_LOSS_OF_MEAN, PERSISTENT, PERSISTENT_LOSS, CONFUSION_EXCESS = _METRICS
 

@@ -23,7 +23,7 @@ _PERFORMANCE = records(
     "performance",
     "relative_accuracy",
     ("acc_over_full", "ratio", "higher", "acc / acc(full)"),
-    mirrored=False,
+    mirrored=(),
 )
 _INFORMATIVENESS = records(
     "informativeness",
@@ -45,7 +45,7 @@ _INFORMATIVENESS = records(
         "higher",
         "the same map of the mean of acc - acc(random) with and without training augmentation; on the point with it",
     ),
-    mirrored=False,
+    mirrored=(),
 )
 (ACC_OVER_FULL,) = _PERFORMANCE
 IOR, RECOVERY, DD_HLR, DD_IOR, DD_LRS, DD_ARS = _INFORMATIVENESS

@@ -52,7 +52,7 @@ _METRICS = records(
         "whether hard classes lose *more*",
     ),
     ("fair_hardness_p_adjusted", "p", "", "that p adjusted over all methods of the sweep (Benjamini-Hochberg)"),
-    mirrored=False,
+    mirrored=(),
 )
 (
     RETENTION,

@@ -37,7 +37,7 @@ _DELTA, _CROSS = records(
         "smallest epsilon above 0 at which the interval of that difference, made for all epsilons together "
         "(Bonferroni), is above 0 and both accuracies are at least 2 %; `not_applicable`: there is none",
     ),
-    mirrored=False,
+    mirrored=(),
 )
 _DISTANCES = records(
     "robustness",
@@ -59,7 +59,7 @@ _DISTANCES = records(
         "higher",
         "share of them that are farther from the border for this model; ties count one half",
     ),
-    mirrored=False,
+    mirrored=(),
 )
 _METRICS = (_DELTA, _CROSS, *_DISTANCES)
 

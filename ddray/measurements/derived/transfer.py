@@ -40,7 +40,7 @@ _METRICS = records(
     ),
     ("xarch_kendall_p", "p", "", "its exact two-sided permutation p, from 5 methods on"),
     ("xarch_kendall_p_adjusted", "p", "", "that p adjusted over all pairs and ipc (Benjamini-Hochberg)"),
-    mirrored=False,
+    mirrored=(),
 )
 RETENTION, MEAN, WORST, KENDALL_TAU, KENDALL_P, KENDALL_P_ADJUSTED = _METRICS
 
