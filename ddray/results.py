@@ -15,10 +15,12 @@ from typing import Any
 
 from ddray.atomic import replacing
 from ddray.errors import RequestError
-from ddray.measurements import RENDERER_VERSION
 from ddray.request import Request
 from ddray.settings import Places
 from ddray.store.artifacts import Store
+
+RENDERER_VERSION = 7
+"""Raised when what is built from the store changes: finished sweeps are then rebuilt once."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load
 
-from ddray.measurements import RENDERER_VERSION
+from ddray.results import RENDERER_VERSION
 
 FOLDER = Path(__file__).parent / "golden"
 AGAIN = "python tests/record_goldens.py"

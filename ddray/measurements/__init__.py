@@ -16,8 +16,3 @@
 
 This file imports nothing.
 """
-
-SCHEMA_VERSION = 1
-"""Raised when a column of measurements.parquet changes its name, type or meaning."""
-RENDERER_VERSION = 7
-"""Raised when what is built from the store changes: finished sweeps are then rebuilt once."""

@@ -13,9 +13,8 @@ from typing import Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ddray.measurements import RENDERER_VERSION, SCHEMA_VERSION
-
-__all__ = ["COLUMNS", "MEASUREMENTS", "RENDERER_VERSION", "SCHEMA_VERSION", "VALUES", "Column", "comparable", "names"]
+SCHEMA_VERSION = 1
+"""Raised when a column of measurements.parquet changes its name, type or meaning."""
 
 Group = Literal["identity", "measurement", "parameters", "provenance", "quality"]
 

@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from ddray.measurements.columns import VALUES
@@ -13,7 +14,9 @@ from ddray.measurements.derived.driver import DERIVATIONS
 from ddray.measurements.metrics import BY_ID, EVALUATIONS, MEASURED
 from trainables.configs import KINDS
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "metrics.md"
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = ROOT / "docs" / "metrics.md"
+GOLDEN = sorted((ROOT / "tests" / "golden").glob("*.parquet"))
 DERIVED = [metric for derivation in DERIVATIONS for metric in derivation.metrics]
 EVERY = [*MEASURED, *DERIVED]
 
@@ -57,3 +60,14 @@ def test_a_row_of_a_norm_has_it_as_its_unit() -> None:
         "n": 10,
         "agg": "single",
     }
+
+
+@pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.stem)
+def test_every_row_has_the_property_and_the_unit_of_its_record(path: Path) -> None:
+    records = {metric.id: metric for metric in EVERY}
+    columns = ["metric", "property", "unit", "norm", "status"]
+    for name, about, unit, norm, status in zip(
+        *(pq.read_table(path)[each].to_pylist() for each in columns), strict=True
+    ):
+        assert about == records[name].property
+        assert unit == (records[name].row(None, 0, norm=norm)["unit"] if status == "ok" else None), name
