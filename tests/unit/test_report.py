@@ -14,6 +14,7 @@ from ddray.errors import EnvironmentProblem
 from ddray.measurements.coverage import COVERAGE_FILE
 from ddray.measurements.rows import MEASUREMENTS_FILE
 from ddray.plan.points import GridPoint
+from ddray.report import comparable
 from ddray.report.comparable import MixedBlock
 from ddray.report.report import machine_report, report
 
@@ -201,8 +202,6 @@ def test_trainings_together_and_apart_are_two_columns(tmp_path: Path) -> None:
 
 def test_a_cell_never_mixes_networks(monkeypatch: pytest.MonkeyPatch, made: Any) -> None:
     """What no setting explains is refused: the control that a mixture is seen at all."""
-    from ddray.report import comparable
-
     monkeypatch.setattr(comparable, "differing_settings", lambda rows: {})
     with pytest.raises(MixedBlock, match=r"dm, ipc 1: rows with different parameters.*distill_cfg_hash") as caught:
         made(SETTINGS.replace("{iterations: SECOND}", "{iterations: 100, lr_img: 2.0}"))
@@ -246,6 +245,14 @@ def test_origins_and_classes_are_blocks_of_their_own(tmp_path: Path) -> None:
     titles = [block["title"] for block in machine_report(b.filled(tmp_path, text))["blocks"]]
     assert len(set(titles)) == len(titles) == 6
     assert "digits, convnet3, protocol quick, 3 classes (draw 0), origin 20 per class (draw 1)" in titles
+
+
+def test_an_axis_that_makes_blocks_is_told_in_their_titles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of an axis that the title has no words for, name and value: two blocks never have the same title."""
+    monkeypatch.setattr(comparable, "BLOCK_AXES", (*comparable.BLOCK_AXES, "temperature"))
+    row = dict.fromkeys(comparable.BLOCK_AXES) | {"method": "dm", "dataset": "digits", "architecture": "vgg16"}
+    title = comparable.block_title(row | {"protocol": "quick", "temperature": 2})
+    assert title == "digits, vgg16, protocol quick, full origin, temperature 2"
 
 
 def test_the_machine_report_holds_fractions_and_is_json(tmp_path: Path) -> None:
