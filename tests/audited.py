@@ -17,7 +17,7 @@ from trainables.configs import DatasetConfig, OriginConfig, PrivacyConfig, Signa
 from trainables.data.cache import open_split
 from trainables.data.origins import origin_indices, query_indices
 from trainables.evaluate.privacy.designs import row_origin
-from trainables.payloads import DistilledSet, Outputs, TrainedModel
+from trainables.payloads import DistilledSet, HardLabels, Outputs, TrainedModel
 from trainables.seeds import derive
 
 Rng = np.random.Generator
@@ -116,7 +116,7 @@ class Audited:
         images = torch.from_numpy(split.images[chosen]).float() / 255
         facts = {"space": "pixel01", "factor": 1, "zca": False, "label_kind": "hard"}
         labels = torch.arange(len(self.classes)).repeat_interleave(self.ipc)
-        self._save(f"{role}.set", DistilledSet(images, labels, torch.from_numpy(chosen), facts))
+        self._save(f"{role}.set", DistilledSet(images, HardLabels(labels), torch.from_numpy(chosen), facts))
 
     def write_model(self, role: str, says: Says, what: str = "model") -> None:
         """A model that says what ``says`` says; ``write_set`` comes first where there is one."""

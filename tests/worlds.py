@@ -262,14 +262,14 @@ def distilled_set(config: TrainConfig, point: GridPoint) -> DistilledSet:
     """Images that brighten from class to class, a little outside [0, 1] at both ends."""
     import torch
 
-    from trainables.payloads import DistilledSet
+    from trainables.payloads import DistilledSet, HardLabels
 
     classes, ipc, size = len(config.origin.classes), point.ipc or 1, config.dataset.image_size
     labels = torch.arange(classes).repeat_interleave(ipc)
     images = torch.linspace(-0.1, 1.1, classes)[labels][:, None, None, None]
     images = images.expand(-1, config.dataset.channels, size, size).clone()
     facts = {"space": "pixel01", "mean": list(config.dataset.mean), "std": list(config.dataset.std), "factor": 1}
-    return DistilledSet(images, labels, torch.full_like(labels, -1), facts)
+    return DistilledSet(images, HardLabels(labels), torch.full_like(labels, -1), facts)
 
 
 def trained_model(network: NetworkConfig, accuracy: float, config: TrainConfig, seed: int) -> TrainedModel:
@@ -403,7 +403,7 @@ def _members(config: DistillConfig, cache: Path) -> DistilledSet:
 
     from trainables.data.cache import open_split
     from trainables.data.origins import origin_indices
-    from trainables.payloads import DistilledSet
+    from trainables.payloads import DistilledSet, HardLabels
     from trainables.seeds import derive
 
     split = open_split(config.dataset, "train", cache, cache)
@@ -416,7 +416,7 @@ def _members(config: DistillConfig, cache: Path) -> DistilledSet:
     facts = {"space": "pixel01", "factor": 1, "zca": False, "label_kind": "hard"}
     labels = torch.arange(len(config.origin.classes)).repeat_interleave(config.ipc)
     known = torch.from_numpy(chosen) if config.init != "noise" else torch.full((len(chosen),), -1)
-    return DistilledSet(images, labels, known, facts)
+    return DistilledSet(images, HardLabels(labels), known, facts)
 
 
 def _leaking_model(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import torch
 from safetensors import safe_open
@@ -22,13 +22,34 @@ from trainables.files import load_json, save_json
 
 
 @dataclass(frozen=True)
+class HardLabels:
+    """One class for each image of a distilled set.
+
+    Labels are a value with a kind, and hard is the only kind so far. Soft labels (for each image a row of K numbers
+    from a teacher, read at a temperature) will be a second class beside this one, and ``DistilledSet.labels`` either of
+    them. What has to know the kind then: the loss of a step (``optimise.py``), ``external/sets.py``, which refuses soft
+    labels today, and evaluations that count a set's images by class.
+    """
+
+    kind: ClassVar[Literal["hard"]] = "hard"
+    """``label_kind`` in the set's description."""
+
+    classes: Tensor
+    """(N,) int64: positions in the origin's list of classes."""
+
+    def __len__(self) -> int:
+        """N."""
+        return len(self.classes)
+
+
+@dataclass(frozen=True)
 class DistilledSet:
     """A small set of images that stands for its origin."""
 
     images: Tensor
     """(N, C, H, W) float32 on the CPU, in pixel space: [0, 1] for real images, not clamped for learned ones."""
-    labels: Tensor
-    """(N,) int64, class-major: positions in the origin's list of classes."""
+    labels: HardLabels
+    """Of N images, class-major."""
     indices: Tensor
     """(N,) int64 canonical index of the training image a row started from, or is; -1 if none. (N, T) where a row
     started from T images in tiles (IDC's ``mix``): column k is tile k, row by row."""
@@ -41,17 +62,20 @@ class DistilledSet:
     def save(self, folder: Path) -> None:
         """Write ``set.safetensors``, ``facts.json`` and, with ZCA, ``zca.safetensors`` into an existing folder."""
         save_tensors(
-            folder / files.SET_TENSORS, {"images": self.images, "labels": self.labels, "indices": self.indices}
+            folder / files.SET_TENSORS, {"images": self.images, "labels": self.labels.classes, "indices": self.indices}
         )
         save_json(folder / files.SET_INFO, self.facts)
         save_whitening(folder, self.whitening)
 
     @classmethod
     def load(cls, folder: Path) -> DistilledSet:
+        tensors = load_tensors(folder / files.SET_TENSORS)
         return cls(
-            **load_tensors(folder / files.SET_TENSORS),
-            facts=load_json(folder / files.SET_INFO),
-            whitening=load_whitening(folder),
+            tensors["images"],
+            HardLabels(tensors["labels"]),
+            tensors["indices"],
+            load_json(folder / files.SET_INFO),
+            load_whitening(folder),
         )
 
 

@@ -121,7 +121,7 @@ def _training_images(config: TrainConfig, inputs: Inputs, context: Context) -> _
         factor = distilled.facts["factor"]
         pixels = decode(distilled.images, factor)
         images = normalise(pixels, mean, std).to(context.device)
-        labels = decode_labels(distilled.labels, factor).to(context.device)
+        labels = decode_labels(distilled.labels.classes, factor).to(context.device)
         learned_lr, whitening = rate_learned_for(config, distilled.facts), distilled.whitening
     test = load_test(config.dataset, config.origin.classes, *place)
     if whitening is not None:

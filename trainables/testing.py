@@ -213,7 +213,11 @@ def check_set(name: str, folder: Path, **request: Any) -> None:
     )
     _promise(bool(found.images.isfinite().all()), name, "all pixels are finite")
     wanted = [position for position in range(len(CLASSES)) for _ in range(4)]
-    _promise(found.labels.tolist() == wanted, name, f"labels are class after class; got {found.labels.tolist()}")
+    _promise(
+        found.labels.classes.tolist() == wanted,
+        name,
+        f"labels are class after class; got {found.labels.classes.tolist()}",
+    )
     _promise(len(found.indices) == len(wanted), name, f"a row of indices per image; got {tuple(found.indices.shape)}")
     for row, indices in enumerate(found.indices.reshape(len(wanted), -1).tolist()):
         for index in indices:

@@ -46,7 +46,7 @@ class TestEveryMethod:
         assert result.images.shape == (12, 1, 8, 8)
         assert result.images.dtype == torch.float32
         assert result.images.isfinite().all()
-        assert result.labels.tolist() == [0] * 4 + [1] * 4 + [2] * 4
+        assert result.labels.classes.tolist() == [0] * 4 + [1] * 4 + [2] * 4
         assert result.indices.shape == (12,)
 
     def test_says_what_its_images_are(self, method: str, tmp_path: Path) -> None:

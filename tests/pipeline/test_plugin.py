@@ -293,7 +293,7 @@ def faulty(origin: Any, settings: Settings, context: Any) -> Any:
         images, indices = images[1:], indices[1:]
     found = context.finish(images, indices, iterations=loops)
     if breaks == "labels":
-        found.labels.copy_(found.labels.flip(0))
+        found.labels.classes.copy_(found.labels.classes.flip(0))
     if breaks == "facts":
         found.facts["space"] = "normalised"
     return found

@@ -20,7 +20,7 @@ from trainables.data.pixels import decode, denormalise, fit_whitening, normalise
 from trainables.evaluate import embedding
 from trainables.evaluate.embedding import Real, centroid_distance, embed, embedding_rows, joint_tsne, mmd
 from trainables.models.network import build
-from trainables.payloads import DistilledSet, Embedding, TrainedModel
+from trainables.payloads import DistilledSet, Embedding, HardLabels, TrainedModel
 
 CLASSES = (1, 3, 8, 9)
 EACH = 60
@@ -58,7 +58,8 @@ class Digits:
 
     def set_of(self, rows: Tensor, factor: int = 1, **changed: Tensor) -> DistilledSet:
         parts = {"images": self.pixels[rows], "labels": self.labels[rows], "indices": self.indices[rows], **changed}
-        return DistilledSet(**parts, facts={"space": "pixel01", "factor": factor})
+        labels = HardLabels(parts["labels"])
+        return DistilledSet(parts["images"], labels, parts["indices"], {"space": "pixel01", "factor": factor})
 
     def embed(self, distilled: DistilledSet, **other: Any) -> Embedding:
         return embed(self.config(**other), self.encoder, distilled, self.context)
@@ -305,7 +306,7 @@ def test_one_map_for_all_and_the_same_map_twice(
     assert found.facts == again.facts
     assert torch.bincount(found.sources).tolist() == found.facts["points"] == [120, 20, 32]
     assert found.facts["sources"] == ["real", "set 0", "set 1"]
-    assert found.labels[found.sources == 1].tolist() == sets[0].labels.tolist()
+    assert found.labels[found.sources == 1].tolist() == sets[0].labels.classes.tolist()
     assert (found.facts["perplexity"], found.facts["max_iter"], found.facts["init"]) == (10.0, 300, "pca")
     assert len(found.facts["fit_id"]) == 12  # one for the whole map; another map has another
     assert tsne(digits, sets[:1]).facts["fit_id"] != found.facts["fit_id"]

@@ -79,7 +79,7 @@ def test_the_same_set_in_every_kind_of_file(tmp_path: Path) -> None:
     ]
     for each in found:
         assert torch.equal(each.images, images())
-        assert torch.equal(each.labels, LABELS)
+        assert torch.equal(each.labels.classes, LABELS)
         assert each.indices.tolist() == [-1] * 6
         assert (each.facts["space"], each.facts["factor"]) == ("pixel01", 1)
     assert not torch.equal(set_of(tmp_path / "dc.pt", nth=0).images, images())
@@ -292,7 +292,7 @@ def test_images_are_put_class_after_class_with_their_labels(tmp_path: Path) -> N
     mixed = torch.tensor([2, 0, 1, 0, 1, 2])
     torch.save({"data": images(), "targets": mixed.double()}, tmp_path / "set.pt")
     found = set_of(tmp_path / "set.pt")
-    assert found.labels.tolist() == [0, 0, 1, 1, 2, 2]
+    assert found.labels.classes.tolist() == [0, 0, 1, 1, 2, 2]
     assert torch.equal(found.images, images()[[1, 3, 2, 4, 0, 5]])
     hot = nn.functional.one_hot(mixed, 3).float()
     torch.save({"images": images(), "labels": hot}, tmp_path / "hot.pt")
@@ -316,7 +316,7 @@ def test_images_are_put_class_after_class_with_their_labels(tmp_path: Path) -> N
 )
 def test_labels_of_every_kind_of_number(tmp_path: Path, labels: Tensor) -> None:
     torch.save({"images": images(), "labels": labels}, tmp_path / "set.pt")
-    assert torch.equal(set_of(tmp_path / "set.pt").labels, LABELS)
+    assert torch.equal(set_of(tmp_path / "set.pt").labels.classes, LABELS)
 
 
 @pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float64])
@@ -345,7 +345,7 @@ def test_a_file_of_one_set_has_no_second(tmp_path: Path) -> None:
 def test_labels_are_the_data_sets_own_numbers(tmp_path: Path) -> None:
     torch.save({"images": images(), "labels": torch.tensor([2, 2, 5, 5, 9, 9])}, tmp_path / "set.pt")
     wide = dataset_config(num_classes=10)
-    assert set_of(tmp_path / "set.pt", dataset=wide, classes=(2, 5, 9)).labels.tolist() == [0, 0, 1, 1, 2, 2]
+    assert set_of(tmp_path / "set.pt", dataset=wide, classes=(2, 5, 9)).labels.classes.tolist() == [0, 0, 1, 1, 2, 2]
     with pytest.raises(ValueError, match=r"got unknown 9 and none of 3; expected every class of \[2, 3, 5\]"):
         set_of(tmp_path / "set.pt", dataset=wide, classes=(2, 3, 5))
 

@@ -291,7 +291,7 @@ def test_tiles_are_the_recorded_real_images(tmp_path: Path, factor: int) -> None
     assert len(result.indices.unique()) == 6 * factor**2
     side = math.ceil(8 / factor)
     nearest = [place * 8 // side for place in range(side)]
-    for row, (image, label) in enumerate(zip(result.images, result.labels, strict=True)):
+    for row, (image, label) in enumerate(zip(result.images, result.labels.classes, strict=True)):
         for tile, index in enumerate(result.indices[row]):
             assert origin.labels[index - 100] == label
             real = denormalise(origin.images[index - 100][None], (0.4,), (0.3,))[0, 0].clamp(0, 1).numpy()

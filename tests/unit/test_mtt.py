@@ -556,7 +556,7 @@ def trained_on(made: DistilledSet, folder: Path, **other: Any) -> TrainedModel:
     config = train_config(recipe(**other), network=other.pop("network", tiny_network()))
     origin = tiny_origin()
     rate = rate_learned_for(config, made.facts)
-    return train(config, made.images, made.labels, tiny_test(origin), FakeContext(folder), learned_lr=rate)
+    return train(config, made.images, made.labels.classes, tiny_test(origin), FakeContext(folder), learned_lr=rate)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from trainables import stages
 from trainables.configs import OriginConfig
 from trainables.data.pixels import decode, decode_labels, normalise
 from trainables.models.network import build
-from trainables.payloads import DistilledSet, TrainedModel
+from trainables.payloads import DistilledSet, HardLabels, TrainedModel
 
 
 def stored(count: int = 3, size: int = 8, channels: int = 2) -> Tensor:
@@ -85,7 +85,7 @@ def test_training_decodes_a_set_before_it_is_normalised(tmp_path: Path, digits_c
     images, labels = stored(6, channels=1), torch.tensor([0, 0, 1, 1, 2, 2])
     facts = {"space": "pixel01", "factor": factor}
     (tmp_path / "set").mkdir()
-    DistilledSet(images, labels, torch.full((6,), -1), facts).save(tmp_path / "set")
+    DistilledSet(images, HardLabels(labels), torch.full((6,), -1), facts).save(tmp_path / "set")
     context = FakeContext(tmp_path)
     context.cache = digits_cache
     config = train_config(

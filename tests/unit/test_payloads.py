@@ -8,13 +8,13 @@ import torch
 from support import folder_bytes, tiny_network
 
 from trainables.files import save_json
-from trainables.payloads import DistilledSet, Metrics, Outputs, TrainedModel
+from trainables.payloads import DistilledSet, HardLabels, Metrics, Outputs, TrainedModel
 
 
 def distilled() -> DistilledSet:
     images = torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     facts = {"space": "pixel01", "zca": False, "mean": [0.1], "a": None}
-    return DistilledSet(images, torch.tensor([0, 0, 1, 1]), torch.tensor([5, -1, 7, 8]), facts)
+    return DistilledSet(images, HardLabels(torch.tensor([0, 0, 1, 1])), torch.tensor([5, -1, 7, 8]), facts)
 
 
 def model() -> TrainedModel:

@@ -31,7 +31,7 @@ from trainables.evaluate.privacy.inputs import Target
 from trainables.evaluate.privacy.release import nearness
 from trainables.files import CANARY, INIT, NON_MEMBER, OTHER
 from trainables.models.network import build
-from trainables.payloads import DistilledSet, Metrics, TrainedModel
+from trainables.payloads import DistilledSet, HardLabels, Metrics, TrainedModel
 from trainables.train import predict, train
 
 ON_LOGITS = tuple(attack for attack in MEMBERSHIP_ATTACKS if attack not in ("data_release", "blind"))
@@ -506,9 +506,9 @@ def test_nearness_is_the_distance_to_the_nearest_of_the_class() -> None:
     images = rng.integers(0, 256, (50, 3, 6, 6)).astype(np.uint8)
     labels = rng.integers(0, 3, 50)
     stored = torch.from_numpy(rng.normal(0.5, 0.4, (4, 3, 6, 6))).float()
-    released = DistilledSet(stored, torch.tensor([0, 0, 1, 1]), torch.full((4,), -1), {"factor": 2})
+    released = DistilledSet(stored, HardLabels(torch.tensor([0, 0, 1, 1])), torch.full((4,), -1), {"factor": 2})
     (near,) = nearness(images, labels, [released], dataset_config(3, images.shape[-1], images.shape[1]))
-    shown, classes = decode(stored, 2).double().numpy(), decode_labels(released.labels, 2).numpy()
+    shown, classes = decode(stored, 2).double().numpy(), decode_labels(released.labels.classes, 2).numpy()
     assert len(shown) == 16
     for index in range(50):
         distances = np.square(shown - images[index] / 255).mean((1, 2, 3))
@@ -523,7 +523,10 @@ def test_nearness_is_the_distance_to_the_nearest_of_the_class() -> None:
 def test_an_image_in_the_set_is_nearest_of_all() -> None:
     images = np.random.default_rng(0).integers(0, 256, (30, 1, 8, 8)).astype(np.uint8)
     released = DistilledSet(
-        torch.from_numpy(images[:5]).float() / 255, torch.zeros(5, dtype=torch.int64), torch.arange(5), {"factor": 1}
+        torch.from_numpy(images[:5]).float() / 255,
+        HardLabels(torch.zeros(5, dtype=torch.int64)),
+        torch.arange(5),
+        {"factor": 1},
     )
     (near,) = nearness(
         images, np.zeros(30, dtype=np.int64), [released], dataset_config(3, images.shape[-1], images.shape[1])
@@ -534,7 +537,7 @@ def test_an_image_in_the_set_is_nearest_of_all() -> None:
 
 def set_of(images: torch.Tensor, labels: Integers, whitening: Whitening | None = None) -> DistilledSet:
     return DistilledSet(
-        images, torch.from_numpy(labels), torch.full((len(labels),), -1), {"factor": 1}, whitening=whitening
+        images, HardLabels(torch.from_numpy(labels)), torch.full((len(labels),), -1), {"factor": 1}, whitening=whitening
     )
 
 

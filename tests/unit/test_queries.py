@@ -22,7 +22,7 @@ from trainables.evaluate.privacy.designs import (
     start_members,
 )
 from trainables.models.network import build
-from trainables.payloads import DistilledSet, TrainedModel
+from trainables.payloads import DistilledSet, HardLabels, TrainedModel
 from trainables.train import predict
 
 POOL = OriginConfig(kind="pool", per_class=10, draw=0, row=1, canaries=6, classes=(1, 3, 8))
@@ -99,7 +99,7 @@ def test_each_member_of_an_ensemble_is_asked(tmp_path: Path, digits_cache: Path)
         assert not torch.allclose(together.models[5].outputs[split].logits, signals.logits, atol=1e-2)  # type: ignore[union-attr]
 
 
-def test_asked_images_are_whitened_as_the_test_images_are(tmp_path: Path, digits_cache: Path) -> None:
+def test_queried_images_are_whitened_as_the_test_images_are(tmp_path: Path, digits_cache: Path) -> None:
     context = OnDigits(tmp_path, digits_cache)
     origin = load_origin(digits(), POOL, context.data, context.cache, "cpu")
     whitening = fit_whitening(origin.images, digits().mean, digits().std)
@@ -109,7 +109,7 @@ def test_asked_images_are_whitened_as_the_test_images_are(tmp_path: Path, digits
     pixels = torch.from_numpy(split.images[origin.indices[chosen].numpy()]).float() / 255
     folder = tmp_path / "set"
     folder.mkdir()
-    DistilledSet(pixels, origin.labels[chosen], origin.indices[chosen], facts, whitening).save(folder)
+    DistilledSet(pixels, HardLabels(origin.labels[chosen]), origin.indices[chosen], facts, whitening).save(folder)
     config = training(on_origin=False)
     model = stages.run("train", config, {"set": folder}, context)
     assert isinstance(model, TrainedModel)

@@ -247,6 +247,6 @@ def test_real_starts_are_images_of_the_row_that_was_asked_for(
         if found.indices.ndim == 1:  # whole images: their content is that of the numbers
             pixels = torch.from_numpy(split.images[found.indices.numpy()]).float() / 255
             torch.testing.assert_close(found.images, pixels, rtol=0, atol=1e-6)
-            assert (split.labels[found.indices.numpy()] == np.array([1, 4, 7])[found.labels.numpy()]).all()
+            assert (split.labels[found.indices.numpy()] == np.array([1, 4, 7])[found.labels.classes.numpy()]).all()
         taken.append(set(named.tolist()))
     assert not taken[0] & taken[1]

@@ -47,7 +47,8 @@ class Split:
     images: NDArray[np.uint8]
     """(N, C, H, W), read-only memory map."""
     labels: NDArray[np.int64]
-    """(N,), the data set's own label numbers."""
+    """(N,), the data set's own label numbers. Further attributes of examples (the group of group fairness) will be
+    columns beside this one, in the same order, from layouts that have them."""
 
 
 def build(

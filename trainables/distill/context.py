@@ -23,7 +23,7 @@ from trainables.data import augment
 from trainables.data.origins import Origin
 from trainables.data.pixels import denormalise
 from trainables.models.network import Network, build
-from trainables.payloads import DistilledSet
+from trainables.payloads import DistilledSet, HardLabels
 
 FAR = 100.0
 """Images with larger values have diverged themselves: normalised or in [0, 1], values are of the order of 1."""
@@ -135,20 +135,20 @@ class DistillContext:
             facts: What else is worth knowing; ``iterations`` at least.
         """
         dataset, classes = self.config.dataset, self.config.origin.classes
+        labels = HardLabels(class_major_labels(len(classes), self.ipc))
         common = {
             "space": "pixel01",
             "mean": list(dataset.mean),
             "std": list(dataset.std),
             "zca": False,
             "factor": 1,
-            "label_kind": "hard",
+            "label_kind": labels.kind,
             "method": self.config.method,
             "ipc": self.ipc,
             "classes": list(classes),
             "init": self.config.init,
         }
         pixels = images if in_pixels else denormalise(images, dataset.mean, dataset.std)
-        labels = class_major_labels(len(classes), self.ipc)
         return DistilledSet(pixels.cpu(), labels, indices.cpu(), {**common, **facts})
 
     # --- the loop ---

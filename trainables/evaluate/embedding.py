@@ -67,7 +67,7 @@ def embed(config: EmbeddingConfig, encoder: TrainedModel, distilled: DistilledSe
     _check(encoder, config.dataset, config.classes, distilled)
     real = embed_real(config.dataset, config.classes, config.real_per_class, encoder, context)
     features = encode(encoder, decode(distilled.images, factor), context)
-    labels = decode_labels(distilled.labels, factor)
+    labels = decode_labels(distilled.labels.classes, factor)
     rows = embedding_rows(
         features, labels, real, len(config.classes), config.neighbours, started_from=_started_from(distilled, factor)
     )
@@ -391,7 +391,7 @@ def _check(encoder: TrainedModel, dataset: DatasetConfig, classes: tuple[int, ..
             f"{network.channels} channels and {network.image_size} pixels; expected {wanted}. Take an encoder of the "
             "same data."
         )
-    present = torch.unique(distilled.labels).tolist()
+    present = torch.unique(distilled.labels.classes).tolist()
     if present != list(range(len(classes))):
         raise ValueError(
             f"embedding: classes of the set: got {present}; expected every one from 0 to {len(classes) - 1}. Give the "

@@ -12,7 +12,7 @@ from torch import Tensor
 from trainables.configs import DatasetConfig
 from trainables.data.pixels import denormalise
 from trainables.external.files import LABELS, SHOWN, check_finite, read, shape_of
-from trainables.payloads import DistilledSet
+from trainables.payloads import DistilledSet, HardLabels
 
 Space = Literal["pixel01", "normalised"]
 IMAGES = ("images", "data", "image_syn", "x")
@@ -86,17 +86,18 @@ def read_set(
             "expected equally many of each class. Evaluate a balanced set."
         )
     order = torch.sort(positions, stable=True).indices
+    hard = HardLabels(positions[order])
     facts: dict[str, Any] = {
         "space": "pixel01",
         "mean": list(dataset.mean),
         "std": list(dataset.std),
         "zca": False,
         "factor": factor,
-        "label_kind": "hard",
+        "label_kind": hard.kind,
         "iterations": None,
         "init": None,
     }
-    return DistilledSet(images[order].contiguous(), positions[order], torch.full_like(positions, -1), facts)
+    return DistilledSet(images[order].contiguous(), hard, torch.full_like(positions, -1), facts)
 
 
 def _pick(content: Any, nth: int | None, where: str) -> tuple[Tensor, Tensor | None]:

@@ -123,7 +123,7 @@ def _points(released: DistilledSet, numbers: Callable[[Tensor], NDArray[np.float
     factor = released.facts["factor"]
     shown = numbers(decode(released.images, factor))
     squares = np.square(shown.astype(np.float64)).mean(1)
-    return _Points(shown, squares, decode_labels(released.labels, factor).numpy())
+    return _Points(shown, squares, decode_labels(released.labels.classes, factor).numpy())
 
 
 def _chunks(count: int, poll: Callable[[], None]) -> Iterator[slice]:
