@@ -15,7 +15,7 @@ Map, in the order of the flow:
     data/         data sets in canonical order, origins, the DSA augmentation
     models/       ConvNet3, ResNet18, VGG16
     distill/      one file per method
-    experts.py    train the networks whose way MTT follows
+    experts.py    train the networks whose trajectories MTT matches
     train.py      train one network on one set, or several at once that differ in the seed
     evaluate/     accuracy, fairness and membership from stored logits; robustness/ from models, embedding.py from sets
     external/     sets and models from elsewhere, read without running code

@@ -1,4 +1,4 @@
-"""What a stage is given besides its configuration and inputs: a place, a way to report, a way to be interrupted.
+"""What a stage is given besides its configuration and inputs: folders, a device, a way to report and to be interrupted.
 
 No torch here. ``ddray/run/stage.py`` implements the protocol for every executor; tests use a folder.
 """
@@ -23,7 +23,7 @@ Save = Callable[[Path], None]
 
 
 class Context(Protocol):
-    """One running stage's surroundings."""
+    """What a running stage is given."""
 
     device: str
     """``cpu`` or ``cuda``: where tensors go."""

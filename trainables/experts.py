@@ -31,7 +31,7 @@ def train_expert(config: ExpertConfig, origin: Origin, context: Context) -> Expe
     """Train one network by plain stochastic gradient descent and keep its parameters every so many steps.
 
     Constant learning rate; a fresh permutation per epoch; each image under its own augmentation. Random numbers are
-    derived from (the expert's number, purpose, place). A checkpoint holds the network and the snapshots so far.
+    derived from (the expert's number, purpose, step). A checkpoint holds the network and the snapshots so far.
 
     Differs from the authors' code (MTT buffer.py): snapshots are copies (theirs alias the last weights when training
     on a CPU); they are taken by steps where epochs are short; train accuracy is of images without augmentation.
@@ -147,10 +147,10 @@ def flat_parameters(network: Network) -> Tensor:
 
 def squared_distances(snapshots: Tensor) -> Tensor:
     """Squared Euclidean distances (S + 1, S + 1) in float64 between rows (S + 1, P)."""
-    found = torch.zeros(len(snapshots), len(snapshots), dtype=torch.float64)
+    squared = torch.zeros(len(snapshots), len(snapshots), dtype=torch.float64)
     for index, row in enumerate(snapshots[:-1]):
-        found[index, index + 1 :] = (snapshots[index + 1 :] - row).double().square().sum(1)
-    return found + found.T
+        squared[index, index + 1 :] = (snapshots[index + 1 :] - row).double().square().sum(1)
+    return squared + squared.T
 
 
 def _augmentation(config: ExpertConfig, batch: int, step: int) -> augment.Params | None:

@@ -81,7 +81,7 @@ class DistilledSet:
 
 @dataclass(frozen=True)
 class Expert:
-    """A network's way through its training: its parameters now and then (Cazenavette et al., CVPR 2022).
+    """A network's trajectory: its parameters at some steps of its training (Cazenavette et al., CVPR 2022).
 
     S + 1 snapshots, the first before any step, of P parameters, in the order of the network's ``named_parameters``.
     """

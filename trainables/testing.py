@@ -37,7 +37,7 @@ FIRST_INDEX = 100
 
 
 class FolderContext:
-    """Surroundings of a stage in a folder (``trainables.context.Context``), which can interrupt it.
+    """A stage's context (``trainables.context.Context``) in a folder, which can interrupt it.
 
     Args:
         folder: For checkpoints; kept between runs that are to continue each other.
@@ -156,7 +156,7 @@ def run_method(
         name: A declared method.
         folder: Scratch.
         origin: Other images.
-        context: Other surroundings than ``FolderContext(folder)``.
+        context: Another one than ``FolderContext(folder)``.
         inputs: Payloads it needs, by role.
         request: As for ``tiny_request``.
 
@@ -166,14 +166,14 @@ def run_method(
     config = tiny_request(name, **request)
     method = METHODS[name]
     settings = method.settings.model_validate(config.settings)
-    surroundings = DistillContext(config, context or FolderContext(folder), inputs)
+    given = DistillContext(config, context or FolderContext(folder), inputs)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # a job's default; more only makes tiny tensors wait for busy cores
     try:
-        found: DistilledSet = method.load()(origin or tiny_origin(), settings, surroundings)
+        distilled: DistilledSet = method.load()(origin or tiny_origin(), settings, given)
     finally:
         torch.set_num_threads(threads)
-    return found
+    return distilled
 
 
 def check_method(name: str, folder: Path, *, inputs: Mapping[str, Path] | None = None, **settings: Any) -> None:
@@ -203,23 +203,25 @@ def check_set(name: str, folder: Path, **request: Any) -> None:
     """``ipc`` finite images of each class, class after class, with the facts that training needs; the origin stays."""
     origin = tiny_origin()
     before = origin.images.clone()
-    found = run_method(name, folder, origin=origin, ipc=4, **request)
+    distilled = run_method(name, folder, origin=origin, ipc=4, **request)
     _promise(torch.equal(origin.images, before), name, "the origin's images are left as they are")
     _promise(
-        tuple(found.images.shape) == (4 * len(CLASSES), 1, SIZE, SIZE) and found.images.dtype == torch.float32,
+        tuple(distilled.images.shape) == (4 * len(CLASSES), 1, SIZE, SIZE) and distilled.images.dtype == torch.float32,
         name,
-        f"ipc images of each class, float32; got {tuple(found.images.shape)} {found.images.dtype} for ipc 4, "
+        f"ipc images of each class, float32; got {tuple(distilled.images.shape)} {distilled.images.dtype} for ipc 4, "
         f"{len(CLASSES)} classes of (1, {SIZE}, {SIZE})",
     )
-    _promise(bool(found.images.isfinite().all()), name, "all pixels are finite")
+    _promise(bool(distilled.images.isfinite().all()), name, "all pixels are finite")
     wanted = [position for position in range(len(CLASSES)) for _ in range(4)]
     _promise(
-        found.labels.classes.tolist() == wanted,
+        distilled.labels.classes.tolist() == wanted,
         name,
-        f"labels are class after class; got {found.labels.classes.tolist()}",
+        f"labels are class after class; got {distilled.labels.classes.tolist()}",
     )
-    _promise(len(found.indices) == len(wanted), name, f"a row of indices per image; got {tuple(found.indices.shape)}")
-    for row, indices in enumerate(found.indices.reshape(len(wanted), -1).tolist()):
+    _promise(
+        len(distilled.indices) == len(wanted), name, f"a row of indices per image; got {tuple(distilled.indices.shape)}"
+    )
+    for row, indices in enumerate(distilled.indices.reshape(len(wanted), -1).tolist()):
         for index in indices:
             real = 0 <= index - FIRST_INDEX < len(origin.labels)
             fits = real and int(origin.labels[index - FIRST_INDEX]) == wanted[row]
@@ -228,7 +230,7 @@ def check_set(name: str, folder: Path, **request: Any) -> None:
                 name,
                 f"an index is -1 or that of a training image of the row's class; got {index} in row {row}",
             )
-    facts = {key: found.facts.get(key) for key in ("space", "method", "ipc", "classes")}
+    facts = {key: distilled.facts.get(key) for key in ("space", "method", "ipc", "classes")}
     expected = {"space": "pixel01", "method": name, "ipc": 4, "classes": list(CLASSES)}
     _promise(facts == expected, name, f"facts as context.finish makes them; got {facts}, expected {expected}")
 
@@ -267,13 +269,13 @@ def check_interruption(name: str, folder: Path, **request: Any) -> None:
     """Interrupted after each of the first iterations and continued, it makes the same bytes."""
     whole = _bytes(run_method(name, folder / "whole", **request), folder / "whole-set")
     context = FolderContext(folder / "parts", stops=3)
-    found: DistilledSet | None = None
-    while found is None:
+    distilled: DistilledSet | None = None
+    while distilled is None:
         try:
-            found = run_method(name, folder, context=context, **request)
+            distilled = run_method(name, folder, context=context, **request)
         except Interrupted:
             continue
-    same = _bytes(found, folder / "parts-set") == whole
+    same = _bytes(distilled, folder / "parts-set") == whole
     _promise(same, name, "an interruption leaves no trace; save all state, and draw by iteration, not in sequence")
 
 
@@ -303,20 +305,20 @@ def check_start(name: str, folder: Path, **request: Any) -> None:
     method = METHODS[name]
     if "init" not in method.uses:
         return
-    found = {
+    starts = {
         start: run_method(
             name, folder, context=FolderContext(folder / start, idle=True), init=start, distill_seed=5, **request
         )
         for start in ("real", "noise")
     }
-    _promise(bool((found["noise"].indices == -1).all()), name, "a start from noise has no indices (-1)")
+    _promise(bool((starts["noise"].indices == -1).all()), name, "a start from noise has no indices (-1)")
     settings = method.settings.model_validate(tiny_request(name, **_without_inputs(request)).settings)
     if settings.real_images(2) != 2:  # several images in one: there is nothing of random's to compare with
         return
     control = run_method("random", folder, distill_seed=5)
-    _promise(torch.equal(found["real"].indices, control.indices), name, "real starts have the indices of random")
+    _promise(torch.equal(starts["real"].indices, control.indices), name, "real starts have the indices of random")
     _promise(
-        torch.allclose(found["real"].images, control.images, atol=1e-5),
+        torch.allclose(starts["real"].images, control.images, atol=1e-5),
         name,
         "real starts are the images of random with the same seed; begin with context.initial_images",
     )

@@ -48,7 +48,7 @@ def train(
     whitening: Whitening | None = None,
     queries: QueriedImages | None = None,
 ) -> TrainedModel:
-    """Train a fresh network and record what it says about the test split.
+    """Train a fresh network and record its outputs on the test split.
 
     Stochastic gradient descent with momentum and weight decay; a fresh permutation per epoch; the learning rate is
     multiplied by ``gamma`` at each milestone. All random numbers are derived from ``config.seed``, so two sets of
@@ -86,7 +86,7 @@ def train_ensemble(
     whitening: Whitening | None = None,
     queries: QueriedImages | None = None,
 ) -> TrainedEnsemble:
-    """Train one fresh network per seed and record what each says about the test split.
+    """Train one fresh network per seed and record the outputs of each on the test split.
 
     Everything is as in ``train``; a member's share of a step depends on nothing of the others.
 
@@ -250,16 +250,16 @@ def outputs_on(
         whiten: What the network wants done to its images after normalising.
         poll: Called between some thousand images, to give way to a request to stop.
     """
-    parts: dict[str, list[Outputs]] = {}
-    for split, piece in queries:
+    by_split: dict[str, list[Outputs]] = {}
+    for split, part in queries:
         if poll is not None:
             poll()
-        images = piece.images if whiten is None else whiten(piece.images)
-        outputs = Outputs(predict(network, images).cpu(), piece.labels.cpu(), piece.ids.cpu())
-        parts.setdefault(split, []).append(outputs)
+        images = part.images if whiten is None else whiten(part.images)
+        outputs = Outputs(predict(network, images).cpu(), part.labels.cpu(), part.ids.cpu())
+        by_split.setdefault(split, []).append(outputs)
     return {
-        split: Outputs(*(torch.cat([getattr(piece, name) for piece in pieces]) for name in ("logits", "labels", "ids")))
-        for split, pieces in parts.items()
+        split: Outputs(*(torch.cat([getattr(part, name) for part in parts]) for name in ("logits", "labels", "ids")))
+        for split, parts in by_split.items()
     }
 
 

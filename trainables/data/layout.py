@@ -52,7 +52,7 @@ class Source:
 
     kind: Literal["embedded", "cifar", "idx", "mat", "tiny", "parquet", "folder"]
     root: Path
-    """Folder that holds ``files``; for ``embedded`` the folder asked for."""
+    """Folder that holds ``files``; for ``embedded`` the data folder."""
     files: tuple[Path, ...]
     """Every file that is read, sorted: their names, sizes and times tell whether a cache is current."""
 
@@ -127,22 +127,22 @@ def missing(base: str, folder: str | None, data: Path, reason: str = "") -> Data
         reason: Why a download did not help.
     """
     name = folder or base
-    places = [
+    accepted = [
         f"{name}/train-*.parquet and {name}/test-*.parquet (Hugging Face's layout)",
         f"{name}/train/<class>/*.png and {name}/test/<class>/*.png (or .jpg)",
     ]
     if folder is None and base in _CIFAR:
-        places.insert(0, f"{_CIFAR[base][0]}/ (torchvision's folder)")
+        accepted.insert(0, f"{_CIFAR[base][0]}/ (torchvision's folder)")
     if folder is None and base in _IDX:
-        places.insert(0, f"{_IDX[base]}/ or {base}/ with {', '.join(_IDX_FILES)} (each plain or .gz)")
+        accepted.insert(0, f"{_IDX[base]}/ or {base}/ with {', '.join(_IDX_FILES)} (each plain or .gz)")
     if folder is None and base == "svhn":
-        places.insert(0, f"{' and '.join(_MAT_FILES)}, here or in svhn/")
+        accepted.insert(0, f"{' and '.join(_MAT_FILES)}, here or in svhn/")
     if folder is None and base == "tiny_imagenet":
-        places.insert(0, "tiny-imagenet-200/ (the unpacked archive)")
+        accepted.insert(0, "tiny-imagenet-200/ (the unpacked archive)")
     half = list(_incomplete(base, folder, data))
-    found = f"; got {'; '.join(half)}" if half else ""
+    got = f"; got {'; '.join(half)}" if half else ""
     return DataMissing(
-        f"{name}: no complete data set below {data}{found}; expected one of: {' | '.join(places)}. "
+        f"{name}: no complete data set below {data}{got}; expected one of: {' | '.join(accepted)}. "
         f"{reason + ' ' if reason else ''}Put one there, or set DDRAY_DATA to the folder that holds one."
     )
 
@@ -270,12 +270,12 @@ def _tiny_imagenet(root: Path) -> Source | None:
 
 def _images(root: Path, between: str = "") -> list[Path]:
     """Image files in the folders below ``root``, sorted: ``<class>/*``, or ``<class>/<between>/*``."""
-    found: list[str] = []
+    paths: list[str] = []
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         for entry in os.scandir(root):
             if entry.is_dir() and not entry.name.startswith("."):
-                found.extend(_image_names(os.path.join(entry.path, between)))
-    return [Path(name) for name in sorted(found)]
+                paths.extend(_image_names(os.path.join(entry.path, between)))
+    return [Path(name) for name in sorted(paths)]
 
 
 def _image_names(folder: str) -> list[str]:

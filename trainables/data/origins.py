@@ -41,7 +41,7 @@ class Origin:
     indices: Tensor
     """(N,) int64 on the CPU: canonical train indices, ascending."""
     by_class: tuple[Tensor, ...]
-    """For each position in ``classes``, the places in ``images`` of those labelled so: int64 on the CPU, ascending."""
+    """For each position in ``classes``, the rows of ``images`` with that label: int64 on the CPU, ascending."""
 
 
 class TestSet(NamedTuple):
@@ -103,9 +103,9 @@ def load_test(dataset: DatasetConfig, classes: tuple[int, ...], data: Path, cach
 
 
 class QueriedImages:
-    """The images of ``query_indices`` with the labels they were trained with, read from the cache piece by piece.
+    """The images of ``query_indices`` with the labels they were trained with, read from the cache in parts.
 
-    Iterating gives (split, images of that split, at most 2048 of them), as often as wanted: so no more than a piece is
+    Iterating gives (split, images of that split, at most 2048 of them), as often as wanted: so no more than a part is
     in memory, on a device least of all.
 
     Args:
@@ -144,7 +144,7 @@ def origin_indices(origin: OriginConfig, labels: Integers) -> Integers:
     """Canonical train indices of an origin, ascending.
 
     A draw is the beginning of one random permutation per class, so of one ``draw`` number the larger contain the
-    smaller, and a class subset contains the same images as the whole; block B is the places B * n to (B + 1) * n of
+    smaller, and a class subset contains the same images as the whole; block B is positions B * n to (B + 1) * n of
     it, and the draw itself is block 0. A pool row takes exactly half of the pool's images in every class; rows 2k and
     2k + 1 are complements within the pool. A coin origin takes each of the pool's images with probability one half.
 
@@ -255,7 +255,7 @@ def query_indices(origin: OriginConfig, signals: SignalsConfig, labels: Integers
         "population": slice(ends[0], ends[1]),
         "reserve": slice(ends[1], ends[2]),
     }
-    splits = {split: _sorted([part[places] for part in drawn]) for split, places in cut.items()}
+    splits = {split: _sorted([part[rows] for part in drawn]) for split, rows in cut.items()}
     return {split: indices for split, indices in splits.items() if len(indices)}
 
 
@@ -282,7 +282,7 @@ def _positions(labels: NDArray[np.int64], classes: tuple[int, ...]) -> Tensor:
 
 
 def _block(origin: OriginConfig, labels: Integers, block: int) -> list[Integers]:
-    """Of each class, the places block * n to (block + 1) * n of the permutation of a draw."""
+    """Of each class, positions block * n to (block + 1) * n of the permutation of a draw."""
     assert origin.per_class is not None
     drawn = _draw(origin, labels, "origin", (block + 1) * origin.per_class)
     return [part[block * origin.per_class :] for part in drawn]

@@ -30,7 +30,7 @@ FAR = 100.0
 
 
 class DistillContext:
-    """One distillation's surroundings.
+    """What one distillation is given.
 
     Attributes:
         config: The whole request: data set, origin, ipc, start, seed.
@@ -80,9 +80,9 @@ class DistillContext:
     # --- randomness, derived from (method, purpose, seed, numbers) ---
 
     def generator(self, purpose: str, *numbers: int) -> torch.Generator:
-        """A CPU generator for one purpose at one place of the computation, e.g. ``generator("order", iteration)``.
+        """A CPU generator for one purpose at one step of the computation, e.g. ``generator("order", iteration)``.
 
-        Drawing by place instead of in sequence is what makes interruptions leave no trace.
+        Drawing by step instead of in sequence is what makes interruptions leave no trace.
         """
         return seeds.generator(self.config.method, purpose, self.config.distill_seed, *numbers)
 
@@ -105,7 +105,7 @@ class DistillContext:
         """One augmentation per class for a Siamese step, or None without augmentation.
 
         Args:
-            numbers: The place of the computation.
+            numbers: Of the step.
             strategy: Other operations than DSA's own; applied only when the augmentation is on.
         """
         if self.strategy is None:
@@ -326,8 +326,8 @@ def tiled_images(
 
 def _first(origin: Origin, count: int, distill_seed: int, classes: tuple[int, ...]) -> list[Tensor]:
     """Of each class, the positions of the first ``count`` images of its permutation."""
-    found = []
+    chosen = []
     for name, members in zip(classes, origin.by_class, strict=True):
         order = torch.randperm(len(members), generator=seeds.generator("initial", distill_seed, name))
-        found.append(members.cpu()[order[:count]])
-    return found
+        chosen.append(members.cpu()[order[:count]])
+    return chosen

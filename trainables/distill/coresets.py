@@ -123,9 +123,9 @@ def cluster_centres(points: Points, count: int, starts: Sequence[int], poll: Cal
     for seed in starts:
         poll()
         with threadpool_limits(limits=1):
-            found = KMeans(n_clusters=count, n_init=1, random_state=seed, algorithm="lloyd").fit(single)
-        if found.inertia_ < best:
-            best, centres = float(found.inertia_), found.cluster_centers_.astype(np.float64)
+            clustering = KMeans(n_clusters=count, n_init=1, random_state=seed, algorithm="lloyd").fit(single)
+        if clustering.inertia_ < best:
+            best, centres = float(clustering.inertia_), clustering.cluster_centers_.astype(np.float64)
     return centres
 
 

@@ -39,7 +39,7 @@ def distill(origin: Origin, settings: DSASettings, context: DistillContext) -> D
     A checkpoint holds the images, their momentum and, between two updates of one iteration, the network.
 
     Differs from the authors' code: ``iterations`` networks instead of one more; all random numbers are derived from
-    (seed, purpose, place) instead of clocks; batch norm takes its statistics from the 16 real images per class alone,
+    (seed, purpose, step) instead of clocks; batch norm takes its statistics from the 16 real images per class alone,
     where theirs moves the running ones by a tenth.
 
     Args:
@@ -98,7 +98,7 @@ def layer_distance(synthetic: Sequence[Tensor], real: Sequence[Tensor]) -> Tenso
 
         1 - <g_S,r, g_T,r> / (|g_S,r| |g_T,r| + 1e-6)
 
-    A row is what feeds one unit: a convolution's filter over all inputs and places, a linear layer's row, a channel of
+    A row is what feeds one unit: a convolution's whole filter, a linear layer's row, a channel of
     layer norm. Vectors (biases, scales of norms) count nothing.
 
     Args:
@@ -167,12 +167,12 @@ def _train_epoch(
     settings: DSASettings,
     context: DistillContext,
     losses: list[Tensor],
-    place: tuple[int, int, int],
+    turn: tuple[int, int, int],
 ) -> None:
     """Plain gradient descent through the distilled set once, each image under its own augmentation; ``losses`` gets one
     more for each step."""
     network.train()
-    order = torch.randperm(len(images), generator=context.generator("order", *place)).to(images.device)
+    order = torch.randperm(len(images), generator=context.generator("order", *turn)).to(images.device)
     method = context.config.method
     batches = in_batches(
         order,
@@ -185,7 +185,7 @@ def _train_epoch(
         context.poll()
         params = None
         if context.strategy is not None:
-            generator = context.generator("train", *place, step)
+            generator = context.generator("train", *turn, step)
             params = augment.sample(context.strategy, len(rows), shared=False, generator=generator)
         losses.append(batch_gradient(network, images[rows], labels[rows], params=params))
         with torch.no_grad():

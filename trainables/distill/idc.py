@@ -39,11 +39,11 @@ def distill(origin: Origin, settings: IDCSettings, context: DistillContext) -> D
     """Distil ``origin`` into images that each hold several.
 
     A checkpoint holds the images, their momentum and, between two steps with one network, that network and its
-    momentum. The networks' batches are derived from their place, so there is no position in the data to remember.
+    momentum. The networks' batches follow from iteration and loop, so there is no position in the data to remember.
 
     Differs from the authors' code: the classes' turns are computed together, to the same result (``step_in_turns``);
     images are clamped when they are handed on as well; a real start takes random images of each class, not the first
-    ones, and may be laid out ``whole``; everything random is derived from (seed, purpose, place); a class with fewer
+    ones, and may be laid out ``whole``; everything random is derived from (seed, purpose, step); a class with fewer
     real images than a batch gives all it has; a network is not trained after its last step, where nothing would see it;
     batch norm is in evaluation mode while gradients are matched, with the statistics of the training on real images
     (before the first training: of a fresh network).
@@ -176,25 +176,25 @@ def _start(origin: Origin, settings: IDCSettings, context: DistillContext) -> tu
 
 
 def _matching(
-    origin: Origin, network: Network, settings: IDCSettings, context: DistillContext, place: tuple[int, int]
+    origin: Origin, network: Network, settings: IDCSettings, context: DistillContext, step: tuple[int, int]
 ) -> GradientAt:
     """The matching of one step: its real batches, augmentations and, of too many decoded images, the ones drawn."""
-    batches = context.real_batches(origin, settings.batch_real, *place)
+    batches = context.real_batches(origin, settings.batch_real, *step)
     strategy = augment.idc_strategy(settings.match_aug, context.config.dataset.flip)
-    omegas = context.omegas(*place, strategy=strategy)
+    omegas = context.omegas(*step, strategy=strategy)
     weights, distance = matched_weights(network), DISTANCES[settings.metric]
-    shown = _shown(settings, context, place)
+    shown = _shown(settings, context, step)
     return lambda images: match_gradients(
         network, weights, distance, origin.images, batches, images, omegas, decode=shown
     )
 
 
-def _shown(settings: IDCSettings, context: DistillContext, place: tuple[int, int]) -> Decode:
+def _shown(settings: IDCSettings, context: DistillContext, step: tuple[int, int]) -> Decode:
     """From stored images in pixel space to what the network sees, at most ``batch_syn_max`` images of each class."""
     dataset, each = context.config.dataset, context.ipc * settings.factor**2
     drawn: Tensor | None = None
     if each > settings.batch_syn_max:
-        generator = context.generator("subset", *place)
+        generator = context.generator("subset", *step)
         orders = [torch.randperm(each, generator=generator) for _ in range(context.num_classes)]
         drawn = torch.stack(orders)[:, : settings.batch_syn_max]
 
@@ -245,14 +245,14 @@ class Learner:
 
 
 def _train(
-    learner: Learner, origin: Origin, settings: IDCSettings, context: DistillContext, place: tuple[int, int]
+    learner: Learner, origin: Origin, settings: IDCSettings, context: DistillContext, step: tuple[int, int]
 ) -> None:
     """Train on real images: consecutive batches of a new permutation until ``net_images`` are reached. With batch norm
     a last image alone is left out."""
     network, device = learner.network, origin.images.device
     strategy = augment.idc_strategy(settings.net_aug, context.config.dataset.flip)
     wanted = -(-settings.net_images // settings.batch_real) * settings.batch_real
-    order = torch.randperm(len(origin.labels), generator=context.generator("order", *place))[:wanted].to(device)
+    order = torch.randperm(len(origin.labels), generator=context.generator("order", *step))[:wanted].to(device)
     statistics = uses_batch_statistics(network)
     if statistics and len(order) > 1 and len(order) % settings.batch_real == 1:
         order = order[:-1]
@@ -265,11 +265,11 @@ def _train(
         context.poll()
         params = None
         if context.strategy is not None:
-            generator = context.generator("train", *place, number)
+            generator = context.generator("train", *step, number)
             params = augment.sample(strategy, len(rows), shared=False, generator=generator)
-        cutmix = settings.cutmix, context.generator("cutmix", *place, number)
+        cutmix = settings.cutmix, context.generator("cutmix", *step, number)
         losses.append(batch_gradient(network, origin.images[rows], origin.labels[rows], params=params, cutmix=cutmix))
         learner.optimiser.step()
         learner.optimiser.zero_grad(set_to_none=True)
-    context.check_training(losses, place[0] * settings.inner_loop + place[1])
+    context.check_training(losses, step[0] * settings.inner_loop + step[1])
     network.eval()

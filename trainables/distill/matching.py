@@ -1,4 +1,4 @@
-"""Matching, class by class, what a network says of real and of distilled images.
+"""Matching, class by class, what a network makes of real and of distilled images.
 
 DC, DSA and IDC match the gradients of the weights (``match_gradients``): for each class c, one augmentation w_c for
 both sides,
@@ -143,9 +143,9 @@ def _looped(
         shown = decode(leaf, index, index + 1)
         logits = network(augmented(shown, omega, [len(shown)]))
         own = torch.autograd.grad(_loss(logits, index), matched, create_graph=True)
-        found = distance([part[None] for part in own], [part[None] for part in target])
-        (gradient[rows],) = torch.autograd.grad(found.sum(), leaf)
-        distances[index] = found.detach()[0]
+        distance_of_class = distance([part[None] for part in own], [part[None] for part in target])
+        (gradient[rows],) = torch.autograd.grad(distance_of_class.sum(), leaf)
+        distances[index] = distance_of_class.detach()[0]
     return distances, gradient
 
 
@@ -153,8 +153,8 @@ def _mean_gradient(network: Network, matched: Sequence[Tensor], images: Tensor, 
     total = [torch.zeros_like(weight) for weight in matched]
     for part in torch.split(images, SIZES[images.device.type].chunk):
         loss = _loss(network(part), label) * (len(part) / len(images))
-        for whole, piece in zip(total, torch.autograd.grad(loss, matched), strict=True):
-            whole += piece
+        for whole, part in zip(total, torch.autograd.grad(loss, matched), strict=True):
+            whole += part
     return total
 
 
@@ -186,9 +186,11 @@ def _vectorised(
         shown = decode(leaf, first, last)
         each = [len(shown) // (last - first)] * (last - first)
         images, shares = _stacked(augmented(shown, omega, each), each)
-        found = distance(_class_gradients(network, weights, images, shares, first), [part.detach() for part in target])
-        gradients += torch.autograd.grad(found.sum(), leaf)
-        distances.append(found.detach())
+        distances_of_group = distance(
+            _class_gradients(network, weights, images, shares, first), [part.detach() for part in target]
+        )
+        gradients += torch.autograd.grad(distances_of_group.sum(), leaf)
+        distances.append(distances_of_group.detach())
     return torch.cat(distances), torch.cat(gradients)
 
 
@@ -200,9 +202,9 @@ def _stacked(images: Tensor, counts: Sequence[int]) -> tuple[Tensor, Tensor]:
         shares = torch.full((len(counts), largest), 1.0 / largest, device=images.device)
         return images.reshape(len(counts), largest, *images.shape[1:]), shares
     sizes = torch.tensor(counts)
-    place = torch.arange(largest).expand(len(counts), -1)
-    rows = torch.minimum(place, sizes[:, None] - 1) + (sizes.cumsum(0) - sizes)[:, None]
-    shares = (place < sizes[:, None]) / sizes[:, None]
+    position = torch.arange(largest).expand(len(counts), -1)
+    rows = torch.minimum(position, sizes[:, None] - 1) + (sizes.cumsum(0) - sizes)[:, None]
+    shares = (position < sizes[:, None]) / sizes[:, None]
     return images[rows.to(images.device)], shares.to(images.device)
 
 
@@ -219,5 +221,5 @@ def _class_gradients(
         losses: Tensor = F.cross_entropy(logits, label.expand(len(images)), reduction="none")
         return (losses * shares).sum()
 
-    found: tuple[Tensor, ...] = vmap(grad(loss), in_dims=(None, 0, 0, 0))(matched, images, shares, labels)
-    return found
+    gradients: tuple[Tensor, ...] = vmap(grad(loss), in_dims=(None, 0, 0, 0))(matched, images, shares, labels)
+    return gradients

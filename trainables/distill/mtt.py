@@ -56,7 +56,7 @@ def distill(origin: Origin, settings: MTTSettings, context: DistillContext) -> D
     Differs from the authors' code: ``iterations`` updates instead of one more; the exact gradient is computed with the
     memory of one student step (``mtt_gradient: recompute``); the learned rate is saved with the set and kept above
     1e-6; starts as above; no choice among sets by test accuracy; all
-    random numbers are derived from (seed, purpose, place).
+    random numbers are derived from (seed, purpose, step).
 
     Args:
         origin: What is distilled, on the context's device.
@@ -68,7 +68,7 @@ def distill(origin: Origin, settings: MTTSettings, context: DistillContext) -> D
         ValueError: A class has fewer than ``ipc`` images to start from, or batch norm would be trained on one image.
     """
     trajectories = open_experts(settings, context) if settings.iterations else []  # the start takes none
-    experts = [found for found in trajectories if found.starts]
+    experts = [each for each in trajectories if each.starts]
     network = context.network().requires_grad_(False)
     expected = [(name, list(weight.shape)) for name, weight in network.named_parameters()]
     assert all(expert.stored.parameters == expected for expert in experts), "experts of another network"
@@ -91,15 +91,15 @@ def distill(origin: Origin, settings: MTTSettings, context: DistillContext) -> D
         )
         batches = student_batches(settings, context, iteration)
         arguments = (first, state.images, state.rate, batches, network, target, context.poll)
-        found = GRADIENTS[settings.mtt_gradient](*arguments)
+        gradient = GRADIENTS[settings.mtt_gradient](*arguments)
         blamed = state.to_lower(settings)
-        context.check_loss(float(found.loss), iteration, blamed)
+        context.check_loss(float(gradient.loss), iteration, blamed)
         if settings.tesla_cosine and iteration % settings.tesla_cosine == 0:
             other = (recompute if settings.mtt_gradient == "tesla" else tesla)(*arguments)
-            state.cosines.append([iteration, _cosine(found.images, other.images)])
+            state.cosines.append([iteration, _cosine(gradient.images, other.images)])
             context.measure(tesla_cosine=state.cosines[-1][1])
-        state.update(found, settings)
-        context.check_images(state.images, iteration, "lr_img" if found.images.isfinite().all() else blamed)
+        state.update(gradient, settings)
+        context.check_images(state.images, iteration, "lr_img" if gradient.images.isfinite().all() else blamed)
         if not state.rate.isfinite():
             context.diverged(f"the learned rate is {float(state.rate)}", iteration, "lr_lr")
         context.measure(learned_lr=float(state.rate), rate_clamped=state.clamped)
@@ -114,9 +114,9 @@ def distill(origin: Origin, settings: MTTSettings, context: DistillContext) -> D
         "network": context.config.network.model_dump(mode="json"),
         "experts": len(experts),
         "experts_left_out": len(trajectories) - len(experts),
-        "last_starts": [found.last for found in trajectories],
-        "segments": sum(len(found.starts) for found in trajectories),
-        "segments_refused": sum(len(found.refused) for found in trajectories),
+        "last_starts": [each.last for each in trajectories],
+        "segments": sum(len(each.starts) for each in trajectories),
+        "segments_refused": sum(len(each.refused) for each in trajectories),
         "mtt_gradient": settings.mtt_gradient,
         "tesla_cosines": state.cosines,
     }
@@ -149,9 +149,9 @@ def open_experts(settings: MTTSettings, context: DistillContext) -> list[Traject
     numbers = sorted(int(role.removeprefix("expert.")) for role in context.inputs if role.startswith("expert."))
     assert len(numbers) == settings.num_experts, (numbers, settings.num_experts)
     trajectories = [trajectory(StoredExpert(context.inputs[f"expert.{number}"]), settings) for number in numbers]
-    if not any(found.starts for found in trajectories):
-        early = sum(found.last < 0 for found in trajectories)
-        short = sum(len(found.refused) for found in trajectories)
+    if not any(each.starts for each in trajectories):
+        early = sum(each.last < 0 for each in trajectories)
+        short = sum(len(each.refused) for each in trajectories)
         raise StageFailure(
             f"mtt: no expert has a segment to match; got {len(trajectories)} experts, of which {early} know their "
             f"images from the start, and {short} segments in which an expert stands still; expected one segment at "
@@ -172,9 +172,9 @@ def trajectory(expert: StoredExpert, settings: MTTSettings) -> Trajectory:
 
 def draw_segment(experts: Sequence[Trajectory], context: DistillContext, iteration: int) -> tuple[Trajectory, int]:
     """The expert of an iteration, each once in a random order before any comes again, and one of its starts."""
-    turn, place = divmod(iteration, len(experts))
+    turn, number = divmod(iteration, len(experts))
     order = torch.randperm(len(experts), generator=context.generator("experts", turn))
-    chosen = experts[int(order[place])]
+    chosen = experts[int(order[number])]
     start = torch.randint(len(chosen.starts), (), generator=context.generator("start", iteration))
     return chosen, chosen.starts[int(start)]
 
@@ -224,12 +224,12 @@ class State:
     cosines: list[list[float]] = field(default_factory=list)
     """[iteration, cosine between the exact and the TESLA gradient of the images]."""
 
-    def update(self, found: MetaGradient, settings: MTTSettings) -> None:
+    def update(self, gradient: MetaGradient, settings: MTTSettings) -> None:
         """One step of gradient descent with momentum, of the images and of the rate."""
-        self.losses = [*self.losses[1 - LAST_LOSSES :], float(found.loss)]
-        self.images_momentum.mul_(settings.momentum_img).add_(found.images)
+        self.losses = [*self.losses[1 - LAST_LOSSES :], float(gradient.loss)]
+        self.images_momentum.mul_(settings.momentum_img).add_(gradient.images)
         self.images.sub_(self.images_momentum, alpha=settings.lr_img)
-        self.rate_momentum.mul_(settings.momentum_img).add_(found.rate)
+        self.rate_momentum.mul_(settings.momentum_img).add_(gradient.rate)
         self.rate.sub_(self.rate_momentum, alpha=settings.lr_lr)
         if -math.inf < float(self.rate) < LEAST_RATE:
             self.clamped += 1

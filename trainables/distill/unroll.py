@@ -202,11 +202,11 @@ def _backwards(
     scale = (start - target).square().sum()
     adjoint = 2 * (final - target) / scale
     at_images, at_rate = torch.zeros_like(images), torch.zeros_like(rate)
-    for batch, place in zip(reversed(batches), reversed(passed), strict=True):
+    for batch, before in zip(reversed(batches), reversed(passed), strict=True):
         poll()
         earlier = adjoint.clone()
         for part in student.parts(batch):
-            theta, seen = place.detach().requires_grad_(), images[part.rows].requires_grad_()
+            theta, seen = before.detach().requires_grad_(), images[part.rows].requires_grad_()
             gradient = _gradient(student, theta, seen, part, len(batch.rows), create_graph=True)
             at_rate -= adjoint @ gradient.detach()
             wanted = (seen, theta) if through_parameters else (seen,)

@@ -109,11 +109,11 @@ def _torch(path: Path) -> Any:
 
 def _numpy(path: Path) -> Any:
     try:
-        found = np.load(path, allow_pickle=False)
-        if isinstance(found, np.ndarray):
-            return _tensor(found)
-        with found:
-            return {name: _tensor(found[name]) for name in found}
+        loaded = np.load(path, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            return _tensor(loaded)
+        with loaded:
+            return {name: _tensor(loaded[name]) for name in loaded}
     except Exception as error:
         if "allow_pickle" in str(error) or "Object arrays" in str(error):
             raise ValueError(_needs_code(path, "an array of Python objects")) from None

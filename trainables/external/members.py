@@ -113,17 +113,17 @@ def _listed(
     dataset: DatasetConfig,
     classes: tuple[int, ...],
     labels: Integers,
-    places: Integers | None = None,
+    canonical: Integers | None = None,
 ) -> OriginConfig:
     """An origin of these images, each checked.
 
     Args:
         path: For messages.
-        indices: Canonical, or of ``places``; of any size.
+        indices: Canonical, or of ``canonical``; of any size.
         dataset: Whose training images.
         classes: That take part.
         labels: (N,) of the whole train split.
-        places: (N,) canonical index of what an index counts.
+        canonical: (N,) canonical index of what an index counts.
     """
     wrong = [index for index in indices if not 0 <= index < len(labels)]
     twice = len(indices) - len(set(indices))
@@ -133,17 +133,17 @@ def _listed(
             f"{path}: not indices of training images; got {what}; expected different numbers from 0 to "
             f"{len(labels) - 1}, one or more. Check that they belong to {dataset.name}."
         )
-    found = np.array(indices, dtype=np.int64)
-    found = np.sort(found if places is None else places[found])
-    strangers = np.setdiff1d(np.unique(labels[found]), classes)
+    chosen = np.array(indices, dtype=np.int64)
+    chosen = np.sort(chosen if canonical is None else canonical[chosen])
+    strangers = np.setdiff1d(np.unique(labels[chosen]), classes)
     if len(strangers):
         raise ValueError(
             f"{path}: images of classes that are not evaluated; got class {strangers[0]}; expected {list(classes)}. "
             "Give --classes, or leave the images out."
         )
-    counts = {int((labels[found] == label).sum()) for label in classes}
+    counts = {int((labels[chosen] == label).sum()) for label in classes}
     each = counts.pop() if len(counts) == 1 else None
-    return OriginConfig(kind="listed", indices=tuple(found.tolist()), per_class=each, classes=classes)
+    return OriginConfig(kind="listed", indices=tuple(chosen.tolist()), per_class=each, classes=classes)
 
 
 def file_order(dataset: DatasetConfig, data: Path) -> Integers:
@@ -155,9 +155,9 @@ def file_order(dataset: DatasetConfig, data: Path) -> Integers:
         raise missing(dataset.base, dataset.folder, data)
     images, labels = decoding.read(source, dataset.base, "train", any_size=dataset.resize is not None)
     order = canonical_order(images, labels)
-    places = np.empty(len(order), dtype=np.int64)
-    places[order] = np.arange(len(order))
-    return places
+    canonical = np.empty(len(order), dtype=np.int64)
+    canonical[order] = np.arange(len(order))
+    return canonical
 
 
 def _members_file(path: Path) -> Mapping[Any, Any] | list[int]:
@@ -166,19 +166,19 @@ def _members_file(path: Path) -> Mapping[Any, Any] | list[int]:
         try:
             text = path.read_text(encoding="utf-8")
             words = re.split(r"[\s,]+", text.strip().strip(","))
-            found = json.loads(text) if path.suffix == ".json" else [int(word) for word in words]
+            content = json.loads(text) if path.suffix == ".json" else [int(word) for word in words]
         except (ValueError, RecursionError, OSError) as error:
             raise ValueError(f"{path}: cannot be read; got {first_line(error)}; expected whole numbers.") from error
     else:
-        found = read(path)
-        if isinstance(found, Mapping) and len(found) == 1:
-            found = next(iter(found.values()))
-        if isinstance(found, Tensor) and not found.is_floating_point() and found.dtype != torch.bool:
-            found = found.flatten().tolist()
-    if isinstance(found, Mapping) or _are_whole(found):
-        return found
-    raise ValueError(f"{path}: no indices; got {shape_of(found)}; expected whole numbers, or a mapping of an origin.")
+        content = read(path)
+        if isinstance(content, Mapping) and len(content) == 1:
+            content = next(iter(content.values()))
+        if isinstance(content, Tensor) and not content.is_floating_point() and content.dtype != torch.bool:
+            content = content.flatten().tolist()
+    if isinstance(content, Mapping) or _are_whole(content):
+        return content
+    raise ValueError(f"{path}: no indices; got {shape_of(content)}; expected whole numbers, or a mapping of an origin.")
 
 
-def _are_whole(found: Any) -> bool:
-    return isinstance(found, list) and all(type(each) is int for each in found)
+def _are_whole(content: Any) -> bool:
+    return isinstance(content, list) and all(type(each) is int for each in content)

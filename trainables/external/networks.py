@@ -22,7 +22,7 @@ _RENAMED = {
     "resnet18": (
         (r"^conv1\.", "stem.0."),
         (r"^bn1\.", "stem.1."),
-        (r"^layer([1-4])\.", lambda found: f"stages.{int(found[1]) - 1}."),
+        (r"^layer([1-4])\.", lambda match: f"stages.{int(match[1]) - 1}."),
         (r"\.shortcut\.", ".downsample."),
         (r"^(fc|linear)\.", "classifier."),
     ),
@@ -64,9 +64,9 @@ def read_state(path: Path, network: NetworkConfig) -> dict[str, Tensor]:
         if name.endswith("num_batches_tracked"):
             given.setdefault(name, wanted[name])
     _check_names(given, wanted, network, where)
-    found = {name: given[name].to(wanted[name].dtype).contiguous() for name in wanted}
-    check_finite(found, where)
-    return found
+    state = {name: given[name].to(wanted[name].dtype).contiguous() for name in wanted}
+    check_finite(state, where)
+    return state
 
 
 def _our_name(name: str, architecture: str) -> str:
@@ -84,16 +84,16 @@ def _check_names(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor], netw
         for name in wanted
         if name in given and given[name].shape != wanted[name].shape
     ]
-    found = [
+    differences = [
         f"{what} {', '.join(names[:SHOWN])}{' ...' if len(names) > SHOWN else ''}"
         for what, names in (("no", lacking), ("unknown", strange), ("shapes", other))
         if names
     ]
-    if found:
+    if differences:
         name = network.variant.name
         raise ValueError(
             f"{where}: parameters are not those of {name} for images of {network.image_size} pixels, "
-            f"{network.channels} channels and {network.num_classes} classes; got {'; '.join(found)}; expected "
+            f"{network.channels} channels and {network.num_classes} classes; got {'; '.join(differences)}; expected "
             f"{len(wanted)} tensors from {next(iter(wanted))} to {list(wanted)[-1]}.{_guess(given, network)}"
         )
     whole = [name for name in wanted if wanted[name].is_floating_point() and not given[name].is_floating_point()]

@@ -69,8 +69,8 @@ def build(network: NetworkConfig, *seed_parts: int | str, device: str = "cpu") -
 def _class_of(network: NetworkConfig) -> type[Network]:
     """Imported on use: torchvision takes longer to import than a small network to train."""
     module, _, name = network.variant.spec.module.partition(":")
-    found: type[Network] = getattr(importlib.import_module(module), name)
-    return found
+    network_class: type[Network] = getattr(importlib.import_module(module), name)
+    return network_class
 
 
 def uses_batch_statistics(network: nn.Module) -> bool:
