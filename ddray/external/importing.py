@@ -85,7 +85,7 @@ def _read_model(file: Path, subject: Imported, store: Store, places: Places) -> 
     import torch
 
     from trainables import device as devices
-    from trainables.external.networks import read_state, trained_model
+    from trainables.external.models import read_state, trained_model
 
     config = subject.config
     assert isinstance(config, ExternalConfig)

@@ -25,9 +25,9 @@ from trainables.data.decoding import canonical_order
 from trainables.data.layout import find_source
 from trainables.data.origins import origin_indices, query_indices
 from trainables.data.pixels import normalise
-from trainables.external.files import read
+from trainables.external.content import read
 from trainables.external.members import file_order, read_members
-from trainables.external.networks import read_state
+from trainables.external.models import read_state
 from trainables.external.sets import read_set
 from trainables.models.network import build
 from trainables.networks import parse

@@ -1,4 +1,11 @@
-"""Files that ddray did not make: distilled sets, networks' parameters, lists of members. Nothing in them is ever run.
+"""Files that ddray did not make: distilled sets, models, lists of members. Nothing in them is ever run.
+
+In the order of the flow:
+
+    content.py  what a file holds, whatever kind it is, and the checks that all kinds share
+    sets.py     distilled sets
+    models.py   parameters of networks, as a trained model with its outputs
+    members.py  which training images a set or a model was made of
 
 What a file cannot say (space, normalisation, architecture, order of indices) comes from the caller; nothing is guessed.
 N images, C channels, H = W pixels, K classes; labels in files are the data set's own numbers.

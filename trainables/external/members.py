@@ -17,7 +17,7 @@ from trainables.configs import DatasetConfig, OriginConfig
 from trainables.data.decoding import canonical_order
 from trainables.data.layout import find_source, missing
 from trainables.data.origins import Integers, origin_indices
-from trainables.external.files import first_line, read, shape_of
+from trainables.external.content import first_line, read, shape_of
 
 Order = Literal["files", "canonical"]
 LIMIT = 10**9

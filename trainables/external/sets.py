@@ -11,7 +11,7 @@ from torch import Tensor
 
 from trainables.configs import DatasetConfig
 from trainables.data.pixels import denormalise
-from trainables.external.files import LABELS, SHOWN, check_finite, read, shape_of
+from trainables.external.content import LABELS, SHOWN, check_finite, read, shape_of
 from trainables.payloads import DistilledSet, HardLabels
 
 Space = Literal["pixel01", "normalised"]

@@ -11,7 +11,7 @@ from torch import Tensor
 from trainables.configs import DatasetConfig, NetworkConfig, OriginConfig, SignalsConfig
 from trainables.context import Context
 from trainables.data.origins import QueriedImages, load_test
-from trainables.external.files import SHOWN, check_finite, read, shape_of
+from trainables.external.content import SHOWN, check_finite, read, shape_of
 from trainables.models.network import build, num_parameters
 from trainables.payloads import Outputs, TrainedModel
 from trainables.train import outputs_on, predict
