@@ -88,7 +88,7 @@ def train_expert(config: ExpertConfig, origin: Origin, context: Context) -> Expe
         names=names,
         context=context,
     )
-    facts = {
+    info = {
         "index": config.index,
         "zca": config.zca,
         "lr": config.lr,
@@ -97,7 +97,7 @@ def train_expert(config: ExpertConfig, origin: Origin, context: Context) -> Expe
         "train_acc": [point["train_acc"] for point in snapshots.points],
     }
     parameters = [(name, list(weight.shape)) for name, weight in network.named_parameters()]
-    return Expert(snapshots.parameters, squared_distances(snapshots.parameters), parameters, facts)
+    return Expert(snapshots.parameters, squared_distances(snapshots.parameters), parameters, info)
 
 
 class _Snapshots:

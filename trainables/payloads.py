@@ -53,7 +53,7 @@ class DistilledSet:
     indices: Tensor
     """(N,) int64 canonical index of the training image a row started from, or is; -1 if none. (N, T) where a row
     started from T images in tiles (IDC's ``mix``): column k is tile k, row by row."""
-    facts: dict[str, Any]
+    info: dict[str, Any]
     """``space``, ``mean``, ``std``, ``zca``, ``factor``, ``label_kind``, and how the set was made. ``learned_lr`` and
     ``network`` where a learning rate was learned with it, for that network."""
     whitening: Whitening | None = None
@@ -64,7 +64,7 @@ class DistilledSet:
         save_tensors(
             folder / files.SET_TENSORS, {"images": self.images, "labels": self.labels.classes, "indices": self.indices}
         )
-        save_json(folder / files.SET_INFO, self.facts)
+        save_json(folder / files.SET_INFO, self.info)
         save_whitening(folder, self.whitening)
 
     @classmethod
@@ -92,34 +92,34 @@ class Expert:
     """(S + 1, S + 1) float64: squared Euclidean distances between snapshots."""
     parameters: list[tuple[str, list[int]]]
     """Name and shape of each tensor that a row is made of, in order."""
-    facts: dict[str, Any]
+    info: dict[str, Any]
     """``steps`` done at each snapshot, ``train_acc`` there, and how the expert was trained."""
 
     def save(self, folder: Path) -> None:
         """Write ``expert.safetensors`` and ``expert.json`` into an existing folder."""
         save_tensors(folder / files.EXPERT_TENSORS, {"snapshots": self.snapshots, "distances": self.distances})
-        save_json(folder / files.EXPERT_INFO, {"parameters": self.parameters, "facts": self.facts})
+        save_json(folder / files.EXPERT_INFO, {"parameters": self.parameters, "facts": self.info})
 
     @classmethod
     def load(cls, folder: Path) -> Expert:
         """The whole expert: 65 MB of 50 epochs of ConvNet3. See ``StoredExpert`` for less."""
         stored = StoredExpert(folder)
         tensors = load_tensors(folder / files.EXPERT_TENSORS)
-        return cls(**tensors, parameters=stored.parameters, facts=stored.facts)
+        return cls(**tensors, parameters=stored.parameters, info=stored.info)
 
 
 class StoredExpert:
     """An expert on disk, of which one snapshot at a time is read.
 
     Attributes:
-        distances: See ``Expert``; so are ``parameters`` and ``facts``.
+        distances: See ``Expert``; so are ``parameters`` and ``info``.
     """
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / files.EXPERT_TENSORS
         description = load_json(folder / files.EXPERT_INFO)
         self.parameters = [(name, shape) for name, shape in description["parameters"]]
-        self.facts: dict[str, Any] = description["facts"]
+        self.info: dict[str, Any] = description["facts"]
         with safe_open(self._path, framework="pt") as tensors:
             self.distances: Tensor = tensors.get_tensor("distances")
 
@@ -158,7 +158,7 @@ class TrainedModel:
     """Per channel, of images in [0, 1]: what the network expects its input to be normalised with."""
     outputs: dict[str, Outputs] = field(default_factory=dict)
     """By split; ``test`` is always there, the others of ``SignalsConfig`` where the configuration has one."""
-    facts: dict[str, Any] = field(default_factory=dict)
+    info: dict[str, Any] = field(default_factory=dict)
     """``optimiser_steps``, ``trained_lr``, ``epochs``, ``train_acc``, ``train_loss``, ``num_parameters``, ``curve``."""
     whitening: Whitening | None = None
     """When the network was trained on whitened images: what its input is to be whitened with after normalising."""
@@ -182,7 +182,7 @@ class TrainedModel:
             },
         )
         description = {"network": self.network.model_dump(mode="json"), "mean": self.mean, "std": self.std}
-        save_json(folder / (prefix + files.MODEL_INFO), {**description, "facts": self.facts})
+        save_json(folder / (prefix + files.MODEL_INFO), {**description, "facts": self.info})
 
     @classmethod
     def load(cls, folder: Path, prefix: str = "") -> TrainedModel:
@@ -193,7 +193,7 @@ class TrainedModel:
             mean=tuple(description["mean"]),
             std=tuple(description["std"]),
             outputs=cls.load_outputs(folder, prefix),
-            facts=description["facts"],
+            info=description["facts"],
             whitening=load_whitening(folder),
         )
 
@@ -245,7 +245,7 @@ class AttackResult:
     distance: Tensor | None
     """(n,) float32, of attacks that look for the smallest perturbation: its norm; 0 where ``correct`` is False,
     infinite where none was found. None for attacks with a budget."""
-    facts: dict[str, Any]
+    info: dict[str, Any]
     """``attack``, ``norm``, ``epsilons``, ``settings``, ``library``, ``library_version``, ``zero_gradient_share``."""
 
     def save(self, folder: Path) -> None:
@@ -254,13 +254,13 @@ class AttackResult:
         if self.distance is not None:
             tensors["distance"] = self.distance
         save_tensors(folder / files.ATTACK_TENSORS, tensors)
-        save_json(folder / files.ATTACK_INFO, self.facts)
+        save_json(folder / files.ATTACK_INFO, self.info)
 
     @classmethod
     def load(cls, folder: Path) -> AttackResult:
         tensors = load_tensors(folder / files.ATTACK_TENSORS)
         distance = tensors.pop("distance", None)
-        return cls(**tensors, distance=distance, facts=load_json(folder / files.ATTACK_INFO))
+        return cls(**tensors, distance=distance, info=load_json(folder / files.ATTACK_INFO))
 
 
 @dataclass(frozen=True)
@@ -294,7 +294,7 @@ class TsneMap:
     """(M,) int64 positions of the classes."""
     sources: Tensor
     """(M,) int64: 0 for real images, 1 + I for set I."""
-    facts: dict[str, Any]
+    info: dict[str, Any]
     """``sources`` (names, ``real`` first), ``perplexity``, ``trustworthiness``, ``kl_divergence``, and options."""
 
     def save(self, folder: Path) -> None:
@@ -302,11 +302,11 @@ class TsneMap:
         save_tensors(
             folder / files.MAP_TENSORS, {"points": self.points, "labels": self.labels, "sources": self.sources}
         )
-        save_json(folder / files.MAP_INFO, self.facts)
+        save_json(folder / files.MAP_INFO, self.info)
 
     @classmethod
     def load(cls, folder: Path) -> TsneMap:
-        return cls(**load_tensors(folder / files.MAP_TENSORS), facts=load_json(folder / files.MAP_INFO))
+        return cls(**load_tensors(folder / files.MAP_TENSORS), info=load_json(folder / files.MAP_INFO))
 
 
 @dataclass(frozen=True)

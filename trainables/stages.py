@@ -117,12 +117,12 @@ def _training_images(config: TrainConfig, inputs: Inputs, context: Context) -> _
         images, labels = origin.images, origin.labels
     else:
         distilled = DistilledSet.load(inputs["set"])
-        assert distilled.facts["space"] == "pixel01", distilled.facts
-        factor = distilled.facts["factor"]
+        assert distilled.info["space"] == "pixel01", distilled.info
+        factor = distilled.info["factor"]
         pixels = decode(distilled.images, factor)
         images = normalise(pixels, mean, std).to(context.device)
         labels = decode_labels(distilled.labels.classes, factor).to(context.device)
-        learned_lr, whitening = rate_learned_for(config, distilled.facts), distilled.whitening
+        learned_lr, whitening = rate_learned_for(config, distilled.info), distilled.whitening
     test = load_test(config.dataset, config.origin.classes, *place)
     if whitening is not None:
         images = whitening.whiten(images, mean, std)

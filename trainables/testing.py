@@ -200,7 +200,7 @@ def check_method(name: str, folder: Path, *, inputs: Mapping[str, Path] | None =
 
 
 def check_set(name: str, folder: Path, **request: Any) -> None:
-    """``ipc`` finite images of each class, class after class, with the facts that training needs; the origin stays."""
+    """``ipc`` finite images of each class, class after class, with the description that training needs; the origin stays."""
     origin = tiny_origin()
     before = origin.images.clone()
     distilled = run_method(name, folder, origin=origin, ipc=4, **request)
@@ -230,9 +230,9 @@ def check_set(name: str, folder: Path, **request: Any) -> None:
                 name,
                 f"an index is -1 or that of a training image of the row's class; got {index} in row {row}",
             )
-    facts = {key: distilled.facts.get(key) for key in ("space", "method", "ipc", "classes")}
+    info = {key: distilled.info.get(key) for key in ("space", "method", "ipc", "classes")}
     expected = {"space": "pixel01", "method": name, "ipc": 4, "classes": list(CLASSES)}
-    _promise(facts == expected, name, f"facts as context.finish makes them; got {facts}, expected {expected}")
+    _promise(info == expected, name, f"facts as context.finish makes them; got {info}, expected {expected}")
 
 
 def check_seed(name: str, folder: Path, **request: Any) -> None:

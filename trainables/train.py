@@ -161,9 +161,9 @@ def _train(
         names=optimise.Names(names, "Lower the recipe's lr, or look at the set."),
         context=context,
     )
-    facts = {"optimiser_steps": steps, "trained_lr": recipe.lr, "epochs": steps / per_epoch}
+    info = {"optimiser_steps": steps, "trained_lr": recipe.lr, "epochs": steps / per_epoch}
     return [
-        _trained_model(member, each, images, labels, test, {**facts, "curve": points}, whitening, queries)
+        _trained_model(member, each, images, labels, test, {**info, "curve": points}, whitening, queries)
         for member, each, points in zip(members, unpacked(), curve.by_member(len(members)), strict=True)
     ]
 
@@ -208,7 +208,7 @@ def _trained_model(
     images: Tensor,
     labels: Tensor,
     test: TestSet,
-    facts: Mapping[str, Any],
+    info: Mapping[str, Any],
     whitening: Whitening | None,
     queries: QueriedImages | None,
 ) -> TrainedModel:
@@ -216,11 +216,11 @@ def _trained_model(
 
     Args:
         images: What it was trained on, on its device; so are ``labels`` and ``test``.
-        facts: Of the training itself; loss and accuracy on the training images are added.
+        info: Of the training itself; loss and accuracy on the training images are added.
     """
     logits = predict(network, images)
-    facts = {
-        **facts,
+    info = {
+        **info,
         "train_acc": float((logits.argmax(1) == labels).double().mean()),
         "train_loss": float(F.cross_entropy(logits.double(), labels)),
         "train_images": len(images),
@@ -232,7 +232,7 @@ def _trained_model(
     if queries is not None:
         whiten = None if whitening is None else partial(whitening.whiten, mean=mean, std=std)
         outputs |= outputs_on(network, queries, whiten=whiten)
-    return TrainedModel(state, config.network, mean, std, outputs, facts, whitening)
+    return TrainedModel(state, config.network, mean, std, outputs, info, whitening)
 
 
 def outputs_on(
@@ -263,7 +263,7 @@ def outputs_on(
     }
 
 
-def rate_learned_for(config: TrainConfig, facts: Mapping[str, Any]) -> float | None:
+def rate_learned_for(config: TrainConfig, info: Mapping[str, Any]) -> float | None:
     """The learning rate that was learned with a set, when the recipe wants it for the network to be trained.
 
     Differs from the authors' code (MTT; methods.md 5.4): they train every network at that rate. It was learned by and
@@ -271,10 +271,10 @@ def rate_learned_for(config: TrainConfig, facts: Mapping[str, Any]) -> float | N
 
     Args:
         config: What is to be trained, and how.
-        facts: Of the set.
+        info: Of the set.
     """
-    wanted, rate = config.recipe.learned_lr, facts.get("learned_lr")
-    own = facts.get("network") == config.network.model_dump(mode="json")
+    wanted, rate = config.recipe.learned_lr, info.get("learned_lr")
+    own = info.get("network") == config.network.model_dump(mode="json")
     if rate is None or wanted == "never" or (wanted == "own_network" and not own):
         return None
     return float(rate)

@@ -50,7 +50,7 @@ class TestEveryMethod:
         assert result.indices.shape == (12,)
 
     def test_says_what_its_images_are(self, method: str, tmp_path: Path) -> None:
-        facts = distilled(distill_config(method), tmp_path).facts
+        facts = distilled(distill_config(method), tmp_path).info
         factor = 2 if method == "idc" else 1
         assert (facts["space"], facts["zca"], facts["factor"], facts["label_kind"]) == (
             "pixel01",

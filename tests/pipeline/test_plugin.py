@@ -295,7 +295,7 @@ def faulty(origin: Any, settings: Settings, context: Any) -> Any:
     if breaks == "labels":
         found.labels.classes.copy_(found.labels.classes.flip(0))
     if breaks == "facts":
-        found.facts["space"] = "normalised"
+        found.info["space"] = "normalised"
     return found
 
 
@@ -401,7 +401,7 @@ def test_the_global_states_are_put_back(tmp_path: Path) -> None:
 def test_a_method_runs_on_the_tiny_origin(tmp_path: Path) -> None:
     found = run_method("random", tmp_path, ipc=3)
     assert found.images.shape == (9, 1, 8, 8)
-    assert found.facts["classes"] == list(testing.CLASSES)
+    assert found.info["classes"] == list(testing.CLASSES)
 
 
 def test_a_declaration_that_cannot_be_is_refused() -> None:

@@ -114,7 +114,7 @@ def test_images_are_distinct_real_ones_of_their_class(method: str, features: str
     assert len(places.unique()) == 12
     assert torch.equal(origin.labels[places], found.labels.classes)
     assert torch.allclose((found.images - 0.4) / 0.3, origin.images[places], atol=1e-6)
-    assert found.facts["init"] == "real"
+    assert found.info["init"] == "real"
 
 
 @pytest.mark.parametrize("features", FEATURES)

@@ -359,7 +359,7 @@ def test_attacks_of_other_settings_are_not_compared(tmp_path: Path) -> None:
     assert stage.config.attack == "deepfool_l2"
     store.files.remove(f"artifacts/{stage.key[:2]}/{stage.key}")
     other = attacked(stage.config, full)
-    other.facts["settings"] = {**stage.config.settings, "steps": 7}
+    other.info["settings"] = {**stage.config.settings, "steps": 7}
     b.commit(store, stage, other)
     collect(plan, sweep, store, tmp_path / "r")
     assert {row["attack"] for row in b.rows_of(tmp_path / "r", metric="adv_delta_full")} == {"fgsm"}

@@ -303,20 +303,20 @@ def test_one_map_for_all_and_the_same_map_twice(
     sets = [digits.embed(digits.set_of(digits.rows_of(each, 60)), real_per_class=30) for each in (5, 8)]
     found, again = tsne(digits, sets), tsne(digits, sets)
     assert torch.equal(found.points, again.points)
-    assert found.facts == again.facts
-    assert torch.bincount(found.sources).tolist() == found.facts["points"] == [120, 20, 32]
-    assert found.facts["sources"] == ["real", "set 0", "set 1"]
+    assert found.info == again.info
+    assert torch.bincount(found.sources).tolist() == found.info["points"] == [120, 20, 32]
+    assert found.info["sources"] == ["real", "set 0", "set 1"]
     assert found.labels[found.sources == 1].tolist() == sets[0].labels.classes.tolist()
-    assert (found.facts["perplexity"], found.facts["max_iter"], found.facts["init"]) == (10.0, 300, "pca")
-    assert len(found.facts["fit_id"]) == 12  # one for the whole map; another map has another
-    assert tsne(digits, sets[:1]).facts["fit_id"] != found.facts["fit_id"]
+    assert (found.info["perplexity"], found.info["max_iter"], found.info["init"]) == (10.0, 300, "pca")
+    assert len(found.info["fit_id"]) == 12  # one for the whole map; another map has another
+    assert tsne(digits, sets[:1]).info["fit_id"] != found.info["fit_id"]
     found.save(tmp_path)
-    assert type(found).load(tmp_path).facts == found.facts
+    assert type(found).load(tmp_path).info == found.info
 
     real = embedding.embed_real(digits.dataset, CLASSES, 30, digits.encoder, digits.context)
     features = torch.cat([real.features, *(each.features for each in sets)]).numpy()
     trust = trustworthiness(features, found.points.numpy(), n_neighbors=10)
-    assert found.facts["trustworthiness"] == pytest.approx(trust, abs=1e-6)
+    assert found.info["trustworthiness"] == pytest.approx(trust, abs=1e-6)
     shuffled = found.points[torch.randperm(172, generator=seeds.generator("test", "map"))].numpy()
     assert trust > 0.9 > 0.7 > trustworthiness(features, shuffled, n_neighbors=10)
 
@@ -325,5 +325,5 @@ def test_too_few_points_lower_the_perplexity_and_say_so(digits: Digits, monkeypa
     monkeypatch.setattr(embedding, "MAX_ITERATIONS", 260)
     one = digits.embed(digits.set_of(digits.rows_of(2)), real_per_class=30)
     found = tsne(digits, [one], perplexity=500.0)
-    assert found.facts["perplexity"] == pytest.approx(127 / 3)
-    assert found.facts["perplexity_asked"] == 500.0
+    assert found.info["perplexity"] == pytest.approx(127 / 3)
+    assert found.info["perplexity_asked"] == 500.0

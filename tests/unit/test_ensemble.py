@@ -73,11 +73,11 @@ def assert_agree(together: TrainedEnsemble, separate: dict[int, TrainedModel], t
         torch.testing.assert_close(ours.logits, theirs.logits, atol=10 * tolerance, rtol=10 * tolerance)
         assert torch.equal(ours.labels, theirs.labels)
         assert torch.equal(ours.ids, theirs.ids)
-        assert model.facts.keys() == other.facts.keys()
+        assert model.info.keys() == other.info.keys()
         for name in ("optimiser_steps", "trained_lr", "epochs", "train_images", "num_parameters"):
-            assert model.facts[name] == other.facts[name]
-        assert model.facts["train_loss"] == pytest.approx(other.facts["train_loss"], abs=10 * tolerance)
-        places = [[(point["epoch"], point["steps"]) for point in each.facts["curve"]] for each in (model, other)]
+            assert model.info[name] == other.info[name]
+        assert model.info["train_loss"] == pytest.approx(other.info["train_loss"], abs=10 * tolerance)
+        places = [[(point["epoch"], point["steps"]) for point in each.info["curve"]] for each in (model, other)]
         assert places[0] == places[1]
 
 
@@ -172,7 +172,7 @@ def test_so_are_those_of_other_networks(tmp_path: Path, name: str, size: int) ->
     # nine images in batches of 4: with batch norm the last joins the batch before
     together, separate = trained(config, FakeContext(tmp_path), 3), one_by_one(config, tmp_path, 3)
     assert_agree(together, separate, tolerance=5e-3)
-    assert {model.facts["optimiser_steps"] for model in together.models.values()} == {6 if "layer" in name else 4}
+    assert {model.info["optimiser_steps"] for model in together.models.values()} == {6 if "layer" in name else 4}
 
 
 def test_members_start_from_the_weights_of_their_seeds(tmp_path: Path) -> None:
@@ -196,7 +196,7 @@ def test_a_rate_and_a_whitening_that_come_with_the_set(tmp_path: Path) -> None:
     given = {"learned_lr": 0.011, "whitening": whitening}
     together = trained(config, FakeContext(tmp_path), **given)
     assert_agree(together, one_by_one(config, tmp_path, **given))
-    assert all(model.facts["trained_lr"] == 0.011 for model in together.models.values())
+    assert all(model.info["trained_lr"] == 0.011 for model in together.models.values())
     assert all(model.whitening is whitening for model in together.models.values())
 
 
@@ -275,7 +275,7 @@ def test_a_member_is_read_without_the_others(tmp_path: Path) -> None:
         if name.startswith(("seed-1.", "seed-5.")):
             (folder / name).unlink()
     member = TrainedEnsemble.load_member(folder, 4)
-    assert member.facts == together.models[4].facts
+    assert member.info == together.models[4].info
     assert member.whitening is not None
     assert torch.equal(member.whitening.matrix, whitening.matrix)
     alone = tmp_path / "alone"

@@ -97,15 +97,15 @@ def test_train_accuracy_is_of_the_snapshot_without_augmentation(tmp_path: Path) 
     for row in expert.snapshots:
         torch.nn.utils.vector_to_parameters(row, list(network.parameters()))
         found.append(float((network(origin.images).argmax(1) == origin.labels).double().mean()))
-    assert expert.facts["train_acc"] == pytest.approx(found)
+    assert expert.info["train_acc"] == pytest.approx(found)
     assert found[-1] > 0.9 > found[0], "it has learned something"
-    assert (expert.facts["steps"], expert.facts["accuracy_images"]) == ([0, 20, 40, 60, 80, 100, 120], 36)
+    assert (expert.info["steps"], expert.info["accuracy_images"]) == ([0, 20, 40, 60, 80, 100, 120], 36)
 
 
 def test_of_a_large_origin_some_images_of_every_class_are_looked_at(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(experts, "ACCURACY_IMAGES", 10)
     expert = train_expert(expert_config(), tiny_origin(), FakeContext(tmp_path))
-    assert expert.facts["accuracy_images"] == 9
+    assert expert.info["accuracy_images"] == 9
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_of_a_large_origin_some_images_of_every_class_are_looked_at(tmp_path: Pa
 def test_snapshots_by_epochs_unless_epochs_are_short(tmp_path: Path, each: int, batch: int, steps: int) -> None:
     config = expert_config(snapshots=2, snapshot_steps=None, batch=batch)
     expert = train_expert(config, tiny_origin(each=each), FakeContext(tmp_path))
-    assert expert.facts["steps"] == [0, steps, 2 * steps]
+    assert expert.info["steps"] == [0, steps, 2 * steps]
 
 
 @pytest.mark.parametrize("other", [{}, {"momentum": 0.9}, {"network": tiny_network(norm="batch")}, {"zca": True}])
@@ -177,12 +177,12 @@ def test_one_snapshot_is_read_without_the_others(tmp_path: Path, monkeypatch) ->
     saved(expert, tmp_path / "expert")
     loaded = Expert.load(tmp_path / "expert")
     assert torch.equal(loaded.snapshots, expert.snapshots)
-    assert (loaded.parameters, loaded.facts) == (expert.parameters, expert.facts)
+    assert (loaded.parameters, loaded.info) == (expert.parameters, expert.info)
     monkeypatch.setattr("trainables.payloads.load_file", None)  # what reads a whole file
     with pytest.raises(TypeError):
         load_tensors(tmp_path / "expert" / "expert.safetensors")
     stored = StoredExpert(tmp_path / "expert")
-    assert (len(stored), stored.parameters, stored.facts) == (4, expert.parameters, expert.facts)
+    assert (len(stored), stored.parameters, stored.info) == (4, expert.parameters, expert.info)
     assert torch.equal(stored.distances, expert.distances)
     for index, row in enumerate(expert.snapshots):
         assert torch.equal(stored.snapshot(index), row)

@@ -81,7 +81,7 @@ def test_the_same_set_in_every_kind_of_file(tmp_path: Path) -> None:
         assert torch.equal(each.images, images())
         assert torch.equal(each.labels.classes, LABELS)
         assert each.indices.tolist() == [-1] * 6
-        assert (each.facts["space"], each.facts["factor"]) == ("pixel01", 1)
+        assert (each.info["space"], each.info["factor"]) == ("pixel01", 1)
     assert not torch.equal(set_of(tmp_path / "dc.pt", nth=0).images, images())
 
 

@@ -319,7 +319,7 @@ def test_other_real_starts_are_the_images_of_random(tmp_path: Path, other: dict[
     random = distil(distill_config("random", distill_seed=5), FakeContext(tmp_path / "b"))
     assert torch.equal(start.images, random.images.clamp(0, 1))
     assert torch.equal(start.indices, random.indices)
-    assert start.facts["factor"] == other["factor"]
+    assert start.info["factor"] == other["factor"]
 
 
 def test_noise_is_around_grey(tmp_path: Path) -> None:

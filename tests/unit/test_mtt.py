@@ -406,7 +406,7 @@ def test_both_exact_gradients_make_one_set_and_tesla_another(tmp_path: Path) -> 
     }
     torch.testing.assert_close(made["unrolled"].images, made["recompute"].images, atol=1e-4, rtol=1e-3)
     assert (made["tesla"].images - made["recompute"].images).abs().max() > 1e-3
-    assert made["tesla"].facts["mtt_gradient"] == "tesla"
+    assert made["tesla"].info["mtt_gradient"] == "tesla"
 
 
 def test_the_cosine_is_measured_on_request_and_changes_nothing(tmp_path: Path) -> None:
@@ -416,17 +416,17 @@ def test_the_cosine_is_measured_on_request_and_changes_nothing(tmp_path: Path) -
     assert torch.equal(made.images, plain.images)
     assert not any("tesla_cosine" in values for values in without.measured)
     found = [values["tesla_cosine"] for values in with_it.measured if "tesla_cosine" in values]
-    assert [iteration for iteration, _ in made.facts["tesla_cosines"]] == [0, 2, 4]
-    assert found == [value for _, value in made.facts["tesla_cosines"]]
+    assert [iteration for iteration, _ in made.info["tesla_cosines"]] == [0, 2, 4]
+    assert found == [value for _, value in made.info["tesla_cosines"]]
     assert all(0.2 < value < 0.99999 for value in found)
     other = distil(distill_config("mtt", tesla_cosine=2, mtt_gradient="tesla", iterations=1, syn_steps=8), with_it)
-    assert other.facts["tesla_cosines"][0][1] == pytest.approx(found[0], rel=1e-3)
+    assert other.info["tesla_cosines"][0][1] == pytest.approx(found[0], rel=1e-3)
 
 
 def test_the_set_knows_how_it_was_made(tmp_path: Path) -> None:
     context = FakeContext(tmp_path)
     config = distill_config("mtt", iterations=30)
-    facts = distil(config, context).facts
+    facts = distil(config, context).info
     assert facts["learned_lr"] == pytest.approx(context.measured[-1]["learned_lr"])
     assert facts["learned_lr"] != pytest.approx(0.05, rel=1e-3), "it has been learned"
     assert facts["loss_last"] == pytest.approx(sum(losses(context)[-25:]) / 25)
@@ -438,8 +438,8 @@ def test_the_set_knows_how_it_was_made(tmp_path: Path) -> None:
 def test_without_an_iteration_the_set_is_the_start(tmp_path: Path) -> None:
     made = distil(distill_config("mtt", iterations=0), FakeContext(tmp_path / "a"))
     assert torch.equal(made.images, distil(distill_config("random"), FakeContext(tmp_path / "b")).images)
-    assert made.facts["learned_lr"] == pytest.approx(0.05)
-    assert made.facts["loss_last"] is None
+    assert made.info["learned_lr"] == pytest.approx(0.05)
+    assert made.info["loss_last"] is None
 
 
 def test_an_expert_that_stands_still_is_left_out_and_recorded(tmp_path: Path) -> None:
@@ -447,9 +447,9 @@ def test_an_expert_that_stands_still_is_left_out_and_recorded(tmp_path: Path) ->
     inputs = tiny_experts(config, tmp_path / "experts")
     expert = Expert.load(inputs["expert.1"])
     still = expert.snapshots[:1].expand(3, -1)
-    Expert(still, torch.zeros(3, 3, dtype=torch.float64), expert.parameters, expert.facts).save(inputs["expert.1"])
+    Expert(still, torch.zeros(3, 3, dtype=torch.float64), expert.parameters, expert.info).save(inputs["expert.1"])
     context = FakeContext(tmp_path / "a")
-    facts = distil(config, context, None, inputs).facts
+    facts = distil(config, context, None, inputs).info
     assert (facts["experts"], facts["experts_left_out"], facts["segments"], facts["segments_refused"]) == (1, 1, 2, 2)
     assert facts["last_starts"] == [1, 1]
     assert all(math.isfinite(loss) for loss in losses(context)), "it would have divided by zero"
@@ -457,7 +457,7 @@ def test_an_expert_that_stands_still_is_left_out_and_recorded(tmp_path: Path) ->
 
 def test_a_rate_that_would_become_negative_is_kept_positive_and_counted(tmp_path: Path) -> None:
     context = FakeContext(tmp_path)
-    facts = distil(distill_config("mtt", lr_syn=0.5, lr_lr=1.0, iterations=6), context).facts
+    facts = distil(distill_config("mtt", lr_syn=0.5, lr_lr=1.0, iterations=6), context).info
     rates = [values["learned_lr"] for values in context.measured if "learned_lr" in values]
     assert min(rates) == pytest.approx(mtt.LEAST_RATE)
     assert facts["rate_clamped"] == context.measured[-1]["rate_clamped"] > 0
@@ -498,13 +498,13 @@ def test_forty_images_per_class_are_enough(tmp_path: Path) -> None:
     )
     context = FakeContext(tmp_path)
     inputs = tiny_experts(config, tmp_path / "experts", origin)
-    assert StoredExpert(inputs["expert.0"]).facts["steps"] == [0, 50, 100, 150]
+    assert StoredExpert(inputs["expert.0"]).info["steps"] == [0, 50, 100, 150]
     result = distil(config, context, origin, inputs)
     found = losses(context)
     assert all(0 < loss < 2 for loss in found)
     assert sum(found[-10:]) < 0.9 * sum(found[:10])
     assert result.images.isfinite().all()
-    assert result.facts["rate_clamped"] == 0
+    assert result.info["rate_clamped"] == 0
 
 
 def test_experts_of_another_network_are_noticed(tmp_path: Path) -> None:
@@ -555,7 +555,7 @@ grids:
 def trained_on(made: DistilledSet, folder: Path, **other: Any) -> TrainedModel:
     config = train_config(recipe(**other), network=other.pop("network", tiny_network()))
     origin = tiny_origin()
-    rate = rate_learned_for(config, made.facts)
+    rate = rate_learned_for(config, made.info)
     return train(config, made.images, made.labels.classes, tiny_test(origin), FakeContext(folder), learned_lr=rate)
 
 
@@ -566,16 +566,16 @@ def trained_on(made: DistilledSet, folder: Path, **other: Any) -> TrainedModel:
 def test_the_learned_rate_is_used_where_the_recipe_wants_it(tmp_path: Path, wanted, width: int, learned: bool) -> None:
     made = distil(distill_config("mtt"), FakeContext(tmp_path))
     config = train_config(recipe(learned_lr=wanted, lr=0.123), network=tiny_network(width=width))
-    found = rate_learned_for(config, made.facts)
-    assert found == (made.facts["learned_lr"] if learned else None)
-    assert rate_learned_for(config, distil(distill_config("random"), FakeContext(tmp_path / "b")).facts) is None
+    found = rate_learned_for(config, made.info)
+    assert found == (made.info["learned_lr"] if learned else None)
+    assert rate_learned_for(config, distil(distill_config("random"), FakeContext(tmp_path / "b")).info) is None
 
 
 def test_training_at_the_learned_rate_is_training_with_that_lr_and_says_so(tmp_path: Path) -> None:
     from trainables.evaluate.accuracy import training_rows
 
     made = distil(distill_config("mtt"), FakeContext(tmp_path))
-    rate = made.facts["learned_lr"]
+    rate = made.info["learned_lr"]
     by_learned, by_recipe, plain = (
         trained_on(made, tmp_path / str(index), **other)
         for index, other in enumerate(({"lr": 0.5}, {"lr": rate}, {"lr": 0.5, "learned_lr": "never"}))
@@ -584,7 +584,7 @@ def test_training_at_the_learned_rate_is_training_with_that_lr_and_says_so(tmp_p
     assert not torch.equal(by_learned.outputs["test"].logits, plain.outputs["test"].logits)
     rows = {row["metric"]: row["value"] for row in training_rows(by_learned)}
     assert rows["trained_lr"] == rate
-    assert plain.facts["trained_lr"] == 0.5
+    assert plain.info["trained_lr"] == 0.5
 
 
 SWEEP = """
@@ -620,9 +620,9 @@ def test_from_the_sweep_to_the_table(workspace: Workspace, zca: bool) -> None:
         assert (model.whitening is not None) == (made.whitening is not None) == zca
         if model.whitening is not None and made.whitening is not None:
             assert torch.equal(model.whitening.matrix, made.whitening.matrix)
-        rates[chain.point.architecture] = model.facts["trained_lr"]
+        rates[chain.point.architecture] = model.info["trained_lr"]
         if chain.point.architecture == "convnet3-w8":
-            assert model.facts["trained_lr"] == made.facts["learned_lr"]
+            assert model.info["trained_lr"] == made.info["learned_lr"]
     assert rates["convnet3"] == 0.01 != rates["convnet3-w8"]
     rows = parquet.read_table(workspace.results("mtt").measurements).to_pylist()
     found = {row["architecture"]: row["value"] for row in rows if row["metric"] == "trained_lr"}

@@ -92,13 +92,13 @@ def test_training_decodes_a_set_before_it_is_normalised(tmp_path: Path, digits_c
         recipe(epochs=2), dataset=dataset, origin=OriginConfig(classes=(0, 1, 2)), network=tiny_network()
     )
     model = stages.run("train", config, {"set": tmp_path / "set"}, context)
-    assert model.facts["train_images"] == 6 * factor**2
-    assert model.facts["optimiser_steps"] == 2 * math.ceil(6 * factor**2 / 8), "steps are those of the decoded set"
+    assert model.info["train_images"] == 6 * factor**2
+    assert model.info["optimiser_steps"] == 2 * math.ceil(6 * factor**2 / 8), "steps are those of the decoded set"
     decoded = normalise(decode(images, factor), dataset.mean, dataset.std)
     network = network_in(model)
     with torch.no_grad():
         right = network(decoded).argmax(1) == decode_labels(labels, factor)
-    assert model.facts["train_acc"] == pytest.approx(float(right.double().mean()))
+    assert model.info["train_acc"] == pytest.approx(float(right.double().mean()))
 
 
 def network_in(model: TrainedModel) -> torch.nn.Module:

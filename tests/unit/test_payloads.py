@@ -13,8 +13,8 @@ from trainables.payloads import DistilledSet, HardLabels, Metrics, Outputs, Trai
 
 def distilled() -> DistilledSet:
     images = torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
-    facts = {"space": "pixel01", "zca": False, "mean": [0.1], "a": None}
-    return DistilledSet(images, HardLabels(torch.tensor([0, 0, 1, 1])), torch.tensor([5, -1, 7, 8]), facts)
+    info = {"space": "pixel01", "zca": False, "mean": [0.1], "a": None}
+    return DistilledSet(images, HardLabels(torch.tensor([0, 0, 1, 1])), torch.tensor([5, -1, 7, 8]), info)
 
 
 def model() -> TrainedModel:
@@ -47,15 +47,15 @@ def test_content_survives(tmp_path: Path) -> None:
     again, second = TrainedModel.load(tmp_path / "model"), DistilledSet.load(tmp_path / "set")
     assert torch.equal(again.state["w"], original.state["w"])
     assert torch.equal(again.outputs["test"].logits, original.outputs["test"].logits)
-    assert (again.network, again.mean, again.facts) == (original.network, original.mean, original.facts)
+    assert (again.network, again.mean, again.info) == (original.network, original.mean, original.info)
     assert torch.equal(second.images, first.images)
     assert second.indices.dtype == torch.int64
-    assert second.facts == first.facts
+    assert second.info == first.info
 
 
 def test_the_order_of_facts_does_not_show(tmp_path: Path) -> None:
     one, other = distilled(), distilled()
-    other = DistilledSet(other.images, other.labels, other.indices, dict(reversed(list(other.facts.items()))))
+    other = DistilledSet(other.images, other.labels, other.indices, dict(reversed(list(other.info.items()))))
     assert saved(tmp_path / "one", one) == saved(tmp_path / "other", other)
 
 

@@ -615,7 +615,7 @@ def test_an_overfit_network_gives_its_members_away_and_an_untrained_one_nothing(
     config = train_config(recipe(epochs=60, lr=0.05, weight_decay=0.0), network=tiny_network(width=16))
     test = origins.TestSet(images[40:], labels[40:], torch.arange(40))
     model = train(config, images[:40], labels[:40], test, FakeContext(tmp_path))
-    assert model.facts["train_acc"] == 1.0
+    assert model.info["train_acc"] == 1.0
     network = build(config.network, "train", "network", config.seed)
 
     def loss_auc() -> float:

@@ -93,10 +93,8 @@ def test_gaps_and_crossings_come_from_the_rows(tmp_path: Path) -> None:
         if point.method != "dm" or result.distance is None:
             return result
         distance = 3 * result.distance
-        success = distance[None] <= torch.tensor(result.facts["epsilons"])[:, None]
-        return AttackResult(
-            result.ids, result.labels, result.correct, success | ~result.correct, distance, result.facts
-        )
+        success = distance[None] <= torch.tensor(result.info["epsilons"])[:, None]
+        return AttackResult(result.ids, result.labels, result.correct, success | ~result.correct, distance, result.info)
 
     folder = robust(tmp_path, change=tougher)
     entry = entry_of(attack_of(machine_report(folder), "deepfool_linf"), "dm", 2)
@@ -161,7 +159,7 @@ def test_numbers_of_images_are_never_mixed(tmp_path: Path) -> None:
 def test_steps_of_an_attack_are_never_mixed(tmp_path: Path) -> None:
     def shorter(point: GridPoint, result: AttackResult) -> AttackResult:
         if point.method == "dm":
-            result.facts["settings"] = {**result.facts["settings"], "steps": 10}
+            result.info["settings"] = {**result.info["settings"], "steps": 10}
         return result
 
     with pytest.raises(MixedBlock, match=r"attack_steps: 10, 50"):
@@ -171,14 +169,14 @@ def test_steps_of_an_attack_are_never_mixed(tmp_path: Path) -> None:
 def _like_fgsm(result: AttackResult, share: float) -> AttackResult:
     """An attack that misleads that share of the correct images at every epsilon."""
     reached = torch.arange(len(result.ids)) < share * len(result.ids)
-    success = (reached | ~result.correct).expand(len(result.facts["epsilons"]), -1).clone()
-    return AttackResult(result.ids, result.labels, result.correct, success, result.distance, result.facts)
+    success = (reached | ~result.correct).expand(len(result.info["epsilons"]), -1).clone()
+    return AttackResult(result.ids, result.labels, result.correct, success, result.distance, result.info)
 
 
 @pytest.mark.parametrize("weaker", [True, False])
 def test_many_steps_that_find_less_than_one_alarm(tmp_path: Path, weaker: bool) -> None:
     def change(point: GridPoint, result: AttackResult) -> AttackResult:
-        match result.facts["attack"]:
+        match result.info["attack"]:
             case "fgsm":
                 return _like_fgsm(result, 0.8 if weaker else 0.1)
             case "pgd_linf":
@@ -194,12 +192,12 @@ def test_many_steps_that_find_less_than_one_alarm(tmp_path: Path, weaker: bool) 
 def test_attacks_that_do_not_end_and_gradients_that_vanish_alarm(tmp_path: Path) -> None:
     def change(point: GridPoint, result: AttackResult) -> AttackResult:
         if point.method == "dm":
-            result.facts["zero_gradient_share"] = 0.7
-        if point.method != "dm" or result.facts["attack"] != "deepfool_l2":
+            result.info["zero_gradient_share"] = 0.7
+        if point.method != "dm" or result.info["attack"] != "deepfool_l2":
             return result
         distance = result.distance.clone()  # type: ignore[union-attr]
         distance[result.correct & (torch.arange(len(result.ids)) % 2 == 0)] = torch.inf
-        return AttackResult(result.ids, result.labels, result.correct, result.success, distance, result.facts)
+        return AttackResult(result.ids, result.labels, result.correct, result.success, distance, result.info)
 
     alarms = machine_report(robust(tmp_path, change=change))["alarms"]
     (ended,) = [alarm for alarm in alarms if "DeepFool (L2)" in alarm]
@@ -216,7 +214,7 @@ def test_a_median_beyond_what_was_found_is_said(tmp_path: Path) -> None:
         if result.distance is None or point.method != "dm":
             return result
         distance = torch.where(result.correct, torch.inf, 0.0)
-        return AttackResult(result.ids, result.labels, result.correct, result.success, distance, result.facts)
+        return AttackResult(result.ids, result.labels, result.correct, result.success, distance, result.info)
 
     text = report(robust(tmp_path, TWO_SIZES.replace("IMAGES", "100"), never))
     assert "beyond what was found" in text

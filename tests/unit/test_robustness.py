@@ -152,7 +152,7 @@ def test_an_attack(name: str, model: TrainedModel, context: At, tmp_path: Path) 
     hits = stored.logits[places].argmax(1) == stored.labels[places]
     assert result.correct.equal(hits)
     assert 0 < int((~hits).sum()) < 20
-    assert result.facts["logit_drift"] < 1e-3
+    assert result.info["logit_drift"] < 1e-3
 
     wrong = ~result.correct
     assert bool(result.success[:, wrong].all())
@@ -166,8 +166,8 @@ def test_an_attack(name: str, model: TrainedModel, context: At, tmp_path: Path) 
         assert bool((result.distance[~wrong] > 0).all())
     else:
         assert result.distance is None
-    assert result.facts["zero_gradient_share"] == 0
-    assert context.polls > len(result.facts["epsilons"])
+    assert result.info["zero_gradient_share"] == 0
+    assert context.polls > len(result.info["epsilons"])
 
     written = result_bytes(result, tmp_path / "one")
     assert result_bytes(AttackResult.load(tmp_path / "one"), tmp_path / "two") == written
@@ -287,7 +287,7 @@ def test_whitening_is_inside(model: TrainedModel, context: At) -> None:
         found = network(images.pixels)
     torch.testing.assert_close(found, expected[torch.isin(test.ids, images.ids)], rtol=1e-3, atol=1e-3)
     result = run_attack(config("deepfool_l2"), whitened, context)
-    assert result.facts["logit_drift"] > 0.01  # the stored logits are those of the plain network
+    assert result.info["logit_drift"] > 0.01  # the stored logits are those of the plain network
     assert result.distance is not None
     assert bool(result.distance[result.correct].isfinite().all())
 
@@ -355,7 +355,7 @@ def test_a_hopeless_network_is_not_attacked(model: TrainedModel, context: At) ->
     assert bool(result.success.all())
     assert result.distance is not None
     assert bool((result.distance == 0).all())
-    assert result.facts["zero_gradient_share"] is None
+    assert result.info["zero_gradient_share"] is None
     rows = {(row["metric"], row.get("epsilon")): row for row in robustness_rows({"deepfool_l2": result}, 10)}
     assert rows["adv_acc", 0.0]["value"] == 0
     assert (rows["adv_acc_norm", 0.5]["value"], rows["adv_acc_norm", 0.5]["flag"]) == (None, "degenerate")
@@ -366,7 +366,7 @@ def test_a_dead_network_has_no_gradients_to_follow(model: TrainedModel, context:
     state = {name: tensor.clone() for name, tensor in model.state.items()}
     state["classifier.weight"].mul_(1e5)
     result = run_attack(config("fgsm"), replace(model, state=state), context)
-    assert result.facts["zero_gradient_share"] > 0.9
+    assert result.info["zero_gradient_share"] > 0.9
 
 
 @pytest.mark.parametrize(

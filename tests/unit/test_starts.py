@@ -19,7 +19,7 @@ def test_a_start_needs_no_experts(tmp_path: Path, method: str, init: str) -> Non
     )
     assert torch.equal(alone.images, usual.images)
     assert torch.equal(alone.labels, usual.labels)
-    assert alone.facts["iterations"] == 0
+    assert alone.info["iterations"] == 0
 
 
 def test_what_takes_steps_does_need_them(tmp_path: Path) -> None:

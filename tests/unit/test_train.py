@@ -44,18 +44,18 @@ def saved_bytes(folder: Path, model: TrainedModel) -> dict[str, bytes]:
 
 def test_a_network_learns_classes_that_can_be_told_apart(tmp_path: Path) -> None:
     model = trained(train_config(recipe(epochs=40)), FakeContext(tmp_path))
-    assert model.facts["train_acc"] >= 0.95
+    assert model.info["train_acc"] >= 0.95
     signals = model.outputs["test"]
     assert (signals.logits.argmax(1) == signals.labels).float().mean() >= 0.9
-    assert model.facts["train_loss"] < 0.5
+    assert model.info["train_loss"] < 0.5
 
 
 def test_what_is_recorded(tmp_path: Path) -> None:
     model = trained(train_config(recipe(epochs=7, batch=8), curve_points=3), FakeContext(tmp_path))
-    assert model.facts["optimiser_steps"] == 7 * 3  # 21 images in batches of 8, 8 and 5
-    assert [point["epoch"] for point in model.facts["curve"]] == [3, 5, 7]
-    assert [point["steps"] for point in model.facts["curve"]] == [9, 15, 21]
-    assert model.facts["num_parameters"] == sum(tensor.numel() for tensor in model.state.values())
+    assert model.info["optimiser_steps"] == 7 * 3  # 21 images in batches of 8, 8 and 5
+    assert [point["epoch"] for point in model.info["curve"]] == [3, 5, 7]
+    assert [point["steps"] for point in model.info["curve"]] == [9, 15, 21]
+    assert model.info["num_parameters"] == sum(tensor.numel() for tensor in model.state.values())
     signals = model.outputs["test"]
     assert signals.logits.shape == (21, 3)
     assert signals.logits.dtype == torch.float32
@@ -111,8 +111,8 @@ def test_a_single_image_left_over_joins_the_batch_before(tmp_path: Path) -> None
         network = NetworkConfig.of(parse(name), **SMALL_MAPS)  # type: ignore[arg-type]
         config = train_config(recipe(epochs=1, batch=4), network=network, curve_points=1)
         model = train(config, origin.images, origin.labels, tiny_test(origin), FakeContext(tmp_path / name))
-        assert model.facts["optimiser_steps"] == steps
-        assert [point["epoch"] for point in model.facts["curve"]] == [1]
+        assert model.info["optimiser_steps"] == steps
+        assert [point["epoch"] for point in model.info["curve"]] == [1]
         assert all(value.isfinite().all() for value in model.state.values())
 
 
@@ -138,7 +138,7 @@ def test_one_image_of_each_of_two_classes_is_enough(tmp_path: Path, name: str, s
         origin=OriginConfig(classes=(0, 1)),
     )
     model = train(config, origin.images, origin.labels, tiny_test(origin), FakeContext(tmp_path))
-    assert model.facts["optimiser_steps"] == 3
+    assert model.info["optimiser_steps"] == 3
     assert model.outputs["test"].logits.shape == (2, 2)
     assert model.outputs["test"].logits.isfinite().all()
 
@@ -159,8 +159,8 @@ def test_networks_with_batch_norm_learn(tmp_path: Path, name: str, size: int) ->
 
 def test_a_recipe_in_steps_ends_after_them(tmp_path: Path) -> None:
     model = trained(train_config(recipe(epochs=None, steps=10), curve_points=2), FakeContext(tmp_path))
-    assert model.facts["optimiser_steps"] == 10
-    assert [point["steps"] for point in model.facts["curve"]] == [5, 10]
+    assert model.info["optimiser_steps"] == 10
+    assert [point["steps"] for point in model.info["curve"]] == [5, 10]
     equal = trained(train_config(recipe(epochs=None, steps=12), curve_points=0), FakeContext(tmp_path / "steps"))
     epochs = trained(train_config(recipe(epochs=4), curve_points=0), FakeContext(tmp_path / "epochs"))
     for name, tensor in equal.state.items():

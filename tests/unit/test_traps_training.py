@@ -54,7 +54,7 @@ def exams(seed: int = 1) -> tuple[TestSet, TestSet, TestSet]:
 
 def best_epoch(model: TrainedModel) -> int:
     """What somebody who chooses by the test split would take."""
-    return int(np.argmax([point["test_acc"] for point in model.facts["curve"]]))
+    return int(np.argmax([point["test_acc"] for point in model.info["curve"]]))
 
 
 @pytest.mark.parametrize("together", [False, True])
@@ -72,7 +72,7 @@ def test_the_test_split_decides_nothing_of_the_trained_model(together: bool, tmp
     for other in others:
         assert best_epoch(other) != best_epoch(plain), "the control: whoever chose by it would choose otherwise"
         assert same_state(plain, other)
-        changed = {name for name in plain.facts if plain.facts[name] != other.facts[name]}
+        changed = {name for name in plain.info if plain.info[name] != other.info[name]}
         assert changed == {"curve"}
     assert torch.equal(plain.outputs["test"].logits, others[0].outputs["test"].logits)
 

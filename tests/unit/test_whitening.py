@@ -86,7 +86,7 @@ def test_a_set_of_whitened_images_is_at_rest_in_pixels_with_its_transform(tmp_pa
     config = distill_config("mtt", zca=True, iterations=1, lr_img=1e-30)
     start = distil(config, FakeContext(tmp_path / "a"))
     control = distil(distill_config("random"), FakeContext(tmp_path / "b"))
-    assert (start.facts["zca"], start.facts["space"], control.facts["zca"]) == (True, "pixel01", False)
+    assert (start.info["zca"], start.info["space"], control.info["zca"]) == (True, "pixel01", False)
     torch.testing.assert_close(start.images, control.images, atol=1e-5, rtol=0)
     assert torch.equal(start.indices, control.indices)
 

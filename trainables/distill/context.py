@@ -124,7 +124,7 @@ class DistillContext:
         """
         return initial_images(origin, self.ipc, self.init, self.config.distill_seed, self.config.origin.classes)
 
-    def finish(self, images: Tensor, indices: Tensor, *, in_pixels: bool = False, **facts: Any) -> DistilledSet:
+    def finish(self, images: Tensor, indices: Tensor, *, in_pixels: bool = False, **info: Any) -> DistilledSet:
         """The payload of finished images, back in pixel space and not clamped.
 
         Args:
@@ -132,7 +132,7 @@ class DistillContext:
             indices: (K * ipc,) int64 canonical index of the image each row started from, -1 if none; (K * ipc, tiles)
                 where a row started from several.
             in_pixels: The images are in pixel space already.
-            facts: What else is worth knowing; ``iterations`` at least.
+            info: What else is worth knowing; ``iterations`` at least.
         """
         dataset, classes = self.config.dataset, self.config.origin.classes
         labels = HardLabels(class_major_labels(len(classes), self.ipc))
@@ -149,7 +149,7 @@ class DistillContext:
             "init": self.config.init,
         }
         pixels = images if in_pixels else denormalise(images, dataset.mean, dataset.std)
-        return DistilledSet(pixels.cpu(), labels, indices.cpu(), {**common, **facts})
+        return DistilledSet(pixels.cpu(), labels, indices.cpu(), {**common, **info})
 
     # --- the loop ---
 

@@ -105,7 +105,7 @@ def distill(origin: Origin, settings: MTTSettings, context: DistillContext) -> D
         context.measure(learned_lr=float(state.rate), rate_clamped=state.clamped)
 
     assert context.config.network is not None
-    facts = {
+    info = {
         "iterations": settings.iterations,
         "learned_lr": float(state.rate),
         "rate_clamped": state.clamped,
@@ -121,7 +121,7 @@ def distill(origin: Origin, settings: MTTSettings, context: DistillContext) -> D
         "tesla_cosines": state.cosines,
     }
     final = whitening.pixels(state.images) if whitening is not None else state.images
-    result = context.finish(final, indices, in_pixels=settings.zca, **facts)
+    result = context.finish(final, indices, in_pixels=settings.zca, **info)
     return replace(result, whitening=whitening)
 
 
@@ -163,7 +163,7 @@ def open_experts(settings: MTTSettings, context: DistillContext) -> list[Traject
 def trajectory(expert: StoredExpert, settings: MTTSettings) -> Trajectory:
     """The starts of one expert; see the top of this file."""
     ahead = settings.match_snapshots
-    learned = (index for index, accuracy in enumerate(expert.facts["train_acc"]) if accuracy >= LEARNED)
+    learned = (index for index, accuracy in enumerate(expert.info["train_acc"]) if accuracy >= LEARNED)
     end = min(settings.max_start, len(expert) - ahead, next(learned, len(expert)))
     lengths = [float(expert.distances[start, start + ahead]) for start in range(end)]
     refused = [start for start, length in enumerate(lengths) if not length > SHORTEST * lengths[0]]

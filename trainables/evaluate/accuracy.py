@@ -79,7 +79,7 @@ def training_rows(model: TrainedModel) -> list[Row]:
     would have added. Nothing is chosen by it. ``trained_lr`` is the learning rate that the training began with: the
     recipe's, or the one learned with the set. Of a model that was trained elsewhere only its size is known.
     """
-    facts = model.facts
+    facts = model.info
     size = _row("cost", "num_parameters", float(facts["num_parameters"]), "parameters", 1, "train")
     if "optimiser_steps" not in facts:
         return [size]

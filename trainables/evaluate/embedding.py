@@ -62,8 +62,8 @@ def embed(config: EmbeddingConfig, encoder: TrainedModel, distilled: DistilledSe
     Raises:
         ValueError: The encoder tells other classes or other images apart, or the set has classes that are not there.
     """
-    assert distilled.facts["space"] == "pixel01", distilled.facts
-    factor = int(distilled.facts["factor"])
+    assert distilled.info["space"] == "pixel01", distilled.info
+    factor = int(distilled.info["factor"])
     _check(encoder, config.dataset, config.classes, distilled)
     real = embed_real(config.dataset, config.classes, config.real_per_class, encoder, context)
     features = encode(encoder, decode(distilled.images, factor), context)

@@ -147,5 +147,5 @@ def trained_model(
     if members is not None:
         queries = QueriedImages(as_expected, members, SignalsConfig(), context.data, context.cache, context.device)
         outputs |= outputs_on(built, queries, poll=context.poll)
-    facts = {"num_parameters": num_parameters(built)}
-    return TrainedModel(state, network, mean, std, outputs, facts)
+    info = {"num_parameters": num_parameters(built)}
+    return TrainedModel(state, network, mean, std, outputs, info)

@@ -87,7 +87,7 @@ def read_set(
         )
     order = torch.sort(positions, stable=True).indices
     hard = HardLabels(positions[order])
-    facts: dict[str, Any] = {
+    info: dict[str, Any] = {
         "space": "pixel01",
         "mean": list(dataset.mean),
         "std": list(dataset.std),
@@ -97,7 +97,7 @@ def read_set(
         "iterations": None,
         "init": None,
     }
-    return DistilledSet(images[order].contiguous(), hard, torch.full_like(positions, -1), facts)
+    return DistilledSet(images[order].contiguous(), hard, torch.full_like(positions, -1), info)
 
 
 def _pick(content: Any, nth: int | None, where: str) -> tuple[Tensor, Tensor | None]:

@@ -120,7 +120,7 @@ def nearness(
 
 
 def _points(released: DistilledSet, numbers: Callable[[Tensor], NDArray[np.float32]]) -> _Points:
-    factor = released.facts["factor"]
+    factor = released.info["factor"]
     shown = numbers(decode(released.images, factor))
     squares = np.square(shown.astype(np.float64)).mean(1)
     return _Points(shown, squares, decode_labels(released.labels.classes, factor).numpy())

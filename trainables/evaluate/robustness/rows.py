@@ -123,7 +123,7 @@ def _same_images(results: Mapping[str, AttackResult]) -> None:
 
 
 def _columns(result: AttackResult) -> Row:
-    facts, settings = result.facts, result.facts["settings"]
+    facts, settings = result.info, result.info["settings"]
     columns: Row = {
         "attack": facts["attack"],
         "norm": facts["norm"],
@@ -141,12 +141,12 @@ def _columns(result: AttackResult) -> Row:
 def _clipped(result: AttackResult) -> Curve:
     robust = robust_curve(result.correct.numpy(), result.success.numpy())
     columns = {**_columns(result), "adv_def": "clip"}
-    return Curve((0.0, *result.facts["epsilons"]), robust, result.labels.numpy(), columns)
+    return Curve((0.0, *result.info["epsilons"]), robust, result.labels.numpy(), columns)
 
 
 def _by_norm(result: AttackResult) -> Curve:
     assert result.distance is not None
-    epsilons = (0.0, *result.facts["epsilons"])
+    epsilons = (0.0, *result.info["epsilons"])
     # The distance is a float32: a budget of exactly that size must hold it.
     budgets = np.asarray(epsilons, dtype=np.float32)[:, None]
     robust = result.correct.numpy()[None] & (result.distance.numpy()[None] > budgets)
@@ -195,7 +195,7 @@ def _distance_rows(curve: Curve, result: AttackResult) -> Iterator[Row]:
     lie among those, and the mean if there is any, are not given."""
     assert result.distance is not None
     values = result.distance[result.correct].double().numpy()
-    unit, n = str(result.facts["norm"]), len(values)
+    unit, n = str(result.info["norm"]), len(values)
     for metric, share in (("adv_dist_median", 0.5), ("adv_dist_q10", 0.1)):
         row = _number(curve, metric, censored_quantile(values, share), unit, n)
         yield {**row, **order_statistics(values, share)}
@@ -256,7 +256,7 @@ def _resolution(images: int) -> Row:
 
 
 def _vanished(curve: Curve, result: AttackResult) -> Row:
-    share = result.facts["zero_gradient_share"]
+    share = result.info["zero_gradient_share"]
     row = {**curve.row("zero_gradient_share", share), "n": int(result.correct.sum())}
     del row["adv_def"]  # it is about the images as they are
     return row if share is not None else {**row, "flag": "degenerate"}
@@ -348,7 +348,7 @@ def alarm_rows(pgd: Curve, fgsm: AttackResult) -> Iterator[Row]:
     robustness: the row is flagged where the interval is above 0.
     """
     correct = fgsm.correct.numpy()
-    for epsilon, misled in zip(fgsm.facts["epsilons"], fgsm.success.numpy(), strict=True):
+    for epsilon, misled in zip(fgsm.info["epsilons"], fgsm.success.numpy(), strict=True):
         robust = pgd.at(epsilon)
         if robust is not None:
             value, limits = _paired(robust, correct & ~misled)
