@@ -7,7 +7,8 @@ single gradients. M networks. Images (N, C, H, W) float32 normalised; labels (N,
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -27,9 +28,44 @@ CHUNK = {"cpu": 32, "cuda": 65536}
 """Images per forward and backward pass; a larger batch adds up the gradients of its parts. Activations of 32 images
 stay in a CPU's cache; benchmarks/steps.py prints what that gains."""
 
-
 Cutmix = tuple[float, torch.Generator]
 """Probability of CutMix, and the generator that decides and draws it."""
+
+
+@dataclass(frozen=True)
+class Learner:
+    """A network and the optimiser that trains it: stochastic gradient descent with momentum and weight decay."""
+
+    network: Network
+    optimiser: torch.optim.SGD
+
+    @classmethod
+    def of(cls, network: Network, *, lr: float, momentum: float, weight_decay: float) -> Learner:
+        parameters = network.parameters()
+        return cls(network, torch.optim.SGD(parameters, lr=lr, momentum=momentum, weight_decay=weight_decay))
+
+    def step(self) -> None:
+        """Take one step along the gradients, which are then forgotten."""
+        self.optimiser.step()
+        self.optimiser.zero_grad(set_to_none=True)
+
+    def state(self, momentum: str = "momentum") -> dict[str, Tensor]:
+        """What a checkpoint holds: ``network.NAME`` of parameters and buffers, and their momentum under this prefix."""
+        state = {f"network.{name}": tensor for name, tensor in self.network.state_dict().items()}
+        for name, parameter in self.network.named_parameters():
+            buffer = self.optimiser.state[parameter].get("momentum_buffer")
+            if buffer is not None:
+                state[f"{momentum}.{name}"] = buffer
+        return state
+
+    def load(self, state: Mapping[str, Tensor], momentum: str = "momentum") -> None:
+        """Take over what ``state`` gave."""
+        self.network.load_state_dict({name: state[f"network.{name}"] for name in self.network.state_dict()})
+        for name, parameter in self.network.named_parameters():
+            if f"{momentum}.{name}" in state:
+                # In the parameter's own memory layout: a file holds plain ones, and the optimiser is faster in its own.
+                buffer = torch.empty_like(parameter, requires_grad=False)
+                self.optimiser.state[parameter]["momentum_buffer"] = buffer.copy_(state[f"{momentum}.{name}"])
 
 
 class Settings(Protocol):
@@ -113,19 +149,17 @@ def descend(
         StageFailure: A loss is not finite; the message names whose, epoch and step.
         Interrupted: A stop was asked for.
     """
-    optimiser = torch.optim.SGD(
-        network.parameters(), lr=settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay
-    )
+    learner = Learner.of(network, lr=settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay)
     done = 0
     if checkpoint := context.restore():
         done, folder = checkpoint
-        _restore_state(folder, network, optimiser)
+        learner.load(load_tensors(folder / "train.safetensors"))
         record.restore(folder)
     elif 0 in record.at:
         record.look(0)
 
     def save(folder: Path) -> None:
-        _save_state(folder, network, optimiser)
+        save_tensors(folder / "train.safetensors", learner.state())
         record.save(folder)
 
     batches: list[Tensor] = []
@@ -135,10 +169,9 @@ def descend(
         if batch == 0 or step == done:
             batches = _cut(order(epoch).to(context.device), settings.batch, per_epoch)
         if rate is not None:
-            optimiser.param_groups[0]["lr"] = rate(step)
-        optimiser.zero_grad(set_to_none=True)
+            learner.optimiser.param_groups[0]["lr"] = rate(step)
         losses = gradient(batches[batch], step)
-        optimiser.step()
+        learner.step()
         # Summed between looks: the sum is not finite once one of its losses was not.
         sums += losses
         looked_at = step + 1 in record.at
@@ -150,28 +183,6 @@ def descend(
             sums.zero_()
         if looked_at:
             record.look(step + 1)
-
-
-def _save_state(folder: Path, network: Network, optimiser: torch.optim.SGD) -> None:
-    """Write the network and its momentum into an existing folder."""
-    tensors = {f"network.{name}": tensor for name, tensor in network.state_dict().items()}
-    for name, parameter in network.named_parameters():
-        buffer = optimiser.state[parameter].get("momentum_buffer")
-        if buffer is not None:
-            tensors[f"momentum.{name}"] = buffer
-    save_tensors(folder / "train.safetensors", tensors)
-
-
-def _restore_state(folder: Path, network: Network, optimiser: torch.optim.SGD) -> None:
-    """Take up what ``_save_state`` wrote."""
-    tensors = load_tensors(folder / "train.safetensors")
-    network.load_state_dict(
-        {name.removeprefix("network."): value for name, value in tensors.items() if name.startswith("network.")}
-    )
-    for name, parameter in network.named_parameters():
-        if f"momentum.{name}" in tensors:
-            buffer = torch.empty_like(parameter, requires_grad=False)
-            optimiser.state[parameter]["momentum_buffer"] = buffer.copy_(tensors[f"momentum.{name}"])
 
 
 def batch_gradient(

@@ -200,7 +200,7 @@ def check_method(name: str, folder: Path, *, inputs: Mapping[str, Path] | None =
 
 
 def check_set(name: str, folder: Path, **request: Any) -> None:
-    """``ipc`` finite images of each class, class after class, with the description that training needs; the origin stays."""
+    """``ipc`` finite images of each class, class after class, with the info that training needs; the origin stays."""
     origin = tiny_origin()
     before = origin.images.clone()
     distilled = run_method(name, folder, origin=origin, ipc=4, **request)

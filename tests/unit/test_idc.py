@@ -383,7 +383,7 @@ def test_training_is_stochastic_gradient_descent_with_momentum_and_decay(tmp_pat
     settings, context = surroundings(
         tmp_path, net_images=12, augmentation="none", cutmix=0.0, lr_net=0.1, momentum_net=0.7, weight_decay_net=0.01
     )
-    origin, learner = tiny_origin(), idc.Learner.fresh(settings, context, 0)
+    origin, learner = tiny_origin(), idc.fresh_learner(settings, context, 0)
     plain = context.network(0)
     idc._train(learner, origin, settings, context, (0, 0))
     order = torch.randperm(36, generator=context.generator("order", 0, 0))

@@ -15,7 +15,6 @@ space; the origin's images, and what the network sees, are normalised.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -28,7 +27,7 @@ from trainables.distill.context import DistillContext, tiled_images
 from trainables.distill.matching import Decode, Distance, match_gradients
 from trainables.methods import IDCSettings
 from trainables.models.network import Network, uses_batch_statistics
-from trainables.optimise import batch_gradient, in_batches
+from trainables.optimise import Learner, batch_gradient, in_batches
 from trainables.payloads import DistilledSet, load_tensors, save_tensors
 
 GradientAt = Callable[[Tensor], tuple[Tensor, Tensor]]
@@ -67,17 +66,17 @@ def distill(origin: Origin, settings: IDCSettings, context: DistillContext) -> D
         saved = load_tensors(folder / "idc.safetensors")
         images, momentum = saved.pop("images").to(images.device), saved.pop("momentum").to(images.device)
         if done % settings.inner_loop:
-            learner = Learner.fresh(settings, context, done // settings.inner_loop)
-            learner.load(saved)
+            learner = fresh_learner(settings, context, done // settings.inner_loop)
+            learner.load(saved, "net_momentum")
 
     def save(folder: Path) -> None:
-        state = {} if learner is None else learner.state()
+        state = {} if learner is None else learner.state("net_momentum")
         save_tensors(folder / "idc.safetensors", {**state, "images": images, "momentum": momentum})
 
     for step in context.iterations(settings.iterations, start=done, save=save, unit="step"):
         iteration, turn = divmod(step, settings.inner_loop)
         if learner is None:
-            learner = Learner.fresh(settings, context, iteration)
+            learner = fresh_learner(settings, context, iteration)
             images.clamp_(0, 1)
         gradient_at = _matching(origin, learner.network, settings, context, (iteration, turn))
         blamed = context.to_lower(images, "lr_base", trained=turn > 0)
@@ -208,40 +207,14 @@ def _shown(settings: IDCSettings, context: DistillContext, step: tuple[int, int]
     return show
 
 
-@dataclass(frozen=True)
-class Learner:
-    """A network and the optimiser that trains it; in evaluation mode except while it is trained."""
-
-    network: Network
-    optimiser: torch.optim.SGD
-
-    @classmethod
-    def fresh(cls, settings: IDCSettings, context: DistillContext, iteration: int) -> Learner:
-        network = context.network(iteration).eval()
-        optimiser = torch.optim.SGD(
-            network.parameters(),
-            lr=settings.lr_net,
-            momentum=settings.momentum_net,
-            weight_decay=settings.weight_decay_net,
-        )
-        return cls(network, optimiser)
-
-    def state(self) -> dict[str, Tensor]:
-        """What a checkpoint holds of it."""
-        state = {f"network.{name}": tensor for name, tensor in self.network.state_dict().items()}
-        for name, weight in self.network.named_parameters():
-            buffer = self.optimiser.state[weight].get("momentum_buffer")
-            if buffer is not None:
-                state[f"net_momentum.{name}"] = buffer
-        return state
-
-    def load(self, state: dict[str, Tensor]) -> None:
-        """Take over what ``state`` gave."""
-        self.network.load_state_dict({name: state[f"network.{name}"] for name in self.network.state_dict()})
-        for name, weight in self.network.named_parameters():
-            if f"net_momentum.{name}" in state:
-                buffer = torch.empty_like(weight, requires_grad=False)
-                self.optimiser.state[weight]["momentum_buffer"] = buffer.copy_(state[f"net_momentum.{name}"])
+def fresh_learner(settings: IDCSettings, context: DistillContext, iteration: int) -> Learner:
+    """A fresh network, in evaluation mode except while it is trained."""
+    return Learner.of(
+        context.network(iteration).eval(),
+        lr=settings.lr_net,
+        momentum=settings.momentum_net,
+        weight_decay=settings.weight_decay_net,
+    )
 
 
 def _train(
@@ -269,7 +242,6 @@ def _train(
             params = augment.sample(strategy, len(rows), shared=False, generator=generator)
         cutmix = settings.cutmix, context.generator("cutmix", *step, number)
         losses.append(batch_gradient(network, origin.images[rows], origin.labels[rows], params=params, cutmix=cutmix))
-        learner.optimiser.step()
-        learner.optimiser.zero_grad(set_to_none=True)
+        learner.step()
     context.check_training(losses, step[0] * settings.inner_loop + step[1])
     network.eval()
