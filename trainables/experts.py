@@ -36,11 +36,6 @@ def train_expert(config: ExpertConfig, origin: Origin, context: Context) -> Expe
     Differs from the authors' code (MTT buffer.py): snapshots are copies (theirs alias the last weights when training
     on a CPU); they are taken by steps where epochs are short; train accuracy is of images without augmentation.
 
-    Args:
-        config: Network, rate, batch, number of the expert.
-        origin: What is learned.
-        context: Device, progress and checkpoints.
-
     Raises:
         StageFailure: The loss or a parameter is not finite.
         ValueError: The network cannot be built, or it has batch norm and batches hold one image.

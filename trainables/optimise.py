@@ -141,9 +141,6 @@ def descend(
         gradient: Adds the gradient of a batch, given its rows (B,) or (M, B) and the step, to the parameters' ``grad``;
             returns the loss () or losses (M,), detached.
         rate: Step -> learning rate; None: ``settings.lr`` throughout.
-        record: What is looked at along the way.
-        names: Who descends.
-        context: Device, progress and checkpoints.
 
     Raises:
         StageFailure: A loss is not finite; the message names whose, epoch and step.
@@ -200,7 +197,6 @@ def batch_gradient(
         images: (B, C, H, W).
         labels: (B,).
         params: One augmentation for all of the batch, or one per image.
-        cutmix: None: never.
 
     Returns:
         The loss, detached.
@@ -235,7 +231,6 @@ def packed_gradient(
         images: (M, B, C, H, W), edited in place.
         labels: (M, B).
         params: Of each member's batch, one per image; of all members or of none.
-        cutmix: Of each member.
 
     Returns:
         The losses (M,), detached.
@@ -279,11 +274,8 @@ def batches_per_epoch(
     """How many batches a permutation of the images is cut into; the last takes what is left.
 
     Args:
-        images: Images of the set.
-        batch: Images per batch.
         batch_statistics: A single image cannot be a batch: left over, it joins the batch before.
         setting: What to raise, for the message.
-        who: Whose batches they are, for the message.
 
     Raises:
         ValueError: Batch statistics are asked of one image.
@@ -320,8 +312,6 @@ def mixed(images: Tensor, labels: Tensor, cutmix: Cutmix | None) -> tuple[Tensor
     """A batch after CutMix, or as it was: images, partners' labels, share of the own label (``augment.cutmix``).
 
     Args:
-        images: The batch.
-        labels: Its labels.
         cutmix: Probability, and the generator that decides and draws; None: never.
     """
     if cutmix is not None:

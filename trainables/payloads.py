@@ -168,7 +168,6 @@ class TrainedModel:
         an existing folder.
 
         Args:
-            folder: Where.
             prefix: Of the first three names, where several models share a folder.
         """
         save_tensors(folder / (prefix + files.MODEL_STATE), self.state)

@@ -153,8 +153,6 @@ def run_method(
     """What a method makes of the tiny origin.
 
     Args:
-        name: A declared method.
-        folder: Scratch.
         origin: Other images.
         context: Another one than ``FolderContext(folder)``.
         inputs: Payloads it needs, by role.
@@ -180,7 +178,6 @@ def check_method(name: str, folder: Path, *, inputs: Mapping[str, Path] | None =
     """All promises of a method, one after another.
 
     Args:
-        name: A declared method.
         folder: Scratch, empty.
         inputs: Payloads it needs, by role (``expert.0``, …).
         settings: Values that make it quick.

@@ -59,11 +59,8 @@ def train(
     the batch before it: one image has no statistics, and PyTorch refuses it where maps are 1x1.
 
     Args:
-        config: Network, recipe and seed.
-        images: Training images.
-        labels: Their positions in the origin's list of classes.
+        labels: Of the images: positions in the origin's list of classes.
         test: The whole test split, in canonical order.
-        context: Device, progress and checkpoints.
         learned_lr: Replaces the recipe's rate; see ``rate_learned_for``.
         whitening: What the images of the set and of the test split were whitened with, to be kept with the model.
         queries: Further images whose outputs are recorded, normalised only: they are whitened here.
@@ -116,8 +113,6 @@ def _train(
     """One training of networks that differ in the seed alone.
 
     Args:
-        members: M configurations.
-        names: Of the members, for messages.
         together: Whether the networks are packed. An ensemble is packed even when it has one member, a network that is
             trained on its own never is: the same sums are taken in another order, and bytes must not depend on it.
     """
@@ -268,10 +263,6 @@ def rate_learned_for(config: TrainConfig, info: Mapping[str, Any]) -> float | No
 
     Differs from the authors' code (MTT; methods.md 5.4): they train every network at that rate. It was learned by and
     for one network, so by default the others keep the recipe's; ``recipe.learned_lr`` decides.
-
-    Args:
-        config: What is to be trained, and how.
-        info: Of the set.
     """
     wanted, rate = config.recipe.learned_lr, info.get("learned_lr")
     own = info.get("network") == config.network.model_dump(mode="json")

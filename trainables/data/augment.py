@@ -130,7 +130,6 @@ def sample(strategy: Strategy, batch: int, *, shared: bool, generator: torch.Gen
     (``shared``, the Siamese augmentation of distillation) or one per image (training a network).
 
     Args:
-        strategy: The operations.
         batch: Images; ignored when ``shared``.
         shared: One parameter set for every image of every batch it is applied to.
         generator: A CPU generator; the numbers do not depend on the device of the images.

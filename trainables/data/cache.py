@@ -60,11 +60,8 @@ def build(
     temporary folder, which the next one removes.
 
     Args:
-        base: A known data set's name.
         folder: Folder below ``data`` when the files are not the known data set's own (``like`` names ``base`` then).
         resize: Height and width in pixels to which images are resized, or None.
-        data: DDRAY_DATA.
-        cache: DDRAY_CACHE.
         download: Let torchvision fetch a known data set that is not there.
 
     Raises:
@@ -97,9 +94,6 @@ def open_split(dataset: DatasetConfig, split: Literal["train", "test"], data: Pa
 
     Args:
         dataset: Which data set, with the digest it was planned with.
-        split: ``train`` or ``test``.
-        data: DDRAY_DATA.
-        cache: DDRAY_CACHE.
 
     Raises:
         DataMissing: If this node has no data.

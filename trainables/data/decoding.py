@@ -54,7 +54,6 @@ def read(source: Source, base: str, split: Literal["train", "test"], *, any_size
     Args:
         source: What ``find_source`` found.
         base: The known data set whose channels, classes, size and label column apply.
-        split: ``train`` or ``test``.
         any_size: Accept square images of another size than the known data set's, as long as all agree.
 
     Returns:
@@ -401,8 +400,6 @@ def _readable(file: Path, what: str, rows: str = "") -> Iterator[None]:
     """Turn whatever a reading library raises into one kind of error that names the file.
 
     Args:
-        file: What is read inside the ``with``.
-        what: What it should be, in words.
         rows: Which rows are read, as the message shall say it.
 
     Raises:

@@ -119,7 +119,6 @@ def hashed_permutation(count: int, *purpose: int | str) -> list[int]:
     """The numbers 0 … count-1 in an order fixed by ``purpose``: sorted by the hash of purpose and number.
 
     Args:
-        count: How many numbers.
         purpose: What the order is for; distinct purposes give independent orders.
     """
 
@@ -136,7 +135,6 @@ def class_subset(num_total: int, num_classes: int, class_draw: int) -> tuple[int
     Table 2 (it does not say which classes it uses).
 
     Args:
-        num_total: Classes of the data set.
         num_classes: How many of them to take, 2 … ``num_total``.
         class_draw: 0 for the first ones; any other number names a random choice.
 

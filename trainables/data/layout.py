@@ -99,9 +99,7 @@ def find_source(base: str, folder: str | None, data: Path) -> Source | None:
     folder may hold Parquet or an image folder.
 
     Args:
-        base: A known data set's name.
         folder: Folder below ``data`` when the files are not the known data set's own.
-        data: DDRAY_DATA.
 
     Raises:
         ValueError: If the name is unknown or the folder leaves ``data``.
@@ -121,9 +119,7 @@ def missing(base: str, folder: str | None, data: Path, reason: str = "") -> Data
     """The error for a data set without files: what may be put where, and what is there by half.
 
     Args:
-        base: A known data set's name.
         folder: As for ``find_source``.
-        data: DDRAY_DATA.
         reason: Why a download did not help.
     """
     name = folder or base
@@ -151,11 +147,8 @@ def find_index(base: str, folder: str | None, resize: int | None, data: Path, ca
     """The index of the cache that belongs to the source files as they are now; None if there is none.
 
     Args:
-        base: A known data set's name.
         folder: Folder below ``data`` when the files are not the known data set's own.
         resize: Height and width in pixels to which images are resized, or None.
-        data: DDRAY_DATA.
-        cache: DDRAY_CACHE.
 
     Raises:
         DataBroken: If a file is listed and not there (a dangling link).

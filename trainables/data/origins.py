@@ -59,13 +59,6 @@ class TestSet(NamedTuple):
 def load_origin(dataset: DatasetConfig, origin: OriginConfig, data: Path, cache: Path, device: str) -> Origin:
     """Load an origin. Canaries carry their wrong label.
 
-    Args:
-        dataset: Which images, and their constants.
-        origin: Which of the train split.
-        data: DDRAY_DATA.
-        cache: DDRAY_CACHE.
-        device: Where the images go.
-
     Raises:
         ValueError: If a class holds too few images, or the data are missing, broken or others than planned.
     """
@@ -84,11 +77,7 @@ def load_test(dataset: DatasetConfig, classes: tuple[int, ...], data: Path, cach
     """Load all test images of some classes.
 
     Args:
-        dataset: Which images, and their constants.
         classes: The data set's own label numbers, ascending.
-        data: DDRAY_DATA.
-        cache: DDRAY_CACHE.
-        device: Where images and labels go.
 
     Raises:
         ValueError: If the data are missing, broken or others than planned.
@@ -107,14 +96,6 @@ class QueriedImages:
 
     Iterating gives (split, images of that split, at most 2048 of them), as often as wanted: so no more than a part is
     in memory, on a device least of all.
-
-    Args:
-        dataset: Which images, and their constants.
-        origin: What the models come from.
-        signals: How many images of each class.
-        data: DDRAY_DATA.
-        cache: DDRAY_CACHE.
-        device: Where the images go.
 
     Raises:
         ValueError: If a class holds too few images, or the data are missing, broken or others than planned.
@@ -149,7 +130,6 @@ def origin_indices(origin: OriginConfig, labels: Integers) -> Integers:
     2k + 1 are complements within the pool. A coin origin takes each of the pool's images with probability one half.
 
     Args:
-        origin: What to take.
         labels: (N,) labels of the whole train split in canonical order.
 
     Raises:
@@ -235,8 +215,6 @@ def query_indices(origin: OriginConfig, signals: SignalsConfig, labels: Integers
     ``population``, then ``reserve``. Splits of no images are left out.
 
     Args:
-        origin: What the model comes from.
-        signals: How many images of each class.
         labels: (N,) labels of the whole train split in canonical order.
 
     Raises:

@@ -172,7 +172,6 @@ class DistillContext:
         Args:
             loss: Of this iteration.
             iteration: Counted from 0.
-            setting: The setting to lower.
 
         Raises:
             StageFailure: Naming the iteration and what to do.
@@ -186,9 +185,7 @@ class DistillContext:
         has none.
 
         Args:
-            images: After the update.
             iteration: Counted from 0.
-            setting: The setting to lower.
 
         Raises:
             StageFailure: Naming the iteration and what to do.
@@ -202,7 +199,6 @@ class DistillContext:
         Args:
             losses: Of its training on this turn; read once, so that a GPU is not waited for after every batch.
             iteration: Counted from 0.
-            setting: The setting to lower.
 
         Raises:
             StageFailure: Naming the iteration and what to do.
@@ -255,10 +251,6 @@ def initial_images(
     Differs from the authors' code: IDC takes the first images of each class in the data set's order.
 
     Args:
-        origin: What is distilled.
-        ipc: Images per class.
-        init: ``noise`` or ``real``.
-        distill_seed: The seed of the distilled set.
         classes: The data set's own label of each class position.
 
     Returns:
@@ -292,10 +284,7 @@ def tiled_images(
     divide the side, tiles are rounded up and the last ones cut off at the border.
 
     Args:
-        origin: What is distilled.
-        ipc: Stored images per class.
         factor: Tiles along each side.
-        distill_seed: The seed of the distilled set.
         classes: The data set's own label of each class position.
 
     Returns:

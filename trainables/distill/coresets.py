@@ -49,11 +49,6 @@ def herding(origin: Origin, settings: HerdingSettings, context: DistillContext) 
     Differs from published baselines: those take the features of a network trained on the data, which would need a
     training; ours are pixels or a random network's.
 
-    Args:
-        origin: What is chosen from.
-        settings: Which features.
-        context: Progress and checkpoints.
-
     Raises:
         ValueError: A class has fewer than ``ipc`` images.
     """
@@ -64,11 +59,6 @@ def kmeans(origin: Origin, settings: KMeansSettings, context: DistillContext) ->
     """Of each class, clustered into ``ipc`` clusters, the images nearest to the centres (scikit-learn's k-means++).
 
     One thread, because several add partial sums in the order in which they finish.
-
-    Args:
-        origin: What is chosen from.
-        settings: Which features, how many starts.
-        context: Seeds, progress and checkpoints.
 
     Raises:
         ValueError: A class has fewer than ``ipc`` images.
@@ -90,7 +80,6 @@ def herd(points: Points, count: int) -> list[int]:
 
     Args:
         points: (M, F).
-        count: How many of the M rows.
     """
     mean = points.mean(axis=0)
     squares = np.einsum("mf,mf->m", points, points)
@@ -111,7 +100,6 @@ def cluster_centres(points: Points, count: int, starts: Sequence[int], poll: Cal
 
     Args:
         points: (M, F), M at least ``count``.
-        count: Clusters.
         starts: One seed in [0, 2**32) per start of k-means++.
         poll: Called before each start, which takes seconds on thousands of images.
     """

@@ -38,11 +38,6 @@ def distill(origin: Origin, settings: DMSettings, context: DistillContext) -> Di
     taken over whatever the classes have, where theirs needs ``batch_real`` images of every class; no clock seeds
     anything.
 
-    Args:
-        origin: What is distilled, on the context's device.
-        settings: Budget, rates, batch.
-        context: Seeds, networks, progress and checkpoints.
-
     Raises:
         StageFailure: The loss or an image is not finite.
         ValueError: A class has fewer than ``ipc`` images to start from.
@@ -87,7 +82,6 @@ def match_distributions(
         real: Origin images (N, C, H, W) normalised.
         batches: For each of the K classes, the positions in ``real`` of its batch.
         synthetic: Distilled images (K * ipc, C, H, W), class-major.
-        ipc: Distilled images per class.
         omegas: K augmentations, one per class, or None for no augmentation.
         path: How to compute; None: as the device likes.
 

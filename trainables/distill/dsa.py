@@ -42,11 +42,6 @@ def distill(origin: Origin, settings: DSASettings, context: DistillContext) -> D
     (seed, purpose, step) instead of clocks; batch norm takes its statistics from the 16 real images per class alone,
     where theirs moves the running ones by a tenth.
 
-    Args:
-        origin: What is distilled, on the context's device.
-        settings: Budget, loops, rates, distance.
-        context: Seeds, networks, progress and checkpoints.
-
     Raises:
         StageFailure: The loss, an image or the network's training is not finite.
         ValueError: A class has fewer than ``ipc`` images to start from, or batch norm would be trained on one image.

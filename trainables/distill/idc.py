@@ -47,11 +47,6 @@ def distill(origin: Origin, settings: IDCSettings, context: DistillContext) -> D
     batch norm is in evaluation mode while gradients are matched, with the statistics of the training on real images
     (before the first training: of a fresh network).
 
-    Args:
-        origin: What is distilled, on the context's device.
-        settings: Budget, factor, rates, batches.
-        context: Seeds, networks, progress and checkpoints.
-
     Raises:
         StageFailure: The loss, an image or the network's training is not finite.
         ValueError: A class has fewer images than the start takes, or batch norm would be trained on one image.
@@ -135,8 +130,6 @@ def step_in_turns(
         images: (K * n, C, H, W), class-major.
         momentum: m, like the images.
         gradient_at: Called once, with every class's images as they are in its turn.
-        num_classes: K.
-        lr: Learning rate.
         decay: In [0, 1).
 
     Returns:

@@ -58,8 +58,6 @@ def groups(counts: Sequence[int], limit: int, whole: bool = False) -> Iterator[t
     """Consecutive classes [first, last) with at most ``limit`` images together, but at least one class.
 
     Args:
-        counts: Images of each class.
-        limit: Images of a group.
         whole: All classes in one group, whatever their number.
     """
     first, images = 0, 0
@@ -82,7 +80,6 @@ def augmented(images: Tensor, omegas: augment.Params | None, counts: Sequence[in
     Args:
         images: (sum of counts, C, H, W).
         omegas: One row per class; None leaves the images as they are.
-        counts: Images of each class.
     """
     if omegas is not None:
         images = augment.apply(images, omegas if len(counts) == 1 else omegas.repeat(counts))

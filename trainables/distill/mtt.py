@@ -58,11 +58,6 @@ def distill(origin: Origin, settings: MTTSettings, context: DistillContext) -> D
     1e-6; starts as above; no choice among sets by test accuracy; all
     random numbers are derived from (seed, purpose, step).
 
-    Args:
-        origin: What is distilled, on the context's device.
-        settings: Budget, N, M, T+, rates.
-        context: Experts (inputs ``expert.I``), seeds, progress and checkpoints.
-
     Raises:
         StageFailure: The loss, a gradient or the learned rate is not finite; or no expert has a segment to match.
         ValueError: A class has fewer than ``ipc`` images to start from, or batch norm would be trained on one image.

@@ -118,11 +118,8 @@ def _listed(
     """An origin of these images, each checked.
 
     Args:
-        path: For messages.
         indices: Canonical, or of ``canonical``; of any size.
         dataset: Whose training images.
-        classes: That take part.
-        labels: (N,) of the whole train split.
         canonical: (N,) canonical index of what an index counts.
     """
     wrong = [index for index in indices if not 0 <= index < len(labels)]

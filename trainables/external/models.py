@@ -36,10 +36,6 @@ def read_state(path: Path, network: NetworkConfig) -> dict[str, Tensor]:
     The published ConvNet's names (``features.N.*``, ``classifier.*``; DC networks.py) are ours. Of ResNet18,
     torchvision's and the DC family's are translated. A prefix ``module.`` and an outer dictionary are taken off.
 
-    Args:
-        path: The file.
-        network: What it is said to be.
-
     Raises:
         ValueError: The file cannot be read, or holds another network.
     """
@@ -130,13 +126,10 @@ def trained_model(
 
     Args:
         state: From ``read_state``.
-        network: Its description.
-        dataset: What it tells apart.
         mean: Per channel, of images in [0, 1]: what it expects its input to be normalised with.
         std: Likewise.
         members: Training images that it was trained on.
         classes: The data set's own label numbers, ascending: its outputs.
-        context: Device, places.
     """
     built = build(network, "external", device=context.device)
     built.load_state_dict(state)

@@ -47,9 +47,7 @@ def build(network: NetworkConfig, *seed_parts: int | str, device: str = "cpu") -
     left as it was.
 
     Args:
-        network: What to build.
         seed_parts: What the weights are for, as for ``seeds.derive``.
-        device: Where the network ends up.
 
     Raises:
         ValueError: The fields do not fit together, or the images do not fit the network.
@@ -99,7 +97,6 @@ def norm_layer(norm: Norm, channels: int, *, size: int | None = None) -> nn.Modu
         norm: ``instance``: each map of each image, affine, without running statistics, so that train and eval mode
             behave alike; ``batch``: each channel over the batch; ``group``: 4 groups of channels; ``layer``: all of an
             image's maps, with parameters for every pixel, as the authors have it; ``none``: nothing.
-        channels: C.
         size: h = w, pixels; only ``layer`` needs it.
     """
     match norm:
