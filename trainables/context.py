@@ -11,7 +11,7 @@ from typing import Protocol
 
 
 class Interrupted(Exception):
-    """The stage was asked to stop and has saved a checkpoint; running it again continues there."""
+    """The stage was to stop and has saved a checkpoint; running it again continues there."""
 
 
 class StageFailure(Exception):
@@ -39,7 +39,7 @@ class Context(Protocol):
         """Count from ``start`` to ``total``, taking care of everything around the loop body.
 
         After the body of each iteration it reports progress, writes snapshots at fixed iterations and checkpoints
-        now and then through ``save``, and when a stop was asked for saves and raises ``Interrupted``. *When* it saves
+        now and then through ``save``, and when the stage is to stop saves and raises ``Interrupted``. *When* it saves
         depends on the clock; what the loop computes never does.
 
         Args:
@@ -49,7 +49,7 @@ class Context(Protocol):
             unit: What is counted, for the progress display.
 
         Raises:
-            Interrupted: A stop was asked for.
+            Interrupted: The stage is to stop.
         """
 
     def poll(self) -> None:
@@ -58,7 +58,7 @@ class Context(Protocol):
         The body starts again from the last checkpoint when the stage is resumed.
 
         Raises:
-            Interrupted: A stop was asked for.
+            Interrupted: The stage is to stop.
         """
 
     def measure(self, **values: float) -> None:

@@ -144,7 +144,7 @@ def descend(
 
     Raises:
         StageFailure: A loss is not finite; the message names whose, epoch and step.
-        Interrupted: A stop was asked for.
+        Interrupted: The stage is to stop.
     """
     learner = Learner.of(network, lr=settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay)
     done = 0
@@ -278,7 +278,7 @@ def batches_per_epoch(
         setting: What to raise, for the message.
 
     Raises:
-        ValueError: Batch statistics are asked of one image.
+        ValueError: Batch norm would take statistics of one image.
     """
     if batch_statistics and min(images, batch) == 1:
         raise ValueError(
@@ -297,7 +297,7 @@ def in_batches(order: Tensor, batch: int, *, batch_statistics: bool, setting: st
         batch: As for ``batches_per_epoch``; so are the others.
 
     Raises:
-        ValueError: Batch statistics are asked of one image.
+        ValueError: Batch norm would take statistics of one image.
     """
     count = batches_per_epoch(len(order), batch, batch_statistics=batch_statistics, setting=setting, who=who)
     return _cut(order, batch, count)

@@ -240,10 +240,10 @@ class AttackResult:
     correct: Tensor
     """(n,) bool: whether the image is classified correctly as it is."""
     success: Tensor
-    """(E, n) bool: whether an adversarial image was found at each epsilon; True where ``correct`` is False."""
+    """(E, n) bool: whether the attack succeeded at each epsilon; True where ``correct`` is False."""
     distance: Tensor | None
     """(n,) float32, of attacks that look for the smallest perturbation: its norm; 0 where ``correct`` is False,
-    infinite where none was found. None for attacks with a budget."""
+    infinite where the attack failed. None for attacks with a budget."""
     info: dict[str, Any]
     """``attack``, ``norm``, ``epsilons``, ``settings``, ``library``, ``library_version``, ``zero_gradient_share``."""
 

@@ -94,8 +94,8 @@ def load_test(dataset: DatasetConfig, classes: tuple[int, ...], data: Path, cach
 class QueriedImages:
     """The images of ``query_indices`` with the labels they were trained with, read from the cache in parts.
 
-    Iterating gives (split, images of that split, at most 2048 of them), as often as wanted: so no more than a part is
-    in memory, on a device least of all.
+    Iterating gives (split, images of that split, at most 2048 of them), as often as wanted, so that one part at a
+    time is in memory.
 
     Raises:
         ValueError: If a class holds too few images, or the data are missing, broken or others than planned.

@@ -132,10 +132,10 @@ def _listed(
         )
     chosen = np.array(indices, dtype=np.int64)
     chosen = np.sort(chosen if canonical is None else canonical[chosen])
-    strangers = np.setdiff1d(np.unique(labels[chosen]), classes)
-    if len(strangers):
+    others = np.setdiff1d(np.unique(labels[chosen]), classes)
+    if len(others):
         raise ValueError(
-            f"{path}: images of classes that are not evaluated; got class {strangers[0]}; expected {list(classes)}. "
+            f"{path}: images of classes that are not evaluated; got class {others[0]}; expected {list(classes)}. "
             "Give --classes, or leave the images out."
         )
     counts = {int((labels[chosen] == label).sum()) for label in classes}

@@ -121,7 +121,7 @@ def trained_model(
     classes: tuple[int, ...],
     context: Context,
 ) -> TrainedModel:
-    """The payload of a network trained elsewhere: what it says of all test images, and of its members if they are
+    """The payload of a network trained elsewhere: its outputs on all test images, and on its members if they are
     known (split ``origin``).
 
     Args:

@@ -50,13 +50,13 @@ def read_set(
         ValueError: The file cannot be read or does not hold such a set.
     """
     where = str(path)
-    images, found = _pick(read(path), nth, where)
+    images, written_labels = _pick(read(path), nth, where)
     images = _checked_images(images, dataset, where)
     if isinstance(labels, Path):
-        found = _labels_file(labels)
+        written_labels = _labels_file(labels)
     elif labels == "class-major":
-        found = _class_major(images, classes, where)
-    if found is None:
+        written_labels = _class_major(images, classes, where)
+    if written_labels is None:
         raise ValueError(
             f"{where}: no labels; got images alone; expected labels beside them. Give --labels FILE, or --labels "
             "class-major when the images of a class follow each other, class after class."
@@ -78,7 +78,7 @@ def read_set(
             f"{float(images.max()):.3g}; expected about 0 to 1 for space pixel01. Divide bytes by 255, or give --space "
             "normalised with the normalisation."
         )
-    positions = _positions(found, len(images), classes, where)
+    positions = _positions(written_labels, len(images), classes, where)
     counts = torch.bincount(positions, minlength=len(classes))
     if int(counts.min()) != int(counts.max()):
         raise ValueError(
@@ -105,10 +105,10 @@ def _pick(content: Any, nth: int | None, where: str) -> tuple[Tensor, Tensor | N
     several = content.get("data") if isinstance(content, Mapping) else content
     if isinstance(several, list | tuple) and several and not _is_pair(several):
         return _pick_of(several, nth, where)
-    found = _images_and_labels(content, where)
+    pair = _images_and_labels(content, where)
     if nth:
         raise ValueError(f"{where}: holds one set; got --nth {nth}; expected 0. Leave --nth out, or check the file.")
-    return found
+    return pair
 
 
 def _pick_of(several: Sequence[Any], nth: int | None, where: str) -> tuple[Tensor, Tensor]:
@@ -133,7 +133,7 @@ def _images_and_labels(content: Any, where: str) -> tuple[Tensor, Tensor | None]
     if not isinstance(content, Mapping):
         raise _no_set(content, where)
     images = next((content[name] for name in IMAGES if isinstance(content.get(name), Tensor)), None)
-    found = next((content[name] for name in LABELS if isinstance(content.get(name), Tensor)), None)
+    labels = next((content[name] for name in LABELS if isinstance(content.get(name), Tensor)), None)
     pair = content.get("data")
     if images is None and isinstance(pair, list | tuple) and _is_pair(pair):
         return pair[0], pair[1]
@@ -142,7 +142,7 @@ def _images_and_labels(content: Any, where: str) -> tuple[Tensor, Tensor | None]
         raise ValueError(
             f"{where}: no images; got {names}; expected a tensor called one of {', '.join(IMAGES)}. Rename it."
         )
-    return images, found
+    return images, labels
 
 
 def _no_set(content: Any, where: str) -> ValueError:
