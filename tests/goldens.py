@@ -220,8 +220,10 @@ def stage_message(kind: str, label: str, texts: Iterable[str]) -> str:
     )
 
 
-def renderer_message(sweep: str, texts: Iterable[str]) -> str:
-    """Of tables that are built differently from the same store."""
+def renderer_message(sweep: str, texts: Iterable[str], *, raised: bool = False) -> str:
+    """Of tables that are built differently from the same store; ``raised``: with another RENDERER_VERSION."""
+    if raised:
+        return f"{sweep}: RENDERER_VERSION was raised. If this is what it was raised for:\n{_list(texts)}\n{AGAIN}"
     return (
         f"{sweep}: what is built from the recorded store changed and RENDERER_VERSION did not:\n{_list(texts)}\n"
         f"Finished sweeps would keep their old tables. If you meant to change them, raise RENDERER_VERSION (and "

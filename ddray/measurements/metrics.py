@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from ddray.plan.kinds import STAGE_KINDS
 from trainables.configs import KINDS
 
 Property = Literal["performance", "fairness", "robustness", "privacy", "informativeness", "cost"]
@@ -300,10 +301,5 @@ MEASURED: tuple[Metric, ...] = (
 
 BY_ID = {metric.id: metric for metric in MEASURED}
 
-EVALUATIONS = {
-    metric.made_by: metric
-    for metric in map(
-        BY_ID.__getitem__, ("test_acc", "adv_acc", "mia_auc", "embed_outlier_rate", "tsne_trustworthiness")
-    )
-}
+EVALUATIONS = {kind: BY_ID[record.first_metric] for kind, record in STAGE_KINDS.items() if record.first_metric}
 """Kind of an evaluation -> the metric that stands on the row of one without a result."""

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import importlib.util
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 
 from ddray.plan.datasets import DatasetFacts
 from ddray.plan.graph import Chain, SetStages, Stage
 from ddray.plan.imported import Imported
-from ddray.plan.kinds import Request
+from ddray.plan.kinds import STAGE_KINDS, Request
 from ddray.plan.maps import embed, with_maps
 from ddray.plan.points import GridPoint
 from ddray.plan.resolve import Resolved, Resolver
@@ -24,7 +24,6 @@ from ddray.plan.sets import StageTable, label_of
 from ddray.plan.shadows import privacy
 from trainables.attacks import ROBUSTNESS_ATTACKS, RobustnessAttack, attack_settings, epsilons_for
 from trainables.configs import (
-    AccuracyConfig,
     AttackConfig,
     DatasetConfig,
     EnsembleConfig,
@@ -62,7 +61,7 @@ def _chain(table: StageTable, resolver: Resolver, resolved: Resolved, repeats: M
     own_set = table.own_set(resolved)
     stages = [*own_set.stages, *_trained(table, resolved, own_set, repeats)]
     train = stages[-1]
-    stages.append(_accuracy(table, resolved, train))
+    stages += _of_model_alone(table, resolved, train)
     shadows: list[tuple[Stage, ...]] = []
     if "robustness" in point.evaluations:
         stages += _robustness(table, resolved, train)
@@ -117,15 +116,14 @@ def _trained(
 # --- evaluations of it ------------------------------------------------------------------------------------------------
 
 
-def _accuracy(table: StageTable, resolved: Resolved, train: Stage) -> Stage:
-    config = _accuracy_config(len(resolved.origin.classes))
-    label = label_of("accuracy", resolved.point)
-    return table.add("accuracy", label, config, (("model", train.key),), resolved.load)
-
-
-@cache
-def _accuracy_config(num_classes: int) -> AccuracyConfig:
-    return AccuracyConfig(num_classes=num_classes)
+def _of_model_alone(table: StageTable, resolved: Resolved, train: Stage) -> Iterator[Stage]:
+    """Accuracy, which every point gets, and what else needs nothing but the model."""
+    point, num_classes = resolved.point, len(resolved.origin.classes)
+    for kind, record in STAGE_KINDS.items():
+        if record.of_model_alone is not None and (record.settings is None or kind in point.evaluations):
+            requested = None if record.settings is None else resolved.requested(kind, record.settings)
+            config = record.of_model_alone(requested, num_classes)
+            yield table.add(kind, label_of(kind, point), config, (("model", train.key),), resolved.load)
 
 
 def _robustness(table: StageTable, resolved: Resolved, train: Stage) -> tuple[Stage, ...]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Protocol
 
 from trainables.attacks import ROBUSTNESS_ATTACKS
@@ -22,12 +23,15 @@ from trainables.configs import (
     Config,
     DistillConfig,
     EmbeddingConfig,
+    EmbeddingSettings,
     EnsembleConfig,
     ExpertConfig,
     Kind,
     MethodSettings,
     PrivacyConfig,
+    PrivacySettings,
     RobustnessConfig,
+    RobustnessSettings,
     TrainConfig,
     TsneConfig,
 )
@@ -99,6 +103,13 @@ class StageKind:
     """GFLOP."""
     size: Size
     """Bytes in the store."""
+    settings: type[Config] | None = None
+    """What a sweep may say of it under ``evaluations``; None: a sweep cannot ask for it."""
+    of_model_alone: Callable[[Any, int], Config] | None = None
+    """Of an evaluation whose only input is the point's ``model``: its configuration, from the settings that were asked
+    for (None where there are none) and the number of classes."""
+    first_metric: str | None = None
+    """Of an evaluation: the metric that stands on the row of one without a result."""
     of_method: bool = False
     """Whether it belongs to the method: ``resources`` of a sweep may then name the method."""
     of_model: bool = True
@@ -238,6 +249,11 @@ def _matched(config: DistillConfig) -> Variant:
     return config.network.variant if config.network is not None else parse("convnet3")
 
 
+@cache
+def _accuracy(num_classes: int) -> AccuracyConfig:
+    return AccuracyConfig(num_classes=num_classes)
+
+
 def _takes_a_member(config: TrainConfig) -> bool:
     """Whether a training only takes its model from an ensemble."""
     return config.ensemble is not None
@@ -281,6 +297,8 @@ STAGE_KINDS: Mapping[Kind, StageKind] = {
     "accuracy": StageKind(
         config=AccuracyConfig,
         version=4,
+        of_model_alone=lambda _, num_classes: _accuracy(num_classes),
+        first_metric="test_acc",
         share=_none,
         work=lambda config, load: COPYING,
         size=_small,
@@ -295,6 +313,8 @@ STAGE_KINDS: Mapping[Kind, StageKind] = {
     "robustness": StageKind(
         config=RobustnessConfig,
         version=2,
+        settings=RobustnessSettings,
+        first_metric="adv_acc",
         share=_none,
         work=lambda config, load: COPYING,
         size=_small,
@@ -302,6 +322,8 @@ STAGE_KINDS: Mapping[Kind, StageKind] = {
     "privacy": StageKind(
         config=PrivacyConfig,
         version=4,
+        settings=PrivacySettings,
+        first_metric="mia_auc",
         share=_no_card,
         work=lambda config, load: PRIVACY_GFLOP,
         size=_size_of_privacy,
@@ -310,6 +332,8 @@ STAGE_KINDS: Mapping[Kind, StageKind] = {
     "embedding": StageKind(
         config=EmbeddingConfig,
         version=1,
+        settings=EmbeddingSettings,
+        first_metric="embed_outlier_rate",
         share=lambda config, load: _enlarged(NETWORKS[ENCODER].share, load),
         work=_work_of_embedding,
         size=_size_of_embedding,
@@ -319,6 +343,7 @@ STAGE_KINDS: Mapping[Kind, StageKind] = {
     "tsne": StageKind(
         config=TsneConfig,
         version=1,
+        first_metric="tsne_trustworthiness",
         share=_no_card,
         work=lambda config, load: TSNE_GFLOP,
         size=_small,

@@ -34,14 +34,12 @@ from ddray.plan.annotations import (
     one_length,
 )
 from ddray.plan.axes import AXES
+from ddray.plan.kinds import STAGE_KINDS
 from trainables.configs import (
     KINDS,
     Config,
-    EmbeddingSettings,
     NetworkSettings,
-    PrivacySettings,
     RecipeConfig,
-    RobustnessSettings,
 )
 from trainables.data.known import KNOWN
 from trainables.methods import METHODS
@@ -54,9 +52,7 @@ DEFAULT_PROTOCOL = "paper2023"
 """Recipe of a grid that names none: the study that the tables stand beside."""
 
 EVALUATIONS: dict[str, type[Config]] = {
-    "robustness": RobustnessSettings,
-    "privacy": PrivacySettings,
-    "embedding": EmbeddingSettings,
+    kind: record.settings for kind, record in STAGE_KINDS.items() if record.settings is not None
 }
 """What a sweep can ask for beyond accuracy, which every point gets, each with its settings."""
 
