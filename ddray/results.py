@@ -8,7 +8,7 @@ results/<sweep>/sweep.json            path, profiles and settings it was run wit
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,6 @@ from ddray.atomic import replacing
 from ddray.errors import RequestError
 from ddray.request import Request
 from ddray.settings import Places
-from ddray.store.artifacts import Store
 
 RENDERER_VERSION = 7
 """Raised when what is built from the store changes: finished sweeps are then rebuilt once."""
@@ -51,10 +50,6 @@ class Results:
         origin = {"path": path, "sets": list(request.sets), "profiles": list(request.profiles)}
         if known != origin:
             write_json(self.folder / "sweep.json", origin)
-
-    def stamps(self, store: Store, keys: Iterable[str]) -> dict[str, str]:
-        """A cheap fingerprint of every artifact that exists."""
-        return {key: stamp for key in sorted(keys) if (stamp := store.stamp(key))}
 
     def state(self) -> dict[str, Any]:
         return _read(self.folder / "state.json")

@@ -72,31 +72,37 @@ def run_sweep(request: Request, options: RunOptions, places: Places) -> int:
     run_folder = places.runs / prepared.sweep.name / f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{os.getpid()}"
     worked = interrupted = False
     for last_pass in (False, True):
-        done = store.keys() & prepared.plan.stages.keys()
-        done -= _damaged(store, results, done)
+        stamps = _stamps(prepared, store)
+        done = stamps.keys() - _damaged(store, results, stamps)
         schedule = Schedule(runnable_jobs(prepared.plan, done), done)
         _decode(prepared, schedule, places)
         if schedule.jobs:
             worked = True
             _check_disk(places, schedule)
             interrupted = _execute(prepared, schedule, done, options, places, run_folder)
-        finished = _finish(prepared, results, store, options, places)
-        missing = _missing(prepared, schedule, store)
+            stamps = _stamps(prepared, store)
+        finished, stamps = _finish(prepared, results, store, stamps, options, places)
+        missing = _missing(prepared, schedule, stamps.keys())
         if interrupted or not missing:
             break
         _say(_unexpected(missing, store, last_pass))
     incomplete = finished.failed or finished.blocked or schedule.failed or missing
     code = INTERRUPTED if interrupted else FAILED if incomplete else DONE
-    _summary(prepared, store, worked, schedule, finished, results, code)
+    _summary(prepared, stamps.keys(), worked, schedule, finished, results, code)
     if worked:
         _notify(prepared, code)
     return code
 
 
-def _missing(prepared: Prepared, schedule: Schedule, store: Store) -> list[str]:
+def _stamps(prepared: Prepared, store: Store) -> dict[str, str]:
+    """Of the plan's finished stages: keys and fingerprints of their files, from one listing of the store."""
+    return {key: stamp for key, stamp in sorted(store.stamps().items()) if key in prepared.plan.stages}
+
+
+def _missing(prepared: Prepared, schedule: Schedule, done: Collection[str]) -> list[str]:
     """Labels of the stages that are not in the store and of which nobody said why."""
-    absent = prepared.plan.needed() - store.keys() - schedule.failed.keys() - schedule.blocked.keys()
-    absent -= blocked_stages(prepared.plan.stages, store.keys()).keys()
+    absent = prepared.plan.needed().difference(done, schedule.failed, schedule.blocked)
+    absent -= blocked_stages(prepared.plan.stages, done).keys()
     return sorted(prepared.plan.stages[key].label for key in absent)
 
 
@@ -184,19 +190,24 @@ def _execute(
         return stop.is_set() or handler.interrupted
 
 
-def _finish(prepared: Prepared, results: Results, store: Store, options: RunOptions, places: Places) -> Finished:
-    """Tables, report and mirror, unless those on disk are current."""
-    keys = prepared.plan.stages.keys()
-    stamps = results.stamps(store, store.keys() & keys)
-    failures = sorted(store.failures() & keys)
+def _finish(
+    prepared: Prepared,
+    results: Results,
+    store: Store,
+    stamps: dict[str, str],
+    options: RunOptions,
+    places: Places,
+) -> tuple[Finished, dict[str, str]]:
+    """Tables, report and mirror, unless those on disk are current; the state, and the stages that are there now."""
+    failures = sorted(store.failures() & prepared.plan.stages.keys())
     if not results.current(prepared.digest, stamps) or results.state().get("failures") != failures:
         finished = rebuild(prepared, results, store)
-        stamps = results.stamps(store, store.keys() & keys)  # collecting may have found damage
+        stamps = _stamps(prepared, store)  # collecting may have found damage
         results.record(prepared.digest, stamps, failures=failures, counts=asdict(finished), mirrored=False)
     state = results.state()
     if options.mlflow and not state.get("mirrored") and mirror_to_mlflow(prepared, results, store, places):
         results.record(prepared.digest, stamps, failures=failures, counts=state["counts"], mirrored=True)
-    return Finished(**state["counts"])
+    return Finished(**state["counts"]), stamps
 
 
 def rebuild(prepared: Prepared, results: Results, store: Store) -> Finished:
@@ -229,14 +240,14 @@ def mirror_to_mlflow(prepared: Prepared, results: Results, store: Store, places:
     return True
 
 
-def _damaged(store: Store, results: Results, done: set[str]) -> set[str]:
+def _damaged(store: Store, results: Results, stamps: Mapping[str, str]) -> set[str]:
     """Finished keys whose files changed since the tables were built and do not match their digests any more."""
     from ddray.store.artifacts import DamagedArtifact
 
     known: dict[str, str] = results.state().get("stamps", {})
     damaged = set()
-    for key in sorted(done & known.keys()):
-        if store.stamp(key) != known[key]:
+    for key, stamp in stamps.items():
+        if known.get(key, stamp) != stamp:
             try:
                 store.open(key)
             except DamagedArtifact as damage:
@@ -249,7 +260,7 @@ def _damaged(store: Store, results: Results, done: set[str]) -> set[str]:
 
 def _summary(
     prepared: Prepared,
-    store: Store,
+    done: Collection[str],
     worked: bool,
     schedule: Schedule,
     finished: Finished,
@@ -265,7 +276,7 @@ def _summary(
         stuck = sum(waiting[key] for key in keys)
         behind = f", {stuck} more wait for them" if stuck else ""
         _say(f"failed: {len(keys)} x {cause}{behind}\n    look closer with: ddray debug {short(keys[0])}")
-    unavailable = Counter(blocked_stages(prepared.plan.stages, store.keys()).values())
+    unavailable = Counter(blocked_stages(prepared.plan.stages, done).values())
     for reason, count in unavailable.items():
         _say(f"blocked: {reason} ({count} stages)")
     counts = f"{finished.done} of {finished.points} points done"

@@ -73,10 +73,25 @@ class Store:
 
     def keys(self) -> set[str]:
         """Keys of all finished stages."""
-        found = {name for shard in self.files.names("artifacts") for name in self.files.names(f"artifacts/{shard}")}
-        if isinstance(self.files, LocalFiles):
-            return found  # committed by one rename: the folder exists only with its manifest
-        return {key for key in found if self.has(key)}
+        if not isinstance(self.files, LocalFiles):
+            return set(self.stamps())
+        # Committed by one rename: the folder exists only with its manifest.
+        return {name for shard in self.files.names("artifacts") for name in self.files.names(f"artifacts/{shard}")}
+
+    def stamps(self) -> dict[str, str]:
+        """A cheap fingerprint of each finished artifact, from one listing: names, sizes and times or tags of its files.
+
+        It notices what was changed, cut short or replaced without reading the data; ``open`` notices everything.
+        """
+        files: dict[str, dict[str, str]] = {}
+        for path, fingerprint in self.files.tree("artifacts").items():
+            _, key, name = path.split("/", 2) if path.count("/") >= 2 else ("", "", "")
+            files.setdefault(key, {})[name] = fingerprint
+        return {
+            key: ";".join(f"{name}:{of_key[name]}" for name in sorted(of_key))
+            for key, of_key in files.items()
+            if NAME in of_key
+        }
 
     def manifest(self, key: str) -> Manifest:
         """The manifest alone, unverified files.
@@ -145,20 +160,6 @@ class Store:
         made = self.files.commit(folder, _at(manifest.key), NAME)
         self.files.remove(_failure(manifest.key))
         return made
-
-    def stamp(self, key: str) -> str:
-        """A cheap fingerprint of an artifact's files as they lie on disk (sizes and times), "" when there is none.
-
-        It notices what was changed, cut short or replaced without reading the data; ``open`` notices everything.
-        """
-        if not isinstance(self.files, LocalFiles):
-            return "remote" if self.has(key) else ""
-        folder = self.files.root / _at(key)
-        try:
-            entries = sorted((entry.name, entry.stat()) for entry in folder.iterdir())
-        except FileNotFoundError:
-            return ""
-        return ";".join(f"{name}:{status.st_size}:{status.st_mtime_ns}" for name, status in entries)
 
     def discard(self, key: str, reason: str) -> DamagedArtifact:
         """Move an artifact out of the way because a reader found its content unusable."""

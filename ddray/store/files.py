@@ -7,6 +7,7 @@ import os
 import shutil
 import tempfile
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -24,6 +25,9 @@ class Files(Protocol):
 
     def create(self, path: str, content: bytes) -> bool:
         """Write a file only if there is none; False if there was one."""
+
+    def tree(self, folder: str) -> dict[str, str]:
+        """Every file below a folder, by its path from there -> what changes when it is written again."""
 
     def changed_at(self, path: str) -> float | None:
         """When a file was written, by the clock of whoever keeps it, in seconds since the epoch; None: not known."""
@@ -85,6 +89,21 @@ class LocalFiles:
             return sorted(os.listdir(self.root / folder))
         except (FileNotFoundError, NotADirectoryError):
             return []
+
+    def tree(self, folder: str) -> dict[str, str]:
+        found: dict[str, str] = {}
+        waiting = [folder]
+        while waiting:
+            parent = waiting.pop()
+            with contextlib.suppress(FileNotFoundError), os.scandir(self.root / parent) as entries:
+                for entry in entries:
+                    path = f"{parent}/{entry.name}"
+                    if entry.is_dir():
+                        waiting.append(path)
+                    else:
+                        status = entry.stat()
+                        found[path.removeprefix(f"{folder}/")] = f"{status.st_size}:{status.st_mtime_ns}"
+        return found
 
     def exists(self, path: str) -> bool:
         return (self.root / path).exists()
@@ -174,6 +193,15 @@ class RemoteFiles:
             return float(self.filesystem.modified(self._at(path)).timestamp())
         return None
 
+    def tree(self, folder: str) -> dict[str, str]:
+        self.filesystem.invalidate_cache()
+        root = self._at(folder).lstrip("/")
+        found: dict[str, dict[str, Any]] = self.filesystem.find(self._at(folder), detail=True)
+        return {
+            path.lstrip("/").removeprefix(f"{root}/"): f"{entry.get('size')}:{_tag(entry)}"
+            for path, entry in found.items()
+        }
+
     def exists(self, path: str) -> bool:
         self.filesystem.invalidate_cache()
         return bool(self.filesystem.exists(self._at(path)))
@@ -216,6 +244,12 @@ class RemoteFiles:
 
     def _at(self, path: str) -> str:
         return f"{self.root}/{path}"
+
+
+def _tag(entry: Mapping[str, Any]) -> str:
+    """What an object store changes when a file is written again, by the names that its drivers use."""
+    names = ("ETag", "etag", "LastModified", "last_modified", "mtime", "created")
+    return next((str(entry[name]) for name in names if entry.get(name) is not None), "")
 
 
 def _flush(path: Path) -> None:

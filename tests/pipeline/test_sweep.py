@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import uuid
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pyarrow import parquet
@@ -209,6 +211,48 @@ def test_an_object_store_holds_the_same(workspace: Workspace, monkeypatch: pytes
     assert workspace.table("tiny").equals(table)
     again = workspace.run("sweep", path, "--local", "--no-mlflow")
     assert (again.code, "nothing to do" in again.err) == (0, True)
+
+
+REQUESTS = ("cat_file", "pipe_file", "put_file", "get_file", "ls", "find", "exists", "info", "rm", "mv", "modified")
+
+
+def test_requests_to_an_object_store_do_not_grow_with_what_is_finished(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a sweep with nothing to do, and of its plan: listings, whose pages hold a thousand files each."""
+    from fsspec.implementations.memory import MemoryFileSystem
+
+    inside: list[str] = []
+    asked: Counter[str] = Counter()
+
+    def counted(name: str) -> Callable[..., Any]:
+        original = getattr(MemoryFileSystem, name)
+
+        def request(self: Any, *arguments: Any, **options: Any) -> Any:
+            asked[name] += not inside  # what a request asks of the file system itself is no further one
+            inside.append(name)
+            try:
+                return original(self, *arguments, **options)
+            finally:
+                inside.pop()
+
+        return request
+
+    for name in REQUESTS:
+        monkeypatch.setattr(MemoryFileSystem, name, counted(name))
+    monkeypatch.setenv("DDRAY_STORE", f"memory://{uuid.uuid4().hex}/store")
+    counts = []
+    for seeds in ((0,), (0, 1, 2, 3)):
+        path = workspace.tiny(distill_seeds=seeds)
+        assert workspace.run("sweep", path, "--local", "--no-mlflow").code == 0
+        for command in (("sweep", path, "--local", "--no-mlflow"), ("plan", path)):
+            asked.clear()
+            ran = workspace.run(*command)
+            assert ran.code == 0, ran.err
+            counts.append(asked.total())
+    assert counts[:2] == counts[2:], "as many for 9 stages as for 24"
+    assert 0 < counts[0] <= 10
+    assert 0 < counts[1] <= 5
 
 
 def test_wrong_requests_start_nothing(workspace: Workspace) -> None:
