@@ -22,6 +22,7 @@ from typing import Any
 from ddray import settings
 from ddray.errors import EnvironmentProblem
 from ddray.measurements.metrics import MEASURED
+from ddray.plan.axes import run_name
 from ddray.plan.graph import Chain, Stage
 from ddray.plan.jobs import Plan
 from ddray.plan.keys import digest
@@ -368,7 +369,7 @@ class _Writer:
     def _create(self, chain: Chain, point: _Point) -> str:
         started = min((row.at for row in point.rows if row.at), default=None)
         tags = {POINT: chain.point.hash, PLANNED: "true"}
-        run = self.client.create_run(self.experiment, start_time=started, tags=tags, run_name=run_name(chain))
+        run = self.client.create_run(self.experiment, start_time=started, tags=tags, run_name=run_name(chain.point))
         return str(run.info.run_id)
 
     def _fill(self, run: str, chain: Chain, point: _Point) -> None:
@@ -449,19 +450,6 @@ class _Writer:
         except DamagedArtifact as error:
             log.warning("%s", error)
             return None
-
-
-def run_name(chain: Chain) -> str:
-    """``dm-cifar10-ipc10-real-convnet3-s0``; draws, subsets and further seeds follow where they are not the first."""
-    point = chain.point
-    words = [point.method, point.dataset]
-    words += [f"ipc{point.ipc}"] if point.ipc is not None else []
-    words += [point.init] if point.init is not None else []
-    words += [f"origin{point.origin_per_class}.{point.origin_draw}"] if point.origin_per_class is not None else []
-    words += [f"classes{point.num_classes}.{point.class_draw}"] if point.num_classes is not None else []
-    words += [point.architecture, f"s{point.seed}"]
-    words += [f"d{point.distill_seed}"] if point.distill_seed else []
-    return "-".join(words)
 
 
 def _metric_name(row: _Row) -> str:

@@ -13,6 +13,8 @@ from typing import Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ddray.plan.axes import AXES, is_count
+
 SCHEMA_VERSION = 1
 """Raised when a column of measurements.parquet changes its name, type or meaning."""
 
@@ -73,9 +75,20 @@ def _columns(group: Group, *entries: tuple[str, pa.DataType, str]) -> tuple[Colu
     )
 
 
-COLUMNS: tuple[Column, ...] = (
-    *_columns(
+def _identity(*entries: str | tuple[str, pa.DataType, str]) -> tuple[Column, ...]:
+    """What tells points apart. A name alone is an axis; axes that are not named here follow."""
+    named = [*entries, *(axis for axis in AXES if axis not in entries)]
+    return _columns(
         "identity",
+        *(
+            (entry, COUNT if is_count(entry) else NAME, AXES[entry].meaning) if isinstance(entry, str) else entry
+            for entry in named
+        ),
+    )
+
+
+COLUMNS: tuple[Column, ...] = (
+    *_identity(
         ("schema_version", COUNT, "version of this list"),
         ("row_id", TEXT, "hash of point, evaluation, metric and parameters: equal numbers of two tables share it"),
         ("sweep", NAME, "name of the sweep"),
@@ -84,35 +97,35 @@ COLUMNS: tuple[Column, ...] = (
         ("stage_key", TEXT, "the stage that made the number, or that is to make it"),
         ("protocol", NAME, "training recipe; NAME* when a value was overridden, see param_json"),
         ("budget_fraction", NUMBER, "distillation iterations over the published ones; null without a budget"),
-        ("dataset", NAME, "as named in the sweep"),
-        ("num_classes", COUNT, "classes that take part"),
+        "dataset",
+        "num_classes",
         ("class_ids", pa.list_(pa.int32()), "which, by the data set's own labels"),
-        ("class_draw", COUNT, "which draw of classes; null: all of them"),
-        ("origin_per_class", COUNT, "images of each class that were distilled; null: all of them, or not equally many"),
-        ("origin_draw", COUNT, "which draw of those images; null: all of them"),
+        "class_draw",
+        "origin_per_class",
+        "origin_draw",
         ("data_hash", TEXT, "hash of the data set's content digest and the origin"),
-        ("method", NAME, "random, full, or a method of distillation"),
-        ("ipc", COUNT, "distilled images per class; null for full"),
+        "method",
+        "ipc",
         ("effective_ipc", COUNT, "training images per class that they hold: ipc * factor^2; null for full"),
         ("ratio", NUMBER, "ipc over the origin's images per class, where that size is known; 1 for full"),
-        ("init", NAME, "noise or real; null for methods without a start"),
+        "init",
         ("distill_arch", NAME, "network the method matches on"),
-        ("distill_aug", NAME, "augmentation while distilling"),
+        "distill_aug",
         ("distill_iters", COUNT, "iterations of the distillation"),
         ("distill_cfg_hash", TEXT, "hash of method, version, settings without the budget, and network"),
-        ("distill_seed", COUNT, "seed of the distilled set"),
+        "distill_seed",
         ("zca", SWITCH, "whether images were whitened"),
         ("label_kind", NAME, "hard or soft"),
         ("factor", COUNT, "IDC: one stored image holds factor^2 training images"),
         ("distilled_hash", TEXT, "content of the distilled set"),
-        ("architecture", NAME, "network that is trained"),
+        "architecture",
         ("norm_layer", NAME, "its normalisation"),
-        ("train_aug", NAME, "augmentation while training"),
+        "train_aug",
         ("train_epochs", COUNT, "epochs of the recipe; null for a recipe in steps"),
         ("train_steps", COUNT, "optimiser steps of a recipe in steps"),
         ("optimizer", NAME, "sgd"),
         ("lr", NUMBER, "its first learning rate"),
-        ("seed", COUNT, "seed of the training repeat"),
+        "seed",
         ("selection", NAME, "last: the model after the last epoch, nothing is chosen on test data"),
         ("model_hash", TEXT, "content of the trained model"),
     ),

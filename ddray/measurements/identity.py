@@ -11,6 +11,7 @@ from functools import cache
 from typing import Any
 
 from ddray.measurements.columns import COLUMNS, names
+from ddray.plan.axes import AXES
 from ddray.plan.graph import Chain, Stage
 from ddray.plan.imported import EXTERNAL
 from ddray.plan.keys import canonical, digest
@@ -86,32 +87,29 @@ class PointColumns:
         origin, recipe = config.origin, config.recipe
         subset = point.num_classes is not None
         values: dict[str, Any] = {
+            **{axis: getattr(point, axis) for axis in AXES},
             "grids": list(point.grids),
             "point": point.hash,
             "protocol": chain.protocol,
-            "dataset": point.dataset,
             "num_classes": len(origin.classes),
             "class_ids": list(origin.classes) if subset else None,
             "class_draw": (point.class_draw or 0) if subset and point.method != EXTERNAL else None,
             "origin_per_class": origin.per_class,
             "origin_draw": origin.draw,
             "data_hash": self._data_hash(config),
-            "method": point.method,
-            "ipc": point.ipc,
             "ratio": _ratio(point.ipc, config),
-            "init": point.init,
-            "architecture": point.architecture,
             "norm_layer": config.network.norm,
             "model_hash": trained.content if trained else None,
         }
-        if recipe is not None:  # of a model that was brought, nothing of it is known
+        if recipe is None:  # of a model that was brought, nothing of it is known
+            values["seed"] = None
+        else:
             values |= {
                 "train_aug": recipe.augmentation,
                 "train_epochs": recipe.epochs,
                 "train_steps": recipe.steps,
                 "optimizer": "sgd",
                 "lr": recipe.lr,
-                "seed": point.seed,
                 "selection": "last",
             }
         distill = chain.stage("distill")

@@ -5,10 +5,9 @@ filters, labels and run names, the columns of the measurements, the blocks of th
 ``AxisValues`` with its record, and the line that uses the value: a stage's configuration.
 """
 
-from __future__ import annotations
-
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+# No `from __future__ import annotations`: the records stand in annotations, which are evaluated here.
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal, NamedTuple, TypeAlias, get_args, get_type_hints
 
 from pydantic import AfterValidator, Field, WithJsonSchema
@@ -249,12 +248,8 @@ class AxisValues:
     ] = None
 
 
-def _records() -> dict[str, Axis]:
-    hints = get_type_hints(AxisValues, include_extras=True)
-    return {field.name: hints[field.name].__metadata__[0] for field in fields(AxisValues)}
-
-
-AXES: Mapping[str, Axis] = _records()
+_HINTS = get_type_hints(AxisValues, include_extras=True)
+AXES: Mapping[str, Axis] = {name: hint.__metadata__[0] for name, hint in _HINTS.items()}
 """The record of each axis, in the order of the documentation."""
 
 
@@ -266,36 +261,37 @@ def in_report(*roles: ReportRole) -> tuple[str, ...]:
 def is_count(axis: str) -> bool:
     """Whether values are whole numbers; else they are names."""
     kind = get_type_hints(AxisValues)[axis]
-    return int in (get_args(kind) or (kind,))
+    return int in (kind, *get_args(kind))
 
 
-def _in_order(word_of: Callable[[Axis], Word | None]) -> tuple[tuple[str, Axis, Word], ...]:
-    words = [(name, axis, word) for name, axis in AXES.items() if (word := word_of(axis)) is not None]
-    return tuple(sorted(words, key=lambda entry: entry[2].position))
+def _in_order(words: Mapping[str, Word | None]) -> tuple[tuple[str, Word], ...]:
+    placed = [(axis, word) for axis, word in words.items() if word is not None]
+    return tuple(sorted(placed, key=lambda entry: entry[1].position))
 
 
-_LABEL = _in_order(lambda axis: axis.label)
-_RUN_NAME = _in_order(lambda axis: axis.run_name)
+_LABEL = _in_order({name: axis.label for name, axis in AXES.items()})
+_LABEL_OF_SET = tuple((name, word) for name, word in _LABEL if not AXES[name].of_training)
+_RUN_NAME = _in_order({name: axis.run_name for name, axis in AXES.items()})
 
 
-def label_words(point: AxisValues, *, training: bool, instead: Mapping[str, Any]) -> list[str]:
+def _words(point: AxisValues, words: Iterable[tuple[str, Word]], instead: Mapping[str, Any]) -> Iterator[str]:
+    for axis, word in words:
+        value = instead[axis] if axis in instead else getattr(point, axis)
+        if value is not None and (text := word.text(value, point)) is not None:
+            yield text
+
+
+def label_words(point: AxisValues, *, training: bool, instead: Mapping[str, Any]) -> Iterator[str]:
     """What a stage's label says of a point.
 
     Args:
         point: One that needs the stage.
         training: Whether the stage depends on a trained network; without one, axes of the training are not named.
-        instead: Values that replace the point's.
+        instead: Values that replace the point's; None: not named.
     """
-    words = []
-    for name, axis, word in _LABEL:
-        value = instead.get(name, getattr(point, name))
-        if value is not None and (training or not axis.of_training) and (text := word.text(value, point)) is not None:
-            words.append(text)
-    return words
+    return _words(point, _LABEL if training else _LABEL_OF_SET, instead)
 
 
 def run_name(point: AxisValues) -> str:
     """Name of a point's MLflow run; draws, subsets and further seeds follow where they are not the first."""
-    values = ((getattr(point, name), word) for name, _, word in _RUN_NAME)
-    words = (word.text(value, point) for value, word in values if value is not None)
-    return "-".join(word for word in words if word is not None)
+    return "-".join(_words(point, _RUN_NAME, {}))
