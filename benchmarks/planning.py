@@ -58,7 +58,7 @@ def measure(points: int) -> dict[str, float]:
 
 def _inside(points: int) -> dict[str, float]:
     started = time.perf_counter()
-    from ddray.plan.show import plan_facts
+    from ddray.commands.plan import plan_facts
     from ddray.prepare import prepare
     from ddray.request import Request
     from ddray.settings import places

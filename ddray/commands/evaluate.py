@@ -8,11 +8,11 @@ import sys
 
 from ddray.errors import RequestError, show
 from ddray.external.evaluation import FILE, Options, checked, load_evaluation
-from ddray.external.importing import bring_in
 from ddray.external.planning import facts_of, subject_of
 from ddray.report.report import machine_report
 from ddray.request import Request
 from ddray.results import results_of, write_json
+from ddray.run.importing import bring_in
 from ddray.run.sweep import RunOptions, run_sweep
 from ddray.settings import Places
 from ddray.store.artifacts import Store

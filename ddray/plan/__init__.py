@@ -1,15 +1,33 @@
-"""YAML in, plan out. Pure and instant: no torch, no ray, no numpy.
+"""From a sweep file to stages with keys, and jobs. Pure and instant: no torch, no ray, no numpy.
 
-    points.py    the nouns: a sweep, its grids, a point
-    yaml.py      YAML text -> nodes that know their file and line
-    schema.py    what a sweep file may say: the models, their JSON schema, and their errors in our words
-    grammar.py   files, profiles and --set -> one resolved, validated Sweep
-    feasible.py  which points and evaluations cannot be
-    grid.py      Sweep -> grid points
-    pipeline.py  grid point -> its chain of stages, each with a key; graph.py holds what they are
-    branches.py  what evaluations need beside a point's own set and model; audits.py says what the data allow
-    jobs.py      all chains -> jobs; run/schedule.py says which may run now
-    sharing.py   what a plan saves because equal stages are one
+What a file says:
+
+    yaml.py         YAML text -> nodes that know their file and line
+    annotations.py  how one value is read
+    axes.py         one record per axis: type, default, who uses it, where it is shown
+    points.py       a sweep, its grids, a point
+    schema.py       the models of a sweep file, and the JSON schema made from them
+    problems.py     what a model does not accept, in our words
+    sources.py      the files of one sweep, and --set: read and checked one by one
+    grammar.py      files, profiles and --set -> one resolved Sweep
+    audits.py       which membership audits the data of a point allow
+    feasible.py     which points and evaluations cannot be: a table of rules
+    grid.py         Sweep -> grid points; filters on points
+    datasets.py     what is known of the data sets: constants, class sizes, content digest
+
+What is computed:
+
+    kinds.py        one record per stage kind
+    keys.py         what a key is made of
+    graph.py        a stage, a chain
+    imported.py     the stage of a set or model that ddray did not make
+    resolve.py      point -> completed configurations
+    sets.py         how a point's set and model are made; labels
+    shadows.py      what the membership audits need beside them
+    maps.py         encoders and maps of several sets
+    chains.py       point -> its chain of stages
+    jobs.py         all chains -> jobs; run/schedule.py says which may run now
+    sharing.py      what a plan saves because equal stages are one
 
 This file imports nothing.
 """
