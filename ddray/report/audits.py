@@ -46,9 +46,9 @@ METRICS = (
 )
 AUDITS = ("seed", "pool", "one_run")
 SOURCES = {"seed": "test_balanced", "pool": "pool", "one_run": "pool"}
-"""Audit -> the non-members that its headline numbers are told from."""
+"""Audit -> the non-members of its headline numbers."""
 WIDE = {"seed": "test", "pool": "pool"}
-"""Audit -> those of its numbers at low false positive rates."""
+"""Audit -> the non-members of its numbers at low false positive rates."""
 FPR = 0.01
 BASELINES = ("random", "full")
 
@@ -85,13 +85,13 @@ def audit_tables(points: Iterable[Row], numbers: Numbers, sweep: str) -> list[di
             tables[key][audit].append(dict(point))
         if rows and not audited:  # failed or pending: which audits it was to have is not in the table
             waiting[key].append(point)
-    found = [
+    made = [
         _table(tables[key][audit] + [dict(point) for point in waiting[key]], audit, numbers, sweep)
         for key in sorted(tables)
         for audit in sorted(tables[key], key=AUDITS.index)
     ]
-    leak_differences.adjust(found)
-    return found
+    leak_differences.adjust(made)
+    return made
 
 
 def _table(points: list[Row], audit: str, numbers: Numbers, sweep: str) -> dict[str, Any]:
@@ -237,7 +237,7 @@ def _is_headline(row: Row, source: str | None) -> bool:
 
 
 def _is_about(row: Row, source: str | None, role: str | None, start: bool = False) -> bool:
-    """Whether a number is about the members of a role (None: all members), told from these non-members.
+    """Whether a number is about the members of a role (None: all members) and these non-members.
 
     Args:
         start: Whether of a model trained on the undistilled start; else of one trained on the distilled set.
@@ -252,8 +252,8 @@ def _of_start(row: Row) -> bool:
 
 def _is_refused(row: Row) -> bool:
     """Whether the audit, or its primary attack, could not be run at all."""
-    told = row["attack"] in (None, PRIMARY_ATTACK) and row["flag"] == "not_applicable" and row["n"] == 0
-    return bool(told and "reason" in row["param"] and not _of_start(row))
+    empty = row["attack"] in (None, PRIMARY_ATTACK) and row["flag"] == "not_applicable" and row["n"] == 0
+    return bool(empty and "reason" in row["param"] and not _of_start(row))
 
 
 def _single(values: Iterable[int | None]) -> int | None:

@@ -97,6 +97,6 @@ class SweepSection(Section):
 
 def all_sections() -> list[Section]:
     """The parts of a report in order: those of the sweep below 0, those of each block below 100, those of the sweep."""
-    modules = [importlib.import_module(f"{__name__}.{found.name}") for found in pkgutil.iter_modules(__path__)]
+    modules = [importlib.import_module(f"{__name__}.{module.name}") for module in pkgutil.iter_modules(__path__)]
     sections = (value for module in modules for value in vars(module).values() if isinstance(value, Section))
     return sorted(sections, key=lambda section: (section.order, section.id))

@@ -97,8 +97,8 @@ def _seed_level(block: Facts) -> list[str]:
             levels.setdefault(row["method"], {})[row["cell"]["accuracy"]["seed_level"]] = None
     if not levels:
         return []
-    told = [f"{variant_title(name)} {', '.join(levels[name])}" for name in block["methods"] if name in levels]
-    if any("×" in level for each in levels.values() for level in each):
+    each = [f"{variant_title(name)} {', '.join(levels[name])}" for name in block["methods"] if name in levels]
+    if any("×" in level for of_variant in levels.values() for level in of_variant):
         about = (
             "With ×, ± is over distilled sets, each by the mean of its trainings; otherwise over trainings of one set."
         )
@@ -106,7 +106,7 @@ def _seed_level(block: Facts) -> list[str]:
         about = "± is over trainings."
     else:
         about = "± is over trainings of one distilled set and leaves out how much distillations scatter."
-    return [f"Seed level: {'; '.join(told)}. {about}"]
+    return [f"Seed level: {'; '.join(each)}. {about}"]
 
 
 # --- against random images --------------------------------------------------------------------------------------------

@@ -93,10 +93,10 @@ def _beside(title: str, metric: str, usual: str, scale: float, digits: int, mean
 
     def value(row: Facts) -> Facts | None:
         numbers: dict[str, Facts] = row["numbers"]
-        found, other = numbers.get(f"embed_{metric}"), numbers.get(f"embed_{usual}")
-        if found is None or other is None:
-            return found
-        return {**found, "level": f"({scale * other['mean']:.{digits}f})"}
+        mean, other = numbers.get(f"embed_{metric}"), numbers.get(f"embed_{usual}")
+        if mean is None or other is None:
+            return mean
+        return {**mean, "level": f"({scale * other['mean']:.{digits}f})"}
 
     return Column(title, value, partial(plus_minus, scale=scale, digits=digits), footnote=Footnote(meaning))
 

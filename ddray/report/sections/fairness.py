@@ -51,10 +51,10 @@ def _floored(row: Facts) -> Facts | None:
 
 def _of_fewer(row: Facts, metric: str) -> Facts | None:
     """A number with its seeds, where not all have it: no slope where a class is at 0."""
-    found: Facts | None = row["cell"]["fairness"][metric]
-    if found is None or found["short"] == row["cell"]["accuracy"]["short"]:
-        return found
-    return {**found, "level": f"[{found['short']}]"}
+    mean: Facts | None = row["cell"]["fairness"][metric]
+    if mean is None or mean["short"] == row["cell"]["accuracy"]["short"]:
+        return mean
+    return {**mean, "level": f"[{mean['short']}]"}
 
 
 def _against_full(title: str, metric: str, meaning: str, unit: str = "", scale: float = 1, digits: int = 2) -> Column:

@@ -21,8 +21,9 @@ _AUDITS = {
     "pool": "Rows of a membership matrix, each distilled anew and attacked with the others as shadows.",
     "one_run": "A lower bound on epsilon from one distillation of images that were chosen by coins.",
 }
+
 _WITHOUT = {"ipc": ("full",), "init": BASELINES}
-"""Axis -> methods that do not use it."""
+"""Axis -> baselines that do not use it. Other methods without it are compared with other cells in each row."""
 
 
 def _elements(report: Facts) -> Iterator[Element]:
@@ -80,11 +81,11 @@ def _band(row: Facts) -> str:
 
 
 def _auc(cell: Facts, attack: str) -> str:
-    found = cell["attacks"].get(attack)
-    if found is None:
+    auc = cell["attacks"].get(attack)
+    if auc is None:
         return "not applicable" if cell["reasons"] else f"{cell['planned']} without a result"
     missing = f" ({cell['done']} of {cell['planned']} points)" if cell["done"] < cell["planned"] else ""
-    return interval(found) + missing
+    return interval(auc) + missing
 
 
 def _about(table: Facts, cells: Sequence[Facts], beside: BesidePaper) -> Iterator[str | Bullets]:
@@ -155,8 +156,8 @@ def _is_small(difference: Facts) -> bool:
 # --- details ----------------------------------------------------------------------------------------------------------
 
 
-def _percent(found: Facts, digits: int = 1) -> str:
-    return NOTHING if found["value"] is None else f"{100 * found['value']:.{digits}f}"
+def _percent(number: Facts, digits: int = 1) -> str:
+    return NOTHING if number["value"] is None else f"{100 * number['value']:.{digits}f}"
 
 
 _WHOLE_PERCENT = partial(_percent, digits=0)
@@ -209,7 +210,7 @@ def _started_from(row: Facts) -> str | None:
 def _what_intervals_are_about(table: Facts) -> str:
     """The units of repetition, and how many images were told apart."""
     cells = _cells(table)
-    units = {found["unit"] for cell in cells if (found := cell["attacks"].get(table["attack"])) is not None}
+    units = {auc["unit"] for cell in cells if (auc := cell["attacks"].get(table["attack"])) is not None}
     text = f"Intervals are about {', '.join(sorted(units)) or 'images'}"
     for name in ("members", "others"):
         if counts := [cell[name] for cell in cells if cell[name] is not None]:
