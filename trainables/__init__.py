@@ -22,7 +22,7 @@ Map, in the order of the flow:
     experts.py    train the networks whose trajectories MTT matches
     distill/      the distillation methods
     external/     sets and models from elsewhere, read without running code
-    evaluate/     accuracy, fairness and membership from stored logits; robustness/ from models, embedding.py from sets
+    evaluate/     accuracy, fairness and membership from stored logits; robustness from models, embeddings from sets
     stages.py     stage kind -> function
     testing.py    what every method promises, to be checked by whoever adds one
 

@@ -1,6 +1,6 @@
 """What ddray did not make, a distilled set or a trained model in a file, for the same evaluations.
 
-    evaluation.py    the request: from the command line, checked, as results/<name>/evaluate.json
+    evaluation.py    the request: from the command line, checked, kept as evaluate.json in the results folder
     planning.py      the request as points of an ordinary plan; the imported stage
     importing.py     the file's content -> the store, as a finished artifact
 

@@ -17,7 +17,7 @@ NOT_CODE = {"__pycache__"}
 
 def named(text: str) -> list[str]:
     """The files and folders that a map names, each the first time: ``grid.py``, ``derived/``; paths are prose."""
-    words = re.findall(r"(?<![\w/.*-])([a-z_][a-z_0-9]*(?:\.py|/))(?![\w/.*])", text)
+    words = re.findall(r"(?<![\w/.*-])([a-z_][a-z_0-9]*(?:\.py|/))(?![\w/*<])", text)
     return list(dict.fromkeys(words))
 
 
