@@ -306,7 +306,7 @@ def test_one_map_for_all_and_the_same_map_twice(
     assert found.info == again.info
     assert torch.bincount(found.sources).tolist() == found.info["points"] == [120, 20, 32]
     assert found.info["sources"] == ["real", "set 0", "set 1"]
-    assert found.labels[found.sources == 1].tolist() == sets[0].labels.classes.tolist()
+    assert found.labels[found.sources == 1].tolist() == sets[0].labels.tolist()
     assert (found.info["perplexity"], found.info["max_iter"], found.info["init"]) == (10.0, 300, "pca")
     assert len(found.info["fit_id"]) == 12  # one for the whole map; another map has another
     assert tsne(digits, sets[:1]).info["fit_id"] != found.info["fit_id"]
