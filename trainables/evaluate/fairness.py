@@ -164,7 +164,7 @@ def estimates(means: Means) -> dict[str, Floats]:
         by_metric[name] = means.losses[..., index].var(axis=-1)
         by_metric[f"{name}_corr"] = less_noise(means.losses[..., index], means.loss_noise[..., index])
     if means.halves is not None:
-        by_metric["fair_worst_acc_split"] = _worst_elsewhere(*means.halves)
+        by_metric["fair_worst_acc_split"] = worst_elsewhere(*means.halves)
     return by_metric
 
 
@@ -220,16 +220,14 @@ def _best_log_temperature(logits: Floats, labels: Any) -> float:
     return best
 
 
-def worst_elsewhere(correct: Floats, labels: Any, first: NDArray[np.bool_] | None, num_classes: int) -> float | None:
+def worst_elsewhere(one: Floats, other: Floats) -> Floats:
     """Accuracy of the worst class, which unlike the smallest accuracy noise does not lower: the class is the worst of
-    one half, its accuracy that of the other, both ways round. None without halves."""
-    if first is None:
-        return None
-    one, other = (by_class(correct[half], labels[half], num_classes) for half in (first, ~first))
-    return float(_worst_elsewhere(one, other))
+    one half, its accuracy that of the other, both ways round.
 
-
-def _worst_elsewhere(one: Floats, other: Floats) -> Floats:
+    Args:
+        one: (..., K) accuracies on the first half of each class's images.
+        other: (..., K) on the second.
+    """
     ways = [
         np.take_along_axis(measured, chosen.argmin(axis=-1)[..., None], axis=-1)[..., 0]
         for chosen, measured in ((one, other), (other, one))
