@@ -77,8 +77,8 @@ def _versions() -> Iterator[Finding]:
 def _shadows() -> Iterator[Finding]:
     """Folders that Python would import instead of the packages of the same name."""
     for name in ("mlflow", "ddray", "trainables"):
-        found = importlib.util.find_spec(name)
-        if found is None or found.origin is None:
+        spec = importlib.util.find_spec(name)
+        if spec is None or spec.origin is None:
             yield Finding(
                 "bad",
                 f"import {name}",

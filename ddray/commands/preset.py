@@ -70,14 +70,14 @@ def preset_facts(method: str, dataset: str, ipc: int | None, sets: Sequence[str]
     Raises:
         RequestError: An unknown method, data set or setting, or a value that the setting does not take.
     """
-    found = _method(method)
+    declared = _method(method)
     if dataset not in KNOWN:
         raise RequestError(
             f"preset: unknown data set {show(dataset)}; known: {', '.join(KNOWN)}. {suggest(dataset, KNOWN)}".rstrip()
             + " A declared folder has the presets of the data set it is like."
         )
-    given = _given(found, sets)
-    ipcs = [ipc] if ipc is not None else _ipcs(found, dataset, given)
+    given = _given(declared, sets)
+    ipcs = [ipc] if ipc is not None else _ipcs(declared, dataset, given)
     by_setting: dict[str, dict[str, Facts]] = {}
     for at in ipcs:
         set_here = at_ipc(given, at)
@@ -91,7 +91,7 @@ def preset_facts(method: str, dataset: str, ipc: int | None, sets: Sequence[str]
         for facts in entries.values():
             shared = len(facts["ipcs"]) == len(ipcs)
             settings.append({**facts, "ipcs": None if shared else facts["ipcs"]})
-    fields = found.settings.model_fields
+    fields = declared.settings.model_fields
     settings += [
         {"setting": name, "value": value, "kind": "set", "source": "set here", "note": "", "ipcs": None}
         for name, value in given.items()
@@ -100,8 +100,8 @@ def preset_facts(method: str, dataset: str, ipc: int | None, sets: Sequence[str]
     defaults = {name: fields[name].get_default() for name in rest}
     return {
         "method": method,
-        "title": found.title,
-        "distils": found.distils,
+        "title": declared.title,
+        "distils": declared.distils,
         "dataset": dataset,
         "ipc": ipc,
         "settings": settings,

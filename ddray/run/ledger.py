@@ -22,7 +22,7 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """A place that was taken."""
+    """What a job has taken of a node."""
 
     node: int
     gpu: int | None
@@ -37,8 +37,8 @@ class Ledger:
         self.nodes = list(nodes)
         self.taken: dict[str, Slot] = {}
 
-    def place(self, cpus: float, share: float) -> Slot | None:
-        """A free place for a request, the fullest GPU that still fits first, so that whole cards stay whole."""
+    def fit(self, cpus: float, share: float) -> Slot | None:
+        """Where a request fits now: on the fullest GPU that still fits first, so that whole cards stay whole."""
         best: tuple[float, Slot] | None = None
         for number, node in enumerate(self.nodes):
             if node.cpus + _SLACK < cpus:

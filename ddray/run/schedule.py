@@ -76,12 +76,12 @@ class Schedule:
         candidates = [self.jobs[name] for _, _, name in heads if fits(self.jobs[name])]
         if not candidates:
             return None
-        found = candidates[0]
-        if rank is not None and found.work < LONG_GFLOP:
-            found = min(candidates, key=rank)  # the first of equals: the order of heads decides
-        heapq.heappop(self._ready[_shape(found)])
-        self.running.add(found.name)
-        return found
+        job = candidates[0]
+        if rank is not None and job.work < LONG_GFLOP:
+            job = min(candidates, key=rank)  # the first of equals: the order of heads decides
+        heapq.heappop(self._ready[_shape(job)])
+        self.running.add(job.name)
+        return job
 
     def put_back(self, name: str) -> None:
         """A job was started but did not run (its worker died, an input was damaged); it is ready again."""

@@ -154,7 +154,7 @@ class Admitter(Searcher):
                 break
             # Another driver has finished it meanwhile.
             self.handler.settle(job, Outcome(done=[stage.key for stage in job.stages]))
-        slot = self.ledger.place(*self.shape(job))
+        slot = self.ledger.fit(*self.shape(job))
         if slot is not None:
             self.ledger.take(job.name, slot)
         else:
@@ -203,7 +203,7 @@ class Admitter(Searcher):
         return None
 
     def _admissible(self, job: Job) -> bool:
-        if self.ledger.place(*self.shape(job)) is not None and not any(
+        if self.ledger.fit(*self.shape(job)) is not None and not any(
             self.shape(waiting) == self.shape(job) for waiting in self.ahead.values()
         ):
             return True
@@ -223,7 +223,7 @@ class Admitter(Searcher):
         if self.ahead.pop(job.name, None) is None:
             self.ledger.release(job.name)
         for name, waiting in list(self.ahead.items()):
-            slot = self.ledger.place(*self.shape(waiting))
+            slot = self.ledger.fit(*self.shape(waiting))
             if slot is not None:
                 self.ledger.take(name, slot)
                 del self.ahead[name]

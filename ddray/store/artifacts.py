@@ -259,10 +259,10 @@ class Store:
     def _check_format(self) -> None:
         try:
             try:
-                found = int(json.loads(self.files.read("store.json"))["format"])
+                version = int(json.loads(self.files.read("store.json"))["format"])
             except FileNotFoundError:
                 self.files.write("store.json", json.dumps({"format": FORMAT}).encode())
-                found = FORMAT
+                version = FORMAT
         except OSError as error:
             raise EnvironmentProblem(
                 f"store {self.location}: cannot be read or written; got {error}. Set DDRAY_STORE to a writable place."
@@ -272,9 +272,9 @@ class Store:
                 f'store {self.location}: store.json is not readable; expected {{"format": {FORMAT}}}. '
                 "Restore the file, or set DDRAY_STORE to another place."
             ) from None
-        if found > FORMAT:
+        if version > FORMAT:
             raise EnvironmentProblem(
-                f"store {self.location}: written by a newer ddray (format {found}); this one reads format {FORMAT}. "
+                f"store {self.location}: written by a newer ddray (format {version}); this one reads format {FORMAT}. "
                 "Upgrade ddray, or set DDRAY_STORE to another place."
             )
 

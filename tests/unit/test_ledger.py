@@ -25,7 +25,7 @@ def test_never_more_than_there_is_and_all_of_it_back(
     totals = [Node(float(cpus), [1.0] * gpus) for cpus, gpus in nodes]
     held: dict[str, tuple[int, int | None, int, float]] = {}
     for number, (cpus, share) in enumerate(requests):
-        slot = books.place(cpus, share)
+        slot = books.fit(cpus, share)
         if slot is None:
             assert books.never_fits(cpus, share, totals) or held, "an empty cluster takes whatever it can ever hold"
             if held:
@@ -52,44 +52,44 @@ def test_the_fullest_card_that_still_fits() -> None:
     """Two halves go together, so that a whole card stays free for whoever needs one."""
     books = ledger([(8, 2)])
     for name in ("one", "two"):
-        slot = books.place(1, 0.5)
+        slot = books.fit(1, 0.5)
         assert slot is not None
         books.take(name, slot)
     assert sorted(books.nodes[0].gpus) == [0.0, 1.0]
-    whole = books.place(1, 1.0)
+    whole = books.fit(1, 1.0)
     assert whole is not None
     books.take("whole", whole)
-    assert books.place(1, 0.125) is None
-    assert books.place(1, 0.0) is not None, "work without a GPU goes on"
+    assert books.fit(1, 0.125) is None
+    assert books.fit(1, 0.0) is not None, "work without a GPU goes on"
 
 
 def test_eighths_fill_a_card_exactly() -> None:
     books = ledger([(20, 1)])
     for number in range(8):
-        slot = books.place(1, 1 / 8)
+        slot = books.fit(1, 1 / 8)
         assert slot is not None
         books.take(str(number), slot)
-    assert books.place(1, 1 / 8) is None
+    assert books.fit(1, 1 / 8) is None
 
 
 def test_thirds_are_not_lost_to_rounding() -> None:
     books = ledger([(20, 1)])
     for number in range(3):
-        slot = books.place(1, 1 / 3)
+        slot = books.fit(1, 1 / 3)
         assert slot is not None
         books.take(str(number), slot)
     for number in range(3):
         books.release(str(number))
-    assert books.place(1, 1.0) is not None
+    assert books.fit(1, 1.0) is not None
 
 
 def test_cpus_and_gpu_must_be_on_one_machine() -> None:
     books = ledger([(8, 0), (1, 1)])
-    assert books.place(2, 0.5) is None
+    assert books.fit(2, 0.5) is None
     assert books.never_fits(2, 0.5, books.nodes)
     assert not books.never_fits(1, 0.5, books.nodes)
     assert books.never_fits(9, 0, books.nodes)
-    slot = books.place(1, 0.5)
+    slot = books.fit(1, 0.5)
     assert slot is not None
     assert slot.node == 1
 
