@@ -17,7 +17,7 @@ from ddray.errors import RequestError, show, suggest
 from ddray.plan.annotations import at_ipc
 from ddray.plan.axes import AXES
 from ddray.plan.feasible import ClassSize, base_of, impossible, known_class_size
-from ddray.plan.points import Grid, GridPoint, Sweep
+from ddray.plan.points import FrozenValues, Grid, GridPoint, Sweep
 from ddray.plan.schema import EVALUATIONS
 from trainables.configs import PrivacySettings
 from trainables.data.known import KNOWN
@@ -217,7 +217,7 @@ def _canonical(content: Any) -> str:
 
 def _points(grids: Mapping[Identity, tuple[Grid, ...]], problems: list[str]) -> list[GridPoint]:
     """The points; what many of them hold is one object."""
-    decode = functools.cache(json.loads)
+    decode = functools.cache(lambda text: FrozenValues(json.loads(text)))
     united: dict[tuple[str, ...], tuple[tuple[str, ...], Mapping[str, Mapping[str, Any]]]] = {}
     points = []
     for (values, settings, protocol, train), asking in grids.items():
@@ -270,7 +270,7 @@ def _unite(grids: Sequence[Grid], problems: list[str]) -> Mapping[str, Mapping[s
                         )
                     )
             united[kind] = merged
-    return united
+    return {kind: FrozenValues(given) for kind, given in united.items()}
 
 
 _UNITING = frozenset({"attacks", "audit"})

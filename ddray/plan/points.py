@@ -15,9 +15,9 @@ from ddray.plan.keys import canonical
 from ddray.plan.yaml import Node
 
 
-class Given(dict[str, Any]):
-    """Values as a sweep gives them, JSON types. Nobody changes one, so that it can be an argument of a cached function:
-    it is hashed by its text, which is made once."""
+class FrozenValues(dict[str, Any]):
+    """Values as a sweep gives them, JSON types, for a cached function: hashed by their text, which is made once. Nobody
+    changes one."""
 
     def __init__(self, values: Mapping[str, Any]) -> None:
         super().__init__(values)
@@ -27,7 +27,7 @@ class Given(dict[str, Any]):
         return hash(self.text)
 
     @classmethod
-    def of(cls, values: Mapping[str, Any]) -> Given:
+    def of(cls, values: Mapping[str, Any]) -> FrozenValues:
         """The same values, or themselves if they are one already."""
         return values if isinstance(values, cls) else cls(values)
 

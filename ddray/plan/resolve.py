@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from ddray.plan.datasets import DatasetFacts
 from ddray.plan.imported import EXTERNAL, Imported
 from ddray.plan.kinds import Load
-from ddray.plan.points import Given, GridPoint
+from ddray.plan.points import FrozenValues, GridPoint
 from trainables.configs import (
     Config,
     DatasetConfig,
@@ -159,7 +159,7 @@ class Resolved:
 
     def requested(self, kind: str, settings: type[Requested]) -> Requested:
         """What the sweep says of an evaluation, defaults filled in."""
-        complete: Requested = _evaluation(settings, Given.of(self.point.evaluations[kind]))
+        complete: Requested = _evaluation(settings, FrozenValues.of(self.point.evaluations[kind]))
         return complete
 
     def part(self, part: Part) -> OriginConfig:
@@ -203,7 +203,9 @@ class Resolver:
         recipe, changes = self._recipe(point)
         settings, unpublished = _NOTHING_SET
         if imported is None:
-            settings, unpublished = self._settings(point.method, data.config.base, point.ipc, Given.of(point.settings))
+            settings, unpublished = self._settings(
+                point.method, data.config.base, point.ipc, FrozenValues.of(point.settings)
+            )
         num_classes = point.num_classes or data.config.num_classes
         origin_images = point.origin_per_class or data.train_per_class
         network = parse(point.architecture)
@@ -258,7 +260,7 @@ class Resolver:
     def _recipe(self, point: GridPoint) -> tuple[RecipeConfig, Mapping[str, Any]]:
         if point.protocol == EXTERNAL:  # of a model; nothing is trained by it
             return next(iter(PROTOCOLS.values())).recipe, {}
-        return _recipe(point.protocol, Given.of(point.train), point.train_aug)
+        return _recipe(point.protocol, FrozenValues.of(point.train), point.train_aug)
 
 
 def start_of(settings: MethodSettings) -> MethodSettings | None:
@@ -284,7 +286,7 @@ def _train_images(point: GridPoint, settings: MethodSettings, imported: Imported
     return point.ipc * imported.factor**2 if imported is not None else settings.decoded_images(point.ipc)
 
 
-def _settings(method: str, base: str, ipc: int | None, given: Given) -> Settings:
+def _settings(method: str, base: str, ipc: int | None, given: FrozenValues) -> Settings:
     chosen = choose(method, base, ipc, given)
     unpublished = tuple(entry for entry in chosen if not entry.exact and entry.setting not in given)
     return completed(method, base, ipc, given), unpublished
@@ -308,7 +310,7 @@ def _part(part: Part, classes: tuple[int, ...], per_class: int, draw: int) -> Or
 
 
 @cache
-def _recipe(protocol: str, train: Given, train_aug: str | None) -> tuple[RecipeConfig, Mapping[str, Any]]:
+def _recipe(protocol: str, train: FrozenValues, train_aug: str | None) -> tuple[RecipeConfig, Mapping[str, Any]]:
     """How a model is trained, and how that differs from the protocol's recipe."""
     base = PROTOCOLS[protocol].recipe
     given = {"epochs": None, **train} if "steps" in train else dict(train)
@@ -327,7 +329,7 @@ def _alone(recipe: RecipeConfig) -> RecipeConfig:
 
 
 @cache
-def _evaluation(settings: type[Requested], given: Given) -> Requested:
+def _evaluation(settings: type[Requested], given: FrozenValues) -> Requested:
     return settings.model_validate_json(given.text)
 
 
