@@ -154,10 +154,11 @@ def check(prepared: Any) -> None:
 @prepared_command
 def plan(prepared: Any, as_json: bool, show_points: bool) -> None:
     """How many points, stages and jobs: total, finished, to do, blocked and why. Starts nothing."""
-    from ddray.commands.plan import plan_facts, plan_text
+    from ddray.commands.plan import plan_facts
+    from ddray.plan.summary import summary_text
 
     facts = plan_facts(prepared, places())
-    click.echo(json.dumps(facts, sort_keys=True) if as_json else plan_text(prepared, facts, show_points))
+    click.echo(json.dumps(facts, sort_keys=True) if as_json else summary_text(prepared.plan, facts, show_points))
 
 
 @cli.command()

@@ -12,9 +12,8 @@ import functools
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
-Architecture = Literal["convnet3", "resnet18", "vgg16"]
 Norm = Literal["instance", "batch", "layer", "group", "none"]
 
 NORMS: tuple[Norm, ...] = get_args(Norm)
@@ -121,7 +120,13 @@ NETWORKS: dict[Architecture, NetworkSpec] = {
         padding=_vgg_padding,
     ),
 }
-"""By name. A further network is its record here, its name in ``Architecture``, and its module."""
+"""By name. A further network is its record here, and its module."""
+
+# A type checker cannot read a Literal that is made of a table's keys; pydantic can, and refuses other names.
+if TYPE_CHECKING:
+    Architecture = str
+else:
+    Architecture = Literal[tuple(NETWORKS)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,8 +165,7 @@ class Variant:
 
     def forward_gflop(self, image_size: int, channels: int) -> float:
         """Multiply-adds times two of one image's forward pass, in GFLOP; an estimate for all but ConvNet3."""
-        gflop = convnet3_gflop(image_size, channels) * self.spec.forward
-        return gflop * self.relative_width**2
+        return _forward_gflop(self, image_size, channels)
 
     def padding(self, image_size: int, channels: int) -> int:
         """Padding of the first convolution: 3 where 28 pixels have to become 32, else 1."""
@@ -178,6 +182,11 @@ def variant_of(
     """
     spec = NETWORKS[base]
     return Variant(base, depth or spec.depth, width or spec.width, norm or spec.norm)
+
+
+@functools.cache
+def _forward_gflop(network: Variant, image_size: int, channels: int) -> float:
+    return convnet3_gflop(image_size, channels) * network.spec.forward * network.relative_width**2
 
 
 def convnet3_gflop(image_size: int, channels: int, width: int = 128) -> float:

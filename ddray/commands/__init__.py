@@ -1,7 +1,7 @@
 """What the commands do that have more to do than to call one function.
 
+    plan.py        the plan against what the store holds
     evaluate.py    import a distilled set or a trained model, then its evaluations
-    plan.py        the plan as people and programs see it
     preset.py      published settings of a method, each with its source
     browse.py      what runs, what is behind a key, one failed stage again
     doctor.py      is this machine fit

@@ -27,7 +27,7 @@ What is computed:
     maps.py         encoders and maps of several sets
     chains.py       point -> its chain of stages
     jobs.py         all chains -> jobs; run/schedule.py says which may run now
-    sharing.py      what a plan saves because equal stages are one
+    summary.py      a plan as people and programs see it, with what equal stages save
 
 This file imports nothing.
 """

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar, cast
 
 from pydantic import ValidationError
 
@@ -18,6 +18,7 @@ from ddray.plan.imported import EXTERNAL, Imported
 from ddray.plan.kinds import Load
 from ddray.plan.points import FrozenValues, GridPoint
 from trainables.configs import (
+    Augmentation,
     Config,
     DatasetConfig,
     DistillConfig,
@@ -65,7 +66,7 @@ class SetSpec:
     origin: OriginConfig
     ipc: int
     init: str | None
-    augmentation: str | None
+    augmentation: Augmentation | None
     settings: MethodSettings
     distill_seed: int | None
     """None for methods without one."""
@@ -102,10 +103,10 @@ class SetSpec:
     @property
     def experts(self) -> tuple[ExpertConfig, ...]:
         """What takes no step needs none."""
-        config = self.config
-        if config.network is None or self.settings.length == 0:
+        network = self.network
+        if network is None or self.settings.length == 0:
             return ()
-        return self.settings.experts(config.dataset, config.origin, config.network, config.augmentation)
+        return self.settings.experts(self.dataset, self.origin, network, self.augmentation)
 
     @property
     def start(self) -> SetSpec | None:
@@ -230,7 +231,7 @@ class Resolver:
                 origin=origin,
                 ipc=point.ipc,
                 init=point.init,
-                augmentation=point.distill_aug,
+                augmentation=cast("Augmentation | None", point.distill_aug),
                 settings=settings,
                 distill_seed=point.distill_seed,
                 point=point,

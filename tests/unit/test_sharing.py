@@ -12,7 +12,7 @@ from workspace import Workspace
 
 from ddray.plan.chains import make_chains
 from ddray.plan.jobs import Plan
-from ddray.plan.sharing import sharing_facts
+from ddray.plan.summary import sharing
 
 TABLE1 = """
 ddray: 1
@@ -34,7 +34,7 @@ def plan_of(folder: Path, methods: str = "[dsa, dm, idc]", axes: str = "seed: [0
 
 
 def needs(plan: Plan) -> dict[str, dict[str, int]]:
-    found: dict[str, dict[str, int]] = sharing_facts(plan)["privacy"]["needs"]
+    found: dict[str, dict[str, int]] = sharing(plan)["privacy"]["needs"]
     return found
 
 
@@ -75,7 +75,7 @@ def test_alone_is_the_sum_over_sweeps_of_one_point(tmp_path: Path, audit: str) -
     alone = 0
     for chain in plan.chains:
         alone += len(make_chains([chain.point], {"cifar10": b.facts_of("cifar10")}, {})[1])
-    facts = sharing_facts(plan)["sharing"]
+    facts = sharing(plan)["sharing"]
     assert facts == {"stages": len(plan.stages), "alone": alone}
     assert facts["alone"] > facts["stages"]
 
@@ -83,7 +83,7 @@ def test_alone_is_the_sum_over_sweeps_of_one_point(tmp_path: Path, audit: str) -
 def test_a_filter_counts_what_is_selected(tmp_path: Path) -> None:
     plan = plan_of(tmp_path)
     plan.selected = {chain.point.hash for chain in plan.chains if chain.point.method == "dm"}
-    facts = sharing_facts(plan)
+    facts = sharing(plan)
     assert facts["privacy"]["points"] == 8
     assert facts["privacy"]["needs"]["distill"]["stages"] == 8 * 16
     assert facts["sharing"]["stages"] == len(plan.needed())
