@@ -62,18 +62,18 @@ def _chain(table: StageTable, resolver: Resolver, resolved: Resolved, repeats: M
     stages = [*own_set.stages, *_trained(table, resolved, own_set, repeats)]
     train = stages[-1]
     stages += _of_model_alone(table, resolved, train)
-    shadows: list[tuple[Stage, ...]] = []
+    side_paths: list[tuple[Stage, ...]] = []
     if "robustness" in point.evaluations:
         stages += _robustness(table, resolved, train)
     if "privacy" in point.evaluations:
         paths, stage = privacy(table, resolved, own_set, train)
-        shadows += paths
+        side_paths += paths
         stages.append(stage)
     if "embedding" in point.evaluations and own_set.stages:
         encoder, stage = embed(table, resolver, resolved, own_set)
-        shadows.append((encoder,))
+        side_paths.append((encoder,))
         stages.append(stage)
-    return Chain(point, tuple(stages), resolved.protocol, resolved.changes, resolved.unpublished, tuple(shadows))
+    return Chain(point, tuple(stages), resolved.protocol, resolved.changes, resolved.unpublished, tuple(side_paths))
 
 
 # --- the point's own network ------------------------------------------------------------------------------------------

@@ -64,19 +64,19 @@ class Chain:
     """The overridden values."""
     unpublished: tuple[Chosen, ...]
     """Settings that nobody published for this combination: taken from the nearest one, or ours."""
-    shadows: tuple[tuple[Stage, ...], ...] = ()
+    side_paths: tuple[tuple[Stage, ...], ...] = ()
     """Further paths, each in order, to what evaluations need beside the point's own set and model: shadow models and
     membership rows, encoders."""
 
     @property
     def paths(self) -> tuple[tuple[Stage, ...], ...]:
-        """The shadows, then the main path."""
-        return *self.shadows, self.stages
+        """The side paths, then the main path."""
+        return *self.side_paths, self.stages
 
     @property
     def all_stages(self) -> tuple[Stage, ...]:
         """The stages of all paths; one that lies on several of them comes several times."""
-        return (*itertools.chain.from_iterable(self.shadows), *self.stages) if self.shadows else self.stages
+        return (*itertools.chain.from_iterable(self.side_paths), *self.stages) if self.side_paths else self.stages
 
     def stage(self, kind: Kind) -> Stage | None:
         """The first stage of a kind on the main path, if it has one."""

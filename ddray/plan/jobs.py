@@ -92,7 +92,7 @@ def make_plan(chains: Sequence[Chain], stages: Mapping[str, Stage]) -> Plan:
     """
     users = Counter(stage.key for chain in chains for stage in chain.all_stages)
     points = users
-    if any(chain.shadows for chain in chains):
+    if any(chain.side_paths for chain in chains):
         points = Counter(key for chain in chains for key in {stage.key for stage in chain.all_stages})
     shorter = _shorter_budgets(stages.values())
     jobs: list[Job] = []

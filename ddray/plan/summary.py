@@ -128,7 +128,7 @@ def sharing(plan: Plan) -> dict[str, Any]:
     """
     chains = [chain for chain in plan.chains if chain.point.hash in plan.selected]
     alone = sum(
-        len({stage.key for stage in chain.all_stages}) if chain.shadows else len(chain.stages) for chain in chains
+        len({stage.key for stage in chain.all_stages}) if chain.side_paths else len(chain.stages) for chain in chains
     )
     return {"sharing": {"stages": len(plan.needed()), "alone": alone}, "privacy": _privacy(plan.stages, chains)}
 

@@ -303,7 +303,7 @@ def test_an_evaluation_fails_with_a_stage_beside_the_main_path(tmp_path: Path) -
 
     _, plan, store = world = b.world(tmp_path / "private", PRIVATE)
     (chain,) = plan.chains
-    shadow = next(stage for path in chain.shadows for stage in path if stage.kind == "distill")
+    shadow = next(stage for path in chain.side_paths for stage in path if stage.kind == "distill")
     assert shadow not in chain.stages
     b.fail(store, shadow, "StageFailure: diverged")
     coverage = gather(world, tmp_path / "p")

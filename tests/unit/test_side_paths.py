@@ -233,7 +233,7 @@ def test_an_origin_too_large_for_a_pool_still_plans(tmp_path: Path) -> None:
     assert inputs.keys() == {"seed.model", "seed.set", "seed.start"}
     chain = only(plan_of(tmp_path, POINT.replace("400", "4000"), "{privacy: {audit: [pool]}}"))
     config, inputs = audit_of(chain)
-    assert (config.audit, inputs, chain.shadows) == ((), {}, ())
+    assert (config.audit, inputs, chain.side_paths) == ((), {}, ())
 
 
 def test_real_images_that_do_not_fit_a_row_are_refused_as_for_the_draw(tmp_path: Path) -> None:
@@ -331,7 +331,7 @@ def test_sets_of_a_kind_share_an_encoder_and_a_map(tmp_path: Path) -> None:
 def test_an_encoder_sees_all_images_of_the_point_s_classes(tmp_path: Path) -> None:
     axes = "method: [dm], ipc: [1], origin_per_class: [40], num_classes: [3], class_draw: [1], architecture: [vgg16]"
     chain = only(plan_of(tmp_path, axes, EMBED))
-    ((encoder,),) = chain.shadows
+    ((encoder,),) = chain.side_paths
     own = b.stage_of(chain, "train").config
     assert isinstance(encoder.config, TrainConfig)
     assert isinstance(own, TrainConfig)
@@ -412,7 +412,7 @@ def test_evaluations_do_not_touch_what_others_share(tmp_path: Path) -> None:
     for one, two in zip(plain.chains, mixed, strict=True):
         if two.point.method == "dm":
             assert [stage.key for stage in one.stages] == [stage.key for stage in two.stages]
-            assert two.shadows == ()
+            assert two.side_paths == ()
 
 
 # --- hostile requests -------------------------------------------------------------------------------------------------
