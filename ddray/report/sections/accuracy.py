@@ -136,7 +136,7 @@ def _against_random(block: Facts) -> Iterator[Element]:
     if any(row["init"] == "noise" for row in rows):
         notes.append("With init noise a pair shares its training seeds, not its images.")
     columns = [
-        Column("difference", "mean", lambda mean: f"{100 * mean:+.2f}", "points"),
+        Column("difference, points", "mean", lambda mean: f"{100 * mean:+.2f}"),
         Column("95 % t-interval", _t_interval),
         Column("pairs", _pairs),
         Column("trainings each", "trainings", partial(span, form="d")),
