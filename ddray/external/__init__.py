@@ -2,7 +2,6 @@
 
     evaluation.py    the request: from the command line, checked, kept as evaluate.json in the results folder
     planning.py      the request as points of an ordinary plan; the imported stage
-    importing.py     the file's content -> the store, as a finished artifact
 
 This file imports nothing.
 """

@@ -280,6 +280,38 @@ ENTRY_POINT = {
     "entry_points.txt": "[ddray.methods]\nmean = mean_method\n",
 }
 """What installing the package of ``METHOD`` leaves."""
+AXIS = Change(
+    limit=2,
+    written={},
+    inserted={
+        "ddray/plan/axes.py": (
+            (
+                "\n\n_HINTS = get_type_hints(AxisValues",
+                """    train_batch: Annotated[
+        int | None,
+        Axis(
+            given=Count,
+            description="Images per training step. Left out: the protocol's own.",
+            null_means=lambda _, recipe: recipe.batch,
+            of_training=True,
+            label=Word(20, lambda batch, _: f"batch={batch}"),
+            report="block",
+            meaning="images per training step; null: the protocol's own",
+        ),
+    ] = None
+""",
+            ),
+        ),
+        "ddray/plan/resolve.py": (
+            (
+                "        return _recipe(point.protocol,",
+                """        if point.train_batch is not None:
+            point = replace(point, train={**point.train, "batch": point.train_batch})
+""",
+            ),
+        ),
+    },
+)
 KIND = Change(
     limit=4,  # its name and configuration, its computation, its record; and the record of the number that it makes
     written={},
@@ -348,6 +380,7 @@ class ConfidenceConfig(Config):
 CHANGES = {
     "stage kind": KIND,
     "distillation method": METHOD,
+    "axis": AXIS,
     "network": NETWORK,
     "attack on robustness": ROBUSTNESS_ATTACK,
     "attack on membership": MEMBERSHIP_ATTACK,
@@ -360,7 +393,8 @@ ddray: 1
 defaults:
   protocol: quick
   train: {steps: 3}
-  axes: {dataset: [digits], num_classes: [3], method: [mean], ipc: [1], seed: [0], architecture: [linear]}
+  axes: {dataset: [digits], num_classes: [3], method: [mean], ipc: [1], seed: [0], architecture: [linear],
+         train_batch: [2]}
 grids:
   changed:
     axes: {origin_per_class: [10]}
@@ -437,6 +471,12 @@ def test_a_stage_kind(changed: Changed) -> None:
     (row,) = [row for row in changed.rows if row["metric"] == "confidence"]
     assert 2 / 3 < row["value"] <= 1
     assert changed.plan["stages"]["confidence"]["todo"] == 1
+
+
+def test_an_axis(changed: Changed) -> None:
+    assert {row["train_batch"] for row in changed.rows} == {2}
+    assert {json.loads(row["param_json"])["protocol_changes"]["batch"] for row in changed.rows} == {2}
+    assert "batch" in changed.report
 
 
 def test_a_network(changed: Changed) -> None:
