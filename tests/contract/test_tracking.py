@@ -77,7 +77,7 @@ print(world(Path(sys.argv[1])).mirror())
 
 def mirror_elsewhere(folder: Path) -> subprocess.CompletedProcess[str]:
     """Mirror the world of a folder in a new process: MLflow remembers databases, even deleted ones, within one."""
-    tests = Path(b.__file__).parents[1]
+    tests = Path(b.__file__).parent
     return subprocess.run(
         [sys.executable, "-c", ELSEWHERE, str(folder), str(tests)], capture_output=True, text=True, check=False
     )
