@@ -5,7 +5,7 @@ A method is one class of settings and one function
     distill(origin: Origin, settings: MySettings, context: DistillContext) -> DistilledSet
 
 The decorator stands on the settings, not on the function, because planning reads the settings of every method and must
-not load torch for it; the function is found by name when a stage runs.
+not load torch for it; the function is looked up by name when a stage runs.
 """
 
 from __future__ import annotations
@@ -79,13 +79,13 @@ class Method:
         assert self.function is not None, f"{self.name} distils nothing"
         module, _, name = self.function.partition(":")
         try:
-            found: Callable[..., Any] = getattr(importlib.import_module(module), name)
+            function: Callable[..., Any] = getattr(importlib.import_module(module), name)
         except (ImportError, AttributeError) as error:
             raise ValueError(
                 f"method {self.name}: no function to call; got {self.function!r} ({error}); expected the module and "
                 "the name of a function distill(origin, settings, context). Correct the method's declaration."
             ) from error
-        return found
+        return function
 
 
 METHODS: dict[str, Method] = {}
@@ -169,7 +169,7 @@ def load_plugins() -> list[str]:
         One message per entry point that failed; also logged as a warning.
     """
     problems = []
-    for entry in sorted(entry_points(group=GROUP), key=lambda found: found.name):
+    for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.name):
         before = set(METHODS)
         loaded = entry.module in sys.modules  # by whoever imported the package first; it may not be done yet
         try:

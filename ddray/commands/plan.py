@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ddray.collector import no_cycle_search
-from ddray.plan.summary import summary
+from ddray.plan.summary import plan_summary
 from ddray.prepare import Prepared
 from ddray.settings import Places
 from ddray.store.artifacts import Store
@@ -20,4 +20,4 @@ def plan_facts(prepared: Prepared, places: Places) -> dict[str, Any]:
         store = Store(places.store, places.cache / "artifacts")
         done = store.keys() & prepared.plan.stages.keys()
     facts = {"sweep": prepared.sweep.name, "store": places.store, "unread_datasets": list(prepared.unread)}
-    return {**facts, **summary(prepared.plan, done)}
+    return {**facts, **plan_summary(prepared.plan, done)}

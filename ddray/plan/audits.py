@@ -38,11 +38,11 @@ class Audits:
     """In the order of ``MEMBERSHIP_ATTACKS``: how a sweep lists them makes no difference."""
 
 
-def audits(asked: PrivacySettings, per_class: int, class_size: int, real_images: int, num_classes: int) -> Audits:
+def audits(requested: PrivacySettings, per_class: int, class_size: int, real_images: int, num_classes: int) -> Audits:
     """Cut a request to the data.
 
     Args:
-        asked: What the sweep says.
+        requested: What the sweep says.
         per_class: n, at least 1.
         class_size: Training images in the smallest class, at least n.
         real_images: Of each class that the method needs to start from or to choose among; 0 for noise.
@@ -52,21 +52,21 @@ def audits(asked: PrivacySettings, per_class: int, class_size: int, real_images:
     unfit: dict[str, str] = {}
     for audit in EVERY_AUDIT:
         reason = _unfit(audit, per_class, class_size, real_images)
-        if audit in asked.audit and reason is not None:
+        if audit in requested.audit and reason is not None:
             unfit[audit] = reason
-    fit = tuple(audit for audit in EVERY_AUDIT if audit in asked.audit and audit not in unfit)
+    fit = tuple(audit for audit in EVERY_AUDIT if audit in requested.audit and audit not in unfit)
     left = max(0, class_size - 2 * per_class) if "pool" in fit or "one_run" in fit else 0
-    population = min(asked.population_of(num_classes), left)
-    rows = asked.num_rows if "pool" in fit else 0
+    population = min(requested.population_of(num_classes), left)
+    rows = requested.num_rows if "pool" in fit else 0
     return Audits(
         audit=fit,
         unfit=unfit,
         rows=rows,
-        targets=max(1, min(asked.targets, rows // 2)),
-        shadows=max(0, min(asked.shadows, class_size // per_class - 2)) if "seed" in fit else 0,
-        canaries=asked.canaries if "pool" in fit else 0,
-        signals=SignalsConfig(population=population, reserve=min(asked.reserve, left - population)),
-        attacks=tuple(attack for attack in MEMBERSHIP_ATTACKS if attack in asked.attacks),
+        targets=max(1, min(requested.targets, rows // 2)),
+        shadows=max(0, min(requested.shadows, class_size // per_class - 2)) if "seed" in fit else 0,
+        canaries=requested.canaries if "pool" in fit else 0,
+        signals=SignalsConfig(population=population, reserve=min(requested.reserve, left - population)),
+        attacks=tuple(attack for attack in MEMBERSHIP_ATTACKS if attack in requested.attacks),
     )
 
 

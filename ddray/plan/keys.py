@@ -1,4 +1,15 @@
-"""Content addresses: canonical JSON, and the key of a stage.
+"""What is hashed, and how: keys of stages, their lineage, the identity of points, digests of anything else.
+
+| hash | of what | made by |
+|---|---|---|
+| key of a stage | kind, version, ``Config.key_json``, keys of its inputs | ``stage_key`` |
+| its lineage | the same without the budget (``DistillConfig.lineage_json``) | ``lineage_key`` |
+| hash of a point | its axes that are not null, settings, protocol, changes of the recipe | ``point_identity`` |
+| name of a job, digest of a plan or of a request | keys and names, as a list | ``digest`` |
+
+``Config.key_json`` stands with the configurations (``trainables/configs.py``), because computations use it too; a field
+in ``outside_key`` is not in it, one in ``neutral`` only where it differs from what held before it existed. Content
+digests of data and of files are not made here: ``trainables/data``, ``ddray/store``.
 
 A key is the SHA-256 of everything that determines a stage's result: kind, hand-set versions, configuration with all
 defaults filled in, the keys of its inputs (and so their whole history), the content digest of the data. It does not
@@ -9,6 +20,7 @@ cover where or when the stage runs; that is provenance and stands in the manifes
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from json.encoder import encode_basestring
 from typing import Any, NewType
@@ -61,6 +73,22 @@ def lineage_key(kind: str, version: int, path: str, inputs: Mapping[str, str]) -
         inputs: Role to key.
     """
     return stage_key(kind, version, f'{{"lineage":{path}}}', inputs)
+
+
+def point_identity(
+    axes: Mapping[str, Any], settings: Mapping[str, Any], protocol: str, train: Mapping[str, Any]
+) -> str:
+    """JSON of what tells a point from others, equal for equal points; its SHA-256 is the point's hash.
+
+    Args:
+        axes: Those that are not null: points keep their identity when an axis is added to the grammar.
+        settings: Of the method, as given.
+        protocol: The recipe's name.
+        train: Values that differ from the recipe.
+    """
+    content = {"axes": axes, "settings": settings, "protocol": protocol, "train": train}
+    # Not ``canonical``: letters beyond ASCII are escaped here, in every store and table there is.
+    return json.dumps(content, sort_keys=True, separators=(",", ":"))
 
 
 def short(key: str) -> str:

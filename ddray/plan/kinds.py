@@ -106,8 +106,8 @@ class StageKind:
     settings: type[Config] | None = None
     """What a sweep may say of it under ``evaluations``; None: a sweep cannot ask for it."""
     of_model_alone: Callable[[Any, int], Config] | None = None
-    """Of an evaluation whose only input is the point's ``model``: its configuration, from the settings that were asked
-    for (None where there are none) and the number of classes."""
+    """Of an evaluation whose only input is the point's ``model``: its configuration, from the settings that were
+    requested (None where there are none) and the number of classes."""
     first_metric: str | None = None
     """Of an evaluation: the metric that stands on the row of one without a result."""
     of_method: bool = False
@@ -215,13 +215,13 @@ def _size_of_ensemble(config: EnsembleConfig, load: Load) -> int:
 
 def _size_of_models(networks: int, config: TrainConfig, load: Load) -> int:
     """Parameters, logits of the test split, and what the models say of members."""
-    asked = 0
+    queried = 0
     if config.signals is not None:
         origin = config.origin
         images = (origin.per_class or 0) * (1 if origin.kind == "draw" and origin.block is None else 2)
         images += config.signals.population + config.signals.reserve
-        asked = load.num_classes * images * (load.num_classes + 4)
-    return networks * (load.network.file_bytes + load.test_images * load.num_classes * 4 + 4 * asked)
+        queried = load.num_classes * images * (load.num_classes + 4)
+    return networks * (load.network.file_bytes + load.test_images * load.num_classes * 4 + 4 * queried)
 
 
 def _size_of_attack(config: AttackConfig, load: Load) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 
 from ddray.plan import yaml
 from ddray.plan.axes import AXES, AxisValues
-from ddray.plan.keys import canonical
+from ddray.plan.keys import canonical, point_identity
 from ddray.plan.yaml import Node
 
 
@@ -141,8 +140,7 @@ class GridPoint(AxisValues):
         """Canonical JSON of axes, settings and protocol: equal for equal points. Axes that are null stay out, so that
         points keep their identity when an axis is added to the grammar."""
         axes = {axis: value for axis in AXES if (value := getattr(self, axis)) is not None}
-        content = {"axes": axes, "settings": self.settings, "protocol": self.protocol, "train": self.train}
-        return json.dumps(content, sort_keys=True, separators=(",", ":"))
+        return point_identity(axes, self.settings, self.protocol, self.train)
 
     @property
     def hash(self) -> str:

@@ -17,7 +17,7 @@ NEEDS = ("experts", "distill", "train")
 """Kinds of stages that audits need beside the points' own."""
 
 
-def summary(plan: Plan, done: Collection[str]) -> dict[str, Any]:
+def plan_summary(plan: Plan, done: Collection[str]) -> dict[str, Any]:
     """Counts of the selected points and of what they need.
 
     Args:
@@ -28,34 +28,38 @@ def summary(plan: Plan, done: Collection[str]) -> dict[str, Any]:
         What ``Plan.summary`` says; ``unpublished_settings``; ``gpu_shares``: jobs to run by share; ``sharing`` and
         ``privacy``: as of ``sharing``.
     """
-    facts = plan.summary(done)
-    return {**facts, "unpublished_settings": _unpublished(plan), "gpu_shares": _shares(plan, done), **sharing(plan)}
+    return {
+        **plan.summary(done),
+        "unpublished_settings": _unpublished(plan),
+        "gpu_shares": _shares(plan, done),
+        **sharing(plan),
+    }
 
 
-def summary_text(plan: Plan, facts: Mapping[str, Any], show_points: bool) -> str:
+def summary_text(plan: Plan, summary: Mapping[str, Any], show_points: bool) -> str:
     """A table of stages, then what blocks and what was filled in."""
-    lines = [f"{facts['sweep']}: {facts['points']} points, {facts['jobs']} jobs to run", ""]
+    lines = [f"{summary['sweep']}: {summary['points']} points, {summary['jobs']} jobs to run", ""]
     lines.append(f"{'stages':<12}{'total':>8}{'cached':>8}{'to do':>8}{'blocked':>9}")
     for kind in KINDS:
-        if kind in facts["stages"]:
-            counts = facts["stages"][kind]
+        if kind in summary["stages"]:
+            counts = summary["stages"][kind]
             row = "".join(f"{counts[name]:>8}" for name in ("total", "cached", "todo"))
             lines.append(f"{kind:<12}{row}{counts['blocked']:>9}")
-    if facts["blocked"]:
-        lines += ["", "blocked:", *(f"  {count:>6} stages: {reason}" for reason, count in facts["blocked"].items())]
-    if facts["gpu_shares"]:
+    if summary["blocked"]:
+        lines += ["", "blocked:", *(f"  {count:>6} stages: {reason}" for reason, count in summary["blocked"].items())]
+    if summary["gpu_shares"]:
         lines += [
             "",
             "shares of a GPU (jobs to run): "
-            + ", ".join(f"{count} x {share}" for share, count in facts["gpu_shares"].items()),
+            + ", ".join(f"{count} x {share}" for share, count in summary["gpu_shares"].items()),
         ]
-    lines += ["", *_sharing_lines(facts)]
-    if facts["unread_datasets"]:
-        lines += ["", f"not read on this machine yet: {', '.join(facts['unread_datasets'])}"]
-    if facts["unpublished_settings"]:
+    lines += ["", *_sharing_lines(summary)]
+    if summary["unread_datasets"]:
+        lines += ["", f"not read on this machine yet: {', '.join(summary['unread_datasets'])}"]
+    if summary["unpublished_settings"]:
         lines += ["", "settings without a published value:"]
         alike: dict[tuple[str, ...], list[str]] = {}
-        for entry in facts["unpublished_settings"]:
+        for entry in summary["unpublished_settings"]:
             values = ", ".join(f"{name} = {json.dumps(value)}" for name, value in entry["settings"].items())
             said = (f"{entry['method']} {entry['dataset']}", values, entry["source"])
             alike.setdefault(said, []).append(str(entry["ipc"]))
@@ -73,25 +77,25 @@ def summary_text(plan: Plan, facts: Mapping[str, Any], show_points: bool) -> str
 
 def _unpublished(plan: Plan) -> list[dict[str, Any]]:
     """What was filled in without a published value: one entry per combination and source."""
-    found: dict[tuple[str, str, int | None, str], dict[str, Any]] = {}
+    settings: dict[tuple[str, str, int | None, str], dict[str, Any]] = {}
     for chain in plan.chains:
         for chosen in chain.unpublished:
-            place = (chain.point.method, chain.point.dataset, chain.point.ipc, chosen.source)
-            found.setdefault(place, {})[chosen.setting] = chosen.value
+            combination = (chain.point.method, chain.point.dataset, chain.point.ipc, chosen.source)
+            settings.setdefault(combination, {})[chosen.setting] = chosen.value
     return [
         {"method": method, "dataset": dataset, "ipc": ipc, "settings": values, "source": source}
-        for (method, dataset, ipc, source), values in found.items()
+        for (method, dataset, ipc, source), values in settings.items()
     ]
 
 
-def _sharing_lines(facts: Mapping[str, Any]) -> list[str]:
-    sharing = facts["sharing"]
+def _sharing_lines(summary: Mapping[str, Any]) -> list[str]:
+    sharing = summary["sharing"]
     saved = 1 - sharing["stages"] / sharing["alone"]
     lines = [
         f"sharing: {sharing['stages']:,} stages; {sharing['alone']:,} if every point were computed alone "
         f"({saved:.0%} saved)"
     ]
-    privacy = facts["privacy"]
+    privacy = summary["privacy"]
     if privacy["points"]:
         lines.append(f"privacy of {privacy['points']:,} points: the audits need")
         lines.append(f"  {'':<12}{'stages':>12}{'unshared':>12}{'saved':>12}")
@@ -151,9 +155,9 @@ def _privacy(stages: Mapping[str, Stage], chains: Iterable[Chain]) -> dict[str, 
         for role, key in stage.inputs:
             if role != "seed.model" and not role.endswith(".set"):
                 times = stage.config.targets if role.startswith("row.") else 1
-                found = behind.of(key)
-                shared.add(found.keys)
-                for kind, count in found.kinds.items():
+                built_on = behind.of(key)
+                shared.add(built_on.keys)
+                for kind, count in built_on.kinds.items():
                     unshared[kind] += times * count
     needed: Counter[str] = Counter(stages[key].kind for key in frozenset[str]().union(*shared))
     needs = {
@@ -176,11 +180,11 @@ class _Behind:
 
     def __init__(self, stages: Mapping[str, Stage]) -> None:
         self.stages = stages
-        self._found: dict[str, _Built] = {}
+        self._built: dict[str, _Built] = {}
 
     def of(self, key: str) -> _Built:
         """The stage's key and those it builds on, without starts: they cost no distillation."""
-        if key not in self._found:
+        if key not in self._built:
             keys, stack = {key}, [key]
             while stack:
                 for _, needed in self.stages[stack.pop()].inputs:
@@ -188,19 +192,19 @@ class _Behind:
                         keys.add(needed)
                         stack.append(needed)
             cost = frozenset(each for each in keys if self.stages[each].budget != 0)
-            self._found[key] = _Built(cost, Counter(self.stages[each].kind for each in cost))
-        return self._found[key]
+            self._built[key] = _Built(cost, Counter(self.stages[each].kind for each in cost))
+        return self._built[key]
 
 
 def _reduced(chain: Chain, config: PrivacyConfig) -> Iterable[str]:
     """What a point gets less of than it asks for, because the data have fewer images."""
-    asked = PrivacySettings.model_validate(dict(chain.point.evaluations["privacy"]))
-    if "seed" in config.audit and config.shadows < asked.shadows:
+    requested = PrivacySettings.model_validate(dict(chain.point.evaluations["privacy"]))
+    if "seed" in config.audit and config.shadows < requested.shadows:
         per_class = config.origin.per_class
-        yield f"seed: {config.shadows} of {asked.shadows} shadows fit, origin_per_class {per_class}"
+        yield f"seed: {config.shadows} of {requested.shadows} shadows fit, origin_per_class {per_class}"
     if "pool" in config.audit or "one_run" in config.audit:
-        population = asked.population_of(len(config.origin.classes))
-        for name, wanted in (("population", population), ("reserve", asked.reserve)):
+        population = requested.population_of(len(config.origin.classes))
+        for name, wanted in (("population", population), ("reserve", requested.reserve)):
             got = getattr(config.signals, name)
             if got < wanted:
                 yield f"{name}: {got} of {wanted} images per class are left beside the pool"

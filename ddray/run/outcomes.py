@@ -85,7 +85,7 @@ class OutcomeHandler:
             self.progress.note(message)
             stage = self.stages.get(key)
             own = any(stage.key == key for stage in job.stages)
-            if self.schedule.making(key) and not own:
+            if self.schedule.is_pending(key) and not own:
                 self.schedule.wait_for(job.name, key)
             elif stage is None or key in self.damaged:  # damaged again right after being made: the disk, not the file
                 failed = next(stage.key for stage in job.stages if key in dict(stage.inputs).values())

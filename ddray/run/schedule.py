@@ -110,7 +110,7 @@ class Schedule:
                     self.blocked[stage.key] = self.blocked.get(cause, cause)
                 self._block(stage.key, self.blocked.get(stage.key, stage.key))
 
-    def making(self, key: str) -> bool:
+    def is_pending(self, key: str) -> bool:
         """Whether a job that has not ended is to make the key."""
         name = self._makers.get(key)
         return name is not None and name not in self.finished

@@ -163,16 +163,16 @@ def test_a_damaged_input_is_made_again_before_what_needs_it() -> None:
     first, second = schedule.take(anything), schedule.take(anything)
     assert first is not None
     assert second is not None
-    assert not schedule.making("a")
+    assert not schedule.is_pending("a")
     schedule.wait_for(first.name, "a")
     schedule.add(job(stage("a")))
-    assert schedule.making("a")
+    assert schedule.is_pending("a")
     schedule.wait_for(second.name, "a")
     assert not schedule.over
     order = drain(schedule)
     assert order[0] == "a"
     assert sorted(order) == ["a", "b", "c"]
-    assert not schedule.making("a")
+    assert not schedule.is_pending("a")
 
 
 def test_an_input_that_cannot_be_made_again_blocks() -> None:
