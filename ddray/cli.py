@@ -232,7 +232,7 @@ def evaluate(run: Any, as_json: bool, **given: Any) -> int:
     is asked for, never guessed. The results are a sweep's, under the name.
     """
     from ddray.commands.evaluate import evaluate_file
-    from ddray.external.evaluation import Options
+    from ddray.external.options import Options
 
     return evaluate_file(Options(**given), run, places(), as_json=as_json)
 

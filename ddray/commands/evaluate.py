@@ -7,7 +7,8 @@ import json
 import sys
 
 from ddray.errors import RequestError, show
-from ddray.external.evaluation import FILE, Options, checked, load_evaluation
+from ddray.external.evaluation import FILE, load_evaluation
+from ddray.external.options import Options, checked
 from ddray.external.planning import facts_of, subject_of
 from ddray.report.report import machine_report
 from ddray.request import Request
@@ -44,13 +45,13 @@ def evaluate_file(options: Options, run: RunOptions, places: Places, *, as_json:
             f"{known.file} as it was. Give another --name, or move {path.parent} away."
         )
     store = Store(places.store, places.cache / "artifacts")
-    if known is not None and known.asked == evaluation.asked and known.found is not None:
-        evaluation = evaluation.model_copy(update={"found": known.found})
+    if known is not None and known.requested == evaluation.requested and known.content is not None:
+        evaluation = evaluation.with_content(known.content)
     facts = facts_of(evaluation, places, build, read_all=True)
-    if evaluation.found is None or not store.has(subject_of(evaluation, facts).stage().key):
-        evaluation = evaluation.model_copy(update={"found": bring_in(evaluation, facts, store, places)})
+    if evaluation.content is None or not store.has(subject_of(evaluation, facts).stage().key):
+        evaluation = evaluation.with_content(bring_in(evaluation, facts, store, places))
     results_of(places, evaluation.name).register(Request(path))
-    write_json(path, evaluation.model_dump(mode="json"))
+    write_json(path, evaluation.model_dump(mode="json", by_alias=True))
     if not as_json:
         return run_sweep(Request(path), run, places)
     with contextlib.redirect_stdout(sys.stderr):

@@ -1,7 +1,8 @@
 """What ddray did not make, a distilled set or a trained model in a file, for the same evaluations.
 
-    evaluation.py    the request: from the command line, checked, kept as evaluate.json in the results folder
-    planning.py      the request as points of an ordinary plan; the imported stage
+    evaluation.py    the request, as evaluate.json in the results folder holds it
+    options.py       the command line -> a checked request
+    planning.py      the request as a sweep of one grid; the imported stage
 
-This file imports nothing.
+The module ddray.run.importing puts the file's content into the store. This file imports nothing.
 """

@@ -43,18 +43,18 @@ def sweep_of(evaluation: Evaluation, path: Path) -> Sweep:
         datasets={},
         resources={},
         notify=None,
-        digest=digest(evaluation.asked),
+        digest=digest(evaluation.requested),
     )
 
 
 def subject_of(evaluation: Evaluation, facts: DatasetFacts) -> Imported:
     """What the evaluation is about, once its files have been read."""
-    found = evaluation.found
-    assert found is not None
+    content = evaluation.content
+    assert content is not None
     label = f"{EXTERNAL} {evaluation.dataset} file={short(evaluation.sha256[evaluation.kind])}"
     everything = OriginConfig(classes=evaluation.classes)
     if evaluation.kind == "set":
-        assert found.ipc is not None
+        assert content.ipc is not None
         settings = {
             "file": evaluation.sha256["set"],
             "labels": evaluation.sha256.get("labels") or evaluation.labels,
@@ -70,14 +70,14 @@ def subject_of(evaluation: Evaluation, facts: DatasetFacts) -> Imported:
             method_version=1,
             dataset=facts.config,
             origin=everything,
-            ipc=found.ipc,
+            ipc=content.ipc,
             init=None,
             augmentation=None,
             network=None,
             settings=settings,
             distill_seed=0,
         )
-        return Imported(made, found.members, evaluation.classes, f"distill {label} ipc={found.ipc}")
+        return Imported(made, content.members, evaluation.classes, f"distill {label} ipc={content.ipc}")
     assert evaluation.mean is not None
     assert evaluation.std is not None
     (architecture,) = evaluation.architectures
@@ -89,22 +89,22 @@ def subject_of(evaluation: Evaluation, facts: DatasetFacts) -> Imported:
     )
     trained = ExternalConfig(
         dataset=facts.config,
-        origin=found.members or everything,
+        origin=content.members or everything,
         network=network,
         mean=evaluation.mean,
         std=evaluation.std,
-        asked=found.members is not None,
+        asked=content.members is not None,
         file=evaluation.sha256["model"],
     )
-    return Imported(trained, found.members, evaluation.classes, f"train {label} {architecture}")
+    return Imported(trained, content.members, evaluation.classes, f"train {label} {architecture}")
 
 
 def points_of(evaluation: Evaluation, facts: DatasetFacts, grid: Grid) -> Iterator[GridPoint]:
     """One point per architecture and seed."""
-    found = evaluation.found
-    assert found is not None
+    content = evaluation.content
+    assert content is not None
     subset = len(evaluation.classes) < facts.config.num_classes
-    members = {"members": digest(found.members.key_material())[:12]} if found.members is not None else {}
+    members = {"members": digest(content.members.key_material())[:12]} if content.members is not None else {}
     settings: dict[str, Any] = {"file": evaluation.sha256[evaluation.kind], **members}
     if evaluation.kind == "set":
         settings |= {"factor": evaluation.factor, "space": evaluation.space}
@@ -113,7 +113,7 @@ def points_of(evaluation: Evaluation, facts: DatasetFacts, grid: Grid) -> Iterat
             yield GridPoint(
                 method=EXTERNAL,
                 dataset=evaluation.dataset,
-                ipc=found.ipc,
+                ipc=content.ipc,
                 architecture=architecture,
                 seed=seed,
                 num_classes=len(evaluation.classes) if subset else None,

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ddray.errors import EnvironmentProblem, RequestError
-from ddray.external.evaluation import Evaluation, Found
+from ddray.external.evaluation import Evaluation, FileContent
 from ddray.external.planning import subject_of
 from ddray.plan.datasets import DatasetFacts
 from ddray.plan.imported import Imported
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from trainables.payloads import DistilledSet, TrainedModel
 
 
-def bring_in(evaluation: Evaluation, facts: DatasetFacts, store: Store, places: Places) -> Found:
+def bring_in(evaluation: Evaluation, facts: DatasetFacts, store: Store, places: Places) -> FileContent:
     """Read an evaluation's files and put what they hold into the store, unless it is there.
 
     Args:
@@ -48,12 +48,12 @@ def bring_in(evaluation: Evaluation, facts: DatasetFacts, store: Store, places: 
         if evaluation.kind == "set":
             payload = _read_set(evaluation, facts.config)
             ipc = len(payload.labels) // len(evaluation.classes)
-            found = Found(ipc=ipc, members=members)
-            return _commit(subject_of(evaluation.model_copy(update={"found": found}), facts), payload, found, store, {})
-        found = Found(ipc=None, members=members)
-        subject = subject_of(evaluation.model_copy(update={"found": found}), facts)
+            content = FileContent(ipc=ipc, members=members)
+            return _commit(subject_of(evaluation.with_content(content), facts), payload, content, store, {})
+        content = FileContent(ipc=None, members=members)
+        subject = subject_of(evaluation.with_content(content), facts)
         model, said = _read_model(Path(evaluation.file), subject, store, places)
-        return _commit(subject, model, found, store, said)
+        return _commit(subject, model, content, store, said)
     except DataMissing as error:
         raise EnvironmentProblem(str(error)) from error
     except ValueError as error:
@@ -129,8 +129,8 @@ def _members(evaluation: Evaluation, dataset: DatasetConfig, places: Places) -> 
 
 
 def _commit(
-    subject: Imported, payload: DistilledSet | TrainedModel, found: Found, store: Store, said: dict[str, Any]
-) -> Found:
+    subject: Imported, payload: DistilledSet | TrainedModel, content: FileContent, store: Store, said: dict[str, Any]
+) -> FileContent:
     stage = subject.stage()
     with store.writing() as folder:
         payload.save(folder)
@@ -154,4 +154,4 @@ def _commit(
             provenance=provenance,
         )
         store.commit(folder, manifest)
-    return found
+    return content
