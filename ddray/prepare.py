@@ -10,9 +10,9 @@ from typing import NamedTuple
 from ddray.collector import no_cycle_search
 from ddray.errors import RequestError
 from ddray.external.evaluation import FILE, load_evaluation
-from ddray.external.planning import facts_of, points_of, subject_of, sweep_of
+from ddray.external.planning import info_of, points_of, subject_of, sweep_of
 from ddray.plan.chains import make_chains
-from ddray.plan.datasets import Build, DatasetFacts, class_sizes, resolve
+from ddray.plan.datasets import Build, DatasetInfo, class_sizes, resolve
 from ddray.plan.feasible import ClassSize
 from ddray.plan.grammar import in_file_order, read
 from ddray.plan.grid import expand, select
@@ -30,7 +30,7 @@ class Prepared:
 
     request: Request
     sweep: Sweep
-    facts: Mapping[str, DatasetFacts]
+    datasets: Mapping[str, DatasetInfo]
     plan: Plan
     unread: tuple[str, ...] = field(default=())
     """Data sets whose content digest is not known yet on this machine."""
@@ -108,7 +108,7 @@ class _Content(NamedTuple):
 
     sweep: Sweep
     points: Sequence[GridPoint]
-    datasets: dict[str, DatasetFacts]
+    datasets: dict[str, DatasetInfo]
     imported: Imported | None
 
 
@@ -126,6 +126,6 @@ def _imported(request: Request, places: Places, build: Build, read_all: bool) ->
         raise RequestError(f"{request.path}: has no values to change and no profiles. Run ddray evaluate again.")
     evaluation = load_evaluation(request.path)
     sweep = sweep_of(evaluation, request.path)
-    facts = facts_of(evaluation, places, build, read_all=read_all)
-    points = list(points_of(evaluation, facts, sweep.grids[0]))
-    return _Content(sweep, points, {evaluation.dataset: facts}, subject_of(evaluation, facts))
+    info = info_of(evaluation, places, build, read_all=read_all)
+    points = list(points_of(evaluation, info, sweep.grids[0]))
+    return _Content(sweep, points, {evaluation.dataset: info}, subject_of(evaluation, info))

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ddray.plan.chains import make_chains
-from ddray.plan.datasets import DatasetFacts
+from ddray.plan.datasets import DatasetInfo
 from ddray.plan.graph import Chain, Stage
 from ddray.plan.jobs import Plan, make_plan
 from ddray.plan.points import GridPoint, Sweep
@@ -60,7 +60,7 @@ TEST_IMAGES = 20
 
 Row = dict[str, Any]
 Accuracy = Callable[[GridPoint], float]
-Facts = Callable[[str], DatasetFacts]
+Facts = Callable[[str], DatasetInfo]
 Make = Callable[[Stage, Chain, Mapping[str, Path]], "Payload | None"]
 """Of a stage, its chain and the folders of its inputs by role: what the stage leaves, or None for nothing."""
 Leak = Callable[[GridPoint], tuple[float, float]]
@@ -87,7 +87,7 @@ def sweep_of(folder: Path, text: str = SWEEP, name: str = "tiny") -> Sweep:
     return load(path)
 
 
-def facts_of(name: str) -> DatasetFacts:
+def facts_of(name: str) -> DatasetInfo:
     """A known data set's constants, as if it had been read."""
     known = KNOWN[name]
     config = DatasetConfig(
@@ -101,15 +101,15 @@ def facts_of(name: str) -> DatasetFacts:
         std=known.std,
         flip=known.flip,
     )
-    return DatasetFacts(config, known.train_per_class, known.test_per_class, read=True, decoded=True)
+    return DatasetInfo(config, known.train_per_class, known.test_per_class, read=True, decoded=True)
 
 
-def read_digits(name: str) -> DatasetFacts:
+def read_digits(name: str) -> DatasetInfo:
     """The real digits: audits read them."""
     from support import digits_config
 
     assert name == "digits"
-    return DatasetFacts(
+    return DatasetInfo(
         digits_config(), KNOWN[name].train_per_class, KNOWN[name].test_per_class, read=True, decoded=True
     )
 

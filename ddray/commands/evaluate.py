@@ -9,7 +9,7 @@ import sys
 from ddray.errors import RequestError, show
 from ddray.external.evaluation import FILE, load_evaluation
 from ddray.external.options import Options, checked
-from ddray.external.planning import facts_of, subject_of
+from ddray.external.planning import info_of, subject_of
 from ddray.report.report import machine_report
 from ddray.request import Request
 from ddray.results import results_of, write_json
@@ -47,9 +47,9 @@ def evaluate_file(options: Options, run: RunOptions, places: Places, *, as_json:
     store = Store(places.store, places.cache / "artifacts")
     if known is not None and known.requested == evaluation.requested and known.content is not None:
         evaluation = evaluation.with_content(known.content)
-    facts = facts_of(evaluation, places, build, read_all=True)
-    if evaluation.content is None or not store.has(subject_of(evaluation, facts).stage().key):
-        evaluation = evaluation.with_content(bring_in(evaluation, facts, store, places))
+    info = info_of(evaluation, places, build, read_all=True)
+    if evaluation.content is None or not store.has(subject_of(evaluation, info).stage().key):
+        evaluation = evaluation.with_content(bring_in(evaluation, info, store, places))
     results_of(places, evaluation.name).register(Request(path))
     write_json(path, evaluation.model_dump(mode="json", by_alias=True))
     if not as_json:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ddray.external.evaluation import Evaluation
-from ddray.plan.datasets import Build, DatasetFacts, resolve
+from ddray.plan.datasets import Build, DatasetInfo, resolve
 from ddray.plan.imported import EXTERNAL, Imported
 from ddray.plan.keys import digest, short
 from ddray.plan.points import Grid, GridPoint, Sweep
@@ -47,7 +47,7 @@ def sweep_of(evaluation: Evaluation, path: Path) -> Sweep:
     )
 
 
-def subject_of(evaluation: Evaluation, facts: DatasetFacts) -> Imported:
+def subject_of(evaluation: Evaluation, info: DatasetInfo) -> Imported:
     """What the evaluation is about, once its files have been read."""
     content = evaluation.content
     assert content is not None
@@ -68,7 +68,7 @@ def subject_of(evaluation: Evaluation, facts: DatasetFacts) -> Imported:
         made = DistillConfig(
             method=EXTERNAL,
             method_version=1,
-            dataset=facts.config,
+            dataset=info.config,
             origin=everything,
             ipc=content.ipc,
             init=None,
@@ -83,12 +83,12 @@ def subject_of(evaluation: Evaluation, facts: DatasetFacts) -> Imported:
     (architecture,) = evaluation.architectures
     network = NetworkConfig.of(
         parse(architecture),
-        image_size=facts.config.image_size,
-        channels=facts.config.channels,
+        image_size=info.config.image_size,
+        channels=info.config.channels,
         num_classes=len(evaluation.classes),
     )
     trained = ExternalConfig(
-        dataset=facts.config,
+        dataset=info.config,
         origin=content.members or everything,
         network=network,
         mean=evaluation.mean,
@@ -99,11 +99,11 @@ def subject_of(evaluation: Evaluation, facts: DatasetFacts) -> Imported:
     return Imported(trained, content.members, evaluation.classes, f"train {label} {architecture}")
 
 
-def points_of(evaluation: Evaluation, facts: DatasetFacts, grid: Grid) -> Iterator[GridPoint]:
+def points_of(evaluation: Evaluation, info: DatasetInfo, grid: Grid) -> Iterator[GridPoint]:
     """One point per architecture and seed."""
     content = evaluation.content
     assert content is not None
-    subset = len(evaluation.classes) < facts.config.num_classes
+    subset = len(evaluation.classes) < info.config.num_classes
     members = {"members": digest(content.members.key_material())[:12]} if content.members is not None else {}
     settings: dict[str, Any] = {"file": evaluation.sha256[evaluation.kind], **members}
     if evaluation.kind == "set":
@@ -126,7 +126,7 @@ def points_of(evaluation: Evaluation, facts: DatasetFacts, grid: Grid) -> Iterat
             )
 
 
-def facts_of(evaluation: Evaluation, places: Places, build: Build, *, read_all: bool) -> DatasetFacts:
+def info_of(evaluation: Evaluation, places: Places, build: Build, *, read_all: bool) -> DatasetInfo:
     nothing = Sweep("", "", Path(), (), (), {}, {}, None, "")
     name = evaluation.dataset
     return resolve(nothing, [name], places.data, places.cache, build, read_all=read_all)[name]

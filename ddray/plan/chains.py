@@ -13,7 +13,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 
-from ddray.plan.datasets import DatasetFacts
+from ddray.plan.datasets import DatasetInfo
 from ddray.plan.graph import Chain, SetStages, Stage
 from ddray.plan.imported import Imported
 from ddray.plan.kinds import STAGE_KINDS, Request
@@ -34,7 +34,7 @@ from trainables.configs import (
 
 def make_chains(
     points: Iterable[GridPoint],
-    datasets: Mapping[str, DatasetFacts],
+    datasets: Mapping[str, DatasetInfo],
     requests: Mapping[str, Request],
     imported: Imported | None = None,
 ) -> tuple[list[Chain], dict[str, Stage]]:

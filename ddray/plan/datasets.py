@@ -28,7 +28,7 @@ class Build(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class DatasetFacts:
+class DatasetInfo:
     """One data set of a sweep."""
 
     config: DatasetConfig
@@ -43,8 +43,8 @@ class DatasetFacts:
 
 def resolve(
     sweep: Sweep, names: Iterable[str], data: Path, cache: Path, build: Build, *, read_all: bool = False
-) -> dict[str, DatasetFacts]:
-    """Facts of the named data sets.
+) -> dict[str, DatasetInfo]:
+    """What is known of the named data sets.
 
     Args:
         sweep: Holds the declared data sets.
@@ -62,7 +62,7 @@ def resolve(
     return {name: _resolve(sweep, name, data, cache, build, read_all) for name in dict.fromkeys(names)}
 
 
-def _resolve(sweep: Sweep, name: str, data: Path, cache: Path, build: Build, read_all: bool) -> DatasetFacts:
+def _resolve(sweep: Sweep, name: str, data: Path, cache: Path, build: Build, read_all: bool) -> DatasetInfo:
     declared = sweep.datasets.get(name)
     base = declared.like if declared is not None else name
     folder = declared.folder if declared is not None else None
@@ -94,7 +94,7 @@ def _resolve(sweep: Sweep, name: str, data: Path, cache: Path, build: Build, rea
         std=constants.std,
         flip=known.flip,
     )
-    return DatasetFacts(
+    return DatasetInfo(
         config=config,
         train_per_class=min(index.train_counts) if index is not None else known.train_per_class,
         test_per_class=min(index.test_counts) if index is not None else known.test_per_class,
@@ -103,6 +103,6 @@ def _resolve(sweep: Sweep, name: str, data: Path, cache: Path, build: Build, rea
     )
 
 
-def class_sizes(facts: Mapping[str, DatasetFacts]) -> dict[str, int]:
+def class_sizes(datasets: Mapping[str, DatasetInfo]) -> dict[str, int]:
     """Training images in the smallest class of each data set."""
-    return {name: fact.train_per_class for name, fact in facts.items()}
+    return {name: info.train_per_class for name, info in datasets.items()}

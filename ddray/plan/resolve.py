@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple, TypeVar, cast
 
 from pydantic import ValidationError
 
-from ddray.plan.datasets import DatasetFacts
+from ddray.plan.datasets import DatasetInfo
 from ddray.plan.imported import EXTERNAL, Imported
 from ddray.plan.kinds import Load
 from ddray.plan.points import FrozenValues, GridPoint
@@ -128,7 +128,7 @@ class Resolved:
     """A point, complete."""
 
     point: GridPoint
-    data: DatasetFacts
+    data: DatasetInfo
     origin: OriginConfig
     """Its own images."""
     set: SetSpec | None
@@ -190,7 +190,7 @@ class Resolved:
 class Resolver:
     """Completes points of one sweep, or of one imported set or model."""
 
-    def __init__(self, datasets: Mapping[str, DatasetFacts], imported: Imported | None = None) -> None:
+    def __init__(self, datasets: Mapping[str, DatasetInfo], imported: Imported | None = None) -> None:
         self.datasets = datasets
         self.imported = imported
         # Of this plan alone: the table of presets may grow before the next one.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ddray.errors import EnvironmentProblem, RequestError
 from ddray.external.evaluation import Evaluation, FileContent
 from ddray.external.planning import subject_of
-from ddray.plan.datasets import DatasetFacts
+from ddray.plan.datasets import DatasetInfo
 from ddray.plan.imported import Imported
 from ddray.run.context import StageContext
 from ddray.run.stage import code_state, versions
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
     from trainables.payloads import DistilledSet, TrainedModel
 
 
-def bring_in(evaluation: Evaluation, facts: DatasetFacts, store: Store, places: Places) -> FileContent:
+def bring_in(evaluation: Evaluation, info: DatasetInfo, store: Store, places: Places) -> FileContent:
     """Read an evaluation's files and put what they hold into the store, unless it is there.
 
     Args:
         evaluation: Checked.
-        facts: Of its data set, decoded.
+        info: Of its data set, decoded.
         store: Where the artifact goes.
         places: Where the data are.
 
@@ -44,14 +44,14 @@ def bring_in(evaluation: Evaluation, facts: DatasetFacts, store: Store, places: 
     """
     sys.stderr.write(f"reading {evaluation.file}\n")
     try:
-        members = _members(evaluation, facts.config, places)
+        members = _members(evaluation, info.config, places)
         if evaluation.kind == "set":
-            payload = _read_set(evaluation, facts.config)
+            payload = _read_set(evaluation, info.config)
             ipc = len(payload.labels) // len(evaluation.classes)
             content = FileContent(ipc=ipc, members=members)
-            return _commit(subject_of(evaluation.with_content(content), facts), payload, content, store, {})
+            return _commit(subject_of(evaluation.with_content(content), info), payload, content, store, {})
         content = FileContent(ipc=None, members=members)
-        subject = subject_of(evaluation.with_content(content), facts)
+        subject = subject_of(evaluation.with_content(content), info)
         model, said = _read_model(Path(evaluation.file), subject, store, places)
         return _commit(subject, model, content, store, said)
     except DataMissing as error:

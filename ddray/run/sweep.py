@@ -124,7 +124,7 @@ def _decode(prepared: Prepared, schedule: Schedule, places: Places) -> None:
         for stage in job.stages
         if (dataset := getattr(stage.config, "dataset", None)) is not None
     }
-    missing = sorted(name for name in wanted if not prepared.facts[name].decoded)
+    missing = sorted(name for name in wanted if not prepared.datasets[name].decoded)
     if missing:
         _say(f"reading data: {', '.join(missing)}")
         resolve(prepared.sweep, missing, places.data, places.cache, build_cache, read_all=True)
