@@ -15,7 +15,7 @@
        |  measurements/     store -> measurements.parquet, numbers of several points, exports
        |  report/           measurements -> tables and text beside the published numbers
        |  results.py        the folder they lie in, and whether it is up to date
-       `- tracking.py       the same numbers mirrored to MLflow, rebuildable at any time
+       `- tracking/         the same numbers mirrored to MLflow, rebuildable at any time
 
 Used everywhere, and using nothing of it:
 

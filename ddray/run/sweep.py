@@ -229,10 +229,10 @@ def rebuild(prepared: Prepared, results: Results, store: Store) -> Finished:
 
 def mirror_to_mlflow(prepared: Prepared, results: Results, store: Store, places: Places) -> bool:
     """Mirror the points to MLflow; an outage loses nothing, so it is reported, and tried again by the next run."""
-    from ddray import tracking
+    from ddray.tracking import mirror
 
     try:
-        mirrored = tracking.mirror(prepared.plan, prepared.sweep, store, places, results.folder)
+        mirrored = mirror.mirror(prepared.plan, prepared.sweep, store, places, results.folder)
     except EnvironmentProblem as problem:
         _say(f"MLflow was not updated: {problem}\nMirror it later with: ddray collect {prepared.sweep.name} --mlflow")
         return False

@@ -16,13 +16,15 @@ import numpy as np
 import pytest
 import worlds as b
 
-from ddray import tracking
 from ddray.errors import EnvironmentProblem
 from ddray.measurements.exports.picture import GAP, picture
 from ddray.measurements.rows import collect
 from ddray.settings import Places
 from ddray.store.artifacts import Store
-from ddray.tracking import MirrorResult, mirror, tracking_uri
+from ddray.tracking import content, measured, writer
+from ddray.tracking import mirror as mirroring
+from ddray.tracking.mirror import MirrorResult, mirror
+from ddray.tracking.writer import tracking_uri
 
 SWEEP = """
 ddray: 1
@@ -202,7 +204,7 @@ def test_mirroring_again_does_nothing_and_needs_no_mlflow(mixed: World, monkeypa
     def refuse() -> None:
         raise AssertionError("MLflow was asked for")
 
-    monkeypatch.setattr(tracking, "_mlflow", refuse)
+    monkeypatch.setattr(writer, "_mlflow", refuse)
     assert mixed.mirror() == MirrorResult(0, 0, 0)
 
 
@@ -289,8 +291,8 @@ def test_doubled_runs_are_reduced_to_one(done: World) -> None:
 
 def test_a_changed_configuration_replaces_the_run(done: World, monkeypatch: pytest.MonkeyPatch) -> None:
     done.mirror()
-    monkeypatch.setattr(tracking, "VERSION", tracking.VERSION + 1)
-    monkeypatch.setattr(tracking, "_params", lambda chain: {"train.recipe.epochs": "7"})
+    monkeypatch.setattr(measured, "VERSION", measured.VERSION + 1)
+    monkeypatch.setattr(content, "params", lambda chain: {"train.recipe.epochs": "7"})
     assert done.mirror() == MirrorResult(0, 6, 0)
     assert {run.data.params["train.recipe.epochs"] for run in done.runs().values()} == {"7"}
 
@@ -305,7 +307,7 @@ def test_a_deleted_experiment_comes_back(done: World) -> None:
 
 def test_tables_that_cannot_be_read_directly_are_asked_of_mlflow(done: World, monkeypatch: pytest.MonkeyPatch) -> None:
     done.mirror()
-    monkeypatch.setattr(tracking, "_existing", lambda database, experiment: None)
+    monkeypatch.setattr(mirroring, "existing_runs", lambda database, experiment: None)
     assert done.mirror() == MirrorResult(0, 0, 0)
 
 

@@ -275,15 +275,15 @@ def test_a_mirror_that_failed_is_tried_again_by_the_next_run(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The tables are current by then, so only the mirror is left to do."""
-    from ddray import tracking
     from ddray.errors import EnvironmentProblem
+    from ddray.tracking import mirror
 
     def unreachable(*_: object, **__: object) -> object:
         raise EnvironmentProblem("the database is locked")
 
     path = workspace.tiny(iterations=1)
     with monkeypatch.context() as patch:
-        patch.setattr(tracking, "mirror", unreachable)
+        patch.setattr(mirror, "mirror", unreachable)
         ran = workspace.run("sweep", path, "--local")
     assert ran.code == 0
     assert "MLflow was not updated" in ran.err

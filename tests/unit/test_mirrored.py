@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from ddray.measurements.columns import MEASUREMENTS
-from ddray.tracking import _headlines
+from ddray.tracking.measured import mirrored
 
 AUC: dict[str, Any] = {
     "property": "privacy",
@@ -33,7 +33,7 @@ LOSS: dict[str, Any] = {"property": "performance", "metric": "test_loss", "statu
 
 
 def kept(*rows: dict[str, Any]) -> list[bool]:
-    found: list[bool] = _headlines(pa.Table.from_pylist(list(rows), schema=MEASUREMENTS)).to_pylist()
+    found: list[bool] = mirrored(pa.Table.from_pylist(list(rows), schema=MEASUREMENTS)).to_pylist()
     return found
 
 

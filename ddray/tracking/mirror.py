@@ -1,0 +1,136 @@
+"""Bring MLflow's runs of a sweep up to date with its measurements."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ddray.errors import EnvironmentProblem
+from ddray.plan.graph import Chain
+from ddray.plan.jobs import Plan
+from ddray.plan.points import Sweep
+from ddray.settings import Places
+from ddray.store.artifacts import Store
+from ddray.tracking.measured import MeasuredPoint, measured_points
+from ddray.tracking.runs import PLANNED, Run, existing_runs
+from ddray.tracking.writer import Writer
+
+LOCK_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class MirrorResult:
+    """What a mirror did."""
+
+    runs_created: int
+    runs_updated: int
+    stale: int
+    """Runs of points that the sweep no longer plans; they are tagged, not deleted."""
+
+
+def mirror(
+    plan: Plan, sweep: Sweep, store: Store, places: Places, folder: Path, *, lock_seconds: float = LOCK_SECONDS
+) -> MirrorResult:
+    """Bring the runs of a sweep up to date.
+
+    Points with a result or a failure get a run; pending ones get none until then. Nothing of MLflow is imported when
+    nothing changed.
+
+    Args:
+        plan: The whole sweep.
+        sweep: Gives the experiment its name, ``ddray/<sweep>``.
+        store: Curves and pictures come from its artifacts.
+        places: Database and artifacts lie below home.
+        folder: Holds the ``measurements.parquet`` just collected.
+        lock_seconds: How long to wait for another mirror on the same database.
+
+    Raises:
+        EnvironmentProblem: MLflow is not installed, its database cannot be used, or another mirror takes too long.
+    """
+    points = measured_points(plan, folder / "measurements.parquet")
+    with _one_at_a_time(places, lock_seconds), _understood(places):
+        known = existing_runs(places.mlflow_database, f"ddray/{sweep.name}")
+        if known is not None:
+            work = _compare(plan, points, known)
+            if not work.chains and not work.left:
+                return MirrorResult(0, 0, work.stale)
+        writer = Writer(places, sweep, store)
+        known = existing_runs(places.mlflow_database, f"ddray/{sweep.name}")
+        if known is None:
+            known = writer.existing()
+        work = _compare(plan, points, known)
+        for run in work.left:
+            writer.client.set_tag(run.id, PLANNED, "false")
+        created = sum(
+            writer.write(chain, points[chain.point.hash], known.get(chain.point.hash, [])) for chain in work.chains
+        )
+    return MirrorResult(created, len(work.chains) - created, work.stale)
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """What is to be done."""
+
+    chains: list[Chain]
+    """Points whose run is missing or says something else."""
+    left: list[Run]
+    """Runs of points that are no longer planned and not tagged so."""
+    stale: int
+
+
+def _compare(plan: Plan, points: Mapping[str, MeasuredPoint], known: Mapping[str, Sequence[Run]]) -> _Work:
+    planned = {chain.point.hash for chain in plan.chains}
+    stale = [run for point, runs in known.items() if point not in planned for run in runs]
+    chains = [
+        chain for chain in plan.chains if _needs_writing(points.get(chain.point.hash), known.get(chain.point.hash, []))
+    ]
+    return _Work(chains, [run for run in stale if run.planned], len(stale))
+
+
+def _needs_writing(point: MeasuredPoint | None, runs: Sequence[Run]) -> bool:
+    if point is None or (not runs and not point.measured):
+        return False
+    return len(runs) != 1 or runs[0].digest != point.digest or not runs[0].planned
+
+
+@contextlib.contextmanager
+def _one_at_a_time(places: Places, seconds: float) -> Iterator[None]:
+    """One mirror on a database: its first use creates tables, and two that do so at once break it."""
+    from filelock import FileLock, Timeout
+
+    path = places.mlflow_database.with_name(places.mlflow_database.name + ".lock")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path)
+        lock.acquire(timeout=seconds)
+    except Timeout:
+        raise EnvironmentProblem(
+            f"{path}: another mirror is writing to the database; waited {seconds:g} s. Try again when it has ended."
+        ) from None
+    except OSError as error:
+        raise EnvironmentProblem(
+            f"{path}: cannot be written; got {error}. Set DDRAY_HOME to a writable place."
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextlib.contextmanager
+def _understood(places: Places) -> Iterator[None]:
+    """Errors of MLflow and its database, with what to do about them."""
+    try:
+        yield
+    except EnvironmentProblem:
+        raise
+    except Exception as error:
+        if type(error).__module__.split(".")[0] not in ("mlflow", "sqlalchemy", "alembic", "sqlite3"):
+            raise
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise EnvironmentProblem(
+            f"{places.mlflow_database}: MLflow cannot use its database; got {first}. Delete the file and mirror again: "
+            "everything in it is rebuilt from the store."
+        ) from error

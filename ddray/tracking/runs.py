@@ -1,0 +1,53 @@
+"""Runs that MLflow has: found by their tag ``ddray.point``."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sqlite3
+from dataclasses import dataclass
+from pathlib import Path
+
+log = logging.getLogger(__name__)
+
+POINT, DIGEST, PLANNED = "ddray.point", "ddray.digest", "ddray.planned"
+"""Tags of a run: its point, what it holds, and whether the sweep still plans it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run that exists."""
+
+    id: str
+    digest: str | None
+    planned: bool
+
+
+def existing_runs(database: Path, experiment: str) -> dict[str, list[Run]] | None:
+    """Runs by point, read straight from the tags: a thousand in milliseconds, where the client takes seconds.
+
+    Returns:
+        None when there is no such database, or its tables are not the ones we know; ask the client then.
+    """
+    if not database.exists():
+        return None
+    query = """
+        SELECT tags.run_uuid, tags.key, tags.value FROM tags JOIN runs ON runs.run_uuid = tags.run_uuid
+        JOIN experiments ON experiments.experiment_id = runs.experiment_id
+        WHERE experiments.name = ? AND runs.lifecycle_stage = 'active' AND experiments.lifecycle_stage = 'active'
+        AND tags.key IN (?, ?, ?)
+    """
+    tags: dict[str, dict[str, str]] = {}
+    try:
+        with contextlib.closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True, timeout=20)) as connection:
+            for run, key, value in connection.execute(query, (experiment, POINT, DIGEST, PLANNED)):
+                tags.setdefault(run, {})[key] = value
+    except sqlite3.Error as error:
+        log.debug("%s: %s", database, error)
+        return None
+    runs: dict[str, list[Run]] = {}
+    for run, found in sorted(tags.items()):
+        if POINT in found:
+            entry = Run(run, found.get(DIGEST), found.get(PLANNED) != "false")
+            runs.setdefault(found[POINT], []).append(entry)
+    return runs

@@ -1,0 +1,204 @@
+"""The only module that imports MLflow: it writes runs."""
+
+from __future__ import annotations
+
+import json
+import logging
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from ddray import settings
+from ddray.errors import EnvironmentProblem
+from ddray.measurements.exports.picture import picture
+from ddray.plan.axes import run_name
+from ddray.plan.graph import Chain, Stage
+from ddray.plan.points import Sweep
+from ddray.settings import Places
+from ddray.store.artifacts import DamagedArtifact, Store
+from ddray.tracking import content
+from ddray.tracking.measured import MeasuredPoint, Number
+from ddray.tracking.runs import DIGEST, PLANNED, POINT, Run
+from trainables import files
+
+log = logging.getLogger(__name__)
+
+MAX_METRICS, MAX_CURVE = 80, 20
+"""Of one run: metrics, and steps of a series. Beyond, MLflow's page crawls."""
+_BATCH = 900
+"""Metrics per call; MLflow takes 1000."""
+
+
+def tracking_uri(places: Places) -> str:
+    """Where MLflow keeps its runs: an absolute SQLite address."""
+    return f"sqlite:///{places.mlflow_database.absolute().as_posix()}"
+
+
+class Writer:
+    """Writes runs of one experiment."""
+
+    def __init__(self, places: Places, sweep: Sweep, store: Store) -> None:
+        mlflow = _mlflow()
+        places.mlflow_database.parent.mkdir(parents=True, exist_ok=True)
+        self.client: Any = mlflow.MlflowClient(tracking_uri(places))
+        self.entities: Any = mlflow.entities
+        self.store = store
+        self.experiment: str = self._experiment(places, sweep)
+        self._pictures: dict[str, bytes] = {}
+
+    def write(self, chain: Chain, point: MeasuredPoint, runs: Sequence[Run]) -> bool:
+        """Create or complete the run of a point; returns whether it was created."""
+        from mlflow.exceptions import MlflowException
+
+        kept = max(runs, key=lambda run: run.digest is not None, default=None)
+        for run in runs:
+            if run is not kept:  # two mirrors of different machines once wrote to one database
+                self.client.delete_run(run.id)
+        if kept is None:
+            self._fill(self._create(chain, point), chain, point)
+            return True
+        try:
+            self._fill(kept.id, chain, point)
+        except MlflowException as error:
+            if "param" not in str(error).lower():
+                raise
+            # MLflow never changes a parameter: the point is the same, what it resolves to is not any more.
+            self.client.delete_run(kept.id)
+            self._fill(self._create(chain, point), chain, point)
+        return False
+
+    def existing(self) -> dict[str, list[Run]]:
+        """Runs by point, asked of MLflow itself."""
+        runs: dict[str, list[Run]] = {}
+        token: str | None = ""
+        while token is not None:
+            found = self.client.search_runs([self.experiment], max_results=1000, page_token=token or None)
+            for run in found:
+                tags = run.data.tags
+                if POINT in tags:
+                    entry = Run(run.info.run_id, tags.get(DIGEST), tags.get(PLANNED) != "false")
+                    runs.setdefault(tags[POINT], []).append(entry)
+            token = found.token or None
+        return runs
+
+    def _experiment(self, places: Places, sweep: Sweep) -> str:
+        name = f"ddray/{sweep.name}"
+        location = (places.mlflow_artifacts / sweep.name).absolute().as_uri()
+        found = self.client.get_experiment_by_name(name)
+        if found is None:
+            return str(self.client.create_experiment(name, artifact_location=location))
+        if found.lifecycle_stage != "active":
+            self.client.restore_experiment(found.experiment_id)
+        if found.artifact_location != location:
+            log.warning(
+                "%s: MLflow's database remembers artifacts of %s in %s, where home was before. Delete the database "
+                "and mirror again to have them here.",
+                places.mlflow_database,
+                name,
+                found.artifact_location,
+            )
+        return str(found.experiment_id)
+
+    def _create(self, chain: Chain, point: MeasuredPoint) -> str:
+        started = min((row.at for row in point.rows if row.at), default=None)
+        tags = {POINT: chain.point.hash, PLANNED: "true"}
+        run = self.client.create_run(self.experiment, start_time=started, tags=tags, run_name=run_name(chain.point))
+        return str(run.info.run_id)
+
+    def _fill(self, run: str, chain: Chain, point: MeasuredPoint) -> None:
+        entities = self.entities
+        params = [entities.Param(name, value) for name, value in content.params(chain).items()]
+        tags = [entities.RunTag(name, value) for name, value in content.tags(chain, point).items()]
+        metrics = [entities.Metric(name, value, at, step) for name, value, at, step in self._metrics(chain, point)]
+        self.client.log_batch(run, params=params, tags=tags[:_BATCH], metrics=metrics[:_BATCH])
+        for start in range(_BATCH, len(metrics), _BATCH):
+            self.client.log_batch(run, metrics=metrics[start : start + _BATCH])
+        with tempfile.TemporaryDirectory() as temporary:
+            if self._files(Path(temporary), chain, point):
+                self.client.log_artifacts(run, temporary)
+        ended = max((row.at for row in point.rows), default=0) or None
+        self.client.set_terminated(run, status="FAILED" if point.status == "failed" else "FINISHED", end_time=ended)
+        self.client.set_tag(run, DIGEST, point.digest)
+
+    def _metrics(self, chain: Chain, point: MeasuredPoint) -> Iterator[tuple[str, float, int, int]]:
+        """(name, value, milliseconds, step)."""
+        named: dict[str, Number] = {}
+        for row in point.rows:
+            if row.value is not None and row.class_id is None:
+                # Of variants of an attack, the first is the one it is named for.
+                named.setdefault(content.metric_name(row), row)
+        for name, row in list(named.items())[: MAX_METRICS - 1]:
+            assert row.value is not None
+            yield name, row.value, row.at, 0
+        at = max((row.at for row in point.rows), default=0)
+        for entry in self._curve(chain)[-MAX_CURVE:]:
+            yield "curve_test_acc", float(entry["test_acc"]), at, int(entry["steps"])
+
+    def _curve(self, chain: Chain) -> list[dict[str, Any]]:
+        folder = self._folder(chain.stage("train"))
+        if folder is None:
+            return []
+        curve: list[dict[str, Any]] = files.load_json(folder / files.MODEL_INFO)["facts"].get("curve", [])
+        return curve
+
+    def _files(self, folder: Path, chain: Chain, point: MeasuredPoint) -> bool:
+        """Write the run's files into a folder; returns whether there are any."""
+        by_class: dict[int, dict[str, float]] = {}
+        for row in point.rows:
+            if row.class_id is not None and row.value is not None:
+                by_class.setdefault(row.class_id, {})[content.metric_name(row)] = row.value
+        if by_class:
+            names = sorted({name for values in by_class.values() for name in values})
+            data = [[class_id, *(by_class[class_id].get(name) for name in names)] for class_id in sorted(by_class)]
+            (folder / "per_class.json").write_text(json.dumps({"columns": ["class_id", *names], "data": data}))
+        distill = chain.stage("distill")
+        if distill is not None and (picture := self._picture(distill)):
+            (folder / "distilled.png").write_bytes(picture)
+        return any(folder.iterdir())
+
+    def _picture(self, distill: Stage) -> bytes:
+        if distill.key not in self._pictures:
+            if len(self._pictures) >= 8:  # chains that share a set follow one another
+                self._pictures.pop(next(iter(self._pictures)))
+            self._pictures[distill.key] = self._drawn(distill)
+        return self._pictures[distill.key]
+
+    def _drawn(self, distill: Stage) -> bytes:
+
+        folder = self._folder(distill)
+        if folder is None:
+            return b""
+        arrays = files.load_arrays(folder / files.SET_TENSORS)
+        return picture(arrays["images"], arrays["labels"], files.load_json(folder / files.SET_INFO))
+
+    def _folder(self, stage: Stage | None) -> Path | None:
+        """The payload of a finished stage; None when there is none, or it is damaged."""
+        if stage is None:
+            return None
+        try:
+            return self.store.open(stage.key).folder
+        except KeyError:
+            return None
+        except DamagedArtifact as error:
+            log.warning("%s", error)
+            return None
+
+
+def _mlflow() -> Any:
+    """The package, and not the repository's folder of the same name; its chatter turned down."""
+    settings.set_environment()
+    try:
+        import mlflow
+    except ImportError as error:
+        raise EnvironmentProblem(
+            f"mlflow: cannot be imported; got {error}. Install it with: pip install mlflow"
+        ) from error
+    if getattr(mlflow, "__file__", None) is None:
+        raise EnvironmentProblem(
+            "mlflow: MLflow is not installed; the folder mlflow/ of this repository is not the package. Install it "
+            "with: pip install mlflow"
+        )
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    return mlflow
