@@ -203,8 +203,9 @@ def _template(rows: list[dict[str, Any]], classes: tuple[int, ...] | None) -> Te
     rest = [{name: row[name] for name in unknown if row.get(name) is not None} for row in rows] if unknown else None
     hashes = []
     for index in range(len(rows)):
-        told = {name: columns[name][index] for name in _TELLING if name in columns and columns[name][index] is not None}
-        hashes.append(_hash128(canonical({**told, **(rest[index] if rest else {})})))
+        telling = {name: columns[name][index] for name in _TELLING if name in columns}
+        telling = {name: value for name, value in telling.items() if value is not None}
+        hashes.append(_hash128(canonical({**telling, **(rest[index] if rest else {})})))
     return Template(rows, columns, rest, np.frombuffer(b"".join(hashes), dtype=np.uint64).reshape(-1, 2))
 
 

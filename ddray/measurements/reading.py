@@ -92,19 +92,19 @@ def read_numbers(path: Path, plain: Iterable[str], detailed: Iterable[str], pref
         detailed: Metrics of which it has several, told apart by parameters, or whose intervals are wanted.
         prefixes: Of further detailed metrics.
     """
-    found = Numbers()
+    numbers = Numbers()
     light = set(plain)
-    for table in _wanted(path, _NUMBER, light | set(detailed), prefixes, found.flags):
+    for table in _wanted(path, _NUMBER, light | set(detailed), prefixes, numbers.flags):
         table = table.filter(pc.and_(pc.is_null(table["class_id"]), pc.is_null(table["repeat"])))
         is_light = pc.is_in(_text(table["metric"]), value_set=pa.array(sorted(light), pa.string()))
         few = table.filter(is_light).select(["point", "metric", "value"])
         few = few.filter(pc.is_valid(few["value"]))
         for point, metric, value in zip(*(_listed(few[name]) for name in few.column_names), strict=True):
-            found.plain[metric][point] = value
+            numbers.plain[metric][point] = value
         for row in _rows(table.filter(pc.invert(is_light))):
             row["param"] = parsed(row["param_json"])
-            found.rows[row["metric"]][row["point"]].append(row)
-    return found
+            numbers.rows[row["metric"]][row["point"]].append(row)
+    return numbers
 
 
 def read_provenance(path: Path) -> dict[str, Any]:
@@ -114,8 +114,8 @@ def read_provenance(path: Path) -> dict[str, Any]:
 
     def distinct(name: str) -> list[Any]:
         column = table[name]
-        found = {value for chunk in column.chunks for value in pc.unique(chunk).to_pylist()}
-        return sorted(value for value in found if value is not None)
+        values = {value for chunk in column.chunks for value in pc.unique(chunk).to_pylist()}
+        return sorted(value for value in values if value is not None)
 
     times = pc.min_max(table["started_at"]).as_py()
     return {
@@ -133,8 +133,8 @@ def read_provenance(path: Path) -> dict[str, Any]:
 @lru_cache(maxsize=1 << 16)
 def parsed(text: str | None) -> Mapping[str, Any]:
     """``param_json`` as a mapping; empty for None."""
-    found: Mapping[str, Any] = json.loads(text) if text else {}
-    return found
+    param: Mapping[str, Any] = json.loads(text) if text else {}
+    return param
 
 
 def _wanted(
@@ -147,10 +147,10 @@ def _wanted(
     """The named columns of the rows with one of the metrics, row group by row group; counts the flags of all rows."""
     with pq.ParquetFile(path) as file:
         for group in range(file.num_row_groups):
-            told = file.read_row_group(group, columns=["metric"] if flags is None else ["metric", "flag"])
+            about = file.read_row_group(group, columns=["metric"] if flags is None else ["metric", "flag"])
             if flags is not None:
-                flags.update(_flagged(told))
-            mask = _matches(told["metric"], metrics, prefixes)
+                flags.update(_flagged(about))
+            mask = _matches(about["metric"], metrics, prefixes)
             if pc.any(mask).as_py():
                 yield file.read_row_group(group, columns=list(dict.fromkeys(columns))).filter(mask)
 
@@ -160,8 +160,8 @@ def _matches(column: pa.ChunkedArray, metrics: set[str], prefixes: Sequence[str]
     chunks = []
     for chunk in column.chunks:
         named = chunk if isinstance(chunk, pa.DictionaryArray) else chunk.dictionary_encode()
-        told = [name in metrics or name.startswith(tuple(prefixes)) for name in named.dictionary.to_pylist()]
-        mask = pa.array(told, pa.bool_()).take(named.indices) if told else pa.array([False] * len(chunk), pa.bool_())
+        wanted = [name in metrics or name.startswith(tuple(prefixes)) for name in named.dictionary.to_pylist()]
+        mask = pa.array(wanted, pa.bool_()).take(named.indices)
         chunks.append(pc.fill_null(mask, False))
     return pa.chunked_array(chunks, pa.bool_())
 
@@ -180,12 +180,12 @@ def _listed(column: pa.ChunkedArray) -> list[Any]:
     if pa.types.is_floating(column.type) or pa.types.is_nested(column.type):
         values: list[Any] = column.to_pylist()
         return values
-    found: list[Any] = []
+    listed: list[Any] = []
     for chunk in column.chunks:
         encoded = chunk if isinstance(chunk, pa.DictionaryArray) else chunk.dictionary_encode()
         known = [*encoded.dictionary.to_pylist(), None]  # index -1: null
-        found += [known[index] for index in pc.fill_null(encoded.indices, -1).to_numpy().tolist()]
-    return found
+        listed += [known[index] for index in pc.fill_null(encoded.indices, -1).to_numpy().tolist()]
+    return listed
 
 
 def _rows(table: pa.Table) -> list[Row]:

@@ -1,4 +1,4 @@
-"""The store's facts mirrored to MLflow: one experiment per sweep, one flat run per grid point. Rebuildable at any time.
+"""Finished points mirrored to MLflow: one experiment per sweep, one flat run per grid point. Rebuildable at any time.
 
     measured.py  what MLflow gets of measurements.parquet: by point, the numbers that one compares runs by
     runs.py      runs that MLflow has, read straight from its database

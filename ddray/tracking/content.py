@@ -37,7 +37,7 @@ def tags(chain: Chain, point: MeasuredPoint) -> dict[str, str]:
         )
     }
     notes = dict.fromkeys(row.note for row in point.rows if row.note)
-    said: dict[str, Any] = {
+    tags: dict[str, Any] = {
         **axes,
         "protocol": chain.protocol,
         "status": point.status,
@@ -49,21 +49,21 @@ def tags(chain: Chain, point: MeasuredPoint) -> dict[str, str]:
         PLANNED: "true",
         **{f"ddray.stage.{stage.kind}": stage.key for stage in chain.stages},
     }
-    return {name: str(value)[:MAX_TAG] for name, value in said.items() if value is not None}
+    return {name: str(value)[:MAX_TAG] for name, value in tags.items() if value is not None}
 
 
 def params(chain: Chain) -> dict[str, str]:
     """The resolved configuration, flat."""
     train, distill = chain.stage("train"), chain.stage("distill")
-    found: dict[str, Any] = {"method": chain.point.method, "protocol": chain.protocol}
+    values: dict[str, Any] = {"method": chain.point.method, "protocol": chain.protocol}
     if train is not None and isinstance(train.config, TrainConfig):
         dumped = train.config.model_dump(mode="json")
-        found |= _flat({name: dumped[name] for name in ("dataset", "origin")})
-        found |= _flat({name: value for name, value in dumped.items() if name not in ("dataset", "origin")}, "train.")
+        values |= _flat({name: dumped[name] for name in ("dataset", "origin")})
+        values |= _flat({name: value for name, value in dumped.items() if name not in ("dataset", "origin")}, "train.")
     if distill is not None and isinstance(distill.config, DistillConfig):
         dumped = distill.config.model_dump(mode="json", exclude={"dataset", "origin", "method"})
-        found |= _flat(dumped, "distill.")
-    texts = {name: str(value)[:MAX_PARAM] for name, value in sorted(found.items()) if value is not None}
+        values |= _flat(dumped, "distill.")
+    texts = {name: str(value)[:MAX_PARAM] for name, value in sorted(values.items()) if value is not None}
     if len(texts) > MAX_PARAMS:
         rest = dict(itertools.islice(texts.items(), MAX_PARAMS - 1, None))
         texts = dict(itertools.islice(texts.items(), MAX_PARAMS - 1)) | {"further": json.dumps(rest)[:MAX_PARAM]}
@@ -71,10 +71,10 @@ def params(chain: Chain) -> dict[str, str]:
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    flat: dict[str, Any] = {}
     for name, value in values.items():
         if isinstance(value, Mapping):
-            found |= _flat(value, f"{prefix}{name}.")
+            flat |= _flat(value, f"{prefix}{name}.")
         else:
-            found[f"{prefix}{name}"] = value
-    return found
+            flat[f"{prefix}{name}"] = value
+    return flat

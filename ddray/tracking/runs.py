@@ -1,4 +1,4 @@
-"""Runs that MLflow has: found by their tag ``ddray.point``."""
+"""Runs that MLflow has, by their tag ``ddray.point``."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ def existing_runs(database: Path, experiment: str) -> dict[str, list[Run]] | Non
         log.debug("%s: %s", database, error)
         return None
     runs: dict[str, list[Run]] = {}
-    for run, found in sorted(tags.items()):
-        if POINT in found:
-            entry = Run(run, found.get(DIGEST), found.get(PLANNED) != "false")
-            runs.setdefault(found[POINT], []).append(entry)
+    for run, by_name in sorted(tags.items()):
+        if POINT in by_name:
+            entry = Run(run, by_name.get(DIGEST), by_name.get(PLANNED) != "false")
+            runs.setdefault(by_name[POINT], []).append(entry)
     return runs

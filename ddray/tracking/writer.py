@@ -69,36 +69,36 @@ class Writer:
         return False
 
     def existing(self) -> dict[str, list[Run]]:
-        """Runs by point, asked of MLflow itself."""
+        """Runs by point, as MLflow's client lists them."""
         runs: dict[str, list[Run]] = {}
         token: str | None = ""
         while token is not None:
-            found = self.client.search_runs([self.experiment], max_results=1000, page_token=token or None)
-            for run in found:
+            page = self.client.search_runs([self.experiment], max_results=1000, page_token=token or None)
+            for run in page:
                 tags = run.data.tags
                 if POINT in tags:
                     entry = Run(run.info.run_id, tags.get(DIGEST), tags.get(PLANNED) != "false")
                     runs.setdefault(tags[POINT], []).append(entry)
-            token = found.token or None
+            token = page.token or None
         return runs
 
     def _experiment(self, places: Places, sweep: Sweep) -> str:
         name = f"ddray/{sweep.name}"
         location = (places.mlflow_artifacts / sweep.name).absolute().as_uri()
-        found = self.client.get_experiment_by_name(name)
-        if found is None:
+        experiment = self.client.get_experiment_by_name(name)
+        if experiment is None:
             return str(self.client.create_experiment(name, artifact_location=location))
-        if found.lifecycle_stage != "active":
-            self.client.restore_experiment(found.experiment_id)
-        if found.artifact_location != location:
+        if experiment.lifecycle_stage != "active":
+            self.client.restore_experiment(experiment.experiment_id)
+        if experiment.artifact_location != location:
             log.warning(
                 "%s: MLflow's database remembers artifacts of %s in %s, where home was before. Delete the database "
                 "and mirror again to have them here.",
                 places.mlflow_database,
                 name,
-                found.artifact_location,
+                experiment.artifact_location,
             )
-        return str(found.experiment_id)
+        return str(experiment.experiment_id)
 
     def _create(self, chain: Chain, point: MeasuredPoint) -> str:
         started = min((row.at for row in point.rows if row.at), default=None)

@@ -1,7 +1,7 @@
 """Which of two models leaks more: differences of their AUCs on the same members and non-members.
 
-Points of a block with the same seeds have the same draws of members, so both attacks are asked about the same images,
-and what an image adds to both falls out of the difference.
+Comparable points with the same seeds have the same draws of members, so both attacks are about the same images, and
+what an image adds to both falls out of the difference.
 """
 
 from __future__ import annotations

@@ -178,8 +178,9 @@ class PointRecords:
     def _comparable(self, chain: Chain) -> Comparable:
         config = training(chain)
         # Of a model that was brought nothing is known: it is comparable with nothing but itself.
-        told = config.recipe if config.recipe is not None else config.key_json
-        shared = (config.dataset, config.origin, config.network, told, chain.point.architecture, chain.protocol)
+        recipe_or_model = config.recipe if config.recipe is not None else config.key_json
+        network = (config.network, chain.point.architecture)
+        shared = (config.dataset, config.origin, network, chain.protocol, recipe_or_model)
         if shared not in self._comparables:
             recipe = config.recipe.model_dump(mode="json") if config.recipe is not None else {"of": config.key_json}
             augmentation = recipe.pop("augmentation", "not known")
@@ -216,8 +217,8 @@ class _Positions:
             if metric in ("test_acc", "optimiser_steps") and row.get("class_id") is None:
                 overall[metric] = index
             if _at_equal_accuracy(row):
-                told = {name: value for name, value in row.items() if value is not None and name not in _NOT_IDENTITY}
-                properties.append((index, canonical(told)))
+                identity = {name: row[name] for name in row.keys() - _NOT_IDENTITY if row[name] is not None}
+                properties.append((index, canonical(identity)))
         accuracies, losses = ([rows[position] for position in sorted(rows)] for rows in classes.values())
         return cls(overall.get("test_acc"), overall.get("optimiser_steps"), accuracies, losses, properties)
 

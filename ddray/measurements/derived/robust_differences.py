@@ -72,14 +72,12 @@ class _AttackResult:
     correct: NDArray[np.bool_]
     success: NDArray[np.bool_]
     distance: NDArray[np.float32] | None
-    facts: dict[str, Any]
+    info: dict[str, Any]
 
     @property
     def protocol(self) -> tuple[Any, ...]:
         """What two results must agree on to be compared."""
-        return tuple(
-            json.dumps(self.facts[name], sort_keys=True) for name in ("attack", "norm", "epsilons", "settings")
-        )
+        return tuple(json.dumps(self.info[name], sort_keys=True) for name in ("attack", "norm", "epsilons", "settings"))
 
 
 def robust_differences(points: Sequence[PointRecord], store: Store) -> None:
@@ -114,7 +112,7 @@ def _compare(point: PointRecord, ours: _AttackResult, references: Sequence[tuple
         ids = np.intersect1d(ids, reference.ids, assume_unique=True)
     if len(ids) == 0:
         return
-    epsilons = (0.0, *ours.facts["epsilons"])
+    epsilons = (0.0, *ours.info["epsilons"])
     robust = _robust(ours, ids)
     theirs = np.mean([_robust(reference, ids) for _, reference in references], axis=0)
     columns = _columns(ours) | {"n_agg": len(references), "split": "test"}
@@ -157,14 +155,14 @@ def _robust(result: _AttackResult, ids: NDArray[np.int64]) -> NDArray[np.bool_]:
 
 
 def _columns(result: _AttackResult) -> Row:
-    facts = result.facts
-    settings = {column: facts["settings"].get(name) for column, name in SETTING_COLUMNS.items()}
+    info = result.info
+    settings = {column: info["settings"].get(name) for column, name in SETTING_COLUMNS.items()}
     return {
-        "attack": facts["attack"],
-        "norm": facts["norm"],
+        "attack": info["attack"],
+        "norm": info["norm"],
         "adv_def": "clip",
-        "attack_lib": facts.get("library"),
-        "attack_lib_version": facts.get("library_version"),
+        "attack_lib": info.get("library"),
+        "attack_lib_version": info.get("library_version"),
         **{column: value for column, value in settings.items() if value is not None},
     }
 
@@ -176,8 +174,8 @@ def _read(store: Store, point: PointRecord, role: str) -> _AttackResult | None:
     key, entries = point.artifacts[role]
     try:
         tensors = files.load_arrays(store.file(key, files.ATTACK_TENSORS, entries[files.ATTACK_TENSORS]))
-        facts = files.load_json(store.file(key, files.ATTACK_INFO, entries[files.ATTACK_INFO]))
-        return _AttackResult(tensors["ids"], tensors["correct"], tensors["success"], tensors.get("distance"), facts)
+        info = files.load_json(store.file(key, files.ATTACK_INFO, entries[files.ATTACK_INFO]))
+        return _AttackResult(tensors["ids"], tensors["correct"], tensors["success"], tensors.get("distance"), info)
     except (KeyError, DamagedArtifact, OSError, ValueError) as error:
         log.warning("%s of %s: not compared with the full data; %s", role, point.chain.point.hash[:12], error)
         return None

@@ -112,18 +112,18 @@ def _rankings(points: Sequence[PointRecord]) -> None:
                 continue
             ours, theirs = (np.array([mean[method] for method in shared]) for mean in means)
             first = both[0][0]
-            said: Row = {"architectures": [one, other], "agg": "pooled"}
+            columns: Row = {"architectures": [one, other], "agg": "pooled"}
             tau = float(kendall(ours[None], theirs[None])[0])
-            first.add(KENDALL_TAU, tau, len(shared), **said)
+            first.add(KENDALL_TAU, tau, len(shared), **columns)
             p = None
             if tau == tau:
                 seed = int(digest(["ranking", len(shared)])[:16], 16)
                 p = permutation_p(partial(_permuted, ours, theirs), len(shared), seed)
-            tested.append((first, said, len(shared), p, no_p(tau, p)))
+            tested.append((first, columns, len(shared), p, no_p(tau, p)))
     corrected = adjusted([p for *_, p, _ in tested])
-    for (point, said, count, p, flag), q in zip(tested, corrected, strict=True):
+    for (point, columns, count, p, flag), q in zip(tested, corrected, strict=True):
         for metric, value in ((KENDALL_P, p), (KENDALL_P_ADJUSTED, q)):
-            point.add(metric, value, count, **said, **flag)
+            point.add(metric, value, count, **columns, **flag)
 
 
 def _common(one: Sequence[PointRecord], other: Sequence[PointRecord]) -> tuple[list[PointRecord], list[PointRecord]]:

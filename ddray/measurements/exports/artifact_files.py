@@ -39,6 +39,6 @@ def load(store: Store, key: str, name: str, manifest: Manifest | None = None) ->
 
 
 def write_table(target: Path, table: pa.Table) -> None:
-    """Write a table in the place of the old one."""
+    """Write a table instead of the old one."""
     with replacing(target) as temporary:
         pq.write_table(table, temporary, compression="zstd")

@@ -70,17 +70,17 @@ _MAP = pa.schema(
 
 def _sets_of_embeddings(plan: Plan) -> dict[str, Chain]:
     """Key of an embedding -> the first point that has it."""
-    found: dict[str, Chain] = {}
+    points: dict[str, Chain] = {}
     for chain in plan.chains:
         if (stage := chain.stage("embedding")) is not None:
-            found.setdefault(stage.key, chain)
-    return found
+            points.setdefault(stage.key, chain)
+    return points
 
 
 def _map(stage: Stage, sweep: str, store: Store, sets: Mapping[str, Chain]) -> pa.Table:
     manifest = store.manifest(stage.key)
     arrays = load(store, stage.key, files.MAP_TENSORS, manifest)
-    facts = files.load_json(artifact_file(store, stage.key, files.MAP_INFO, manifest))
+    info = files.load_json(artifact_file(store, stage.key, files.MAP_INFO, manifest))
     assert isinstance(stage.config, TsneConfig)
     inputs, sources = dict(stage.inputs), arrays["sources"].tolist()
     chains = [None, *(sets.get(inputs[f"embedding.{index}"]) for index in range(len(stage.config.sources)))]
@@ -96,13 +96,13 @@ def _map(stage: Stage, sweep: str, store: Store, sets: Mapping[str, Chain]) -> p
         "fit_id": [stage.key] * count,
         "dataset": [stage.config.dataset.name] * count,
         "ipc": [ipc] * count,
-        "source": [facts["sources"][source] for source in sources],
+        "source": [info["sources"][source] for source in sources],
         "method": of_set("method"),
         "init": of_set("init"),
         "class_id": np.asarray(stage.config.classes, dtype=np.int32)[arrays["labels"]],
         "x": np.ascontiguousarray(arrays["points"][:, 0]),
         "y": np.ascontiguousarray(arrays["points"][:, 1]),
-        "perplexity": [facts["perplexity"]] * count,
+        "perplexity": [info["perplexity"]] * count,
         "seed": of_set("distill_seed"),
     }
     return pa.Table.from_arrays([pa.array(columns[entry.name], entry.type) for entry in _MAP], schema=_MAP)

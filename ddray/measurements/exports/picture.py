@@ -16,19 +16,19 @@ SIDE = 64
 GAP = 2
 
 
-def picture(images: NDArray[Any], labels: NDArray[Any], facts: Mapping[str, Any]) -> bytes:
+def picture(images: NDArray[Any], labels: NDArray[Any], info: Mapping[str, Any]) -> bytes:
     """The first images of each class, as PNG.
 
     Args:
         images: (N, C, H, W), C 1 or 3. Clamped to [0, 1] here and only here: learned images leave that range.
         labels: (N,).
-        facts: ``space`` is ``pixel01``, or the images are normalised by ``mean`` and ``std``.
+        info: ``space`` is ``pixel01``, or the images are normalised by ``mean`` and ``std``.
     """
     from PIL import Image
 
     images = np.asarray(images, dtype=np.float64)
-    if facts.get("space") != "pixel01":
-        mean, std = (np.asarray(facts[name], dtype=np.float64)[None, :, None, None] for name in ("mean", "std"))
+    if info.get("space") != "pixel01":
+        mean, std = (np.asarray(info[name], dtype=np.float64)[None, :, None, None] for name in ("mean", "std"))
         images = images * std + mean
     pixels = np.rint(images.clip(0, 1) * 255).astype(np.uint8)
     if pixels.shape[1] == 1:

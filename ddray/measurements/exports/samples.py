@@ -1,4 +1,4 @@
-"""``samples/``: what every model said of every example, model by model, so that memory holds one model's examples."""
+"""``samples/``: what every model says of every example, model by model, so that memory holds one model's examples."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ SPLITS = ("test", "origin", "pool", "reserve")
 _DISTANCES = {"deepfool_l2": "adv_dist_l2", "deepfool_linf": "adv_dist_linf"}
 
 Arrays = Mapping[str, NDArray[Any]]
-Place = tuple[str, int]
+Example = tuple[str, int]
 """Split and canonical index."""
 
 
@@ -83,9 +83,9 @@ def write_samples(plan: Plan, sweep: Sweep, store: Store, folder: Path) -> int:
     Returns:
         Rows written.
     """
-    found = _models(plan, store.keys() & plan.stages.keys())
-    scores, targets = _details(found, store)
-    models = [model for model in found if model.audit != "pool" or model.target_row in targets.get(model.privacy, ())]
+    every = _models(plan, store.keys() & plan.stages.keys())
+    scores, targets = _details(every, store)
+    models = [model for model in every if model.audit != "pool" or model.target_row in targets.get(model.privacy, ())]
     schema = _schema(scores)
     points = PointColumns()
     rows = 0
@@ -111,23 +111,23 @@ def write_samples(plan: Plan, sweep: Sweep, store: Store, folder: Path) -> int:
 
 
 def _models(plan: Plan, done: set[str]) -> list[_Model]:
-    found: dict[str, _Model] = {}
+    models: dict[str, _Model] = {}
     for chain in plan.chains:
         train, distill = chain.stage("train"), chain.stage("distill")
         assert train is not None
         if train.key in done:
-            own = found.setdefault(train.key, _Model(train.key, chain, set_key=distill.key if distill else None))
+            own = models.setdefault(train.key, _Model(train.key, chain, set_key=distill.key if distill else None))
             for stage in chain.stages:
                 if isinstance(stage.config, AttackConfig) and stage.key in done:
                     own.attacks.setdefault(stage.config.attack, stage.key)
         privacy = chain.stage("privacy")
         if privacy is not None and privacy.key in done:
-            _audited(chain, privacy, plan.stages, done, found)
-    return list(found.values())
+            _audited(chain, privacy, plan.stages, done, models)
+    return list(models.values())
 
 
 def _audited(
-    chain: Chain, privacy: Stage, stages: Mapping[str, Stage], done: set[str], found: dict[str, _Model]
+    chain: Chain, privacy: Stage, stages: Mapping[str, Stage], done: set[str], models: dict[str, _Model]
 ) -> None:
     """The models that an audit attacked; which of a matrix's rows were targets is only known from its details."""
     inputs = dict(privacy.inputs)
@@ -136,7 +136,7 @@ def _audited(
         number, _, what = rest.rpartition(".")
         if key not in done or what not in ("model", "start") or kind not in ("seed", "row", "coin"):
             continue
-        model = found.setdefault(key, _Model(key, chain, set_key=dict(stages[key].inputs).get("set")))
+        model = models.setdefault(key, _Model(key, chain, set_key=dict(stages[key].inputs).get("set")))
         if model.privacy is None:
             model.privacy = privacy.key
             model.audit = {"seed": "seed", "row": "pool", "coin": "one_run"}[kind]
@@ -158,8 +158,8 @@ def _details(models: list[_Model], store: Store) -> tuple[list[str], dict[str | 
             log.warning("samples: scores of %s left out; %s", key[:12], error)
             continue
         for name in kept:
-            _, told, attack = name.partition("scores.")
-            if told:
+            _, is_score, attack = name.partition("scores.")
+            if is_score:
                 names[attack] = None
     return sorted(names), targets
 
@@ -194,24 +194,25 @@ def _schema(scores: list[str]) -> pa.Schema:
 
 def _of_model(model: _Model, sweep: str, store: Store, schema: pa.Schema, points: PointColumns) -> pa.Table:
     manifest = store.manifest(model.key)
-    said = load(store, model.key, files.OUTPUTS, manifest)
-    columns = _answers(said)
-    places = {place: index for index, place in enumerate(zip(columns["split"], columns["example_id"], strict=True))}
+    outputs = load(store, model.key, files.OUTPUTS, manifest)
+    columns = _of_outputs(outputs)
+    examples = zip(columns["split"], columns["example_id"], strict=True)
+    positions = {example: index for index, example in enumerate(examples)}
     if model.privacy is not None:
-        columns |= _membership(model, load(store, model.privacy, files.DETAILS), places)
+        columns |= _membership(model, load(store, model.privacy, files.DETAILS), positions)
     for attack, key in model.attacks.items():
-        columns |= _attacked(attack, store, key, places)
-    return _table(model, sweep, manifest, store, schema, points, columns, len(places))
+        columns |= _attacked(attack, store, key, positions)
+    return _table(model, sweep, manifest, store, schema, points, columns, len(positions))
 
 
-def _answers(said: Arrays) -> dict[str, Any]:
+def _of_outputs(outputs: Arrays) -> dict[str, Any]:
     """What a model says of each example: prediction, loss, and phi = log p_y - log(1 - p_y), in float64."""
     parts: dict[str, list[Any]] = {name: [] for name in ("split", "example_id", "y", "pred", "loss", "phi")}
     for split in SPLITS:
-        if f"{split}.logits" not in said:
+        if f"{split}.logits" not in outputs:
             continue
-        logits = np.asarray(said[f"{split}.logits"], dtype=np.float64)
-        labels, ids = said[f"{split}.labels"], said[f"{split}.ids"]
+        logits = np.asarray(outputs[f"{split}.logits"], dtype=np.float64)
+        labels, ids = outputs[f"{split}.labels"], outputs[f"{split}.ids"]
         own = logits[np.arange(len(labels)), labels]
         others = logits.copy()
         others[np.arange(len(labels)), labels] = -np.inf
@@ -235,39 +236,39 @@ def _logsumexp(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(top + np.log(np.exp(values - top[:, None]).sum(axis=1)))
 
 
-def _membership(model: _Model, details: Arrays, places: Mapping[Place, int]) -> dict[str, Any]:
-    """Memberships, roles and scores of an audit, at the places of its candidates."""
+def _membership(model: _Model, details: Arrays, positions: Mapping[Example, int]) -> dict[str, Any]:
+    """Memberships, roles and scores of an audit, at the positions of its candidates."""
     audit = str(model.audit)
     begin = audit + (".start" if model.iteration == 0 else "")
     row = int(np.flatnonzero(details["pool.target_row"] == model.target_row)[0]) if audit == "pool" else 0
-    found: dict[str, Any] = {"is_member": [None] * len(places), "member_role": [None] * len(places)}
+    columns: dict[str, Any] = {"is_member": [None] * len(positions), "member_role": [None] * len(positions)}
     ids = details[f"{audit}.example_id"].tolist()
     if audit == "seed":
         splits = np.where(details["seed.from_test"].astype(bool), "test", "origin").tolist()
-        found["balanced"] = [None] * len(places)
+        columns["balanced"] = [None] * len(positions)
     else:
         splits = ["pool"] * len(ids)
-    at = [places[place] for place in zip(splits, ids, strict=True)]
+    at = [positions[example] for example in zip(splits, ids, strict=True)]
     pool = audit == "pool"
     beside = details["pool.reserve_id"].tolist() if pool and "pool.reserve_id" in details else []
-    reserve = [places["reserve", index] for index in beside]
+    reserve = [positions["reserve", index] for index in beside]
     members = details["pool.member"][model.target_row] if pool else details[f"{audit}.is_member"]
-    _put(found["is_member"], at, members.astype(bool).tolist())
+    _put(columns["is_member"], at, members.astype(bool).tolist())
     if f"{audit}.role" in details:
         roles = details["pool.role"][row] if pool else details[f"{audit}.role"]
-        _put(found["member_role"], at, [ROLES[code] for code in roles.tolist()])
+        _put(columns["member_role"], at, [ROLES[code] for code in roles.tolist()])
     if audit == "seed":
-        _put(found["balanced"], at, details["seed.balanced"].astype(bool).tolist())
+        _put(columns["balanced"], at, details["seed.balanced"].astype(bool).tolist())
     elif pool:
-        _put(found["is_member"], reserve, [False] * len(reserve))
-        _put(found["member_role"], reserve, [ROLES[-1]] * len(reserve))
+        _put(columns["is_member"], reserve, [False] * len(reserve))
+        _put(columns["member_role"], reserve, [ROLES[-1]] * len(reserve))
     for name, values in details.items():
         for what, where in (("scores", at), ("reserve_scores", reserve)):
-            head, told, attack = name.partition(f".{what}.")
-            if told and head == begin:
-                column = found.setdefault(f"score_{attack}", np.full(len(places), np.nan))
-                column[where] = values[row] if values.ndim == 2 else values
-    return found
+            head, is_score, attack = name.partition(f".{what}.")
+            if is_score and head == begin:
+                scores = columns.setdefault(f"score_{attack}", np.full(len(positions), np.nan))
+                scores[where] = values[row] if values.ndim == 2 else values
+    return columns
 
 
 def _put(column: list[Any], at: list[int], values: list[Any]) -> None:
@@ -275,22 +276,22 @@ def _put(column: list[Any], at: list[int], values: list[Any]) -> None:
         column[index] = value
 
 
-def _attacked(attack: str, store: Store, key: str, places: Mapping[Place, int]) -> dict[str, Any]:
+def _attacked(attack: str, store: Store, key: str, positions: Mapping[Example, int]) -> dict[str, Any]:
     """What an attack on robustness did to each test image."""
     manifest = store.manifest(key)
     arrays = load(store, key, files.ATTACK_TENSORS, manifest)
-    facts = files.load_json(artifact_file(store, key, files.ATTACK_INFO, manifest))
-    at = [places["test", index] for index in arrays["ids"].tolist()]
-    epsilons = np.array([*facts["epsilons"], np.inf])
+    info = files.load_json(artifact_file(store, key, files.ATTACK_INFO, manifest))
+    at = [positions["test", index] for index in arrays["ids"].tolist()]
+    epsilons = np.array([*info["epsilons"], np.inf])
     success = np.vstack([arrays["success"].astype(bool), np.ones((1, len(at)), dtype=bool)])
-    smallest = np.full(len(places), np.nan)
+    smallest = np.full(len(positions), np.nan)
     smallest[at] = np.where(arrays["correct"].astype(bool), epsilons[success.argmax(axis=0)], 0.0)
-    found = {f"adv_found_{attack}": smallest}
+    columns = {f"adv_found_{attack}": smallest}
     if "distance" in arrays:
-        distances = np.full(len(places), np.nan, dtype=np.float32)
+        distances = np.full(len(positions), np.nan, dtype=np.float32)
         distances[at] = arrays["distance"]
-        found[_DISTANCES.get(attack, f"adv_dist_{attack}")] = distances
-    return found
+        columns[_DISTANCES.get(attack, f"adv_dist_{attack}")] = distances
+    return columns
 
 
 def _table(
@@ -321,7 +322,7 @@ def _table(
     for column in schema:
         if column.name in columns:
             values = columns[column.name]
-            # A place that an attack was not asked about holds NaN; a number that was computed never does.
+            # An example that an attack did not try holds NaN; a number that was computed never does.
             missing = isinstance(values, np.ndarray) and values.dtype.kind == "f"
             arrays.append(pa.array(values, column.type, from_pandas=missing))
         else:
