@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pytest
@@ -29,6 +29,8 @@ from trainables.distill.context import DistillContext
 from trainables.methods import METHODS
 from trainables.payloads import DistilledSet
 from trainables.testing import FolderContext
+
+T = TypeVar("T")
 
 torch.set_num_threads(1)  # a job's default; more only makes tiny tensors wait for busy cores
 
@@ -194,15 +196,19 @@ def distil(
 
 def result_bytes(folder: Path, config: DistillConfig, context: FakeContext) -> dict[str, bytes]:
     """The bytes of a distillation that is started again whenever it is interrupted."""
-    while True:
-        try:
-            distilled = distil(config, context)
-            break
-        except Interrupted:
-            continue
+    distilled = to_its_end(lambda: distil(config, context))
     folder.mkdir()
     distilled.save(folder)
     return folder_bytes(folder)
+
+
+def to_its_end(stage: Callable[[], T]) -> T:
+    """What a stage gives that is started again whenever it is interrupted."""
+    while True:
+        try:
+            return stage()
+        except Interrupted:
+            continue
 
 
 def losses(context: FakeContext) -> list[float]:

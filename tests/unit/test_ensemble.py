@@ -17,12 +17,13 @@ from support import (
     tiny_network,
     tiny_origin,
     tiny_test,
+    to_its_end,
     train_config,
 )
 from torch.nn import functional as F
 
 from trainables.configs import EnsembleConfig, NetworkConfig, RecipeConfig
-from trainables.context import Interrupted, StageFailure
+from trainables.context import StageFailure
 from trainables.data.pixels import Whitening
 from trainables.models.network import build
 from trainables.models.packed import member_states, pack
@@ -41,11 +42,7 @@ def ensemble_config(recipe: RecipeConfig, seeds: tuple[int, ...] = SEEDS, **othe
 def trained(config: EnsembleConfig, context: FakeContext, each: int = 7, **given: Any) -> TrainedEnsemble:
     """A training that is started again whenever it is interrupted."""
     origin = tiny_origin(each=each, size=config.base.network.image_size)
-    while True:
-        try:
-            return train_ensemble(config, origin.images, origin.labels, tiny_test(origin), context, **given)
-        except Interrupted:
-            continue
+    return to_its_end(lambda: train_ensemble(config, origin.images, origin.labels, tiny_test(origin), context, **given))
 
 
 def one_by_one(config: EnsembleConfig, folder: Path, each: int = 7, **given: Any) -> dict[int, TrainedModel]:

@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 import torch
-from support import FakeContext, dataset_config, folder_bytes, tiny_network, tiny_origin
+from support import FakeContext, dataset_config, folder_bytes, tiny_network, tiny_origin, to_its_end
 
 from trainables import experts, seeds
 from trainables.configs import ExpertConfig, OriginConfig
-from trainables.context import Interrupted, StageFailure
+from trainables.context import StageFailure
 from trainables.data import augment, pixels
 from trainables.data.origins import Origin
 from trainables.experts import train_expert
@@ -34,11 +34,7 @@ def expert_config(index: int = 0, **other: Any) -> ExpertConfig:
 
 def trained(config: ExpertConfig, context: FakeContext, origin: Origin | None = None) -> Expert:
     """The expert, started again whenever it is interrupted."""
-    while True:
-        try:
-            return train_expert(config, origin or tiny_origin(), context)
-        except Interrupted:
-            continue
+    return to_its_end(lambda: train_expert(config, origin or tiny_origin(), context))
 
 
 def saved(expert: Expert, folder: Path) -> dict[str, bytes]:

@@ -14,11 +14,12 @@ from support import (
     tiny_network,
     tiny_origin,
     tiny_test,
+    to_its_end,
     train_config,
 )
 
 from trainables.configs import NetworkConfig, OriginConfig, RecipeConfig, TrainConfig
-from trainables.context import Interrupted, StageFailure
+from trainables.context import StageFailure
 from trainables.networks import parse
 from trainables.optimise import CHUNK, batches_per_epoch
 from trainables.payloads import TrainedModel
@@ -29,11 +30,7 @@ from trainables.train import learning_rate, predict, train
 def trained(config: TrainConfig, context: FakeContext, each: int = 7) -> TrainedModel:
     """A training that is started again whenever it is interrupted."""
     origin = tiny_origin(each=each)
-    while True:
-        try:
-            return train(config, origin.images, origin.labels, tiny_test(origin), context)
-        except Interrupted:
-            continue
+    return to_its_end(lambda: train(config, origin.images, origin.labels, tiny_test(origin), context))
 
 
 def saved_bytes(folder: Path, model: TrainedModel) -> dict[str, bytes]:
