@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-import worlds as b
+import worlds
 
 from ddray.errors import EnvironmentProblem
 from ddray.measurements.exports.picture import GAP, picture
@@ -64,7 +64,7 @@ class World:
         return runs
 
     def run(self, **axes: Any) -> Any:
-        (chain,) = b.chains_of(self.plan, **axes)
+        (chain,) = worlds.chains_of(self.plan, **axes)
         return self.runs()[chain.point.hash]
 
 
@@ -79,14 +79,14 @@ print(world(Path(sys.argv[1])).mirror())
 
 def mirror_elsewhere(folder: Path) -> subprocess.CompletedProcess[str]:
     """Mirror the world of a folder in a new process: MLflow remembers databases, even deleted ones, within one."""
-    tests = Path(b.__file__).parent
+    tests = Path(worlds.__file__).parent
     return subprocess.run(
         [sys.executable, "-c", ELSEWHERE, str(folder), str(tests)], capture_output=True, text=True, check=False
     )
 
 
 def world(folder: Path) -> World:
-    sweep, plan, store = b.world(folder, SWEEP)
+    sweep, plan, store = worlds.world(folder, SWEEP)
     places = Places(folder / "home", store.location, folder / "data", folder / "cache")
     return World(sweep, plan, store, places, folder / "results")
 
@@ -110,7 +110,7 @@ def empty(tmp_path: Path, blank: Path) -> World:
 
 @pytest.fixture
 def done(empty: World) -> World:
-    b.fill(empty.store, empty.plan)
+    worlds.fill(empty.store, empty.plan)
     return empty
 
 
@@ -118,16 +118,18 @@ def done(empty: World) -> World:
 def mixed(tmp_path_factory: pytest.TempPathFactory) -> World:
     """Mirrored: random done, dm failed, one of full done and one pending. Tests only look."""
     made = world(tmp_path_factory.mktemp("mixed"))
-    b.fill(made.store, made.plan, chains=b.chains_of(made.plan, method="random"))
-    b.fill(made.store, made.plan, chains=b.chains_of(made.plan, method="full", seed=0))
-    b.fail(made.store, b.stage_of(b.chains_of(made.plan, method="dm")[0], "distill"), "StageFailure: diverged")
+    worlds.fill(made.store, made.plan, chains=worlds.chains_of(made.plan, method="random"))
+    worlds.fill(made.store, made.plan, chains=worlds.chains_of(made.plan, method="full", seed=0))
+    worlds.fail(
+        made.store, worlds.stage_of(worlds.chains_of(made.plan, method="dm")[0], "distill"), "StageFailure: diverged"
+    )
     assert made.mirror() == MirrorResult(5, 0, 0)
     return made
 
 
 def test_points_with_an_outcome_have_a_run_and_pending_ones_none(mixed: World) -> None:
     runs = mixed.runs()
-    (pending,) = b.chains_of(mixed.plan, method="full", seed=1)
+    (pending,) = worlds.chains_of(mixed.plan, method="full", seed=1)
     assert runs.keys() == {chain.point.hash for chain in mixed.plan.chains} - {pending.point.hash}
     states = {(run.data.tags["method"], run.info.status, run.data.tags["status"]) for run in runs.values()}
     assert states == {("random", "FINISHED", "done"), ("dm", "FAILED", "failed"), ("full", "FINISHED", "done")}
@@ -135,7 +137,7 @@ def test_points_with_an_outcome_have_a_run_and_pending_ones_none(mixed: World) -
 
 def test_a_run_says_what_the_point_is(mixed: World) -> None:
     run = mixed.run(method="random", seed=1)
-    (chain,) = b.chains_of(mixed.plan, method="random", seed=1)
+    (chain,) = worlds.chains_of(mixed.plan, method="random", seed=1)
     assert run.info.run_name == "random-digits-ipc2-convnet3-s1"
     tags = run.data.tags
     expected = {
@@ -149,7 +151,7 @@ def test_a_run_says_what_the_point_is(mixed: World) -> None:
     }
     assert {name: tags[name] for name in expected} == expected
     for kind in ("distill", "train", "accuracy"):
-        assert tags[f"ddray.stage.{kind}"] == b.stage_of(chain, kind).key
+        assert tags[f"ddray.stage.{kind}"] == worlds.stage_of(chain, kind).key
     assert run.data.params["train.recipe.epochs"] == "100"
     assert run.data.params["distill.distill_seed"] == "0"
     assert len(run.data.params) <= 100
@@ -158,9 +160,9 @@ def test_a_run_says_what_the_point_is(mixed: World) -> None:
 def test_a_run_holds_the_numbers_of_the_store(mixed: World) -> None:
     from trainables.payloads import Metrics
 
-    (chain,) = b.chains_of(mixed.plan, method="random", seed=1)
+    (chain,) = worlds.chains_of(mixed.plan, method="random", seed=1)
     run = mixed.run(method="random", seed=1)
-    rows = Metrics.load(mixed.store.open(b.stage_of(chain, "accuracy").key).folder).rows
+    rows = Metrics.load(mixed.store.open(worlds.stage_of(chain, "accuracy").key).folder).rows
     for row in rows:
         if row.get("class_id") is None and row["value"] is not None:
             assert run.data.metrics[row["metric"]] == pytest.approx(row["value"], rel=1e-12)
@@ -209,12 +211,12 @@ def test_mirroring_again_does_nothing_and_needs_no_mlflow(mixed: World, monkeypa
 
 
 def test_what_arrives_later_is_added_to_the_run_that_is_there(empty: World) -> None:
-    b.fill(empty.store, empty.plan, chains=b.chains_of(empty.plan, method="random"))
-    distill = b.stage_of(b.chains_of(empty.plan, method="dm")[0], "distill")
-    b.fail(empty.store, distill)
+    worlds.fill(empty.store, empty.plan, chains=worlds.chains_of(empty.plan, method="random"))
+    distill = worlds.stage_of(worlds.chains_of(empty.plan, method="dm")[0], "distill")
+    worlds.fail(empty.store, distill)
     assert empty.mirror() == MirrorResult(4, 0, 0)
     before = {point: run.info.run_id for point, run in empty.runs().items()}
-    b.fill(empty.store, empty.plan)
+    worlds.fill(empty.store, empty.plan)
     assert empty.mirror() == MirrorResult(2, 2, 0)
     after = empty.runs()
     assert len(after) == 6
@@ -271,7 +273,7 @@ def test_a_killed_mirror_is_completed(done: World, monkeypatch: pytest.MonkeyPat
 def test_points_that_left_the_plan_are_tagged_and_may_return(done: World) -> None:
     done.mirror()
     whole = done.plan
-    done.plan = b.plan_of(b.sweep_of(done.folder, SWEEP.replace("seed: [0, 1]", "seed: [0]")))
+    done.plan = worlds.plan_of(worlds.sweep_of(done.folder, SWEEP.replace("seed: [0, 1]", "seed: [0]")))
     assert done.mirror() == MirrorResult(0, 0, 3)
     planned = [run.data.tags["ddray.planned"] for run in done.runs().values()]
     assert sorted(planned) == ["false"] * 3 + ["true"] * 3

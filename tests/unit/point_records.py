@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import worlds as b
+import worlds
 
 from ddray.measurements.buffer import Templates
 from ddray.measurements.derived.records import PointRecord, PointRecords
@@ -22,7 +22,7 @@ Numbers = Mapping[str, Any]
 def recorded(folder: Path, text: str, numbers: Callable[[GridPoint], Numbers | None]) -> list[PointRecord]:
     """The points of a sweep, each with its numbers; those without any are left out, as if they were not finished."""
     records, templates = PointRecords(), Templates()
-    for chain in b.plan_of(b.sweep_of(folder, text)).chains:
+    for chain in worlds.plan_of(worlds.sweep_of(folder, text)).chains:
         said = numbers(chain.point)
         if said is None:
             continue

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-import worlds as b
+import worlds
 from scipy.stats import friedmanchisquare
 
 from ddray.measurements.rows import collect
@@ -88,8 +88,8 @@ def told(method: str, ipc: int) -> float:
 
 
 def test_the_report_tests_methods_over_cells(tmp_path: Path) -> None:
-    sweep, plan, store = b.world(tmp_path, TEXT)
-    b.fill(store, plan, accuracy=lambda point: told(point.method, point.ipc or 0))
+    sweep, plan, store = worlds.world(tmp_path, TEXT)
+    worlds.fill(store, plan, accuracy=lambda point: told(point.method, point.ipc or 0))
     folder = tmp_path / "r"
     collect(plan, sweep, store, folder)
     entries = {entry["property"]: entry for entry in machine_report(folder)["contrasts"]}

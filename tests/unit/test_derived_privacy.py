@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-import worlds as b
+import worlds
 from scipy.stats import false_discovery_control, t
 
 from ddray.measurements.rows import MEASUREMENTS_FILE, collect
@@ -53,9 +53,9 @@ class Made:
     """A finished sweep and its table."""
 
     def __init__(self, folder: Path, cache: Path, text: str = SWEEP) -> None:
-        self.world = b.world(folder, text, facts=b.read_digits)
-        b.fill(self.world.store, self.world.plan, make=b.leaking(cache, leak))
-        self.results = b.collected(self.world, folder)
+        self.world = worlds.world(folder, text, facts=worlds.read_digits)
+        worlds.fill(self.world.store, self.world.plan, make=worlds.leaking(cache, leak))
+        self.results = worlds.collected(self.world, folder)
         self.rows: list[Row] = pq.read_table(self.results / MEASUREMENTS_FILE).to_pylist()
         self.points = {row["point"]: row for row in self.rows}
 
@@ -105,7 +105,7 @@ def test_it_is_the_difference_of_the_two_aucs(made: Made) -> None:
         assert (row["agg"], row["n_agg"], row["ci_unit"], row["ci_method"]) == (
             ("mean_targets", 3, "targets", "delong_two_way") if several else ("single", None, "images", "delong")
         )
-        assert row["stage_key"] == b.stage_of(b.chains_of(made.world[1], hash=row["point"])[0], "privacy").key
+        assert row["stage_key"] == worlds.stage_of(worlds.chains_of(made.world[1], hash=row["point"])[0], "privacy").key
 
 
 def test_only_points_that_differ_in_one_thing_are_compared_and_once(made: Made) -> None:
@@ -200,7 +200,7 @@ def test_a_broken_file_costs_its_own_differences_alone(
     made = Made(tmp_path, digits_cache, LIGHT)
     sweep, plan, store = made.world
     before = len(made.of("mia_auc_delta"))
-    key = b.stage_of(b.chains_of(plan, method="random")[0], "privacy").key
+    key = worlds.stage_of(worlds.chains_of(plan, method="random")[0], "privacy").key
     path = store.open(key).folder / "details.safetensors"
     path.chmod(0o644)
     path.write_bytes(path.read_bytes()[:-100])

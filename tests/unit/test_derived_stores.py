@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-import worlds as b
+import worlds
 from unit.point_records import metrics, recorded
 
 from ddray.measurements.columns import comparable
@@ -90,15 +90,15 @@ def made(stage: Stage, chain: Chain, inputs: Mapping[str, Path]) -> Payload:
             name: AttackResult.load(inputs[f"attack.{name}"]) for name in stage.config.attacks
         }
         return Metrics(robustness_rows(results, 10))
-    return b.payload_of(stage, chain, b.accuracy_by_seed(chain.point))
+    return worlds.payload_of(stage, chain, worlds.accuracy_by_seed(chain.point))
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[World, Path]:
     """A world with every stage done, and the folder of its table."""
     folder = tmp_path_factory.mktemp("derived")
-    sweep, plan, store = b.world(folder, SWEEP)
-    b.fill(store, plan, make=made)
+    sweep, plan, store = worlds.world(folder, SWEEP)
+    worlds.fill(store, plan, make=made)
     assert collect(plan, sweep, store, folder / "r").complete
     return (sweep, plan, store), folder / "r"
 
@@ -108,7 +108,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[World, Path]:
 
 def test_derived_rows_are_rows_of_their_points(finished: tuple[World, Path]) -> None:
     (_, plan, _), folder = finished
-    rows = b.rows_of(folder)
+    rows = worlds.rows_of(folder)
     assert len({row["row_id"] for row in rows}) == len(rows)
     chains = {chain.point.hash: chain for chain in plan.chains}
     for metric, kind in (("ior", "accuracy"), ("fair_persistent", "accuracy"), ("adv_delta_full", "robustness")):
@@ -123,14 +123,14 @@ def test_derived_rows_are_rows_of_their_points(finished: tuple[World, Path]) -> 
                 point.seed,
                 point.distill_seed,
             )
-            assert row["stage_key"] == b.stage_of(chain, kind).key
+            assert row["stage_key"] == worlds.stage_of(chain, kind).key
             assert (row["status"], row["device"], row["code_version"]) == ("ok", "cpu", "0.1.0")
             assert row["model_hash"] is not None
 
 
 def test_what_every_metric_means_is_on_its_page(finished: tuple[World, Path], tmp_path: Path) -> None:
-    emitted = {row["metric"] for row in b.rows_of(finished[1])} - others_of(finished)
-    points = recorded(tmp_path, NETWORKS, lambda point: {"accuracy": b.accuracy_by_seed(point)})
+    emitted = {row["metric"] for row in worlds.rows_of(finished[1])} - others_of(finished)
+    points = recorded(tmp_path, NETWORKS, lambda point: {"accuracy": worlds.accuracy_by_seed(point)})
     relative_accuracy(points)
     transfer(points)
     emitted |= metrics(points)
@@ -142,14 +142,14 @@ def test_what_every_metric_means_is_on_its_page(finished: tuple[World, Path], tm
 def test_derived_metrics_have_records(finished: tuple[World, Path], tmp_path: Path) -> None:
     """Every derived metric has a record with its derivation; what is not derived from other points has none there."""
     (_, _, store), folder = finished
-    points = recorded(tmp_path, NETWORKS, lambda point: {"accuracy": b.accuracy_by_seed(point)})
+    points = recorded(tmp_path, NETWORKS, lambda point: {"accuracy": worlds.accuracy_by_seed(point)})
     relative_accuracy(points)
     transfer(points)
-    own = {row["metric"] for row in b.rows_of(folder, property="cost")}
-    for key in {row["stage_key"] for row in b.rows_of(folder) if row["metric"] in ("test_acc", "adv_acc")}:
+    own = {row["metric"] for row in worlds.rows_of(folder, property="cost")}
+    for key in {row["stage_key"] for row in worlds.rows_of(folder) if row["metric"] in ("test_acc", "adv_acc")}:
         own |= {row["metric"] for row in Metrics.load(store.open(key).folder).rows}
     assert not own & METRICS
-    derived = {row["metric"] for row in b.rows_of(folder)} - own | metrics(points)
+    derived = {row["metric"] for row in worlds.rows_of(folder)} - own | metrics(points)
     assert derived <= METRICS
     audited = {"excess_mia_auc", "mia_auc_delta", "mia_auc_delta_p", "mia_auc_delta_p_adjusted"}
     assert METRICS - derived == audited, "there is no audit here"
@@ -158,7 +158,7 @@ def test_derived_metrics_have_records(finished: tuple[World, Path], tmp_path: Pa
 def others_of(finished: tuple[World, Path]) -> set[str]:
     """Metrics of one model's robustness, which are that evaluation's own."""
     (_, _, store), folder = finished
-    keys = {row["stage_key"] for row in b.rows_of(folder, metric="adv_acc")}
+    keys = {row["stage_key"] for row in worlds.rows_of(folder, metric="adv_acc")}
     return {row["metric"] for key in keys for row in Metrics.load(store.open(key).folder).rows}
 
 
@@ -166,14 +166,16 @@ def test_experts_of_a_point_have_rows_of_their_own(tmp_path: Path) -> None:
     from trainables.payloads import Expert
 
     text = SWEEP.replace("random, dm, full", "mtt").replace("dm: {iterations: 200}", "mtt: {num_experts: 3}")
-    sweep, plan, store = b.world(tmp_path, text[: text.index("    evaluations")].replace("ipc: [1, 5]", "ipc: [1]"))
+    sweep, plan, store = worlds.world(
+        tmp_path, text[: text.index("    evaluations")].replace("ipc: [1, 5]", "ipc: [1]")
+    )
     experts = [stage for stage in plan.stages.values() if stage.kind == "experts"]
     assert len(experts) == 3
     for stage in experts:
-        b.commit(store, stage, Expert(torch.zeros(2, 3), torch.zeros(2, 2).double(), [], {}))
-    b.fill(store, plan, make=made)
+        worlds.commit(store, stage, Expert(torch.zeros(2, 3), torch.zeros(2, 2).double(), [], {}))
+    worlds.fill(store, plan, make=made)
     collect(plan, sweep, store, tmp_path / "r")
-    rows = b.rows_of(tmp_path / "r")
+    rows = worlds.rows_of(tmp_path / "r")
     assert len({row["row_id"] for row in rows}) == len(rows)
     assert {row["repeat"] for row in rows if row["metric"] == "experts_s"} == {0, 1, 2}
 
@@ -187,11 +189,11 @@ def test_the_same_store_gives_the_same_rows(finished: tuple[World, Path], tmp_pa
 
 
 def test_rows_vanish_with_what_they_are_compared_with(tmp_path: Path) -> None:
-    sweep, plan, store = b.world(tmp_path, SWEEP.replace("distill_seed: [0, 1]", "distill_seed: [0]"))
+    sweep, plan, store = worlds.world(tmp_path, SWEEP.replace("distill_seed: [0, 1]", "distill_seed: [0]"))
     full = {stage.key for chain in plan.chains if chain.point.method == "full" for stage in chain.stages}
-    b.fill(store, plan, make=lambda stage, *others: None if stage.key in full else made(stage, *others))
+    worlds.fill(store, plan, make=lambda stage, *others: None if stage.key in full else made(stage, *others))
     collect(plan, sweep, store, tmp_path / "r")
-    found = {row["metric"] for row in b.rows_of(tmp_path / "r")}
+    found = {row["metric"] for row in worlds.rows_of(tmp_path / "r")}
     assert {"ior", "excess_test_loss", "fair_persistent"} <= found
     assert not {"acc_over_full", "fair_retention_c", "fair_confusion_excess", "adv_delta_full", "recovery"} & found
 
@@ -199,15 +201,15 @@ def test_rows_vanish_with_what_they_are_compared_with(tmp_path: Path) -> None:
 def test_classes_have_the_data_sets_names(tmp_path: Path) -> None:
     text = SWEEP.replace("distill_seed: [0, 1]}", "distill_seed: [0], num_classes: [3], class_draw: [1]}")
     text = text[: text.index("    evaluations")]
-    sweep, plan, store = b.world(tmp_path, text)
-    b.fill(store, plan, make=made)
+    sweep, plan, store = worlds.world(tmp_path, text)
+    worlds.fill(store, plan, make=made)
     collect(plan, sweep, store, tmp_path / "r")
     classes = list(plan.chains[0].stages[-2].config.origin.classes)
     assert classes != [0, 1, 2]
     for metric in ("fair_retention_c", "fair_confusion_excess"):
         found = [
             row
-            for row in b.rows_of(tmp_path / "r", metric=metric, method="dm", ipc=1, seed=0)
+            for row in worlds.rows_of(tmp_path / "r", metric=metric, method="dm", ipc=1, seed=0)
             if row["class_id"] is not None
         ]
         assert [row["class_id"] for row in found] == classes
@@ -217,13 +219,13 @@ def test_classes_have_the_data_sets_names(tmp_path: Path) -> None:
 
 
 def logits_of(store: Store, chain: Chain) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    model = TrainedModel.load(store.open(b.stage_of(chain, "train").key).folder)
+    model = TrainedModel.load(store.open(worlds.stage_of(chain, "train").key).folder)
     return model.outputs["test"].logits.double().numpy(), model.outputs["test"].labels.numpy()
 
 
 def test_persistent_unfairness_by_hand(finished: tuple[World, Path]) -> None:
     (_, plan, store), folder = finished
-    chains = b.chains_of(plan, method="dm", ipc=5, distill_seed=1)
+    chains = worlds.chains_of(plan, method="dm", ipc=5, distill_seed=1)
     for metric, unit in (("fair_persistent", "fraction^2"), ("fair_persistent_loss", "nat^2")):
         means = []
         for chain in chains:
@@ -233,7 +235,7 @@ def test_persistent_unfairness_by_hand(finished: tuple[World, Path]) -> None:
             values = right if metric == "fair_persistent" else loss
             means.append([[values[labels == index][side::2].mean() for index in range(10)] for side in (0, 1)])
         both = [np.cov(means[0][0], means[1][1], ddof=0)[0, 1], np.cov(means[1][0], means[0][1], ddof=0)[0, 1]]
-        (row,) = b.rows_of(folder, metric=metric, method="dm", ipc=5, distill_seed=1)
+        (row,) = worlds.rows_of(folder, metric=metric, method="dm", ipc=5, distill_seed=1)
         assert row["value"] == pytest.approx(np.mean(both))
         assert (row["n_agg"], row["agg"], row["unit"], row["seed"]) == (2, "pooled", unit, 0)
 
@@ -246,15 +248,15 @@ def test_confusions_by_hand(finished: tuple[World, Path]) -> None:
         given = logits.argmax(1)
         return np.array([[np.mean(given[labels == row] == column) for column in range(10)] for row in range(10)])
 
-    full = np.mean([confusion(chain) for chain in b.chains_of(plan, method="full")], axis=0)
-    (chain,) = b.chains_of(plan, method="dm", ipc=1, distill_seed=0, seed=1)
+    full = np.mean([confusion(chain) for chain in worlds.chains_of(plan, method="full")], axis=0)
+    (chain,) = worlds.chains_of(plan, method="dm", ipc=1, distill_seed=0, seed=1)
     excess = confusion(chain) - full
     np.fill_diagonal(excess, -1)
-    found = b.rows_of(folder, metric="fair_confusion_excess", point=chain.point.hash)
+    found = worlds.rows_of(folder, metric="fair_confusion_excess", point=chain.point.hash)
     by_class = {row["class_id"]: row["value"] for row in found}
     assert by_class.pop(None) == pytest.approx(excess.max())
     assert [by_class[index] for index in range(10)] == pytest.approx(excess.max(axis=1).tolist())
-    assert b.rows_of(folder, metric="fair_confusion_excess", method="full") == []
+    assert worlds.rows_of(folder, metric="fair_confusion_excess", method="full") == []
 
 
 def test_too_many_models_are_not_read(
@@ -273,25 +275,25 @@ def test_too_many_models_are_not_read(
     monkeypatch.setattr(persistence, "MOST_MODELS", 5)
     collect(plan, sweep, store, tmp_path / "r")
     for metric in ("fair_persistent", "fair_confusion_excess"):
-        found = b.rows_of(tmp_path / "r", metric=metric, class_id=None)
+        found = worlds.rows_of(tmp_path / "r", metric=metric, class_id=None)
         assert {(row["value"], row["flag"]) for row in found} == {(None, "not_applicable")}
-        assert len(found) == len(b.rows_of(folder, metric=metric, class_id=None))
+        assert len(found) == len(worlds.rows_of(folder, metric=metric, class_id=None))
 
 
 def test_a_model_with_damaged_logits_is_left_out_and_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     text = SWEEP.replace("seed: [0, 1], distill_seed: [0, 1]", "seed: [0, 1, 2]").replace("[1, 5]", "[1]")
-    sweep, plan, store = b.world(tmp_path, text[: text.index("    evaluations")].replace("random, ", ""))
-    b.fill(store, plan, make=made)
-    chain = b.chains_of(plan, method="dm", seed=2)[0]
-    train = b.stage_of(chain, "train")
+    sweep, plan, store = worlds.world(tmp_path, text[: text.index("    evaluations")].replace("random, ", ""))
+    worlds.fill(store, plan, make=made)
+    chain = worlds.chains_of(plan, method="dm", seed=2)[0]
+    train = worlds.stage_of(chain, "train")
     (store.open(train.key).folder / OUTPUTS).write_bytes(b"x")
     with caplog.at_level(logging.WARNING):
         coverage = collect(plan, sweep, store, tmp_path / "r")
     assert coverage.complete, "its numbers are there"
     assert "damaged" in caplog.text
-    (row,) = b.rows_of(tmp_path / "r", metric="fair_persistent", method="dm")
+    (row,) = worlds.rows_of(tmp_path / "r", metric="fair_persistent", method="dm")
     assert row["n_agg"] == 2
-    assert b.rows_of(tmp_path / "r", metric="fair_confusion_excess", point=chain.point.hash) == []
+    assert worlds.rows_of(tmp_path / "r", metric="fair_confusion_excess", point=chain.point.hash) == []
     assert not store.has(train.key)
 
 
@@ -308,37 +310,37 @@ def result_of(chain: Chain, name: str) -> tuple[AttackResult, AttackConfig]:
 
 def test_robustness_against_the_full_data_by_hand(finished: tuple[World, Path]) -> None:
     (_, plan, _), folder = finished
-    (chain,) = b.chains_of(plan, method="dm", ipc=1, distill_seed=0, seed=1)
+    (chain,) = worlds.chains_of(plan, method="dm", ipc=1, distill_seed=0, seed=1)
     for name, norm in (("deepfool_l2", "l2"), ("fgsm", "linf")):
         ours, config = result_of(chain, name)
-        fulls = [result_of(each, name)[0] for each in b.chains_of(plan, method="full")]
+        fulls = [result_of(each, name)[0] for each in worlds.chains_of(plan, method="full")]
         robust = robust_curve(ours.correct, ours.success)
         theirs = np.mean([robust_curve(each.correct, each.success) for each in fulls], axis=0)
-        found = b.rows_of(folder, metric="adv_delta_full", attack=name, point=chain.point.hash)
+        found = worlds.rows_of(folder, metric="adv_delta_full", attack=name, point=chain.point.hash)
         assert [row["epsilon"] for row in found] == [0, *config.epsilons]
         for row, expected in zip(found, adv_delta(robust, theirs), strict=True):
             assert row["value"] == pytest.approx(expected.value)
             assert (row["ci_low"], row["ci_high"]) == pytest.approx((expected.ci_low, expected.ci_high))
             assert (row["norm"], row["n"], row["n_agg"], row["ci_unit"]) == (norm, 40, 2, "images")
             assert row["adv_def"] == "clip"
-        (row,) = b.rows_of(folder, metric="eps_cross", attack=name, point=chain.point.hash)
+        (row,) = worlds.rows_of(folder, metric="eps_cross", attack=name, point=chain.point.hash)
         assert row["value"] == crossover((0.0, *config.epsilons), robust, theirs)
         if name == "deepfool_l2":
             assert row["value"] is not None, "the world is made so that the curves cross"
-    assert b.rows_of(folder, metric="adv_delta_full", method="full") == []
+    assert worlds.rows_of(folder, metric="adv_delta_full", method="full") == []
 
 
 def test_common_distances_are_over_images_that_both_get_right(finished: tuple[World, Path]) -> None:
     (_, plan, _), folder = finished
-    (chain,) = b.chains_of(plan, method="dm", ipc=1, distill_seed=0, seed=1)
+    (chain,) = worlds.chains_of(plan, method="dm", ipc=1, distill_seed=0, seed=1)
     (ours, _), (full, _) = (
         result_of(chain, "deepfool_l2"),
-        result_of(b.chains_of(plan, method="full")[1], "deepfool_l2"),
+        result_of(worlds.chains_of(plan, method="full")[1], "deepfool_l2"),
     )
     both = (ours.correct & full.correct).numpy()
     assert ours.distance is not None
     assert full.distance is not None
-    found = {row["metric"]: row for row in b.rows_of(folder, point=chain.point.hash) if "_common" in row["metric"]}
+    found = {row["metric"]: row for row in worlds.rows_of(folder, point=chain.point.hash) if "_common" in row["metric"]}
     assert found["adv_dist_median_common"]["value"] == pytest.approx(np.median(ours.distance.numpy()[both]))
     assert found["adv_dist_median_common_full"]["value"] == pytest.approx(np.median(full.distance.numpy()[both]))
     assert {row["n"] for row in found.values()} == {int(both.sum())}
@@ -349,25 +351,25 @@ def test_common_distances_are_over_images_that_both_get_right(finished: tuple[Wo
 
 
 def test_attacks_of_other_settings_are_not_compared(tmp_path: Path) -> None:
-    sweep, plan, store = b.world(
+    sweep, plan, store = worlds.world(
         tmp_path, SWEEP.replace("seed: [0, 1], distill_seed: [0, 1]", "seed: [0]").replace("[1, 5]", "[1]")
     )
-    b.fill(store, plan, make=made)
-    (full,) = b.chains_of(plan, method="full")
+    worlds.fill(store, plan, make=made)
+    (full,) = worlds.chains_of(plan, method="full")
     stage = next(stage for stage in full.stages if isinstance(stage.config, AttackConfig))
     assert isinstance(stage.config, AttackConfig)
     assert stage.config.attack == "deepfool_l2"
     store.files.remove(f"artifacts/{stage.key[:2]}/{stage.key}")
     other = attacked(stage.config, full)
     other.info["settings"] = {**stage.config.settings, "steps": 7}
-    b.commit(store, stage, other)
+    worlds.commit(store, stage, other)
     collect(plan, sweep, store, tmp_path / "r")
-    assert {row["attack"] for row in b.rows_of(tmp_path / "r", metric="adv_delta_full")} == {"fgsm"}
+    assert {row["attack"] for row in worlds.rows_of(tmp_path / "r", metric="adv_delta_full")} == {"fgsm"}
 
 
 def test_costs_tell_attacks_apart(finished: tuple[World, Path]) -> None:
     _, folder = finished
-    found = b.rows_of(folder, metric="attack_s", method="dm", ipc=1, distill_seed=0, seed=0)
+    found = worlds.rows_of(folder, metric="attack_s", method="dm", ipc=1, distill_seed=0, seed=0)
     assert sorted(row["attack"] for row in found) == ["deepfool_l2", "fgsm"]
 
 
@@ -376,7 +378,7 @@ def test_table_of_a_map(tmp_path: Path) -> None:
 
     text = SWEEP[: SWEEP.index("    evaluations")] + "    evaluations: {embedding: {}}\n"
     text = text.replace("distill_seed: [0, 1]", "distill_seed: [0]")
-    sweep, plan, store = b.world(tmp_path, text)
+    sweep, plan, store = worlds.world(tmp_path, text)
     for stage in plan.stages.values():
         chain = next((chain for chain in plan.chains if stage in chain.stages), plan.chains[0])
         payload: Any
@@ -393,12 +395,12 @@ def test_table_of_a_map(tmp_path: Path) -> None:
             }
             payload = Embedding(torch.zeros(2, 3), torch.zeros(2).long(), [rate])
         else:
-            payload = b.payload_of(stage, chain, 0.5)
-        b.commit(store, stage, payload)
+            payload = worlds.payload_of(stage, chain, 0.5)
+        worlds.commit(store, stage, payload)
     coverage = collect(plan, sweep, store, tmp_path / "r")
     assert coverage.complete
     assert coverage.evaluations["tsne"]["done"] == coverage.evaluations["embedding"]["done"] > 0
-    (row, *_) = b.rows_of(tmp_path / "r", metric="tsne_trustworthiness")
+    (row, *_) = worlds.rows_of(tmp_path / "r", metric="tsne_trustworthiness")
     assert (row["value"], row["n"], row["perplexity"]) == (0.9, 120, 30.0)
 
 
@@ -407,12 +409,12 @@ def test_table_of_a_map(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("place", ["folder", "memory"])
 def test_one_file_is_checked_and_no_other(tmp_path: Path, place: str) -> None:
-    _, plan, store = b.world(tmp_path, SWEEP)
+    _, plan, store = worlds.world(tmp_path, SWEEP)
     if place == "memory":
         store = Store(f"memory://{tmp_path.name}/store", tmp_path / "downloads")
     chain = plan.chains[0]
-    train = b.stage_of(chain, "train")
-    b.commit(store, train, b.payload_of(train, chain, 0.5))
+    train = worlds.stage_of(chain, "train")
+    worlds.commit(store, train, worlds.payload_of(train, chain, 0.5))
     files = store.manifest(train.key).files
     at = f"artifacts/{train.key[:2]}/{train.key}"
     store.files.write(f"{at}/model.safetensors", b"broken")

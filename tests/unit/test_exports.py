@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import worlds as b
+import worlds
 from numpy.typing import NDArray
 from pages import ROOT
 from sklearn.metrics import roc_auc_score, roc_curve
@@ -45,9 +45,9 @@ grids:
 class Made:
     """A finished sweep with its tables and its companions."""
 
-    def __init__(self, world: b.World, folder: Path) -> None:
+    def __init__(self, world: worlds.World, folder: Path) -> None:
         self.sweep, self.plan, self.store = self.world = world
-        self.results = b.collected(world, folder)
+        self.results = worlds.collected(world, folder)
         self.rows = write_samples(self.plan, self.sweep, self.store, self.results)
         self.samples = pq.read_table(self.results / "samples")
         self._measured = pq.read_table(self.results / "measurements.parquet").to_pylist()
@@ -71,8 +71,8 @@ class Made:
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory, digits_cache: Path) -> Made:
     folder = tmp_path_factory.mktemp("audited")
-    world = b.world(folder, AUDITED, facts=b.read_digits)
-    b.fill(world.store, world.plan, make=b.leaking(digits_cache))
+    world = worlds.world(folder, AUDITED, facts=worlds.read_digits)
+    worlds.fill(world.store, world.plan, make=worlds.leaking(digits_cache))
     return Made(world, folder)
 
 
@@ -228,9 +228,9 @@ def test_distances_are_those_of_the_rows(made: Made, attack: str, column: str) -
 def test_answers_are_those_of_the_models(made: Made) -> None:
     from trainables.payloads import TrainedModel
 
-    chain = b.chains_of(made.plan, method="dm")[0]
-    signals = TrainedModel.load_outputs(made.store.open(b.stage_of(chain, "train").key).folder)
-    columns = made.examples(model_key=b.stage_of(chain, "train").key)
+    chain = worlds.chains_of(made.plan, method="dm")[0]
+    signals = TrainedModel.load_outputs(made.store.open(worlds.stage_of(chain, "train").key).folder)
+    columns = made.examples(model_key=worlds.stage_of(chain, "train").key)
     for split in ("test", "origin"):
         chosen = columns["split"] == split
         logits = signals[split].logits.double().numpy()
@@ -273,9 +273,9 @@ def test_classes_are_the_data_sets_own(tmp_path: Path, digits_cache: Path) -> No
     assert set(found.examples(split="test")["y"]) == set(classes)
 
 
-def _filled(folder: Path, text: str, cache: Path) -> b.World:
-    world = b.world(folder, text, facts=b.read_digits)
-    b.fill(world.store, world.plan, make=b.leaking(cache))
+def _filled(folder: Path, text: str, cache: Path) -> worlds.World:
+    world = worlds.world(folder, text, facts=worlds.read_digits)
+    worlds.fill(world.store, world.plan, make=worlds.leaking(cache))
     return world
 
 
@@ -291,8 +291,8 @@ grids:
 
 
 def test_writing_again_replaces_what_was_there(tmp_path: Path) -> None:
-    sweep, plan, store = b.world(tmp_path, SMALL)
-    b.fill(store, plan)
+    sweep, plan, store = worlds.world(tmp_path, SMALL)
+    worlds.fill(store, plan)
     results = tmp_path / "results"
     assert write_samples(plan, sweep, store, results) > 0
     before = pq.read_table(results / "samples")
@@ -303,10 +303,10 @@ def test_writing_again_replaces_what_was_there(tmp_path: Path) -> None:
 
 
 def test_a_damaged_model_is_left_out_and_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    sweep, plan, store = b.world(tmp_path, SMALL)
-    b.fill(store, plan)
+    sweep, plan, store = worlds.world(tmp_path, SMALL)
+    worlds.fill(store, plan)
     whole = write_samples(plan, sweep, store, tmp_path / "whole")
-    key = b.stage_of(plan.chains[0], "train").key
+    key = worlds.stage_of(plan.chains[0], "train").key
     path = store.open(key).folder / "signals.safetensors"
     path.chmod(0o644)
     path.write_bytes(path.read_bytes()[:-4])
@@ -318,7 +318,7 @@ def test_a_damaged_model_is_left_out_and_said(tmp_path: Path, caplog: pytest.Log
 
 
 def test_an_empty_store_has_no_samples(tmp_path: Path) -> None:
-    sweep, plan, store = b.world(tmp_path, SMALL)
+    sweep, plan, store = worlds.world(tmp_path, SMALL)
     (tmp_path / "results").mkdir()
     assert write_samples(plan, sweep, store, tmp_path / "results") == 0
     assert write_embeddings(plan, sweep, store, tmp_path / "results") == 0
@@ -327,21 +327,21 @@ def test_an_empty_store_has_no_samples(tmp_path: Path) -> None:
 
 
 def test_nothing_here_loads_torch(tmp_path: Path) -> None:
-    world = b.world(tmp_path, SMALL)
-    b.fill(world[2], world[1])
-    b.collected(world, tmp_path)
+    world = worlds.world(tmp_path, SMALL)
+    worlds.fill(world[2], world[1])
+    worlds.collected(world, tmp_path)
     program = """
 import sys
 from pathlib import Path
-import worlds as b
+import worlds
 from ddray.store.artifacts import Store
 from ddray.measurements.exports.artifacts import write_artifacts
 from ddray.measurements.exports.maps import write_embeddings
 from ddray.measurements.exports.samples import write_samples
 from ddray.report.report import report
 folder = Path(sys.argv[1])
-sweep = b.sweep_of(folder, (folder / "tiny.yaml").read_text())
-plan, store = b.plan_of(sweep), Store(str(folder / "store"), folder / "downloads")
+sweep = worlds.sweep_of(folder, (folder / "tiny.yaml").read_text())
+plan, store = worlds.plan_of(sweep), Store(str(folder / "store"), folder / "downloads")
 assert write_samples(plan, sweep, store, folder / "results")
 assert write_embeddings(plan, sweep, store, folder / "results")
 assert write_artifacts(plan, store, folder / "results")
@@ -360,7 +360,7 @@ print("torch" in sys.modules, "sklearn" in sys.modules)
 def test_a_map_keeps_its_sources_together(tmp_path: Path, digits_cache: Path) -> None:
     text = SMALL.replace("robustness: {attacks: [deepfool_l2], images: 50}, ", "").replace("seed: [0, 1]", "seed: [0]")
     sweep, plan, store = world = _filled(tmp_path, text, digits_cache)
-    results = b.collected(world, tmp_path)
+    results = worlds.collected(world, tmp_path)
     (stage,) = [stage for stage in plan.stages.values() if stage.kind == "tsne"]
     assert write_embeddings(plan, sweep, store, results) == 15
     table = pq.read_table(results / EMBEDDINGS_FILE)
@@ -378,8 +378,8 @@ def test_a_map_keeps_its_sources_together(tmp_path: Path, digits_cache: Path) ->
 
 
 def test_files_are_listed_with_their_digests(tmp_path: Path) -> None:
-    _, plan, store = b.world(tmp_path, SMALL)
-    b.fill(store, plan)
+    _, plan, store = worlds.world(tmp_path, SMALL)
+    worlds.fill(store, plan)
     rows = write_artifacts(plan, store, tmp_path)
     table = pq.read_table(tmp_path / ARTIFACTS_FILE).to_pylist()
     assert rows == len(table)
@@ -394,8 +394,8 @@ def test_files_are_listed_with_their_digests(tmp_path: Path) -> None:
 def test_collect_writes_them_on_request(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from ddray.cli import _companions
 
-    sweep, plan, store = b.world(tmp_path, SMALL)
-    b.fill(store, plan)
+    sweep, plan, store = worlds.world(tmp_path, SMALL)
+    worlds.fill(store, plan)
     (tmp_path / "results").mkdir()
     prepared = SimpleNamespace(plan=plan, sweep=sweep)
     _companions(prepared, tmp_path / "results", store)

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-import worlds as b
+import worlds
 from support import (
     FakeContext,
     conformance_folder,
@@ -519,7 +519,7 @@ grids:
         net_aug: "{text}"
 """
     with pytest.raises(RequestError, match=rf"tiny.yaml:7: grids.g.settings.idc.net_aug: {message}"):
-        b.sweep_of(tmp_path, sweep)
+        worlds.sweep_of(tmp_path, sweep)
 
 
 def test_the_order_in_which_operations_are_written_makes_no_difference() -> None:
@@ -593,16 +593,16 @@ def test_the_planner_refuses_more_tiles_than_the_origin_has_images(tmp_path: Pat
         r"\(origin_per_class 40\) holds; got ipc 11; expected at most 10. .*settings.idc.layout: whole"
     )
     with pytest.raises(RequestError, match=message):
-        expanded(b.sweep_of(tmp_path, SWEEP.format(ipc=11, init="real", layout="mix")))
+        expanded(worlds.sweep_of(tmp_path, SWEEP.format(ipc=11, init="real", layout="mix")))
     for ipc, init, layout in ((10, "real", "mix"), (11, "real", "whole"), (11, "noise", "mix")):
-        assert expanded(b.sweep_of(tmp_path, SWEEP.format(ipc=ipc, init=init, layout=layout)))
+        assert expanded(worlds.sweep_of(tmp_path, SWEEP.format(ipc=ipc, init=init, layout=layout)))
     with pytest.raises(RequestError, match=r"more images than a class of the origin .* got 41; expected at most 40"):
-        expanded(b.sweep_of(tmp_path, SWEEP.format(ipc=41, init="real", layout="whole")))
+        expanded(worlds.sweep_of(tmp_path, SWEEP.format(ipc=41, init="real", layout="whole")))
 
 
 def test_rows_say_how_many_training_images_a_set_holds(tmp_path: Path) -> None:
-    sweep, plan, store = b.world(tmp_path, SWEEP.format(ipc=3, init="real", layout="mix"))
-    b.fill(store, plan, accuracy=lambda point: 0.5)
+    sweep, plan, store = worlds.world(tmp_path, SWEEP.format(ipc=3, init="real", layout="mix"))
+    worlds.fill(store, plan, accuracy=lambda point: 0.5)
     collect(plan, sweep, store, tmp_path / "r")
     rows = pq.read_table(tmp_path / "r" / MEASUREMENTS_FILE).to_pylist()
     found = {(row["method"], row["ipc"], row["factor"], row["effective_ipc"]) for row in rows}

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
-import worlds as b
+import worlds
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -58,7 +58,7 @@ def load_of(
 
 def config_of(kind: Kind, load: Load, members: int = 1, **other: Any) -> Any:
     """Of a stage of the kind; kinds whose cost does not depend on it have none."""
-    dataset = b.facts_of("cifar10").config.model_copy(update={"image_size": load.image_size})
+    dataset = worlds.facts_of("cifar10").config.model_copy(update={"image_size": load.image_size})
     origin = OriginConfig(classes=tuple(range(load.num_classes)))
     network = NetworkConfig.of(
         load.network, image_size=load.image_size, channels=3, num_classes=max(2, load.num_classes)
@@ -97,7 +97,7 @@ grids:
     protocol: quick
     evaluations: {robustness: {attacks: [fgsm]}, privacy: {rows: 4}, embedding: {}}
 """
-    plan = b.plan_of(b.sweep_of(tmp_path_factory.mktemp("kinds"), text))
+    plan = worlds.plan_of(worlds.sweep_of(tmp_path_factory.mktemp("kinds"), text))
     PLANNED[:] = [(stage.kind, stage.config) for stage in plan.stages.values()]
 
 
@@ -307,8 +307,8 @@ def test_a_method_of_another_package_says_what_it_takes(tmp_path: Path) -> None:
     try:
         method("foreign", title="F", function="no.where:distill", uses=frozenset({"ipc"}), shares=shares)(Foreign)
         text = "ddray: 1\ngrids: {g: {axes: {method: [dm], dataset: [cifar10], ipc: [5, 6]}, protocol: quick}}"
-        points = [replace(point, method="foreign", init=None) for point in expanded(b.sweep_of(tmp_path, text))]
-        _, stages = make_chains(points, {"cifar10": b.facts_of("cifar10")}, {})
+        points = [replace(point, method="foreign", init=None) for point in expanded(worlds.sweep_of(tmp_path, text))]
+        _, stages = make_chains(points, {"cifar10": worlds.facts_of("cifar10")}, {})
         five, six = (stage for stage in stages.values() if stage.kind == "distill")
     finally:
         METHODS.pop("foreign", None)
@@ -320,5 +320,5 @@ def test_a_method_of_another_package_says_what_it_takes(tmp_path: Path) -> None:
 def test_kinds_are_the_configurations_of_their_names(tmp_path: Path) -> None:
     assert tuple(STAGE_KINDS) == KINDS
     assert len({kind.config for kind in STAGE_KINDS.values()}) == len(KINDS)
-    for point in expanded(b.sweep_of(tmp_path)):
+    for point in expanded(worlds.sweep_of(tmp_path)):
         assert point.method in METHODS

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import worlds as b
+import worlds
 from hypothesis import given
 from hypothesis import strategies as st
 from workspace import Workspace
@@ -324,8 +324,8 @@ def test_the_plan_says_what_is_borrowed(workspace: Workspace) -> None:
 def test_rows_and_report_say_what_is_borrowed(tmp_path: Path) -> None:
     import pyarrow.parquet as pq
 
-    sweep, plan, store = b.world(tmp_path, BORROWING)
-    b.fill(store, plan, accuracy=lambda point: 0.5)
+    sweep, plan, store = worlds.world(tmp_path, BORROWING)
+    worlds.fill(store, plan, accuracy=lambda point: 0.5)
     folder = tmp_path / "r"
     collect(plan, sweep, store, folder)
     for row in pq.read_table(folder / MEASUREMENTS_FILE).to_pylist():
@@ -358,7 +358,7 @@ def test_a_published_value_in_a_sweep_is_no_change(tmp_path: Path) -> None:
     grids: {g: {protocol: quick, axes: {method: [dsa], dataset: [digits], ipc: [10]},
                 settings: {dsa: {loops: [10, 50], lr_net: 0.02}}}}
     """
-    sweep, plan, store = b.world(tmp_path, text)
+    sweep, plan, store = worlds.world(tmp_path, text)
     collect(plan, sweep, store, tmp_path / "r")
     rows = pq.read_table(tmp_path / "r" / MEASUREMENTS_FILE, columns=["param_json"]).to_pylist()
     assert json.loads(rows[0]["param_json"])["changed_settings"] == {"lr_net": 0.02}

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import worlds as b
+import worlds
 
 from ddray.errors import EnvironmentProblem
 from ddray.measurements.coverage import COVERAGE_FILE
@@ -32,8 +32,8 @@ grids:
 def made(tmp_path: Path) -> Callable[..., str]:
     """Text of a sweep -> its report, with every possible stage finished."""
 
-    def make(text: str, accuracy: b.Accuracy = b.accuracy_by_seed, **said: Any) -> str:
-        return report(b.filled(tmp_path, text, accuracy, **said))
+    def make(text: str, accuracy: worlds.Accuracy = worlds.accuracy_by_seed, **said: Any) -> str:
+        return report(worlds.filled(tmp_path, text, accuracy, **said))
 
     return make
 
@@ -43,7 +43,7 @@ def cifar(protocol: str = "paper2023", iterations: int = 20_000) -> str:
 
 
 def test_a_report_shows_means_in_percent_with_their_level(made: Any) -> None:
-    text = made(b.SWEEP)
+    text = made(worlds.SWEEP)
     # random, ipc 10: 0.50 + 0.02 * distill_seed + 0.01 * seed over three draws and two trainings
     assert "| 10  | 52.50 ± 2.00 n=3×2 | 62.50 ± 2.00 n=3×2 | 90.50 ± 0.71 n=2 |" in text
     assert "Random n=3 draws × 2 trainings" in text
@@ -55,14 +55,14 @@ def test_a_report_shows_means_in_percent_with_their_level(made: Any) -> None:
 
 
 def test_a_report_names_where_the_numbers_come_from(made: Any) -> None:
-    text = made(b.SWEEP)
+    text = made(worlds.SWEEP)
     line = "Numbers computed 2026-01-02T03:04:05+00:00 on cpu; torch 2.9.0, ddray 0.1.0; commit 0123456789ab."
     assert line in text
     assert "Alarms: none." in text
 
 
 def test_a_dirty_checkout_is_said(made: Any) -> None:
-    text = made(b.SWEEP, dirty=True)
+    text = made(worlds.SWEEP, dirty=True)
     assert "commit 0123456789ab, with changes that were not committed." in text
     assert "- some numbers come from a checkout with changes that were not committed" in text
 
@@ -91,12 +91,12 @@ def test_a_cell_below_the_budget_is_marked_and_the_others_are_not(made: Any) -> 
 
 
 def test_incomplete_and_failed_points_are_shown(tmp_path: Path) -> None:
-    _, plan, store = world = b.world(tmp_path, b.SWEEP)
-    b.fill(store, plan, chains=b.chains_of(plan, method="random"))
-    b.fill(store, plan, chains=b.chains_of(plan, method="dm", ipc=1, distill_seed=0))
-    stage = b.stage_of(b.chains_of(plan, method="dm", ipc=10, distill_seed=1)[0], "distill")
-    b.fail(store, stage, "StageFailure: diverged")
-    text = report(b.collected(world, tmp_path))
+    _, plan, store = world = worlds.world(tmp_path, worlds.SWEEP)
+    worlds.fill(store, plan, chains=worlds.chains_of(plan, method="random"))
+    worlds.fill(store, plan, chains=worlds.chains_of(plan, method="dm", ipc=1, distill_seed=0))
+    stage = worlds.stage_of(worlds.chains_of(plan, method="dm", ipc=10, distill_seed=1)[0], "distill")
+    worlds.fail(store, stage, "StageFailure: diverged")
+    text = report(worlds.collected(world, tmp_path))
     assert "- coverage 53.8 %: 14 of 26 points are done" in text
     assert "14 done, 2 failed, 0 blocked, 10 pending" in text
     assert "n=2 (2 of 6 points)" in text
@@ -105,21 +105,21 @@ def test_incomplete_and_failed_points_are_shown(tmp_path: Path) -> None:
 
 
 def test_an_empty_sweep_still_has_a_report(tmp_path: Path) -> None:
-    text = report(b.collected(b.world(tmp_path, b.SWEEP), tmp_path))
+    text = report(worlds.collected(worlds.world(tmp_path, worlds.SWEEP), tmp_path))
     assert "No numbers yet." in text
     assert "coverage 0 %" in text
 
 
 def test_below_random_is_an_alarm_and_above_is_none(tmp_path: Path) -> None:
     def poor(point: GridPoint) -> float:
-        return b.accuracy_by_seed(point) - (0.3 if point.method == "dm" and point.ipc == 10 else 0)
+        return worlds.accuracy_by_seed(point) - (0.3 if point.method == "dm" and point.ipc == 10 else 0)
 
-    alarms = machine_report(b.filled(tmp_path, b.SWEEP, poor))["alarms"]
+    alarms = machine_report(worlds.filled(tmp_path, worlds.SWEEP, poor))["alarms"]
     assert alarms == ["digits, convnet3, protocol quick, full origin: dm is 20.00 points below random at ipc 10"]
 
 
 def test_differences_to_random_are_paired_by_distillation(tmp_path: Path) -> None:
-    (block,) = machine_report(b.filled(tmp_path, b.SWEEP))["blocks"]
+    (block,) = machine_report(worlds.filled(tmp_path, worlds.SWEEP))["blocks"]
     for entry in block["rows"]:
         difference = entry["against_random"]["dm"]
         assert difference["pairs"] == 3
@@ -158,7 +158,7 @@ grids:
 
 def test_other_settings_of_one_method_are_another_column(tmp_path: Path) -> None:
     text = SETTINGS.replace("{iterations: SECOND}", "{iterations: 100, lr_img: 2.0}")
-    (block,) = machine_report(b.filled(tmp_path, text))["blocks"]
+    (block,) = machine_report(worlds.filled(tmp_path, text))["blocks"]
     assert block["methods"] == ["random", "dm (lr_img 1.0)", "dm (lr_img 2.0)"]
     (entry,) = block["rows"]
     assert [cell["planned"] for cell in entry["cells"].values()] == [1, 1, 1]
@@ -172,7 +172,7 @@ def test_settings_that_follow_from_the_ipc_are_not_told_apart(tmp_path: Path) ->
     ddray: 1
     grids: {g: {protocol: quick, axes: {method: [dsa], dataset: [digits], ipc: [1, 10]}}}
     """
-    (block,) = machine_report(b.filled(tmp_path, text))["blocks"]
+    (block,) = machine_report(worlds.filled(tmp_path, text))["blocks"]
     assert block["methods"] == ["dsa"]
 
 
@@ -184,7 +184,7 @@ def test_budgets_of_several_methods_are_columns(tmp_path: Path) -> None:
       one: {axes: {method: [dm, dsa]}, settings: {dm: {iterations: 100}, dsa: {iterations: 7}}}
       two: {axes: {method: [dm]}, settings: {dm: {iterations: 200}}}
     """
-    (block,) = machine_report(b.filled(tmp_path, text))["blocks"]
+    (block,) = machine_report(worlds.filled(tmp_path, text))["blocks"]
     assert block["row_axes"] == ["ipc"]
     assert block["methods"] == ["dsa", "dm (iterations 100)", "dm (iterations 200)"]
 
@@ -195,7 +195,7 @@ def test_trainings_together_and_apart_are_two_columns(tmp_path: Path) -> None:
     defaults: {protocol: quick, axes: {method: [random], dataset: [digits], ipc: [1], seed: [0, 1]}}
     grids: {apart: {}, together: {train: {ensemble: true}}}
     """
-    (block,) = machine_report(b.filled(tmp_path, text))["blocks"]
+    (block,) = machine_report(worlds.filled(tmp_path, text))["blocks"]
     assert block["methods"] == ["random (ensemble no)", "random (ensemble yes)"]
     assert [cell["planned"] for cell in block["rows"][0]["cells"].values()] == [2, 2]
 
@@ -213,7 +213,7 @@ def test_equal_settings_are_no_mixture(made: Any) -> None:
 
 
 def test_two_budgets_are_two_rows_and_random_is_in_both(tmp_path: Path) -> None:
-    (block,) = machine_report(b.filled(tmp_path, SETTINGS.replace("SECOND", "200, lr_img: 1.0")))["blocks"]
+    (block,) = machine_report(worlds.filled(tmp_path, SETTINGS.replace("SECOND", "200, lr_img: 1.0")))["blocks"]
     assert block["row_axes"] == ["ipc", "distill_iters"]
     assert [(entry["ipc"], entry["distill_iters"]) for entry in block["rows"]] == [(1, 100), (1, 200)]
     assert all(set(entry["cells"]) == {"random", "dm"} for entry in block["rows"])
@@ -242,7 +242,7 @@ def test_origins_and_classes_are_blocks_of_their_own(tmp_path: Path) -> None:
         axes: {method: [random], dataset: [digits], ipc: [1], origin_per_class: [null, 20], origin_draw: [0, 1],
                num_classes: [null, 3]}
     """
-    titles = [block["title"] for block in machine_report(b.filled(tmp_path, text))["blocks"]]
+    titles = [block["title"] for block in machine_report(worlds.filled(tmp_path, text))["blocks"]]
     assert len(set(titles)) == len(titles) == 6
     assert "digits, convnet3, protocol quick, 3 classes (draw 0), origin 20 per class (draw 1)" in titles
 
@@ -256,7 +256,7 @@ def test_an_axis_that_makes_blocks_is_told_in_their_titles(monkeypatch: pytest.M
 
 
 def test_the_machine_report_holds_fractions_and_is_json(tmp_path: Path) -> None:
-    facts = json.loads(json.dumps(machine_report(b.filled(tmp_path, b.SWEEP))))
+    facts = json.loads(json.dumps(machine_report(worlds.filled(tmp_path, worlds.SWEEP))))
     cells = [cell for block in facts["blocks"] for entry in block["rows"] for cell in entry["cells"].values()]
     assert len(cells) == 6
     assert all(0 < cell["accuracy"]["mean"] < 1 for cell in cells)
@@ -267,20 +267,20 @@ def test_the_machine_report_holds_fractions_and_is_json(tmp_path: Path) -> None:
 def test_fairness_means_are_over_the_same_seeds(tmp_path: Path) -> None:
     from trainables.payloads import Metrics
 
-    _, plan, store = world = b.world(tmp_path, b.SWEEP)
-    b.fill(store, plan)
-    (block,) = machine_report(b.collected(world, tmp_path))["blocks"]
+    _, plan, store = world = worlds.world(tmp_path, worlds.SWEEP)
+    worlds.fill(store, plan)
+    (block,) = machine_report(worlds.collected(world, tmp_path))["blocks"]
     cell = next(entry for entry in block["rows"] if entry["ipc"] == 10)["cells"]["full"]
     values = []
-    for chain in b.chains_of(plan, method="full"):
-        rows = Metrics.load(store.open(b.stage_of(chain, "accuracy").key).folder).rows
+    for chain in worlds.chains_of(plan, method="full"):
+        rows = Metrics.load(store.open(worlds.stage_of(chain, "accuracy").key).folder).rows
         values += [row["value"] for row in rows if row["metric"] == "fair_var_acc"]
     assert cell["fairness"]["fair_var_acc"]["mean"] == pytest.approx(sum(values) / 2)
     assert f"{1e4 * sum(values) / 2:.1f}" in report(tmp_path / "results")
 
 
 def test_lines_of_a_table_are_equally_long(made: Any) -> None:
-    lines = made(b.SWEEP).splitlines()
+    lines = made(worlds.SWEEP).splitlines()
     tables: dict[int, set[int]] = {}
     start = 0
     for number, line in enumerate(lines):
@@ -293,7 +293,7 @@ def test_lines_of_a_table_are_equally_long(made: Any) -> None:
 
 @pytest.mark.parametrize("name", [MEASUREMENTS_FILE, COVERAGE_FILE])
 def test_missing_and_broken_files_say_what_to_do(tmp_path: Path, name: str) -> None:
-    folder = b.collected(b.world(tmp_path, b.SWEEP), tmp_path)
+    folder = worlds.collected(worlds.world(tmp_path, worlds.SWEEP), tmp_path)
     (folder / name).write_bytes(b"PAR1 this is not a table")
     with pytest.raises(EnvironmentProblem, match="ddray collect"):
         report(folder)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-import worlds as b
+import worlds
 from scipy import stats
 
 from ddray.plan.graph import Chain, Stage
@@ -99,13 +99,13 @@ def audited(value: float, **columns: Any) -> list[Row]:
 
 def filled(folder: Path, text: str, rows: Rows = lambda point: audited(auc(point))) -> Path:
     """Results whose privacy stages left these rows."""
-    return b.filled(folder, text, make=lambda stage, chain, inputs: evaluated(stage, chain, rows(chain.point)))
+    return worlds.filled(folder, text, make=lambda stage, chain, inputs: evaluated(stage, chain, rows(chain.point)))
 
 
 def evaluated(stage: Stage, chain: Chain, rows: list[Row] | None) -> Payload | None:
     """What tables read of a point: accuracy, and with rows its audit. Sets and models are not needed."""
     if stage.kind == "accuracy":
-        return b.payload_of(stage, chain, b.accuracy_by_seed(chain.point))
+        return worlds.payload_of(stage, chain, worlds.accuracy_by_seed(chain.point))
     return Metrics(rows) if isinstance(stage.config, PrivacyConfig) and rows is not None else None
 
 
@@ -363,11 +363,11 @@ def test_points_without_a_result_are_counted(tmp_path: Path) -> None:
     def rows(point: GridPoint) -> list[Row] | None:
         return None if point.origin_draw == 1 else audited(auc(point))
 
-    world = b.world(tmp_path, table1())
-    b.fill(world.store, world.plan, make=lambda stage, chain, inputs: evaluated(stage, chain, rows(chain.point)))
-    for chain in b.chains_of(world.plan, origin_draw=1):
-        b.fail(world.store, b.stage_of(chain, "privacy"))
-    b.collected(world, tmp_path)
+    world = worlds.world(tmp_path, table1())
+    worlds.fill(world.store, world.plan, make=lambda stage, chain, inputs: evaluated(stage, chain, rows(chain.point)))
+    for chain in worlds.chains_of(world.plan, origin_draw=1):
+        worlds.fail(world.store, worlds.stage_of(chain, "privacy"))
+    worlds.collected(world, tmp_path)
     line = line_of(report(tmp_path / "results"), "| 40 · real ", "(1 of 2 points)")
     assert "67.0 (64.0 to 70.0) (1 of 2 points)" in line
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-import worlds as b
+import worlds
 
 from ddray.plan.graph import Chain, Stage
 from ddray.plan.points import GridPoint
@@ -30,21 +30,21 @@ def without_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files, "_flush", lambda path: None)
 
 
-def robust(folder: Path, text: str = b.ATTACKED, change: Change = lambda point, result: result) -> Path:
+def robust(folder: Path, text: str = worlds.ATTACKED, change: Change = lambda point, result: result) -> Path:
     """Results with real rows of made-up attacks; everything else as always."""
 
     def make(stage: Stage, chain: Chain, inputs: Mapping[str, Path]) -> Payload:
         if isinstance(stage.config, AttackConfig):
             said = TrainedModel.load_outputs(inputs["model"])["test"]
-            return change(chain.point, b.attacked(stage.config, said, stage.key))
+            return change(chain.point, worlds.attacked(stage.config, said, stage.key))
         if isinstance(stage.config, RobustnessConfig):
             results: dict[str, AttackResult] = {
                 name: AttackResult.load(inputs[f"attack.{name}"]) for name in stage.config.attacks
             }
             return Metrics(robustness_rows(results, stage.config.num_classes))
-        return b.payload_of(stage, chain, b.accuracy_by_seed(chain.point))
+        return worlds.payload_of(stage, chain, worlds.accuracy_by_seed(chain.point))
 
-    return b.filled(folder, text, make=make, facts=b.read_digits)
+    return worlds.filled(folder, text, make=make, facts=worlds.read_digits)
 
 
 def attack_of(facts: Row, name: str) -> Row:
@@ -64,14 +64,15 @@ def test_robust_accuracy_is_a_mean_over_the_seeds_of_the_accuracy(tmp_path: Path
     attack = attack_of(machine_report(folder), "deepfool_l2")
     assert (attack["images"], attack["adv_def"], attack["norm"]) == (100, "clip", "l2")
     entry = entry_of(attack, "dm", 2)
-    rows = b.rows_of(folder, metric="adv_acc", attack="deepfool_l2", adv_def="clip", method="dm", ipc=2)
+    rows = worlds.rows_of(folder, metric="adv_acc", attack="deepfool_l2", adv_def="clip", method="dm", ipc=2)
     for found in [{"epsilon": 0.0, **entry["clean"]}, *entry["adv_acc"]]:
         values = [row["value"] for row in rows if row["epsilon"] == found["epsilon"]]
         assert len(values) == 2
         assert found["mean"] == pytest.approx(sum(values) / 2)
         assert found["seed_level"] == "n=2 trainings"
     distances = [
-        row["value"] for row in b.rows_of(folder, metric="adv_dist_median", attack="deepfool_l2", method="dm", ipc=2)
+        row["value"]
+        for row in worlds.rows_of(folder, metric="adv_dist_median", attack="deepfool_l2", method="dm", ipc=2)
     ]
     assert entry["adv_dist_median"]["mean"] == pytest.approx(sum(distances) / 2)
 
@@ -99,12 +100,12 @@ def test_gaps_and_crossings_come_from_the_rows(tmp_path: Path) -> None:
     folder = robust(tmp_path, change=tougher)
     entry = entry_of(attack_of(machine_report(folder), "deepfool_linf"), "dm", 2)
     crossings = [
-        row["value"] for row in b.rows_of(folder, metric="eps_cross", attack="deepfool_linf", method="dm", ipc=2)
+        row["value"] for row in worlds.rows_of(folder, metric="eps_cross", attack="deepfool_linf", method="dm", ipc=2)
     ]
     known = [value for value in crossings if value is not None]
     assert entry["eps_cross"] == {"compared": 2, "crossed": len(known), "mean": pytest.approx(sum(known) / len(known))}
     assert entry["strong_attack"] == ["ensemble_fb of fgsm+pgd_linf+deepfool_linf"]
-    rows = b.rows_of(folder, metric="adv_gap_strong", attack="deepfool_linf", method="dm", ipc=2)
+    rows = worlds.rows_of(folder, metric="adv_gap_strong", attack="deepfool_linf", method="dm", ipc=2)
     for gap in entry["gap_strong"]:
         values = [row["value"] for row in rows if row["epsilon"] == gap["epsilon"]]
         assert gap["mean"] == pytest.approx(sum(values) / 2)
@@ -250,13 +251,13 @@ def of_network(point: GridPoint) -> float:
     return (0.8 - rank[point.method]) / 2 + 0.01 * point.seed
 
 
-def filled(folder: Path, text: str, accuracy: b.Accuracy) -> Path:
+def filled(folder: Path, text: str, accuracy: worlds.Accuracy) -> Path:
     """Results with the accuracy stages alone."""
 
     def make(stage: Stage, chain: Chain, inputs: Mapping[str, Path]) -> Payload | None:
-        return b.payload_of(stage, chain, accuracy(chain.point)) if stage.kind == "accuracy" else None
+        return worlds.payload_of(stage, chain, accuracy(chain.point)) if stage.kind == "accuracy" else None
 
-    return b.filled(folder, text, make=make)
+    return worlds.filled(folder, text, make=make)
 
 
 def test_what_a_set_is_worth_is_shown_per_cell(tmp_path: Path) -> None:
@@ -308,7 +309,7 @@ def test_excess_over_real_images_is_a_mean_with_the_frontiers_interval(tmp_path:
     (block,) = machine_report(folder)["blocks"]
     entries = {entry["ipc"]: entry for entry in block["generalisation"] if entry["method"] == "dm"}
     found = next(each for each in entries[1]["excess"] if each["metric"] == "excess_fair_cv_acc")
-    rows = b.rows_of(folder, metric="excess_fair_cv_acc", method="dm", ipc=1)
+    rows = worlds.rows_of(folder, metric="excess_fair_cv_acc", method="dm", ipc=1)
     assert found["points"] == len(rows) == 3
     assert found["value"] == pytest.approx(sum(row["value"] for row in rows) / 3)
     assert found["low"] == pytest.approx(sum(row["ci_low"] for row in rows) / 3)
@@ -339,9 +340,9 @@ def embedded(folder: Path, seeds: str, **other: Any) -> Path:
         if isinstance(stage.config, EmbeddingConfig):
             seed = chain.point.distill_seed or 0
             return Embedding(torch.ones(10, 4), torch.arange(10), _embedding_rows(0.2 + 0.1 * seed, **other))
-        return b.payload_of(stage, chain, 0.5) if stage.kind in ("accuracy", "tsne") else None
+        return worlds.payload_of(stage, chain, 0.5) if stage.kind in ("accuracy", "tsne") else None
 
-    return b.filled(folder, EMBEDDED.replace("SEEDS", seeds), make=make)
+    return worlds.filled(folder, EMBEDDED.replace("SEEDS", seeds), make=make)
 
 
 def _embedding_rows(rate: float, dim: int = 4) -> list[Row]:

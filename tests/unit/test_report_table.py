@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import worlds as b
+import worlds
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -319,8 +319,8 @@ def one_file_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[N
 
 @pytest.mark.usefixtures("one_file_more")
 def test_a_table_more_is_one_file(tmp_path: Path) -> None:
-    sweep, plan, store = b.world(tmp_path, b.SWEEP)
-    b.fill(store, plan)
+    sweep, plan, store = worlds.world(tmp_path, worlds.SWEEP)
+    worlds.fill(store, plan)
     collect(plan, sweep, store, tmp_path / "results")
     (block,) = machine_report(tmp_path / "results")["blocks"]
     assert block["rows"][0]["cells"]["dm"]["new_section"] == 6

@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import worlds as b
+import worlds
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -38,7 +38,7 @@ grids:
 
 @pytest.fixture
 def tiny(tmp_path: Path) -> tuple[Any, Plan, Store]:
-    return b.world(tmp_path, SMALL)
+    return worlds.world(tmp_path, SMALL)
 
 
 def gather(world: tuple[Any, Plan, Store], folder: Path) -> Coverage:
@@ -51,21 +51,21 @@ def gather(world: tuple[Any, Plan, Store], folder: Path) -> Coverage:
 
 def test_repeats_that_were_trained_together_say_so_and_where(tmp_path: Path) -> None:
     """The device is the one that trained the ensemble, not the one that took a model out of it."""
-    world = b.world(tmp_path, SMALL.replace("protocol: quick", "protocol: quick\n    train: {ensemble: true}"))
+    world = worlds.world(tmp_path, SMALL.replace("protocol: quick", "protocol: quick\n    train: {ensemble: true}"))
     _, plan, store = world
     for chain in plan.chains:
-        ensemble = b.stage_of(chain, "ensemble")
+        ensemble = worlds.stage_of(chain, "ensemble")
         if not store.has(ensemble.key):
-            b.commit(store, ensemble, b.payload_of(ensemble, chain, 0.5), device="cuda")
-    b.fill(store, plan, device="cpu")
+            worlds.commit(store, ensemble, worlds.payload_of(ensemble, chain, 0.5), device="cuda")
+    worlds.fill(store, plan, device="cpu")
     assert gather(world, tmp_path / "r").complete
-    accuracies = b.rows_of(tmp_path / "r", metric="test_acc", class_id=None)
+    accuracies = worlds.rows_of(tmp_path / "r", metric="test_acc", class_id=None)
     assert len(accuracies) == len(plan.chains)
     assert {(row["device"], row["protocol"]) for row in accuracies} == {("cuda", "quick")}
     assert {str(json.loads(row["param_json"])["ensemble"]) for row in accuracies} == {"[0, 1]"}
     chain = plan.chains[0]
     for kind, device in (("ensemble", "cuda"), ("train", "cpu")):
-        costs = b.rows_of(tmp_path / "r", point=chain.point.hash, metric=f"{kind}_s")
+        costs = worlds.rows_of(tmp_path / "r", point=chain.point.hash, metric=f"{kind}_s")
         assert [row["device"] for row in costs] == [device]
 
 
@@ -73,17 +73,17 @@ def test_rows_are_the_numbers_of_the_artifacts(tiny: Any, tmp_path: Path) -> Non
     from trainables.payloads import Metrics
 
     _, plan, store = tiny
-    b.fill(store, plan)
+    worlds.fill(store, plan)
     coverage = gather(tiny, tmp_path / "r")
     assert coverage.complete
     assert pq.read_schema(tmp_path / "r" / MEASUREMENTS_FILE).equals(MEASUREMENTS)
     for chain in plan.chains:
-        stage = b.stage_of(chain, "accuracy")
+        stage = worlds.stage_of(chain, "accuracy")
         expected = Metrics.load(store.open(stage.key).folder).rows
         measured = {numbers["metric"] for numbers in expected}
         found = [
             row
-            for row in b.rows_of(tmp_path / "r", point=chain.point.hash, stage_key=stage.key)
+            for row in worlds.rows_of(tmp_path / "r", point=chain.point.hash, stage_key=stage.key)
             if row["metric"] in measured
         ]
         assert len(found) == len(expected) > 30
@@ -94,11 +94,11 @@ def test_rows_are_the_numbers_of_the_artifacts(tiny: Any, tmp_path: Path) -> Non
 
 def test_rows_carry_the_identity_of_their_point(tiny: Any, tmp_path: Path) -> None:
     sweep, plan, store = tiny
-    b.fill(store, plan)
+    worlds.fill(store, plan)
     gather(tiny, tmp_path / "r")
     for chain in plan.chains:
         point = chain.point
-        for row in b.rows_of(tmp_path / "r", point=point.hash):
+        for row in worlds.rows_of(tmp_path / "r", point=point.hash):
             assert {name: row[name] for name in ("method", "dataset", "ipc", "init", "architecture", "seed")} == {
                 "method": point.method,
                 "dataset": "digits",
@@ -112,13 +112,13 @@ def test_rows_carry_the_identity_of_their_point(tiny: Any, tmp_path: Path) -> No
             assert row["protocol"] == "quick"
             assert (row["train_epochs"], row["lr"], row["optimizer"], row["selection"]) == (100, 0.01, "sgd", "last")
             assert (row["num_classes"], row["class_ids"], row["origin_per_class"]) == (10, None, None)
-    (row,) = b.rows_of(tmp_path / "r", method="dm", seed=0, metric="test_acc")
+    (row,) = worlds.rows_of(tmp_path / "r", method="dm", seed=0, metric="test_acc")
     assert row["distill_iters"] == 200
     assert row["budget_fraction"] == pytest.approx(0.01)
     assert (row["distill_arch"], row["distill_aug"], row["factor"], row["label_kind"]) == ("convnet3", "dsa", 1, "hard")
     assert row["ratio"] == pytest.approx(2 / 124, rel=0.2)
     assert set(json.loads(row["param_json"])) == {"settings", "unpublished"}
-    (full,) = b.rows_of(tmp_path / "r", method="full", seed=0, metric="test_acc")
+    (full,) = worlds.rows_of(tmp_path / "r", method="full", seed=0, metric="test_acc")
     assert [full[name] for name in ("ipc", "distill_iters", "distilled_hash", "distill_seed", "budget_fraction")] == [
         None
     ] * 5
@@ -126,9 +126,9 @@ def test_rows_carry_the_identity_of_their_point(tiny: Any, tmp_path: Path) -> No
 
 def test_hashes_tell_contents_apart(tiny: Any, tmp_path: Path) -> None:
     _, plan, store = tiny
-    b.fill(store, plan)
+    worlds.fill(store, plan)
     gather(tiny, tmp_path / "r")
-    rows = b.rows_of(tmp_path / "r", metric="test_acc")
+    rows = worlds.rows_of(tmp_path / "r", metric="test_acc")
     sets = {(row["method"], row["distilled_hash"]) for row in rows}
     assert len({row["distilled_hash"] for row in rows if row["method"] == "dm"}) == 1
     assert len(sets) == 3
@@ -137,10 +137,10 @@ def test_hashes_tell_contents_apart(tiny: Any, tmp_path: Path) -> None:
 
 def test_costs_and_provenance_come_from_the_manifests(tiny: Any, tmp_path: Path) -> None:
     _, plan, store = tiny
-    b.fill(store, plan, commit="feed", dirty=True, seconds=1.5, peak_mib=7.0)
+    worlds.fill(store, plan, commit="feed", dirty=True, seconds=1.5, peak_mib=7.0)
     gather(tiny, tmp_path / "r")
-    point = b.chains_of(plan, method="dm")[0].point.hash
-    costs = {row["metric"]: row for row in b.rows_of(tmp_path / "r", point=point, property="cost")}
+    point = worlds.chains_of(plan, method="dm")[0].point.hash
+    costs = {row["metric"]: row for row in worlds.rows_of(tmp_path / "r", point=point, property="cost")}
     assert set(costs) == {
         "distill_s",
         "distill_peak_mib",
@@ -155,7 +155,7 @@ def test_costs_and_provenance_come_from_the_manifests(tiny: Any, tmp_path: Path)
     assert costs["distill_s"]["value"] == 1.5
     assert costs["train_peak_mib"]["unit"] == "MiB"
     assert costs["distill_bytes"]["value"] > 20 * 8 * 8 * 4
-    (row,) = b.rows_of(tmp_path / "r", point=point, metric="test_acc")
+    (row,) = worlds.rows_of(tmp_path / "r", point=point, metric="test_acc")
     assert (row["git_commit"], row["dirty"], row["device"], row["torch_version"]) == ("feed", True, "cpu", "2.9.0")
     assert row["started_at"].isoformat() == "2026-01-02T03:04:05+00:00"
     assert json.loads(row["numerics"])["threads"] == 1
@@ -167,13 +167,13 @@ def test_classes_are_named_by_the_data_set(tmp_path: Path) -> None:
     defaults: {protocol: quick}
     grids: {g: {axes: {method: [random], dataset: [digits], ipc: [1], num_classes: [3], class_draw: [1]}}}
     """
-    _, plan, store = world = b.world(tmp_path, text)
-    b.fill(store, plan)
+    _, plan, store = world = worlds.world(tmp_path, text)
+    worlds.fill(store, plan)
     gather(world, tmp_path / "r")
-    config = b.stage_of(plan.chains[0], "train").config
+    config = worlds.stage_of(plan.chains[0], "train").config
     classes = list(config.origin.classes)  # type: ignore[union-attr]
     assert classes != [0, 1, 2]
-    rows = b.rows_of(tmp_path / "r", metric="test_acc_class")
+    rows = worlds.rows_of(tmp_path / "r", metric="test_acc_class")
     assert [row["class_id"] for row in rows] == classes
     assert all(row["class_ids"] == classes and row["class_draw"] == 1 and row["num_classes"] == 3 for row in rows)
 
@@ -188,9 +188,9 @@ def test_overridden_recipes_and_settings_are_named(tmp_path: Path) -> None:
         axes: {method: [dm], dataset: [digits], ipc: [1]}
         settings: {dm: {lr_img: 3.0, batch_real: 256}}
     """
-    world = b.world(tmp_path, text)
+    world = worlds.world(tmp_path, text)
     gather(world, tmp_path / "r")
-    (row,) = b.rows_of(tmp_path / "r")
+    (row,) = worlds.rows_of(tmp_path / "r")
     param = json.loads(row["param_json"])
     assert row["protocol"] == "quick*"
     assert row["train_epochs"] == 7
@@ -205,7 +205,7 @@ def test_overridden_recipes_and_settings_are_named(tmp_path: Path) -> None:
 def test_an_empty_store_gives_one_pending_row_per_evaluation(tiny: Any, tmp_path: Path) -> None:
     _, plan, _ = tiny
     coverage = gather(tiny, tmp_path / "r")
-    rows = b.rows_of(tmp_path / "r")
+    rows = worlds.rows_of(tmp_path / "r")
     assert coverage.points == {"planned": 6, "done": 0, "failed": 0, "blocked": 0, "pending": 6}
     assert len(rows) == len(plan.chains)
     assert {(row["status"], row["value"], row["note"], row["metric"]) for row in rows} == {
@@ -216,20 +216,20 @@ def test_an_empty_store_gives_one_pending_row_per_evaluation(tiny: Any, tmp_path
 def test_filters_do_not_narrow_coverage(tiny: Any, tmp_path: Path) -> None:
     _, plan, store = tiny
     plan.selected = {plan.chains[0].point.hash}
-    b.fill(store, plan, chains=plan.chains[:1])
+    worlds.fill(store, plan, chains=plan.chains[:1])
     coverage = gather(tiny, tmp_path / "r")
     assert (coverage.planned, coverage.done, coverage.pending) == (6, 1, 5)
 
 
 def test_a_failed_stage_is_on_the_rows_of_every_point_it_concerns(tiny: Any, tmp_path: Path) -> None:
     _, plan, store = tiny
-    dm = b.chains_of(plan, method="dm")
-    distill = b.stage_of(dm[0], "distill")
-    assert distill is b.stage_of(dm[1], "distill")
-    b.fill(store, plan, chains=b.chains_of(plan, method="random"))
-    b.fail(store, distill, "StageFailure: diverged in iteration 7")
+    dm = worlds.chains_of(plan, method="dm")
+    distill = worlds.stage_of(dm[0], "distill")
+    assert distill is worlds.stage_of(dm[1], "distill")
+    worlds.fill(store, plan, chains=worlds.chains_of(plan, method="random"))
+    worlds.fail(store, distill, "StageFailure: diverged in iteration 7")
     coverage = gather(tiny, tmp_path / "r")
-    rows = b.rows_of(tmp_path / "r", method="dm")
+    rows = worlds.rows_of(tmp_path / "r", method="dm")
     assert [row["status"] for row in rows] == ["failed", "failed"]
     assert all("diverged in iteration 7" in row["note"] and distill.key[:12] in row["note"] for row in rows)
     assert (coverage.failed, coverage.done, coverage.pending) == (2, 2, 2)
@@ -247,8 +247,8 @@ def test_a_failed_stage_is_on_the_rows_of_every_point_it_concerns(tiny: Any, tmp
 
 def test_a_failure_before_a_finished_stage_does_not_matter(tiny: Any, tmp_path: Path) -> None:
     _, plan, store = tiny
-    b.fill(store, plan)
-    store.files.write(f"failures/{b.stage_of(plan.chains[0], 'distill').key}.json", b'{"cause": "old"}')
+    worlds.fill(store, plan)
+    store.files.write(f"failures/{worlds.stage_of(plan.chains[0], 'distill').key}.json", b'{"cause": "old"}')
     assert gather(tiny, tmp_path / "r").complete
 
 
@@ -264,30 +264,30 @@ grids:
 
 def test_what_this_machine_cannot_compute_is_blocked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ddray.plan.chains._is_there", lambda library: False)
-    _, plan, store = world = b.world(tmp_path, ROBUST.replace("ATTACK", "autoattack"))
-    b.fill(store, plan, chains=plan.chains[:0])
+    _, plan, store = world = worlds.world(tmp_path, ROBUST.replace("ATTACK", "autoattack"))
+    worlds.fill(store, plan, chains=plan.chains[:0])
     for chain in plan.chains:
         for kind in ("distill", "train", "accuracy"):
             if (stage := chain.stage(kind)) is not None and not store.has(stage.key):  # type: ignore[arg-type]
-                b.commit(store, stage, b.payload_of(stage, chain, 0.5))
+                worlds.commit(store, stage, worlds.payload_of(stage, chain, 0.5))
     coverage = gather(world, tmp_path / "r")
     assert coverage.evaluations["robustness"] == {"planned": 4, "done": 0, "failed": 0, "blocked": 4, "pending": 0}
     assert coverage.evaluations["accuracy"]["done"] == 4
     assert (coverage.done, coverage.blocked) == (0, 4)
     (reason,) = coverage.reasons
     assert "pip install 'ddray[strong]'" in reason
-    for row in b.rows_of(tmp_path / "r", property="robustness"):
+    for row in worlds.rows_of(tmp_path / "r", property="robustness"):
         assert (row["status"], row["value"], row["note"]) == ("blocked", None, reason)
 
 
 def test_an_evaluation_fails_with_a_stage_beside_the_main_path(tmp_path: Path) -> None:
     """One attack of several, and a shadow of an audit."""
-    _, plan, store = world = b.world(tmp_path / "robust", ROBUST.replace("ATTACK", "fgsm"))
+    _, plan, store = world = worlds.world(tmp_path / "robust", ROBUST.replace("ATTACK", "fgsm"))
     chain = plan.chains[0]
     attack = next(stage for stage in chain.stages if stage.kind == "attack" and stage.label.endswith("fgsm"))
-    b.fail(store, attack, "StageFailure: the gradient vanished")
+    worlds.fail(store, attack, "StageFailure: the gradient vanished")
     coverage = gather(world, tmp_path / "r")
-    (row,) = b.rows_of(tmp_path / "r", point=chain.point.hash, property="robustness")
+    (row,) = worlds.rows_of(tmp_path / "r", point=chain.point.hash, property="robustness")
     assert row["status"] == "failed"
     assert row["note"] == f"attack {attack.key[:12]}: StageFailure: the gradient vanished"
     assert coverage.evaluations["robustness"] == {"planned": 4, "done": 0, "failed": 1, "blocked": 0, "pending": 3}
@@ -301,13 +301,13 @@ def test_an_evaluation_fails_with_a_stage_beside_the_main_path(tmp_path: Path) -
         }
     ]
 
-    _, plan, store = world = b.world(tmp_path / "private", PRIVATE)
+    _, plan, store = world = worlds.world(tmp_path / "private", PRIVATE)
     (chain,) = plan.chains
     shadow = next(stage for path in chain.side_paths for stage in path if stage.kind == "distill")
     assert shadow not in chain.stages
-    b.fail(store, shadow, "StageFailure: diverged")
+    worlds.fail(store, shadow, "StageFailure: diverged")
     coverage = gather(world, tmp_path / "p")
-    (row,) = b.rows_of(tmp_path / "p", property="privacy")
+    (row,) = worlds.rows_of(tmp_path / "p", property="privacy")
     assert row["status"] == "failed"
     assert "diverged" in row["note"]
     assert coverage.failed == 1
@@ -327,29 +327,29 @@ grids:
 def test_an_audit_says_what_it_needed_beside_the_point(tmp_path: Path) -> None:
     from trainables.payloads import Metrics
 
-    _, plan, store = world = b.world(tmp_path, PRIVATE)
+    _, plan, store = world = worlds.world(tmp_path, PRIVATE)
     (chain,) = plan.chains
     for stage in plan.stages.values():
         if stage.kind == "privacy":
             auc = {"property": "privacy", "metric": "mia_auc", "value": 0.6, "unit": "fraction", "n": 10}
-            b.commit(store, stage, Metrics([auc]), seconds=100.0)
+            worlds.commit(store, stage, Metrics([auc]), seconds=100.0)
         else:
-            b.commit(store, stage, b.payload_of(stage, chain, 0.5), seconds=1.5)
+            worlds.commit(store, stage, worlds.payload_of(stage, chain, 0.5), seconds=1.5)
     assert gather(world, tmp_path / "r").complete
     beside = len(plan.stages) - len(chain.stages)
     assert beside == 2 * (4 + 2), "rows and shadows, each a distillation and a training"
-    found = {row["metric"]: row for row in b.rows_of(tmp_path / "r", property="cost")}
+    found = {row["metric"]: row for row in worlds.rows_of(tmp_path / "r", property="cost")}
     assert found["privacy_distillations"]["value"] == found["privacy_trainings"]["value"] == 6
     assert found["privacy_beside_s"]["value"] == pytest.approx(1.5 * beside)
     assert found["privacy_s"]["value"] == 100.0
-    assert found["privacy_beside_s"]["stage_key"] == b.stage_of(chain, "privacy").key
+    assert found["privacy_beside_s"]["stage_key"] == worlds.stage_of(chain, "privacy").key
 
 
 @pytest.mark.parametrize("harm", ["cut", "delete", "manifest"])
 def test_a_damaged_artifact_is_pending_and_said(tiny: Any, tmp_path: Path, harm: str, caplog: Any) -> None:
     _, plan, store = tiny
-    b.fill(store, plan)
-    stage = b.stage_of(plan.chains[0], "accuracy")
+    worlds.fill(store, plan)
+    stage = worlds.stage_of(plan.chains[0], "accuracy")
     folder = store.open(stage.key).folder
     if harm == "cut":
         (folder / "metrics.json").write_text("[")
@@ -367,11 +367,11 @@ def test_a_damaged_artifact_is_pending_and_said(tiny: Any, tmp_path: Path, harm:
 
 def test_a_damaged_model_does_not_cost_its_numbers(tiny: Any, tmp_path: Path) -> None:
     _, plan, store = tiny
-    b.fill(store, plan)
+    worlds.fill(store, plan)
     chain = plan.chains[0]
-    (store.open(b.stage_of(chain, "train").key).folder / "manifest.json").write_text("{}")
+    (store.open(worlds.stage_of(chain, "train").key).folder / "manifest.json").write_text("{}")
     assert gather(tiny, tmp_path / "r").complete
-    (row,) = b.rows_of(tmp_path / "r", point=chain.point.hash, metric="test_acc")
+    (row,) = worlds.rows_of(tmp_path / "r", point=chain.point.hash, metric="test_acc")
     assert row["value"] is not None
     assert row["model_hash"] is None
 
@@ -381,7 +381,7 @@ def test_a_damaged_model_does_not_cost_its_numbers(tiny: Any, tmp_path: Path) ->
 
 def test_the_same_store_gives_the_same_bytes(tiny: Any, tmp_path: Path) -> None:
     _, plan, store = tiny
-    b.fill(store, plan, chains=plan.chains[:4])
+    worlds.fill(store, plan, chains=plan.chains[:4])
     gather(tiny, tmp_path / "one")
     gather(tiny, tmp_path / "two")
     for name in (MEASUREMENTS_FILE, COVERAGE_FILE):
@@ -391,8 +391,8 @@ def test_the_same_store_gives_the_same_bytes(tiny: Any, tmp_path: Path) -> None:
 def test_tables_of_two_runs_are_equal_but_for_provenance(tmp_path: Path) -> None:
     tables = []
     for name, said in (("one", {"commit": "a", "seconds": 1.0}), ("two", {"commit": "b", "seconds": 2.0})):
-        world = b.world(tmp_path / name, SMALL)
-        b.fill(world[2], world[1], **said)
+        world = worlds.world(tmp_path / name, SMALL)
+        worlds.fill(world[2], world[1], **said)
         gather(world, tmp_path / name / "r")
         tables.append(pq.read_table(tmp_path / name / "r" / MEASUREMENTS_FILE))
     assert not tables[0].equals(tables[1])
@@ -401,14 +401,14 @@ def test_tables_of_two_runs_are_equal_but_for_provenance(tmp_path: Path) -> None
 
 def test_row_ids_are_unique_and_belong_to_the_question(tiny: Any, tmp_path: Path) -> None:
     _, plan, store = tiny
-    b.fill(store, plan)
+    worlds.fill(store, plan)
     gather(tiny, tmp_path / "r")
-    rows = b.rows_of(tmp_path / "r")
+    rows = worlds.rows_of(tmp_path / "r")
     assert len({row["row_id"] for row in rows}) == len(rows)
-    other = b.world(tmp_path / "other", SMALL, name="renamed")
-    b.fill(other[2], other[1], accuracy=lambda point: 0.3)
+    other = worlds.world(tmp_path / "other", SMALL, name="renamed")
+    worlds.fill(other[2], other[1], accuracy=lambda point: 0.3)
     gather(other, tmp_path / "other" / "r")
-    assert {row["row_id"] for row in b.rows_of(tmp_path / "other" / "r")} == {row["row_id"] for row in rows}
+    assert {row["row_id"] for row in worlds.rows_of(tmp_path / "other" / "r")} == {row["row_id"] for row in rows}
 
 
 class Counting(Store):
@@ -425,7 +425,7 @@ class Counting(Store):
 
 def test_shared_stages_are_read_once(tiny: Any, tmp_path: Path) -> None:
     sweep, plan, store = tiny
-    b.fill(store, plan)
+    worlds.fill(store, plan)
     counting = Counting(store)
     collect(plan, sweep, counting, tmp_path / "r")
     assert sorted(counting.read) == sorted(plan.stages)
@@ -443,7 +443,7 @@ def test_a_crash_leaves_the_old_table(tiny: Any, tmp_path: Path) -> None:
     sweep, plan, store = tiny
     gather(tiny, tmp_path / "r")
     before = (tmp_path / "r" / MEASUREMENTS_FILE).read_bytes()
-    b.fill(store, plan)
+    worlds.fill(store, plan)
     with pytest.raises(RuntimeError, match="the disk is gone"):
         collect(plan, sweep, Breaking(store), tmp_path / "r")
     assert (tmp_path / "r" / MEASUREMENTS_FILE).read_bytes() == before

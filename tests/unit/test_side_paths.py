@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import worlds as b
+import worlds
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
@@ -48,7 +48,7 @@ def text_of(axes: str = POINT, asked: str = PRIVACY, dataset: str = "cifar10") -
 
 
 def plan_of(folder: Path, axes: str = POINT, asked: str = PRIVACY, dataset: str = "cifar10") -> Plan:
-    return b.plan_of(b.sweep_of(folder, text_of(axes, asked, dataset)))
+    return worlds.plan_of(worlds.sweep_of(folder, text_of(axes, asked, dataset)))
 
 
 def only(plan: Plan) -> Chain:
@@ -80,8 +80,8 @@ def test_roles_of_an_audit(tmp_path: Path) -> None:
     assert inputs.keys() == rows | shadows | {"seed.model", "seed.set", "seed.start", "coin.model", "coin.set"}
     assert (config.rows, config.shadows, config.targets, config.start) == (6, 2, 2, True)
     own = only(plan)
-    assert inputs["seed.model"] == b.stage_of(own, "train").key
-    assert inputs["seed.set"] == b.stage_of(own, "distill").key
+    assert inputs["seed.model"] == worlds.stage_of(own, "train").key
+    assert inputs["seed.set"] == worlds.stage_of(own, "distill").key
     for role, key in inputs.items():
         assert plan.stages[key].kind == ("distill" if role.endswith(".set") else "train")
         if role.endswith(".set") and role != "seed.set":
@@ -143,7 +143,7 @@ def test_a_start_takes_no_step_and_no_experts_and_begins_as_its_set_does(tmp_pat
 
 def test_a_point_that_is_a_start_has_no_other(tmp_path: Path) -> None:
     text = text_of().replace("iterations: 7", "iterations: 0")
-    config, inputs = audit_of(only(b.plan_of(b.sweep_of(tmp_path, text))))
+    config, inputs = audit_of(only(worlds.plan_of(worlds.sweep_of(tmp_path, text))))
     assert not config.start
     assert not [role for role in inputs if role.endswith(".start")]
 
@@ -197,10 +197,10 @@ def test_the_own_model_is_asked_about_its_origin_where_that_is_audited(tmp_path:
     keys = {}
     for name, asked in (("none", "{}"), ("pool", "{privacy: {audit: [pool]}}"), ("seed", "{privacy: {audit: [seed]}}")):
         chain = only(plan_of(tmp_path, asked=asked))
-        train = b.stage_of(chain, "train")
+        train = worlds.stage_of(chain, "train")
         assert isinstance(train.config, TrainConfig)
         assert train.config.signals == (SignalsConfig() if name == "seed" else None)
-        keys[name] = (b.stage_of(chain, "distill").key, train.key)
+        keys[name] = (worlds.stage_of(chain, "distill").key, train.key)
     assert keys["none"] == keys["pool"]
     assert keys["seed"][0] == keys["none"][0]
     assert keys["seed"][1] != keys["none"][1]
@@ -216,7 +216,7 @@ grids:
     axes: {dataset: [cifar10], method: [random], ipc: [1], origin_per_class: [400], seed: [2, 3]}
     evaluations: {privacy: {audit: [seed], shadows: 1}}
 """
-    plan = b.plan_of(b.sweep_of(tmp_path, text))
+    plan = worlds.plan_of(worlds.sweep_of(tmp_path, text))
     ensembles = [stage.config for stage in plan.stages.values() if isinstance(stage.config, EnsembleConfig)]
     groups = {config.seeds: config.base.signals for config in ensembles}
     assert groups == {(0, 1): None, (2, 3): SignalsConfig()}
@@ -300,7 +300,7 @@ def test_filters_leave_branches_as_they_are(tmp_path: Path) -> None:
     for job in runnable_jobs(plan, ()):
         assert [stage.key for stage in job.stages] == [stage.key for stage in whole[job.name].stages]
     assert second.stage("privacy") is not None
-    assert b.stage_of(second, "privacy").key not in plan.needed()
+    assert worlds.stage_of(second, "privacy").key not in plan.needed()
 
 
 # --- embeddings -------------------------------------------------------------------------------------------------------
@@ -322,17 +322,17 @@ def test_sets_of_a_kind_share_an_encoder_and_a_map(tmp_path: Path) -> None:
         embedding = chain.stage("embedding")
         assert (embedding is None) == (chain.point.method == "full")
         if embedding is not None:
-            assert dict(embedding.inputs)["set"] == b.stage_of(chain, "distill").key
+            assert dict(embedding.inputs)["set"] == worlds.stage_of(chain, "distill").key
     full = next(chain for chain in plan.chains if chain.point.method == "full" and chain.point.seed == 0)
     encoders = {dict(stage.inputs)["encoder"] for stage in plan.stages.values() if stage.kind in ("embedding", "tsne")}
-    assert encoders == {b.stage_of(full, "train").key}, "the full-data model of the sweep, trained once"
+    assert encoders == {worlds.stage_of(full, "train").key}, "the full-data model of the sweep, trained once"
 
 
 def test_an_encoder_sees_all_images_of_the_point_s_classes(tmp_path: Path) -> None:
     axes = "method: [dm], ipc: [1], origin_per_class: [40], num_classes: [3], class_draw: [1], architecture: [vgg16]"
     chain = only(plan_of(tmp_path, axes, EMBED))
     ((encoder,),) = chain.side_paths
-    own = b.stage_of(chain, "train").config
+    own = worlds.stage_of(chain, "train").config
     assert isinstance(encoder.config, TrainConfig)
     assert isinstance(own, TrainConfig)
     assert encoder.config.origin == OriginConfig(classes=own.origin.classes)
@@ -361,7 +361,7 @@ def test_sets_that_differ_in_settings_are_named_by_their_grids(tmp_path: Path) -
     text = text_of("method: [dm], ipc: [1]", EMBED) + text_of("method: [dm], ipc: [1]", EMBED).partition("grids:\n")[
         2
     ].replace("  g:", "  longer:").replace("iterations: 7", "iterations: 8")
-    (config,) = maps_of(b.plan_of(b.sweep_of(tmp_path, text)))
+    (config,) = maps_of(worlds.plan_of(worlds.sweep_of(tmp_path, text)))
     assert config.sources == ("dm g", "dm longer")
 
 
@@ -380,7 +380,7 @@ def test_a_filter_distils_nothing_for_the_sake_of_a_map(tmp_path: Path) -> None:
     first, second = plan.chains
     plan.selected = {first.point.hash}
     assert plan.needed() == {stage.key for stage in first.all_stages} - {tsne.key}
-    assert b.stage_of(second, "distill").key not in plan.needed()
+    assert worlds.stage_of(second, "distill").key not in plan.needed()
 
 
 # --- the order of planning --------------------------------------------------------------------------------------------
@@ -388,11 +388,11 @@ def test_a_filter_distils_nothing_for_the_sake_of_a_map(tmp_path: Path) -> None:
 
 def test_points_of_any_order_give_the_same_stages(tmp_path: Path) -> None:
     axes = "method: [dm, full, random], ipc: [1], init: [real], origin_per_class: [40, 400], seed: [0, 1]"
-    sweep = b.sweep_of(tmp_path, text_of(axes, PRIVACY[:-1] + ", embedding: {}}"))
+    sweep = worlds.sweep_of(tmp_path, text_of(axes, PRIVACY[:-1] + ", embedding: {}}"))
     points = expanded(sweep)
     found = []
     for order in (points, list(reversed(points))):
-        plan = make_plan(*make_chains(order, {"cifar10": b.facts_of("cifar10")}, {}))
+        plan = make_plan(*make_chains(order, {"cifar10": worlds.facts_of("cifar10")}, {}))
         before: set[str] = set()
         for stage in plan.stages.values():
             assert {key for _, key in stage.inputs} <= before
@@ -406,9 +406,9 @@ def test_evaluations_do_not_touch_what_others_share(tmp_path: Path) -> None:
     """A point that is not audited has the stages it would have in a sweep of its own."""
     axes = POINT.replace("[dm]", "[dm, random]")
     plain = plan_of(tmp_path, axes, "{}")
-    sweep = b.sweep_of(tmp_path, text_of(axes))
+    sweep = worlds.sweep_of(tmp_path, text_of(axes))
     points = [replace(point, evaluations={}) if point.method == "dm" else point for point in expanded(sweep)]
-    mixed, _ = make_chains(points, {"cifar10": b.facts_of("cifar10")}, {})
+    mixed, _ = make_chains(points, {"cifar10": worlds.facts_of("cifar10")}, {})
     for one, two in zip(plain.chains, mixed, strict=True):
         if two.point.method == "dm":
             assert [stage.key for stage in one.stages] == [stage.key for stage in two.stages]
@@ -474,7 +474,7 @@ def test_any_request_plans_or_is_refused_in_our_words(
     text = json.dumps({"ddray": 1, "grids": {"g": {"protocol": "quick", "axes": axes, "evaluations": asked}}})
     refused: tuple[str, ...] = ()
     try:
-        plan = b.plan_of(b.sweep_of(tmp_path_factory.getbasetemp(), text, "hostile"))
+        plan = worlds.plan_of(worlds.sweep_of(tmp_path_factory.getbasetemp(), text, "hostile"))
     except RequestError as error:
         refused = tuple(error.problems)
         plan = Plan([], {}, [])

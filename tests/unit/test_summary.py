@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import worlds as b
+import worlds
 from workspace import Workspace
 
 from ddray.plan.chains import make_chains
@@ -30,7 +30,7 @@ def plan_of(folder: Path, methods: str = "[dsa, dm, idc]", axes: str = "seed: [0
     text = TABLE1.replace("METHODS", methods).replace("AXES", axes)
     for name, value in asked.items():
         text = text.replace(*{"audit": ("[pool]", value), "start": ("start: false", f"start: {value}")}[name])
-    return b.plan_of(b.sweep_of(folder, text))
+    return worlds.plan_of(worlds.sweep_of(folder, text))
 
 
 def needs(plan: Plan) -> dict[str, dict[str, int]]:
@@ -74,7 +74,7 @@ def test_alone_is_the_sum_over_sweeps_of_one_point(tmp_path: Path, audit: str) -
     plan = plan_of(tmp_path, "[dm, random]", "seed: [0, 1]", audit=audit)
     alone = 0
     for chain in plan.chains:
-        alone += len(make_chains([chain.point], {"cifar10": b.facts_of("cifar10")}, {})[1])
+        alone += len(make_chains([chain.point], {"cifar10": worlds.facts_of("cifar10")}, {})[1])
     facts = sharing(plan)["sharing"]
     assert facts == {"stages": len(plan.stages), "alone": alone}
     assert facts["alone"] > facts["stages"]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import worlds as b
+import worlds
 from audited import digits
 from hypothesis import given
 from hypothesis import strategies as st
@@ -69,8 +69,8 @@ def test_the_key_of_a_set_changes_with_each_axis_of_its_identity(axis: str, tmp_
         (tmp_path / folder).mkdir()
         said = ", ".join(f"{name}: [{value}]" for name, value in values.items())
         text = f"ddray: 1\ngrids: {{g: {{protocol: quick, axes: {{{said}}}, settings: {settings}}}}}\n"
-        (chain,) = b.plan_of(b.sweep_of(tmp_path / folder, text)).chains
-        return b.stage_of(chain, "distill").key
+        (chain,) = worlds.plan_of(worlds.sweep_of(tmp_path / folder, text)).chains
+        return worlds.stage_of(chain, "distill").key
 
     settings = f"{{{AXES['method'][axis == 'method']}: {{iterations: 7}}}}"
     plain = {name: values[0] for name, values in AXES.items()}
