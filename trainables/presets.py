@@ -48,9 +48,7 @@ def choose(method: str, dataset: str, ipc: int | None, settings: Mapping[str, An
     the smaller one at a tie; then the one with more conditions.
 
     Args:
-        method: A method's name.
         dataset: A known data set's name (``like`` for declared folders).
-        ipc: Images per class, or None where the method has none.
         settings: What the sweep sets. Some rows count only together with certain values of other settings; what is
             not set has the model's default there.
     """
@@ -69,9 +67,7 @@ def completed(method: str, dataset: str, ipc: int | None, settings: Mapping[str,
     """A method's settings as they will be: what is given, then presets, then the model's defaults.
 
     Args:
-        method: A method's name.
         dataset: A known data set's name (``like`` for declared folders).
-        ipc: Images per class, or None where the method has none.
         settings: What the sweep sets.
 
     Raises:
@@ -85,8 +81,6 @@ def candidates(method: str, dataset: str, known: Mapping[str, Any]) -> list[list
     """For each set of settings that belong together, the rows from which one is chosen.
 
     Args:
-        method: A method's name.
-        dataset: A known data set's name.
         known: Values of the settings that rows have conditions on, as JSON types.
     """
     together: dict[frozenset[str], list[Preset]] = {}

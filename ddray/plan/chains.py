@@ -43,11 +43,7 @@ def make_chains(
     Which repeats form an ensemble, and which sets share a map, is judged on all points, so that filters and finished
     work never regroup.
 
-    Args:
-        points: Of the sweep.
-        datasets: By name.
-        requests: The sweep's ``resources``.
-        imported: What points of the method ``external`` are about.
+    ``requests`` are the sweep's ``resources``; ``imported`` is what points of the method ``external`` are about.
     """
     points = list(points)
     resolver, table = Resolver(datasets, imported), StageTable(requests)

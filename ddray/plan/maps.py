@@ -23,7 +23,7 @@ def embed(table: StageTable, resolver: Resolver, resolved: Resolved, own_set: Se
     whatever is trained together.
 
     Args:
-        table: Makes the stages.
+        table: Where they are added.
         resolver: Completes the encoder's point.
         resolved: Of a point with a set.
         own_set: That set.
@@ -72,10 +72,7 @@ def with_maps(table: StageTable, resolver: Resolver, chains: Sequence[Chain]) ->
     """The chains with their stages ``tsne``: one for all sets of the sweep that are of equally many images of the same
     classes, from the same origin and in the features of the same encoder.
 
-    Args:
-        table: Makes the stages.
-        resolver: Completes points.
-        chains: Of the whole sweep.
+    ``chains`` are those of the whole sweep.
     """
     groups: dict[object, dict[int, _Embedded]] = defaultdict(dict)
     for index, chain in enumerate(chains):

@@ -42,12 +42,12 @@ class StageTable:
         """The stage of a configuration and inputs: the one that exists, or a new one.
 
         Args:
-            kind: What it does.
+            kind: Of the stage.
             label: How people see it.
-            config: Complete.
+            config: Complete, of the kind's type.
             inputs: Keys by role.
-            load: What its cost follows from.
-            unavailable: Why it cannot run here.
+            load: What its share, work and bytes follow from.
+            unavailable: Why it cannot run on this machine.
         """
         record = STAGE_KINDS[kind]
         key = stage_key(kind, record.version, config.key_json, dict(inputs))

@@ -26,7 +26,7 @@ def privacy(
     """The stage ``privacy`` of a point, and the paths to its inputs.
 
     Args:
-        table: Makes the stages.
+        table: Where they are added.
         resolved: With ``origin_per_class``, or imported.
         own_set: Of the point.
         train: Leaves the point's own model.
