@@ -62,8 +62,8 @@ def _as_values(value: Any) -> tuple[Any, ...]:
 
 def _not_twice(values: tuple[Any, ...]) -> tuple[Any, ...]:
     if len(set(values)) < len(values):
-        first = {value: place for place, value in reversed(list(enumerate(values)))}
-        again = next(place for place, value in enumerate(values) if first[value] != place)
+        first = {value: position for position, value in reversed(list(enumerate(values)))}
+        again = next(position for position, value in enumerate(values) if first[value] != position)
         raise complaint(f"duplicate value {show(values[again])}; expected every value once", again)
     return values
 
@@ -104,9 +104,9 @@ def lists_are_sets(given: dict[str, Any]) -> None:
         if items == []:
             raise complaint("an empty list; expected at least one value", name)
         if isinstance(items, list):
-            for place, item in enumerate(items):
-                if item in items[:place]:
-                    raise complaint(f"duplicate value {show(item)}; expected every value once", name, place)
+            for position, item in enumerate(items):
+                if item in items[:position]:
+                    raise complaint(f"duplicate value {show(item)}; expected every value once", name, position)
 
 
 def one_length(given: dict[str, Any]) -> None:
@@ -161,13 +161,13 @@ def at_ipc(settings: Mapping[str, Any], ipc: int | None) -> dict[str, Any]:
     A setting given by images per class, ``{1: …, 10: …}``, holds where the number is named; elsewhere it is as if it
     had been left out.
     """
-    found = {}
+    chosen = {}
     for name, value in settings.items():
         if not isinstance(value, dict):
-            found[name] = value
+            chosen[name] = value
         elif str(ipc) in value:
-            found[name] = value[str(ipc)]
-    return found
+            chosen[name] = value[str(ipc)]
+    return chosen
 
 
 def accepted_at_each_ipc(config: type[Config]) -> Callable[[dict[str, Any]], None]:

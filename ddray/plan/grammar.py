@@ -66,8 +66,8 @@ def in_file_order(problems: Iterable[str]) -> list[str]:
     files: dict[str, int] = {}
 
     def rank(message: str) -> tuple[int, int]:
-        place = re.match(r"(.*?):(\d+): ", message)
-        name, line = (place.group(1), int(place.group(2))) if place else (message.split(":")[0], 0)
+        location = re.match(r"(.*?):(\d+): ", message)
+        name, line = (location.group(1), int(location.group(2))) if location else (message.split(":")[0], 0)
         return files.setdefault(name, len(files)), line
 
     unique = list(dict.fromkeys(problems))
@@ -134,10 +134,10 @@ def _owners(documents: Sequence[Document], problems: list[str]) -> dict[str, Doc
     owners: dict[str, Document] = {}
     for document in documents:
         for name, _ in _entries(document.node, "grids"):
-            place = yaml.where(document.node, ("grids", name))
+            location = yaml.where(document.node, ("grids", name))
             if name in owners:
                 first = yaml.where(owners[name].node, ("grids", name))
-                problems.append(f"{place}: grids: two grids are called {show(name)}; first at {first}. Rename one.")
+                problems.append(f"{location}: grids: two grids are called {show(name)}; first at {first}. Rename one.")
             else:
                 owners[name] = document
     return owners
@@ -145,27 +145,27 @@ def _owners(documents: Sequence[Document], problems: list[str]) -> dict[str, Doc
 
 def _unknown_profiles(documents: Sequence[Document], profiles: Sequence[str]) -> list[str]:
     known = _names(documents, "profiles")
-    found = []
+    problems = []
     for position, profile in enumerate(profiles):
         if profile in profiles[:position]:
-            found.append(f"--profile: {show(profile)} is given twice; expected every profile once.")
+            problems.append(f"--profile: {show(profile)} is given twice; expected every profile once.")
         elif profile not in known:
             names = ", ".join(known) or "none in this sweep"
-            found.append(
+            problems.append(
                 f"--profile: unknown profile {show(profile)}; known: {names}. {suggest(profile, known)}".rstrip()
             )
-    return found
+    return problems
 
 
 def _unknown_grids(root: Node, steps: Steps, node: Node, known: Sequence[str]) -> list[Problem]:
-    found = []
+    problems = []
     for name, _ in _entries(node, "grids"):
         if name not in known:
             where = yaml.where(root, (*steps, "grids", name))
             path = yaml.dotted((*steps, "grids"))
             text = f"{where}: {path}: unknown grid {show(name)}; known: {', '.join(known)}. {suggest(name, known)}"
-            found.append(Problem(text.rstrip(), (*steps, "grids", name)))
-    return found
+            problems.append(Problem(text.rstrip(), (*steps, "grids", name)))
+    return problems
 
 
 def _blocks(node: Node) -> Iterator[tuple[Steps, Node]]:
@@ -188,7 +188,7 @@ def _declared(node: Node) -> set[str]:
 
 def _unknown_datasets(root: Node, declared: set[str]) -> list[Problem]:
     known = list(dict.fromkeys((*KNOWN, *sorted(declared))))
-    found = []
+    problems = []
     for steps, block in _blocks(root):
         holders: list[Steps] = [("axes", "dataset")]
         exclude = block.get("exclude")
@@ -205,8 +205,8 @@ def _unknown_datasets(root: Node, declared: set[str]) -> list[Problem]:
                     name = str(value.value)
                     text = f"{yaml.where(root, path)}: {yaml.dotted(path)}: unknown data set {show(name)}; known: "
                     text += f"{', '.join(known)}. {suggest(name, known)}".rstrip()
-                    found.append(Problem(text + " Another folder is declared under datasets.", path))
-    return found
+                    problems.append(Problem(text + " Another folder is declared under datasets.", path))
+    return problems
 
 
 def _shared(documents: Sequence[Document], problems: list[str]) -> dict[str, Node]:
@@ -245,36 +245,38 @@ def _over(node: Node | None, layers: Sequence[Node], name: str) -> Node | None:
 
 def _datasets(node: Node | None, layers: Sequence[Node], problems: list[str]) -> dict[str, DatasetDecl]:
     node = _over(node, layers, "datasets")
-    found: dict[str, DatasetDecl] = {}
+    declarations: dict[str, DatasetDecl] = {}
     for name, entry in node.items() if node is not None else []:
         assert node is not None
-        place, path = yaml.where(node, (name,)), f"datasets.{name}"
+        location, path = yaml.where(node, (name,)), f"datasets.{name}"
         if name in KNOWN:
-            problems.append(f"{place}: {path}: a known data set has this name already. Choose another name.")
+            problems.append(f"{location}: {path}: a known data set has this name already. Choose another name.")
         elif entry.get("like") is None:
-            problems.append(f"{place}: {path}: missing key 'like'; expected one of {', '.join(KNOWN)}.")
+            problems.append(f"{location}: {path}: missing key 'like'; expected one of {', '.join(KNOWN)}.")
         else:
             declared = DatasetBlock.model_validate(plain(entry))
             folder = declared.folder
             if folder is not None and (Path(folder).is_absolute() or ".." in Path(folder).parts):
-                place = yaml.where(node, (name, "folder"))
+                location = yaml.where(node, (name, "folder"))
                 problems.append(
-                    f"{place}: {path}.folder: outside DDRAY_DATA; got {show(folder)}; expected a path below it."
+                    f"{location}: {path}.folder: outside DDRAY_DATA; got {show(folder)}; expected a path below it."
                 )
             like, constants = KNOWN[declared.like], KNOWN[declared.constants or declared.like]
             if constants.channels != like.channels:
-                place = yaml.where(node, (name, "constants"))
+                location = yaml.where(node, (name, "constants"))
                 problems.append(
-                    f"{place}: {path}.constants: other channels; got {show(declared.constants)} with "
+                    f"{location}: {path}.constants: other channels; got {show(declared.constants)} with "
                     f"{constants.channels}; expected {like.channels} as {declared.like} has."
                 )
-            found[name] = DatasetDecl(name, folder, declared.like, declared.resize, declared.constants)
-    return found
+            declarations[name] = DatasetDecl(name, folder, declared.like, declared.resize, declared.constants)
+    return declarations
 
 
 def _resources(node: Node | None) -> dict[str, ResourceDecl]:
-    asked = {name: Resource.model_validate(plain(entry)) for name, entry in (node.items() if node is not None else [])}
-    return {name: ResourceDecl(entry.cpus, entry.gpu) for name, entry in asked.items()}
+    resources = {
+        name: Resource.model_validate(plain(entry)) for name, entry in (node.items() if node is not None else [])
+    }
+    return {name: ResourceDecl(entry.cpus, entry.gpu) for name, entry in resources.items()}
 
 
 def _resolve(
@@ -288,20 +290,20 @@ def _resolve(
     inherited = False
     removed: str | None = None
     for holder, steps in parts:
-        for place in (("defaults",), ("grids", name)):
-            layer = holder.get(*steps, *place)
+        for part in (("defaults",), ("grids", name)):
+            layer = holder.get(*steps, *part)
             if layer is None:
                 continue
             if layer.value is None:
-                removed = yaml.where(holder, (*steps, *place))
-            elif removed is not None and place[0] == "grids":
-                here = yaml.where(holder, (*steps, *place))
+                removed = yaml.where(holder, (*steps, *part))
+            elif removed is not None and part[0] == "grids":
+                here = yaml.where(holder, (*steps, *part))
                 problems.append(
                     f"{here}: grids.{name}: patches a grid that is removed at {removed}. Drop one of the two."
                 )
             else:
                 if layer.get("exclude") is not None:
-                    inherited = place == ("defaults",)
+                    inherited = part == ("defaults",)
                 for given, other in (("epochs", "steps"), ("steps", "epochs")):
                     length = layer.get("train", given)  # two ways to say one thing: the stronger layer's word holds
                     if length is not None and length.value is not None:

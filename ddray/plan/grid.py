@@ -345,7 +345,7 @@ def _filters(
     points: Sequence[GridPoint], option: str, filters: Sequence[str], problems: list[str]
 ) -> dict[str, set[str]]:
     """Axis -> values; filters on one axis unite."""
-    found: dict[str, set[str]] = {}
+    accepted: dict[str, set[str]] = {}
     for text in filters:
         axis, equals, listed = text.partition("=")
         values = [value.strip() for value in listed.split(",")]
@@ -365,8 +365,8 @@ def _filters(
                         f"{option}: {axis}: matches no point; got {show(value)}; "
                         f"present: {', '.join(texts)}. {hint}".rstrip()
                     )
-            found.setdefault(axis, set()).update(values)
-    return found
+            accepted.setdefault(axis, set()).update(values)
+    return accepted
 
 
 def _text(value: Any) -> str:

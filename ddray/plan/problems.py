@@ -90,8 +90,8 @@ def _problem(error: ErrorDetails, root: Node, prefix: Steps) -> Problem:
 
 def _say(root: Node, steps: Steps, what: str, shown: Steps | None = None) -> Problem:
     path = dotted(steps if shown is None else shown)
-    place = where(root, steps)
-    text = f"{place}: {path}: {what}" if path else f"{place}: {what}"
+    location = where(root, steps)
+    text = f"{location}: {path}: {what}" if path else f"{location}: {what}"
     return Problem(text.rstrip(), steps, what.startswith("missing key"))
 
 
@@ -103,12 +103,12 @@ def _schema_at(steps: Steps) -> dict[str, Any]:
         schema = {}
         for option in options:
             if isinstance(step, int):
-                found = option.get("items")
+                child = option.get("items")
             else:
-                found = option.get("properties", {}).get(step, option.get("additionalProperties"))
-                found = found or next(iter(option.get("patternProperties", {}).values()), None)
-            if isinstance(found, dict):
-                schema = found
+                child = option.get("properties", {}).get(step, option.get("additionalProperties"))
+                child = child or next(iter(option.get("patternProperties", {}).values()), None)
+            if isinstance(child, dict):
+                schema = child
                 break
     return schema
 
@@ -118,7 +118,7 @@ def _options(schema: dict[str, Any]) -> list[dict[str, Any]]:
     if "$ref" in schema:
         schema = {**json_schema()["$defs"][schema["$ref"].rsplit("/", 1)[-1]]}
     if "anyOf" in schema:
-        return [found for option in schema["anyOf"] for found in _options(option)]
+        return [each for option in schema["anyOf"] for each in _options(option)]
     return [schema]
 
 
@@ -127,16 +127,16 @@ def _keys(steps: Steps) -> list[str]:
 
 
 def _choices(steps: Steps) -> list[str]:
-    found: list[str] = []
+    choices: list[str] = []
     for option in _options(_schema_at(steps)):
         inner = _options(option["items"]) if "items" in option else [option]
-        found += [
+        choices += [
             str(name)
             for part in inner
             for name in (part.get("enum") or ([part["const"]] if "const" in part else []))
             if name is not None
         ]
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(choices))
 
 
 def _expected(steps: Steps) -> str:

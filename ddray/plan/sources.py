@@ -72,9 +72,9 @@ class Reader:
             return None
         version = node.get("ddray")
         if version is not None and type(version.value) is int and version.value > GRAMMAR:
-            place = yaml.where(node, "ddray")
+            location = yaml.where(node, "ddray")
             self.problems[before:] = [
-                f"{place}: ddray: written for a newer ddray; got grammar {version.value}; "
+                f"{location}: ddray: written for a newer ddray; got grammar {version.value}; "
                 f"expected {GRAMMAR}. Update ddray."
             ]
             self.newer = True
@@ -114,28 +114,29 @@ class Reader:
         if not listed.value:
             self.problems.append(f"{yaml.where(node, 'include')}: include: an empty list; expected sweep files.")
         for position, entry in enumerate(listed.value):
-            place = yaml.where(node, ("include", position))
-            self.include(document, str(entry.value), place, ancestors)
+            location = yaml.where(node, ("include", position))
+            self.include(document, str(entry.value), location, ancestors)
 
-    def include(self, document: Document, name: str, place: str, ancestors: tuple[Path, ...]) -> None:
+    def include(self, document: Document, name: str, location: str, ancestors: tuple[Path, ...]) -> None:
         path = Path(os.path.normpath(document.path.parent / name))
         identity = _identity(path)
         if identity in ancestors:
             self.problems.append(
-                f"{place}: include: a cycle; {show(name)} includes this file again. Remove one of the two."
+                f"{location}: include: a cycle; {show(name)} includes this file again. Remove one of the two."
             )
         elif identity in self.seen:
             self.problems.append(
-                f"{place}: include: {show(name)} is included twice; first at {self.seen[identity]}. Remove one of them."
+                f"{location}: include: {show(name)} is included twice; first at {self.seen[identity]}. "
+                "Remove one of them."
             )
         elif len(self.seen) >= MAX_FILES:
-            self.problems.append(f"{place}: include: too many files; expected at most {MAX_FILES}.")
+            self.problems.append(f"{location}: include: too many files; expected at most {MAX_FILES}.")
         elif not os.path.isfile(path):
             self.problems.append(
-                f"{place}: include: no such file '{printable(path)}'; expected a path relative to this file."
+                f"{location}: include: no such file '{printable(path)}'; expected a path relative to this file."
             )
         else:
-            self.seen[identity] = place
+            self.seen[identity] = location
             child = self.file(path, document, ancestors)
             if child is not None:
                 document.children.append(child)
@@ -157,7 +158,7 @@ class Reader:
                     "Edit the file."
                 )
                 continue
-            value = yaml.parse(text, "--set", self.problems, place="--set")
+            value = yaml.parse(text, "--set", self.problems, location="--set")
             if value is None or len(parts) > yaml.MAX_DEPTH:
                 self.problems.append(f"--set: {path}: no usable value; got {show(text)}; expected YAML.")
                 self.doubtful |= set(AXES)

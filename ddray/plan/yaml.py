@@ -41,7 +41,7 @@ _NOT_TEXT = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One value of a file, with the place it was written at."""
+    """One value of a file, with the location it was written at."""
 
     value: dict[str, Node] | list[Node] | Scalar
     where: str
@@ -85,18 +85,18 @@ def where(node: Node, steps: Sequence[str | int] | str) -> str:
     """
     if isinstance(steps, str):
         steps = [int(part) if part.isdecimal() else part for part in steps.split(".") if part]
-    place = node.where
+    location = node.where
     for step in steps:
         child = _child(node, str(step) if isinstance(node.value, dict) else step)
         if child is None:
             break
-        place = node.keys.get(str(step), child.where)
+        location = node.keys.get(str(step), child.where)
         node = child
-    return place
+    return location
 
 
 def plain(node: Node) -> Any:
-    """The value without places, as JSON types."""
+    """The value without locations, as JSON types."""
     if isinstance(node.value, dict):
         return {name: plain(child) for name, child in node.value.items()}
     if isinstance(node.value, list):
@@ -104,13 +104,13 @@ def plain(node: Node) -> Any:
     return node.value
 
 
-def mapping(entries: Iterable[tuple[str, str, Node]], place: str) -> Node:
+def mapping(entries: Iterable[tuple[str, str, Node]], location: str) -> Node:
     """A mapping node from (key, where the key stands, value)."""
     entries = list(entries)
     nodes = [node for _, _, node in entries]
     return Node(
         {name: node for name, _, node in entries},
-        place,
+        location,
         {name: key for name, key, _ in entries},
         1 + sum(node.size for node in nodes),
         1 + max((node.depth for node in nodes), default=0),
@@ -118,7 +118,7 @@ def mapping(entries: Iterable[tuple[str, str, Node]], place: str) -> Node:
 
 
 def merge(base: Node | None, over: Node) -> Node:
-    """``over`` laid on ``base``: maps merge, everything else replaces. Places of keys follow the value that won."""
+    """``over`` laid on ``base``: maps merge, everything else replaces. Locations of keys follow the value that won."""
     if base is None or not isinstance(base.value, dict) or not isinstance(over.value, dict):
         return over
     entries = []
@@ -151,9 +151,9 @@ def _items(node: Node) -> list[Node]:
     return node.value if isinstance(node.value, list) else []
 
 
-def _sequence(nodes: list[Node], place: str) -> Node:
+def _sequence(nodes: list[Node], location: str) -> Node:
     depth = 1 + max((node.depth for node in nodes), default=0)
-    return Node(nodes, place, {}, 1 + sum(node.size for node in nodes), depth)
+    return Node(nodes, location, {}, 1 + sum(node.size for node in nodes), depth)
 
 
 def dotted(steps: Sequence[str | int]) -> str:
@@ -204,14 +204,14 @@ def read(path: Path, problems: list[str]) -> Node | None:
     return root
 
 
-def parse(text: str, name: str, problems: list[str], *, place: str | None = None) -> Node | None:
+def parse(text: str, name: str, problems: list[str], *, location: str | None = None) -> Node | None:
     """Compose one YAML 1.2 document.
 
     Args:
         text: The document.
         name: File name for ``file:line``.
         problems: Gets one message per thing that is wrong. A value that cannot be kept is left out.
-        place: Said instead of ``file:line``, for text that is not a file.
+        location: Said instead of ``file:line``, for text that is not a file.
 
     Returns:
         The root, or None when the text is not YAML (a message says so).
@@ -220,10 +220,10 @@ def parse(text: str, name: str, problems: list[str], *, place: str | None = None
     if bad:
         line = text[: bad.start()].count("\n") + 1
         problems.append(
-            f"{place or f'{name}:{line}'}: not YAML; got the control character U+{ord(bad.group()):04X}. Remove it."
+            f"{location or f'{name}:{line}'}: not YAML; got the control character U+{ord(bad.group()):04X}. Remove it."
         )
         return None
-    composer = _Composer(name, problems, place)
+    composer = _Composer(name, problems, location)
     try:
         return composer.document(YAML(typ="safe", pure=True).parse(text))
     except _Invalid as error:
@@ -232,21 +232,21 @@ def parse(text: str, name: str, problems: list[str], *, place: str | None = None
         mark = error.problem_mark or error.context_mark
         at = f"{name}:{mark.line + 1}" if mark is not None else name
         reason = " ".join(part for part in (error.context, error.problem) if part)
-        problems.append(f"{place or at}: not YAML: {' '.join(reason.split())}.")
+        problems.append(f"{location or at}: not YAML: {' '.join(reason.split())}.")
     except Exception as error:
         # The scanner answers some malformed text (directives, escapes, anchors) with whatever its own code ran into.
         # It has seen nothing but the text, so the text is what is wrong.
-        problems.append(f"{place or composer.last}: not YAML: {type(error).__name__} after this place.")
+        problems.append(f"{location or composer.last}: not YAML: {type(error).__name__} after this place.")
     return None
 
 
 class _Composer:
     """Events of one document -> nodes."""
 
-    def __init__(self, name: str, problems: list[str], place: str | None) -> None:
+    def __init__(self, name: str, problems: list[str], location: str | None) -> None:
         self.name = name
         self.problems = problems
-        self.place = place
+        self.location = location
         self.last = f"{name}:1"
         self.anchors: dict[str, Node] = {}
 
@@ -260,39 +260,39 @@ class _Composer:
                     raise _Invalid(f"{self.at(event)}: a second document; expected one per file. Remove the '---'.")
             elif isinstance(event, events.NodeEvent):
                 root = self.node(event, stream, ())
-        return root or Node(None, self.place or f"{self.name}:1")
+        return root or Node(None, self.location or f"{self.name}:1")
 
     def at(self, event: Any) -> str:
-        self.last = self.place or f"{self.name}:{event.start_mark.line + 1}"
+        self.last = self.location or f"{self.name}:{event.start_mark.line + 1}"
         return self.last
 
-    def problem(self, place: str, steps: Steps, what: str) -> None:
+    def problem(self, location: str, steps: Steps, what: str) -> None:
         path = dotted(steps)
-        self.problems.append(f"{place}: {path}: {what}" if path else f"{place}: {what}")
+        self.problems.append(f"{location}: {path}: {what}" if path else f"{location}: {what}")
 
     def node(self, event: Any, stream: Iterator[Any], steps: Steps) -> Node | None:
         """The node that begins with ``event``; None when it cannot be kept (the problem is noted)."""
-        place = self.at(event)
+        location = self.at(event)
         if len(steps) >= MAX_DEPTH:
-            raise _Invalid(f"{place}: nested too deeply; expected at most {MAX_DEPTH} levels.")
+            raise _Invalid(f"{location}: nested too deeply; expected at most {MAX_DEPTH} levels.")
         if isinstance(event, events.AliasEvent):
             node = self.anchors.get(event.anchor)
             if node is None:
-                raise _Invalid(f"{place}: unknown alias *{event.anchor}; expected an anchor that ends before it.")
+                raise _Invalid(f"{location}: unknown alias *{event.anchor}; expected an anchor that ends before it.")
             return node
         if event.tag is not None:
-            raise _Invalid(f"{place}: tags are not allowed; got {show(str(event.tag))}; expected a plain value.")
+            raise _Invalid(f"{location}: tags are not allowed; got {show(str(event.tag))}; expected a plain value.")
         made: Node | None
         if isinstance(event, events.ScalarEvent):
-            made = self.scalar(event, place, steps)
+            made = self.scalar(event, location, steps)
         elif isinstance(event, events.SequenceStartEvent):
-            made = _sequence(list(self.sequence(stream, steps)), place)
+            made = _sequence(list(self.sequence(stream, steps)), location)
         else:
-            made = mapping(self.mapping(stream, steps), place)
+            made = mapping(self.mapping(stream, steps), location)
         if made is not None and made.size > MAX_NODES:
-            raise _Invalid(f"{place}: too many values once aliases are followed; expected at most {MAX_NODES}.")
+            raise _Invalid(f"{location}: too many values once aliases are followed; expected at most {MAX_NODES}.")
         if made is not None and made.depth + len(steps) > MAX_DEPTH:
-            raise _Invalid(f"{place}: nested too deeply; expected at most {MAX_DEPTH} levels.")
+            raise _Invalid(f"{location}: nested too deeply; expected at most {MAX_DEPTH} levels.")
         if made is not None and event.anchor is not None:
             self.anchors[event.anchor] = made
         return made
@@ -308,47 +308,47 @@ class _Composer:
     def mapping(self, stream: Iterator[Any], steps: Steps) -> Iterator[tuple[str, str, Node]]:
         seen: dict[str, str] = {}
         while not isinstance(event := next(stream), events.MappingEndEvent):
-            place = self.at(event)
+            location = self.at(event)
             key = self.node(event, stream, (*steps, "?"))
             name = "?" if key is None or isinstance(key.value, dict | list) else str(key.value)
             value = self.node(next(stream), stream, (*steps, name))
             if key is None or value is None:
                 continue
             if isinstance(key.value, bool) or not isinstance(key.value, str | int):
-                self.problem(place, steps, f"not a key; got {show(plain(key))}; expected a name.")
+                self.problem(location, steps, f"not a key; got {show(plain(key))}; expected a name.")
             elif name == "<<":
-                self.problem(place, steps, "merge keys (<<) are not YAML 1.2. Write common values under defaults.")
+                self.problem(location, steps, "merge keys (<<) are not YAML 1.2. Write common values under defaults.")
             elif name in seen:
                 first = seen[name]
-                self.problem(place, steps, f"duplicate key {show(name)}; first at {first}. Remove one of them.")
+                self.problem(location, steps, f"duplicate key {show(name)}; first at {first}. Remove one of them.")
             else:
-                seen[name] = place
-                yield name, place, value
+                seen[name] = location
+                yield name, location, value
 
-    def scalar(self, event: Any, place: str, steps: Steps) -> Node | None:
+    def scalar(self, event: Any, location: str, steps: Steps) -> Node | None:
         text: str = event.value
         if event.style:  # quoted or block: text, whatever it looks like
-            return self.text(text, place, steps)
+            return self.text(text, location, steps)
         if _NULL.match(text):
-            return Node(None, place)
+            return Node(None, location)
         if _TRUE.match(text) or _FALSE.match(text):
-            return Node(_TRUE.match(text) is not None, place)
+            return Node(_TRUE.match(text) is not None, location)
         if _INT.match(text):
             number = int(text, 0 if text[:2] in ("0o", "0x") else 10) if len(text) <= 24 else 1 << 64
             if abs(number) < 1 << 63:
-                return Node(number, place)
-            self.problem(place, steps, f"number too large; got {text[:24]}; expected less than 2**63.")
+                return Node(number, location)
+            self.problem(location, steps, f"number too large; got {text[:24]}; expected less than 2**63.")
             return None
         if _NOT_FINITE.match(text) or (_FLOAT.match(text) and not math.isfinite(float(text))):
-            self.problem(place, steps, f"not a finite number; got {show(text)}; expected a finite one.")
+            self.problem(location, steps, f"not a finite number; got {show(text)}; expected a finite one.")
             return None
         if _FLOAT.match(text):
-            return Node(float(text), place)
-        return self.text(text, place, steps)
+            return Node(float(text), location)
+        return self.text(text, location, steps)
 
-    def text(self, text: str, place: str, steps: Steps) -> Node | None:
+    def text(self, text: str, location: str, steps: Steps) -> Node | None:
         bad = _NOT_TEXT.search(text)
         if bad is None:
-            return Node(text, place)
-        self.problem(place, steps, f"not text; got the character U+{ord(bad.group()):04X}. Remove it.")
+            return Node(text, location)
+        self.problem(location, steps, f"not text; got the character U+{ord(bad.group()):04X}. Remove it.")
         return None
