@@ -80,7 +80,6 @@ class Linear(Network):
     },
     inserted={
         "trainables/networks.py": (
-            ('"convnet3", "resnet18", "vgg16"]\nNorm', '"linear", '),
             (
                 '    "resnet18": NetworkSpec(',
                 """    "linear": NetworkSpec(
