@@ -12,5 +12,7 @@ importing.py  a file that ddray did not make -> the store, as the artifact of a 
 context.py    what a running stage sees: progress, checkpoints, the request to stop
 board.py      where running jobs say how far they are and hear that they should stop
 signals.py    INT, TERM and HUP: a gentle stop while jobs run, else an end at once
-progress.py   the live table
+progress.py   what became of each job, and the time that is left
+display.py    the live table of it
+status.py     the same in a file, for `ddray status` elsewhere, and how the run ended
 """

@@ -55,13 +55,13 @@ class StageContext:
     def iterations(self, total: int, *, start: int = 0, save: Save | None = None, unit: str = "it") -> Iterator[int]:
         """See ``trainables.context.Context.iterations``."""
         saved_at = time.monotonic()
-        self._report(start, total, unit)
+        self._report(start, start, total, unit)
         for iteration in range(start, total):
             if self._stop.is_set():  # before the first body as well: nothing to save that is not saved already
                 raise Interrupted
             yield iteration
             done = iteration + 1
-            self._report(done, total, unit)
+            self._report(start, done, total, unit)
             if save is None:
                 continue
             snapshot = self._budget is not None and (is_snapshot(done) or done == total)
@@ -80,5 +80,5 @@ class StageContext:
         """Latest values of named quantities."""
         self._values.update(values)
 
-    def _report(self, done: int, total: int, unit: str) -> None:
-        self._on_progress({"done": done, "total": total, "unit": unit, "values": self._values})
+    def _report(self, start: int, done: int, total: int, unit: str) -> None:
+        self._on_progress({"start": start, "done": done, "total": total, "unit": unit, "values": self._values})

@@ -1,48 +1,104 @@
-"""What a person sees while a sweep runs: a live table on a terminal, one line per event otherwise. On stderr."""
+"""How far a sweep is: what became of each job that was released, and the time that is left. ``display`` shows it."""
 
 from __future__ import annotations
 
 import sys
 import threading
 import time
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
 
+from ddray.plan.graph import Stage
 from ddray.plan.jobs import Job
 from ddray.run.schedule import Schedule
 from ddray.run.stage import Outcome
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
     from rich.live import Live
 
-ROWS = 12
-FAILURES = 3
 OVERHEAD_GFLOP = 2.0
-"""Added to each job's estimated work so that many tiny jobs count for what they take."""
+"""Added to each stage's estimated work so that many tiny stages count for what they take."""
+State = Literal["queued", "running"]
+"""A job that an executor has: it waits for a worker, or a worker has begun it."""
+
+
+@dataclass(slots=True)
+class Released:
+    """A job that an executor has and that has not ended."""
+
+    job: Job
+    since: float
+    """Monotonic time of the last change of state."""
+    state: State = "queued"
+    stage: Mapping[str, Any] = field(default_factory=dict)
+    """What the worker posted last: key and label of the stage it is at, iterations done and in all, values."""
+    before: Mapping[str, Any] | None = None
+    """What the board had of the job when it was released: a worker that died takes nothing back."""
+    starts: dict[str, float] = field(default_factory=dict)
+    """Key -> share of the stage that a checkpoint held already when the worker came to it."""
+
+    def post(self, posted: Mapping[str, Any], now: float) -> None:
+        """Take in what the board has of the job; a worker that is between two stages posts nothing of a stage."""
+        if self.state == "queued":
+            if posted == self.before:
+                return
+            self.state, self.since = "running", now
+        if "key" in posted:
+            self.stage = posted
+            if posted.get("total"):
+                self.starts[posted["key"]] = posted.get("start", 0) / posted["total"]
+
+    @property
+    def reached(self) -> dict[str, float]:
+        """Key -> share of the stage that is done, of the job's stages up to the current one."""
+        keys = [stage.key for stage in self.job.stages]
+        if self.stage.get("key") not in keys:
+            return {}
+        at = keys.index(self.stage["key"])
+        total = self.stage.get("total")
+        return {**dict.fromkeys(keys[:at], 1.0), keys[at]: min(1.0, self.stage["done"] / total) if total else 0.0}
 
 
 class Progress:
-    """Counts jobs and shows what runs. Safe to call from several threads."""
+    """Follows the jobs of a schedule and says what becomes of them. Safe to call from several threads.
 
-    def __init__(self, schedule: Schedule, title: str, *, quiet: bool = False) -> None:
+    Args:
+        schedule: Which jobs there are, and which have ended.
+        title: The sweep's name.
+        quiet: Say nothing.
+        checkpoints: Lineage -> iterations of the checkpoints that the store has.
+    """
+
+    def __init__(
+        self,
+        schedule: Schedule,
+        title: str,
+        *,
+        quiet: bool = False,
+        checkpoints: Mapping[str, Iterable[int]] | None = None,
+    ) -> None:
         self.schedule = schedule
         self.title = title
         self.started_at = time.monotonic()
+        self.released: dict[str, Released] = {}
+        self.stopped: list[Released] = []
+        """Jobs that were interrupted, as they were last."""
         self.failures: list[str] = []
-        self._running: dict[str, tuple[Job, float]] = {}
-        self._shown: Mapping[str, Mapping[str, Any]] = {}
+        self._starts = _starts([stage for job in schedule.jobs.values() for stage in job.stages], checkpoints or {})
+        self._board: Mapping[str, Mapping[str, Any]] = {}
+        self._works: dict[Job, float] = {}
+        self._first: float | None = None
+        """When the first worker began: what came before says nothing about the speed."""
         self._done_work = 0.0
+        """Of the jobs that have ended, in this run."""
         self._lock = threading.RLock()
         self._quiet = quiet
         self._live: Live | None = None
         if not quiet and sys.stderr.isatty():
-            from rich.console import Console
-            from rich.live import Live as RichLive
+            from ddray.run.display import live
 
-            self._live = RichLive(
-                console=Console(stderr=True), get_renderable=self._render, refresh_per_second=2, transient=True
-            )
+            self._live = live(self)
 
     def __enter__(self) -> Progress:
         if self._live is not None:
@@ -54,83 +110,117 @@ class Progress:
             self._live.stop()
 
     def started(self, job: Job) -> None:
+        """An executor has taken the job; a worker begins it when it can."""
         with self._lock:
-            self._running[job.name] = (job, time.monotonic())
+            self.released[job.name] = Released(job, time.monotonic(), before=self._board.get(job.name))
+
+    def update(self, board: Mapping[str, Mapping[str, Any]]) -> None:
+        """Take in what workers have posted, job by job."""
+        now = time.monotonic()
+        with self._lock:
+            self._board = board
+            for name, posted in board.items():
+                if (released := self.released.get(name)) is not None:
+                    released.post(posted, now)
+                    if self._first is None and released.state == "running":
+                        self._first = now
 
     def ended(self, job: Job, outcome: Outcome) -> None:
+        """The job is over: done, or failed."""
         with self._lock:
-            self._running.pop(job.name, None)
-            self._done_work += job.work + OVERHEAD_GFLOP
+            if (released := self.released.pop(job.name, None)) is not None:
+                if self._first is None:
+                    self._first = released.since
+                for stage in job.stages:
+                    if stage.key in outcome.done:
+                        self._done_work += _work(stage) * (1 - self._start(stage, released))
             for key, cause in outcome.failed.items():
                 self.failures.append(f"{key[:12]} {cause}")
-            count = len(self.schedule.finished)
+            at = f"[{len(self.schedule.finished)}/{len(self.schedule.jobs)}]"
+            left = self.eta()
         if outcome.failed:
             key, cause = next(iter(outcome.failed.items()))
-            self._line(f"[{count}/{len(self.schedule.jobs)}] failed {job.label} ({key[:12]}): {cause}", style="red")
+            self._line(f"{at} failed {job.label} ({key[:12]}): {cause}", style="red")
         else:
-            self._line(
-                f"[{count}/{len(self.schedule.jobs)}] done   {job.label} ({outcome.seconds:.1f} s){self._eta_text()}"
-            )
+            about = "" if left is None or left < 1 else f", about {duration(left)} left"
+            self._line(f"{at} done   {job.label} ({outcome.seconds:.1f} s){about}")
 
     def interrupted(self, job: Job, outcome: Outcome) -> None:
+        """The job stopped because that was asked for."""
         with self._lock:
-            self._running.pop(job.name, None)
+            if (released := self.released.pop(job.name, None)) is not None:
+                self.stopped.append(released)
         self._line(f"stopped {job.label}; its checkpoint is kept")
 
     def deferred(self, job: Job) -> None:
+        """The executor has given the job back; it is released again later, if ever."""
         with self._lock:
-            self._running.pop(job.name, None)
+            self.released.pop(job.name, None)
 
     def note(self, text: str) -> None:
         """A line that is neither a start nor an end."""
         self._line(text, style="yellow")
 
-    def update(self, shown: Mapping[str, Mapping[str, Any]]) -> None:
-        """Latest progress of the running jobs, from the board."""
-        self._shown = shown
+    def jobs(self, state: State) -> list[Released]:
+        """The released jobs in a state, those first that have been in it longest."""
+        with self._lock:
+            found = [released for released in self.released.values() if released.state == state]
+        return sorted(found, key=lambda released: released.since)
+
+    def counts(self) -> dict[str, int]:
+        """Jobs in all, and by what became of them."""
+        with self._lock:
+            ended = list(self.schedule.finished.values())
+            states = [released.state for released in self.released.values()]
+            return {
+                "total": len(self.schedule.jobs),
+                **{name: ended.count(name) for name in ("done", "failed", "blocked")},
+                "running": states.count("running"),
+                "queued": states.count("queued"),
+            }
 
     def snapshot(self) -> dict[str, Any]:
         """The state as JSON types, for ``ddray status`` in another terminal."""
         with self._lock:
-            finished = list(self.schedule.finished.values())
+            now = time.monotonic()
             return {
-                "jobs": {
-                    "total": len(self.schedule.jobs),
-                    **{name: finished.count(name) for name in ("done", "failed", "blocked")},
-                },
-                "running": [
-                    {
-                        "job": name,
-                        "label": job.label,
-                        "seconds": round(time.monotonic() - since, 1),
-                        **{
-                            k: v for k, v in self._shown.get(name, {}).items() if k in ("kind", "done", "total", "unit")
-                        },
-                    }
-                    for name, (job, since) in self._running.items()
-                ],
-                "elapsed": round(time.monotonic() - self.started_at, 1),
-                "eta": self._eta(),
+                "jobs": self.counts(),
+                "running": [_facts(each, now) for each in self.jobs("running")],
+                "queued": [_facts(each, now) for each in self.jobs("queued")],
+                "stopped": [_facts(each, now) for each in self.stopped],
+                "elapsed": round(now - self.started_at, 1),
+                "eta": self.eta(),
             }
 
-    def _eta(self) -> float | None:
-        """Seconds left, from the estimated work done so far; None before a twentieth of it is done."""
-        partial = 0.0
-        for name, (job, _) in self._running.items():
-            shown = self._shown.get(name, {})
-            if shown.get("total"):
-                partial += job.work * min(1.0, shown["done"] / shown["total"])
-        done = self._done_work + partial
-        total = sum(job.work for job in self.schedule.jobs.values()) + OVERHEAD_GFLOP * len(self.schedule.jobs)
-        left = self.schedule.remaining_work() - partial
-        left += OVERHEAD_GFLOP * (len(self.schedule.jobs) - len(self.schedule.finished))
-        if done < total / 20:  # start-up would dominate the estimate
-            return None
-        return round(max(0.0, (time.monotonic() - self.started_at) * left / done), 1)
+    def eta(self) -> float | None:
+        """Seconds left, at the speed of the work that was done in this run; None before a twentieth of it is done."""
+        with self._lock:
+            done, left = self._done_work, 0.0
+            for name, job in list(self.schedule.jobs.items()):
+                if name in self.schedule.finished:
+                    continue
+                if (released := self.released.get(name)) is None:
+                    left += self._expected(job)
+                    continue
+                reached = released.reached
+                for stage in job.stages:
+                    start = self._start(stage, released)
+                    at = max(start, reached.get(stage.key, 0.0))
+                    done += _work(stage) * (at - start)
+                    left += _work(stage) * (1 - at)
+            if self._first is None or done <= 0 or done < (done + left) / 20:  # start-up would dominate the estimate
+                return None
+            return round((time.monotonic() - self._first) * left / done, 1)
 
-    def _eta_text(self) -> str:
-        eta = self._eta()
-        return "" if eta is None or eta < 1 else f", about {duration(eta)} left"
+    def _start(self, stage: Stage, released: Released) -> float:
+        """The share of a stage that nobody has to do any more: what its worker found, else what is to be expected."""
+        return released.starts.get(stage.key, self._starts.get(stage.key, 0.0))
+
+    def _expected(self, job: Job) -> float:
+        """The work of a job that nobody has begun; asked for again and again."""
+        if job not in self._works:
+            self._works[job] = sum(_work(stage) * (1 - self._starts.get(stage.key, 0.0)) for stage in job.stages)
+        return self._works[job]
 
     def _line(self, text: str, style: str | None = None) -> None:
         if self._quiet:
@@ -141,32 +231,35 @@ class Progress:
             sys.stderr.write(text + "\n")
             sys.stderr.flush()
 
-    def _render(self) -> RenderableType:
-        from rich.table import Table
 
-        with self._lock:
-            running = sorted(self._running.items(), key=lambda entry: entry[1][1])
-            finished = list(self.schedule.finished.values())
-            eta = self._eta()
-        done, failed = finished.count("done"), finished.count("failed") + finished.count("blocked")
-        caption = f"{done} of {len(self.schedule.jobs)} jobs done"
-        caption += f", {failed} failed or blocked" if failed else ""
-        caption += f", {duration(time.monotonic() - self.started_at)} so far"
-        caption += f", about {duration(eta)} left" if eta is not None else ""
-        table = Table(title=self.title, caption=caption, title_justify="left", caption_justify="left", expand=True)
-        for column in ("stage", "progress", "value", "running"):
-            table.add_column(column, justify="left" if column == "stage" else "right")
-        for name, (job, since) in running[:ROWS]:
-            shown = self._shown.get(name, {})
-            label = str(shown.get("label", job.label))
-            at = f"{shown['done']}/{shown['total']} {shown['unit']}" if shown.get("total") else "starting"
-            values = ", ".join(f"{key} {value:.4g}" for key, value in list(shown.get("values", {}).items())[:2])
-            table.add_row(label, at, values, duration(time.monotonic() - since))
-        if len(running) > ROWS:
-            table.add_row(f"… and {len(running) - ROWS} more", "", "", "")
-        for failure in self.failures[-FAILURES:]:
-            table.add_row(f"failed {failure}", "", "", "", style="red")
-        return table
+def _starts(stages: Iterable[Stage], checkpoints: Mapping[str, Iterable[int]]) -> dict[str, float]:
+    """Key -> share of a stage's iterations that a checkpoint holds, or will hold once a shorter budget of the same
+    path is done."""
+    stages = [stage for stage in stages if stage.budget]
+    known = {lineage: set(done) for lineage, done in checkpoints.items()}
+    for stage in stages:
+        known.setdefault(stage.lineage, set()).add(stage.budget or 0)
+    starts = {}
+    for stage in stages:
+        budget = stage.budget or 0
+        saved = checkpoints.get(stage.lineage, ())
+        before = [done for done in known[stage.lineage] if done < budget or (done == budget and done in saved)]
+        if before:
+            starts[stage.key] = max(before) / budget
+    return starts
+
+
+def _work(stage: Stage) -> float:
+    return stage.work + OVERHEAD_GFLOP
+
+
+def _facts(released: Released, now: float) -> dict[str, Any]:
+    job, shown = released.job, ("key", "kind", "done", "total", "unit")
+    facts = {"job": job.name, "label": job.label, "state": released.state, "seconds": round(now - released.since, 1)}
+    for stage in job.stages:
+        if stage.key == released.stage.get("key"):
+            facts |= {"label": stage.label, "lineage": stage.lineage}
+    return facts | {name: value for name, value in released.stage.items() if name in shown}
 
 
 def duration(seconds: float) -> str:

@@ -132,10 +132,6 @@ class Schedule:
         self._waits[name].add(key)
         self._hard[key].add(name)
 
-    def remaining_work(self) -> float:
-        """GFLOP of the jobs that have not ended."""
-        return sum(job.work for name, job in self.jobs.items() if name not in self.finished)
-
     def _settle(self, key: str) -> None:
         for name in [*self._hard.pop(key, ()), *self._soft.pop(key, ())]:
             self._stop_waiting(name, key)

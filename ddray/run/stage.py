@@ -260,7 +260,9 @@ class Heartbeat:
         renewed = time.monotonic()
         while not self._over.is_set():
             stage = self.stage
-            shown = {"label": stage["label"], "kind": stage["kind"], **self._progress} if stage is not None else {}
+            shown = {}
+            if stage is not None:
+                shown = {name: stage[name] for name in ("key", "label", "kind")} | self._progress
             self._tell(shown)
             if time.monotonic() - renewed > HEARTBEAT_SECONDS:
                 renewed = time.monotonic()

@@ -8,9 +8,8 @@ import re
 import shutil
 import subprocess
 import sys
-import threading
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,12 +21,13 @@ from ddray.plan.jobs import blocked_stages, runnable_jobs
 from ddray.plan.keys import short
 from ddray.prepare import Prepared, prepare
 from ddray.request import Request
-from ddray.results import Results, results_of, write_json
+from ddray.results import Results, results_of
 from ddray.run.outcomes import OutcomeHandler
 from ddray.run.progress import Progress
 from ddray.run.schedule import Schedule
 from ddray.run.signals import StopRequest
 from ddray.run.stage import WorkerEnv, code_state
+from ddray.run.status import RunStatus
 from ddray.settings import Places
 from ddray.store.artifacts import Store
 from trainables.data.cache import build as build_cache
@@ -70,6 +70,15 @@ def run_sweep(request: Request, options: RunOptions, places: Places) -> int:
     store = Store(places.store, places.cache / "artifacts")
     store.tidy()
     run_folder = places.runs / prepared.sweep.name / f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{os.getpid()}"
+    with RunStatus(run_folder, places.store) as status:
+        status.code = _carry_out(prepared, results, store, options, places, status)
+        return status.code
+
+
+def _carry_out(
+    prepared: Prepared, results: Results, store: Store, options: RunOptions, places: Places, status: RunStatus
+) -> int:
+    """Jobs, tables and mirror; returns the exit code."""
     worked = interrupted = False
     for last_pass in (False, True):
         stamps = _stamps(prepared, store)
@@ -79,7 +88,7 @@ def run_sweep(request: Request, options: RunOptions, places: Places) -> int:
         if schedule.jobs:
             worked = True
             _check_disk(places, schedule)
-            interrupted = _execute(prepared, schedule, done, options, places, run_folder)
+            interrupted = _execute(prepared, schedule, done, options, places, status)
             stamps = _stamps(prepared, store)
         finished, stamps = _finish(prepared, results, store, stamps, options, places)
         missing = _missing(prepared, schedule, stamps.keys())
@@ -141,7 +150,12 @@ class Finished:
 
 
 def _execute(
-    prepared: Prepared, schedule: Schedule, done: Collection[str], options: RunOptions, places: Places, run_folder: Path
+    prepared: Prepared,
+    schedule: Schedule,
+    done: Collection[str],
+    options: RunOptions,
+    places: Places,
+    status: RunStatus,
 ) -> bool:
     """Run the schedule; returns whether it was interrupted."""
     env = WorkerEnv(
@@ -158,11 +172,12 @@ def _execute(
         reasons = ", ".join(f"{reason} ({count} stages)" for reason, count in Counter(unavailable.values()).items())
         _say(f"will stay blocked: {reasons}")
     _say(f"{name}: {len(schedule.jobs)} jobs to run; store {places.store}")
-    progress = Progress(schedule, name, quiet=options.quiet)
+    checkpoints = Store(places.store, places.cache / "artifacts").checkpointed()
+    progress = Progress(schedule, name, quiet=options.quiet, checkpoints=checkpoints)
     stop = StopRequest()
     handler = OutcomeHandler(schedule, prepared.plan.stages, progress, stop)
-    run_folder.mkdir(parents=True, exist_ok=True)
-    with stop.listening(), _status_file(progress, run_folder), progress:
+    status.follow(progress)
+    with stop.listening(), progress:
         if options.local:
             from ddray.run import local
 
@@ -178,13 +193,13 @@ def _execute(
                 progress,
                 stop,
                 sweep=name,
-                run_folder=run_folder,
+                run_folder=status.folder,
                 address=options.address,
                 cpus=options.cpus,
                 gpus=options.gpus,
                 on_start=lambda url: _say(f"Ray dashboard: {url}" if url else "Ray runs without a dashboard"),
             )
-        shutil.rmtree(run_folder / "tune", ignore_errors=True)
+        shutil.rmtree(status.folder / "tune", ignore_errors=True)
         if handler.environment:
             raise EnvironmentProblem(f"{name}: stopped, nothing that is finished is lost; {handler.environment}")
         return stop.is_set() or handler.interrupted
@@ -330,28 +345,6 @@ def _notify(prepared: Prepared, code: int) -> None:
         return
     if ran.returncode != 0:
         _say(f"notify: {command!r} ended with {ran.returncode}: {ran.stderr.strip()[:300]}")
-
-
-@contextlib.contextmanager
-def _status_file(progress: Progress, run_folder: Path) -> Iterator[None]:
-    """Write the progress to ``status.json`` every few seconds, for ``ddray status`` elsewhere."""
-    over = threading.Event()
-
-    def write() -> None:
-        while not over.is_set():
-            with contextlib.suppress(OSError):
-                write_json(run_folder / "status.json", {"pid": os.getpid(), **progress.snapshot()})
-            over.wait(2.0)
-
-    thread = threading.Thread(target=write, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join(timeout=5)
-        with contextlib.suppress(OSError):
-            write_json(run_folder / "status.json", {"pid": None, **progress.snapshot()})
 
 
 def _check_home(places: Places) -> None:

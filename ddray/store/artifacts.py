@@ -188,6 +188,15 @@ class Store:
         """Unfinished states of the stages that share a lineage."""
         return Checkpoints(self.files, lineage)
 
+    def checkpointed(self) -> dict[str, list[int]]:
+        """Lineage -> iterations of its checkpoints, from one listing."""
+        found: dict[str, set[int]] = {}
+        for path in self.files.tree("checkpoints"):
+            _, lineage, iteration, *_ = (*path.split("/"), "", "")
+            if iteration.isdigit():
+                found.setdefault(lineage, set()).add(int(iteration))
+        return {lineage: sorted(iterations) for lineage, iterations in found.items()}
+
     def claim(self, key: str) -> Claim:
         """A claim on computing a stage; see ``claims.py``."""
         return Claim(self.files, key)
