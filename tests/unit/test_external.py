@@ -22,6 +22,7 @@ from trainables.configs import DatasetConfig, NetworkConfig, OriginConfig, Signa
 from trainables.data import decoding
 from trainables.data.cache import open_split
 from trainables.data.decoding import canonical_order
+from trainables.data.known import KNOWN
 from trainables.data.layout import find_source
 from trainables.data.origins import origin_indices, query_indices
 from trainables.data.pixels import normalise
@@ -288,6 +289,107 @@ def test_images_that_cannot_be_normalised_are_no_normalised_images(tmp_path: Pat
         set_of(tmp_path / "set.pt", space="normalised", mean=(0.0,), std=(1.0,))
 
 
+def real_digits(ipc: int = 2) -> Tensor:
+    """(10 * ipc, 1, 8, 8) in [0, 1], class after class."""
+    from sklearn.datasets import load_digits
+
+    known = load_digits()
+    pixels = torch.tensor(known.images / 16, dtype=torch.float32)[:, None]
+    return torch.cat([pixels[known.target == label][:ipc] for label in range(10)])
+
+
+def digits_set(path: Path, pixels: Tensor, **other: Any) -> Any:
+    torch.save({"images": pixels, "labels": torch.arange(10).repeat_interleave(len(pixels) // 10)}, path)
+    return set_of(path, dataset=digits_config(), classes=tuple(range(10)), **other)
+
+
+@pytest.mark.parametrize("mean, std", [(KNOWN["digits"].mean, KNOWN["digits"].std), ((0.5,), (0.5,))])
+def test_a_normalised_set_is_not_taken_for_pixels(
+    tmp_path: Path, mean: tuple[float, ...], std: tuple[float, ...]
+) -> None:
+    """Trained on as they are, such images would be normalised twice."""
+    pixels = real_digits()
+    with pytest.raises(ValueError, match=r"normalised scale; got values from -.* to .*--space normalised .*constants"):
+        digits_set(tmp_path / "set.pt", normalise(pixels, mean, std))
+    found = digits_set(
+        tmp_path / "set.pt", normalise(pixels, mean, std), space="normalised", mean=mean, std=std
+    )  # the advice helps
+    torch.testing.assert_close(found.images, pixels)
+    as_it_is = digits_set(
+        tmp_path / "set.pt", normalise(pixels, mean, std), space="normalised", mean=(0.0,), std=(1.0,)
+    )
+    torch.testing.assert_close(as_it_is.images, normalise(pixels, mean, std))
+
+
+def test_pixels_that_leave_their_range_are_not_taken_for_normalised(tmp_path: Path) -> None:
+    pixels = real_digits() * 1.04 - 0.02
+    digits = KNOWN["digits"]
+    with pytest.raises(ValueError, match=r"not normalised with mean 0\.3.*from -0\.02 to 1\.02.*--space pixel01"):
+        digits_set(tmp_path / "set.pt", pixels, space="normalised", mean=digits.mean, std=digits.std)
+    assert torch.equal(digits_set(tmp_path / "set.pt", pixels).images, pixels)
+
+
+@pytest.mark.parametrize("reach", [0.5, 1.0, 1.5, 3.5], ids=lambda reach: f"{0.4 - reach:g} to {0.4 + reach:g}")
+def test_learned_images_may_leave_the_range_of_pixels(tmp_path: Path, reach: float) -> None:
+    learned = 0.4 + reach * (2 * images() - 1)
+    torch.save({"images": learned, "labels": LABELS}, tmp_path / "set.pt")
+    assert torch.equal(set_of(tmp_path / "set.pt").images, learned)
+
+
+@pytest.mark.parametrize(
+    "spoil, said",
+    [
+        (lambda pixels: 16 * pixels, "values from 0 to 16"),
+        (lambda pixels: 100 * pixels, "values from 0 to 100"),
+        (lambda pixels: pixels / 255, "one colour"),
+        (lambda pixels: torch.full_like(pixels, 0.5), "one colour"),
+        (lambda pixels: pixels[:1].expand_as(pixels), "20 times the same image"),
+        (lambda pixels: pixels.double() * 1e75, "not finite"),
+        (lambda pixels: pixels * 1e30, r"values from 0 to 1e\+30"),
+        (lambda pixels: -5 * pixels, "values from -5"),
+    ],
+    ids=["counts", "percent", "twice divided", "grey", "one image", "1e75", "1e30", "negative"],
+)
+@pytest.mark.parametrize("space", ["pixel01", "normalised"])
+def test_images_of_another_scale_are_refused(
+    tmp_path: Path, spoil: Callable[[Tensor], Tensor], said: str, space: str
+) -> None:
+    constants: dict[str, Any] = {"mean": (0.0,), "std": (1.0,)} if space == "normalised" else {}
+    with pytest.raises(ValueError, match=said):
+        digits_set(tmp_path / "set.pt", spoil(real_digits()), space=space, **constants)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"Images": images(), "label": LABELS},
+        {"images": list(images()), "labels": LABELS.tolist()},
+        {"images": [images()[:2], images()[2:4], images()[4:]], "targets": tuple(LABELS)},
+        (images(), LABELS, torch.tensor(0.01)),
+        (list(images()), LABELS.tolist()),
+        {"syn": {"x": images(), "y": LABELS}, "epoch": 3},
+        {0: images()[:2], 1: images()[2:4], 2: images()[4:]},
+        {str(label): list(images()[2 * label : 2 * label + 2]) for label in CLASSES},
+        {"data": [(images(), LABELS, 0.01)]},
+    ],
+    ids=["case", "lists", "parts", "triple", "pair of lists", "nested", "by class", "by name of class", "data"],
+)
+def test_sets_in_lists_and_under_other_names(tmp_path: Path, content: Any) -> None:
+    torch.save(content, tmp_path / "set.pt")
+    found = set_of(tmp_path / "set.pt")
+    assert torch.equal(found.images, images())
+    assert torch.equal(found.labels.classes, LABELS)
+
+
+def test_what_stands_beside_a_set_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    torch.save({"images": images(), "labels": LABELS, "lr": 0.02, "epoch": 3}, tmp_path / "set.pt")
+    set_of(tmp_path / "set.pt")
+    assert "read without lr, epoch" in caplog.text
+    torch.save({"images": images(), "labels": LABELS, "valid_mask": LABELS > 0}, tmp_path / "set.pt")
+    with pytest.raises(ValueError, match=r"holds a mask beside the images; got valid_mask; .*images\[mask\]"):
+        set_of(tmp_path / "set.pt")
+
+
 def test_images_are_put_class_after_class_with_their_labels(tmp_path: Path) -> None:
     mixed = torch.tensor([2, 0, 1, 0, 1, 2])
     torch.save({"data": images(), "targets": mixed.double()}, tmp_path / "set.pt")
@@ -486,7 +588,7 @@ def test_networks_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         return str(refused.value)
 
     assert "features.0.weight (16, 1, 3, 3) instead of (128, 1, 3, 3)" in refusal(state)
-    assert "try --architecture convnet3-d3-w16" in refusal(state)
+    assert "They would fit convnet3-w16, convnet3-w16-group: try --architecture convnet3-w16." in refusal(state)
     narrow = NetworkConfig.of(parse("convnet3-w16"), image_size=8, channels=1, num_classes=10)
     read_state(tmp_path / "net.pt", narrow)  # the fix works
     lacking = {name: value for name, value in state.items() if name != "classifier.bias"}
@@ -502,6 +604,102 @@ def test_networks_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     assert "parameters have two names; got 15 tensors for 14 parameters" in refusal(double, narrow)
     assert "not a state dict" in refusal(torch.zeros(3), narrow)
     assert "not a state dict" in refusal({"a": {"b": torch.zeros(3)}, "c": 1}, narrow)
+
+
+SMALL = NetworkConfig.of(parse("convnet3-w16"), image_size=8, channels=1, num_classes=3)
+
+
+def put_before(prefix: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {prefix + name: value for name, value in state.items()}
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda state: put_before("_orig_mod.", state),
+        lambda state: put_before("module._orig_mod.", state),
+        lambda state: put_before("_orig_mod.module.", state),
+        lambda state: {"state_dict": put_before("model.", state), "epoch": 3, "seed": torch.tensor(1)},
+        lambda state: {"state_dict": put_before("net._orig_mod.backbone.", state)},
+        lambda state: put_before("network.", state) | {"network.note": "best"},
+        lambda state: put_before("student.encoder.", state),
+        lambda state: {name.replace("features.", "features._orig_mod."): value for name, value in state.items()},
+        lambda state: {"ema": state, "epoch": 3},
+        lambda state: {"checkpoint": {"net": put_before("module.", state)}, "acc": 0.5},
+        lambda state: {"model": state, "optimizer": {"state": {0: {"exp_avg": torch.zeros(3)}}, "param_groups": []}},
+        lambda state: {"model": state, "ema": dict(state)},
+        lambda state: put_before("module.", state) | {"n_averaged": torch.tensor(4)},
+        lambda state: (
+            {
+                name.replace("0.weight", "0.weight_orig"): value / 2 if "0.weight" in name else value
+                for name, value in state.items()
+            }
+            | {"features.0.weight_mask": torch.full_like(state["features.0.weight"], 2.0)}
+        ),
+    ],
+    ids=[
+        "compiled",
+        "compiled in parallel",
+        "parallel in compiled",
+        "lightning",
+        "three deep",
+        "a note",
+        "any name",
+        "a compiled layer",
+        "ema alone",
+        "nested",
+        "beside an optimiser",
+        "twice the same",
+        "averaged",
+        "pruned",
+    ],
+)
+def test_networks_as_wrappers_write_them(tmp_path: Path, wrap: Callable[[dict[str, Tensor]], Any]) -> None:
+    state = build(SMALL, "a test").state_dict()
+    torch.save(wrap(state), tmp_path / "net.pt")
+    found = read_state(tmp_path / "net.pt", SMALL)
+    assert found.keys() == state.keys()
+    assert all(torch.equal(value, state[name]) for name, value in found.items())
+
+
+def test_compiled_residual_networks_under_published_names(tmp_path: Path) -> None:
+    network = NetworkConfig.of(parse("resnet18-w8"), image_size=16, channels=3, num_classes=5)
+    state = build(network, "a test").state_dict()
+    theirs = {
+        f"model._orig_mod.{name}": value
+        for name, value in state.items()
+        if name.startswith(("stages", "stem", "classifier"))
+    }
+    for ours, published in (("stem.0", "conv1"), ("stem.1", "bn1"), ("classifier", "fc")):
+        theirs = {name.replace(ours, published): value for name, value in theirs.items()}
+    for stage in range(4):
+        theirs = {name.replace(f"stages.{stage}", f"layer{stage + 1}"): value for name, value in theirs.items()}
+    torch.save({"state_dict": theirs}, tmp_path / "net.pt")
+    found = read_state(tmp_path / "net.pt", network)
+    assert all(torch.equal(value, state[name]) for name, value in found.items())
+
+
+def test_a_file_of_other_networks_says_what_it_holds(tmp_path: Path) -> None:
+    def refusal(content: Any) -> str:
+        torch.save(content, tmp_path / "net.pt")
+        with pytest.raises(ValueError) as refused:
+            read_state(tmp_path / "net.pt", SMALL)
+        return str(refused.value)
+
+    state = build(SMALL, "a test").state_dict()
+    other = build(SMALL, "another").state_dict()
+    assert "holds several such networks; got model, ema; expected one" in refusal({"model": state, "ema": other})
+    beside = put_before("model.", state) | put_before("ema.", other)
+    assert "Those that begin with 'model.' would be: write them alone" in refusal(beside)
+    normed = put_before("1.", state) | {"0.mean": torch.zeros(1)}
+    assert "unknown 1.features.0.weight" in refusal(normed)
+    batch = build(NetworkConfig.of(parse("convnet3-d2-w8-batch"), image_size=8, channels=1, num_classes=3), "a test")
+    assert "try --architecture convnet3-d2-w8-batch." in refusal({"model": batch.state_dict()})
+    unknown = {"blocks.0.attn.weight": torch.zeros(3, 3), "head.weight": torch.zeros(3, 3)}
+    message = refusal(unknown)
+    assert "unknown blocks.0.attn.weight, head.weight" in message
+    assert "no features.0.weight" in message
+    assert "fit none of convnet3, resnet18, vgg16" in message
 
 
 # --- members ----------------------------------------------------------------------------------------------------------
@@ -543,6 +741,21 @@ def test_members_in_every_kind_of_file(tmp_path: Path, digits: DatasetConfig, di
     (tmp_path / "e.json").write_text(json.dumps({"kind": "draw", "per_class": 4, "draw": 1}))
     draw = OriginConfig(kind="draw", per_class=4, draw=1, classes=every)
     assert read_members(tmp_path / "e.json", digits, every, None, tmp_path, labels) == draw
+
+
+def test_a_mask_of_all_training_images_names_its_members(
+    tmp_path: Path, digits: DatasetConfig, digits_cache: Path
+) -> None:
+    labels = open_split(digits, "train", tmp_path, digits_cache).labels
+    mask = torch.zeros(len(labels), dtype=torch.bool)
+    mask[[3, 17]] = True
+    torch.save({"mask": mask}, tmp_path / "members.pt")
+    every = tuple(range(10))
+    found = read_members(tmp_path / "members.pt", digits, every, "canonical", tmp_path, labels)
+    assert found.indices == (3, 17)
+    torch.save(mask[:-1], tmp_path / "members.pt")
+    with pytest.raises(ValueError, match="no indices"):
+        read_members(tmp_path / "members.pt", digits, every, "canonical", tmp_path, labels)
 
 
 def test_a_list_has_a_number_per_class_where_every_class_has_it(

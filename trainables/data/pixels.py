@@ -29,6 +29,10 @@ FILL = 0.5
 """What sides that the factor f does not divide are filled up with, on the right and at the bottom, in [0, 1]."""
 _CHUNK = 2048
 """Images that are whitened at once."""
+_USUAL = (-4.0, 5.0)
+"""Learned images leave [0, 1]; nearly all their numbers stay in here. Bytes, counts and percent do not."""
+_LARGEST = 20.0
+"""Of the few numbers outside ``_USUAL``."""
 
 
 def normalise(images01: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
@@ -51,6 +55,66 @@ def _per_channel(values: Sequence[float], images: Tensor) -> Tensor:
     assert images.ndim == 4, f"(N, C, H, W), got {tuple(images.shape)}"
     assert images.shape[1] == len(values), f"{len(values)} constants for {tuple(images.shape)}"
     return torch.tensor(values, dtype=images.dtype, device=images.device).view(1, -1, 1, 1)
+
+
+def pixel_problem(images: Tensor) -> str | None:
+    """Why images can hardly be in pixel space, with their range; None where they can.
+
+    Numbers that are not finite, of another scale, all the same, or the same image again and again. Distilled images
+    may leave [0, 1].
+
+    Args:
+        images: (N, C, H, W), of any origin.
+    """
+    if not bool(torch.isfinite(images).all()):
+        return f"{int((~torch.isfinite(images)).sum())} of {images.numel()} numbers that are not finite"
+    low, high = float(images.min()), float(images.max())
+    values = f"values from {low:.3g} to {high:.3g}"
+    outside = float(((images < _USUAL[0]) | (images > _USUAL[1])).float().mean())
+    if outside > 0.01 or max(-low, high) > _LARGEST:
+        return values
+    if high - low < 0.02:  # a picture that was divided by 255 twice has less
+        return f"{values}, which is one colour"
+    if len(images) > 1 and bool((images == images[0]).all()):
+        return f"{values} and {len(images)} times the same image"
+    return None
+
+
+def looks_normalised(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> bool:
+    """Whether images that should be in pixel space are about 0 on average, as normalised ones are.
+
+    Learned images may reach as far, but around the mean of the data.
+
+    Args:
+        images: (N, C, H, W).
+        mean: (C,) of the data set's images, in [0, 1].
+        std: (C,) likewise.
+    """
+    share, contrast = _beside(images, mean, std)
+    return share < 0.5 and contrast > 1.5 and float((images < 0).float().mean()) > 0.25
+
+
+def looks_like_pixels(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> bool:
+    """Whether images that should be normalised are about as bright and as high in contrast as those in pixel space.
+
+    Args:
+        images: (N, C, H, W).
+        mean: (C,) with which they should be normalised.
+        std: (C,) likewise.
+    """
+    if min(mean) <= 0:  # then the two are the same, or nearly
+        return False
+    share, contrast = _beside(images, mean, std)
+    return float(images.min()) >= 0 or (share > 0.5 and contrast < 1.5)
+
+
+def _beside(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> tuple[float, float]:
+    """Mean and deviation of images in units of constants of images in pixel space: 0 and 1 / std for normalised ones,
+    1 and 1 for others."""
+    usual = torch.tensor(mean, dtype=torch.float64)
+    found = images.double().mean((0, 2, 3)).cpu()
+    deviation = images.double().std((0, 2, 3)).mean()
+    return float(found @ usual / (usual @ usual)), float(deviation) * len(std) / sum(std)
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-LABELS = ("labels", "targets", "label_syn", "y")
-"""Names under which others keep labels, beside images and alone."""
+LABELS = ("labels", "label", "targets", "target", "label_syn", "labels_syn", "syn_labels", "y", "y_train")
+"""Names under which others keep labels, beside images and alone, in small letters."""
 _PLAIN = {
     torch.float16,
     torch.bfloat16,
@@ -179,6 +179,31 @@ def shape_of(content: Any) -> str:
     if isinstance(content, Tensor):
         return f"a tensor {tuple(content.shape)} of {content.dtype}"
     return f"a {type(content).__name__} of {len(content)}" if hasattr(content, "__len__") else type(content).__name__
+
+
+def joined(value: Any, several: int) -> Tensor | None:
+    """A tensor, or what a list of tensors or numbers holds as one.
+
+    Args:
+        value: Tensors of one shape are stacked; parts, which have ``several`` dimensions, are put one after another.
+        several: Dimensions of a tensor that holds several images or several labels.
+
+    Returns:
+        None where it is neither.
+    """
+    if isinstance(value, Tensor):
+        return value
+    if not isinstance(value, list | tuple) or not value:
+        return None
+    if all(type(each) in (int, float) for each in value):
+        return torch.tensor([float(each) for each in value], dtype=torch.float64)
+    if not all(isinstance(each, Tensor) for each in value) or len({each.ndim for each in value}) > 1:
+        return None
+    if len({each.shape[1:] for each in value}) > 1 or len({each.dtype for each in value}) > 1:
+        return None
+    if value[0].ndim >= several:
+        return torch.cat(tuple(value))
+    return torch.stack(tuple(value)) if len({each.shape for each in value}) == 1 else None
 
 
 def check_finite(tensors: Mapping[str, Tensor], where: str) -> None:

@@ -31,7 +31,7 @@ def read_members(
 
     Args:
         path: JSON of an origin (``{"kind": "draw", "per_class": 40, "draw": 0}``), or indices: a JSON list, one number
-            a line, or an array.
+            a line, an array, or a mask of all training images.
         dataset: Whose training images.
         classes: That take part, ascending.
         order: What indices count: ``files``, images as the data set's files have them, or ``canonical``, as ddray does.
@@ -46,7 +46,7 @@ def read_members(
         ValueError: The file cannot be read, the order is not said or of no use, there is no such origin, or an index is
             not of such an image.
     """
-    content = _members_file(path)
+    content = _members_file(path, len(labels))
     if isinstance(content, Mapping):
         if order is not None:
             raise ValueError(
@@ -157,8 +157,8 @@ def file_order(dataset: DatasetConfig, data: Path) -> Integers:
     return canonical
 
 
-def _members_file(path: Path) -> Mapping[Any, Any] | list[int]:
-    """A mapping, or whole numbers."""
+def _members_file(path: Path, count: int) -> Mapping[Any, Any] | list[int]:
+    """A mapping, or whole numbers; of a mask of ``count`` images, where it is true."""
     if path.is_file() and path.suffix in (".json", ".txt", ".csv"):
         try:
             text = path.read_text(encoding="utf-8")
@@ -170,6 +170,8 @@ def _members_file(path: Path) -> Mapping[Any, Any] | list[int]:
         content = read(path)
         if isinstance(content, Mapping) and len(content) == 1:
             content = next(iter(content.values()))
+        if isinstance(content, Tensor) and content.dtype == torch.bool and content.shape == (count,):
+            content = content.nonzero().flatten()
         if isinstance(content, Tensor) and not content.is_floating_point() and content.dtype != torch.bool:
             content = content.flatten().tolist()
     if isinstance(content, Mapping) or _are_whole(content):

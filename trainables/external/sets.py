@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -10,15 +12,15 @@ import torch
 from torch import Tensor
 
 from trainables.configs import DatasetConfig
-from trainables.data.pixels import denormalise
-from trainables.external.content import LABELS, SHOWN, check_finite, read, shape_of
+from trainables.data.pixels import denormalise, looks_like_pixels, looks_normalised, pixel_problem
+from trainables.external.content import LABELS, SHOWN, check_finite, joined, read, shape_of
 from trainables.payloads import DistilledSet, HardLabels
 
+log = logging.getLogger(__name__)
+
 Space = Literal["pixel01", "normalised"]
-IMAGES = ("images", "data", "image_syn", "x")
-"""Names under which others keep images."""
-LARGEST_PIXEL = 20.0
-"""Learned images leave [0, 1], and by how much no method bounds; bytes up to 255 are another matter."""
+IMAGES = ("images", "image", "data", "image_syn", "images_syn", "syn_images", "x", "x_train")
+"""Names under which others keep images, in small letters."""
 
 
 def read_set(
@@ -64,19 +66,27 @@ def read_set(
     if space == "normalised":
         assert mean is not None
         assert std is not None
-        if float(images.min()) >= 0 < min(mean):
+        if looks_like_pixels(images, mean, std):
             raise ValueError(
                 f"{where}: images are not normalised with mean {', '.join(f'{each:g}' for each in mean)}; got values "
                 f"from {float(images.min()):.3g} to {float(images.max()):.3g}; expected some below 0, darker than the "
                 "mean. Give --space pixel01, and divide bytes by 255."
             )
         images = denormalise(images, mean, std)
-    if float(images.abs().max()) > LARGEST_PIXEL:
+    if (problem := pixel_problem(images)) is not None:
         undone = " after undoing the normalisation" if space == "normalised" else ""
         raise ValueError(
-            f"{where}: images are not in pixel space{undone}; got values from {float(images.min()):.3g} to "
-            f"{float(images.max()):.3g}; expected about 0 to 1 for space pixel01. Divide bytes by 255, or give --space "
-            "normalised with the normalisation."
+            f"{where}: images are not in pixel space{undone}; got {problem}; expected different pictures of about 0 to "
+            "1 for space pixel01 (learned ones reach about -3 to 4). Divide bytes by 255, or give --space normalised "
+            "with the normalisation."
+        )
+    if space == "pixel01" and looks_normalised(images, dataset.mean, dataset.std):
+        raise ValueError(
+            f"{where}: images are on the normalised scale; got values from {float(images.min()):.3g} to "
+            f"{float(images.max()):.3g}, {float(images.mean()):.2g} on average, with --space pixel01; expected about "
+            f"{sum(dataset.mean) / len(dataset.mean):.2g} on average, as {dataset.name} has. Give --space normalised "
+            "with the constants (--normalisation NAME, or --mean and --std); where they are meant as they are, "
+            "--normalisation none."
         )
     positions = _positions(written_labels, len(images), classes, where)
     counts = torch.bincount(positions, minlength=len(classes))
@@ -102,8 +112,8 @@ def read_set(
 
 def _pick(content: Any, nth: int | None, where: str) -> tuple[Tensor, Tensor | None]:
     """Images and labels in whatever a file holds."""
-    several = content.get("data") if isinstance(content, Mapping) else content
-    if isinstance(several, list | tuple) and several and not _is_pair(several):
+    several = _entry(content, ("data",)) if isinstance(content, Mapping) else content
+    if isinstance(several, list | tuple) and several and _pair(several) is None and joined(several, 4) is None:
         return _pick_of(several, nth, where)
     pair = _images_and_labels(content, where)
     if nth:
@@ -112,7 +122,8 @@ def _pick(content: Any, nth: int | None, where: str) -> tuple[Tensor, Tensor | N
 
 
 def _pick_of(several: Sequence[Any], nth: int | None, where: str) -> tuple[Tensor, Tensor]:
-    if not all(isinstance(each, list | tuple) and _is_pair(each) for each in several):
+    pairs = [_pair(each) for each in several]
+    if None in pairs:
         raise _no_set(several, where)
     if nth is None and len(several) > 1:
         raise ValueError(
@@ -121,28 +132,66 @@ def _pick_of(several: Sequence[Any], nth: int | None, where: str) -> tuple[Tenso
         )
     if (nth or 0) >= len(several):
         raise ValueError(f"{where}: has no set number {nth}; got {len(several)} sets. Give --nth below {len(several)}.")
-    images, labels = several[nth or 0]
-    return images, labels
+    chosen = pairs[nth or 0]
+    assert chosen is not None
+    return chosen
 
 
 def _images_and_labels(content: Any, where: str) -> tuple[Tensor, Tensor | None]:
-    if isinstance(content, Tensor):
-        return content, None
-    if isinstance(content, list | tuple) and _is_pair(content):
-        return content[0], content[1]
+    if isinstance(content, list | tuple) and (pair := _pair(content)) is not None:
+        _say_left_out([f"number {nth}" for nth in range(2, len(content))], where)
+        return pair
+    if (images := joined(content, 4)) is not None:
+        return images, None
     if not isinstance(content, Mapping):
         raise _no_set(content, where)
-    images = next((content[name] for name in IMAGES if isinstance(content.get(name), Tensor)), None)
-    labels = next((content[name] for name in LABELS if isinstance(content.get(name), Tensor)), None)
-    pair = content.get("data")
-    if images is None and isinstance(pair, list | tuple) and _is_pair(pair):
-        return pair[0], pair[1]
+    if (by_class := _by_class(content)) is not None:
+        return by_class
+    images = joined(_entry(content, IMAGES), 4)
+    labels = joined(_entry(content, LABELS), 1)
+    pair = _pair(_entry(content, ("data",)))
+    if images is None and pair is not None:
+        return pair
+    inner = [each for each in content.values() if isinstance(each, Mapping)]
+    if images is None and len(inner) == 1:
+        return _images_and_labels(inner[0], where)
     if images is None:
         names = ", ".join(map(str, list(content)[:SHOWN])) or "nothing"
         raise ValueError(
             f"{where}: no images; got {names}; expected a tensor called one of {', '.join(IMAGES)}. Rename it."
         )
+    others = [str(name) for name in content if str(name).lower() not in (*IMAGES, *LABELS)]
+    if masks := [name for name in others if "mask" in name.lower()]:
+        raise ValueError(
+            f"{where}: holds a mask beside the images; got {', '.join(masks[:SHOWN])}; expected images that all count. "
+            "Apply it (images[mask], labels[mask]) and write the set without it."
+        )
+    _say_left_out(others, where)
     return images, labels
+
+
+def _entry(content: Mapping[Any, Any], names: Sequence[str]) -> Any:
+    """What stands under the first of some names, however they are capitalised."""
+    by_name = {str(name).lower(): value for name, value in content.items()}
+    return next((by_name[name] for name in names if by_name.get(name) is not None), None)
+
+
+def _by_class(content: Mapping[Any, Any]) -> tuple[Tensor, Tensor] | None:
+    """Images and labels of a mapping from classes to their images; None where it is none."""
+    if not content or not all(re.fullmatch(r"[0-9]{1,9}", str(name)) for name in content):
+        return None
+    parts = [joined(value, 4) for value in content.values()]
+    parts = [part[None] if part is not None and part.ndim == 3 else part for part in parts]
+    images = joined(parts, 4)
+    if images is None or images.ndim != 4:
+        return None
+    counts = torch.tensor([len(part) for part in parts if part is not None])
+    return images, torch.tensor([int(str(name)) for name in content]).repeat_interleave(counts)
+
+
+def _say_left_out(names: Sequence[str], where: str) -> None:
+    if names:
+        log.warning("%s: read without %s", where, ", ".join(names[:SHOWN]) + (" ..." if len(names) > SHOWN else ""))
 
 
 def _no_set(content: Any, where: str) -> ValueError:
@@ -152,21 +201,28 @@ def _no_set(content: Any, where: str) -> ValueError:
     )
 
 
-def _is_pair(content: Sequence[Any]) -> bool:
-    return len(content) == 2 and all(isinstance(each, Tensor) for each in content)
+def _pair(content: Any) -> tuple[Tensor, Tensor] | None:
+    """Images and labels, whatever else follows them; None where these are not they."""
+    if not isinstance(content, list | tuple) or len(content) < 2:
+        return None
+    images, labels = joined(content[0], 4), joined(content[1], 1)
+    if images is None or labels is None or images.ndim < 3 or labels.ndim > 2:
+        return None
+    return images, labels
 
 
 def _labels_file(path: Path) -> Tensor:
     content = read(path)
     if isinstance(content, Mapping):
-        tensors = [value for name, value in content.items() if name in LABELS or len(content) == 1]
+        tensors = [value for name, value in content.items() if str(name).lower() in LABELS or len(content) == 1]
         content = tensors[0] if len(tensors) == 1 else content
-    if not isinstance(content, Tensor):
+    labels = joined(content, 1)
+    if labels is None:
         raise ValueError(
             f"{path}: no labels; got {shape_of(content)}; expected a tensor, alone or called one of "
             f"{', '.join(LABELS)}."
         )
-    return content
+    return labels
 
 
 def _class_major(images: Tensor, classes: tuple[int, ...], where: str) -> Tensor:
