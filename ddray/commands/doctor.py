@@ -204,37 +204,27 @@ def _folders(places: Places) -> Iterator[Finding]:
 
 def _data(places: Places) -> Iterator[Finding]:
     from trainables.data.known import KNOWN
-    from trainables.data.layout import DataBroken, find_index
+    from trainables.data.layout import DataBroken, find_index, find_source, incomplete
 
     for name in KNOWN:
         if name == "digits":
             yield Finding("good", "data digits", "embedded in scikit-learn")
             continue
         try:
+            source = find_source(name, None, places.data)
             index = find_index(name, None, None, places.data, places.cache)
         except DataBroken as error:
             yield Finding("bad", f"data {name}", str(error), "restore the files, or remove them to download them again")
             continue
         if index is not None:
             yield Finding("good", f"data {name}", f"decoded in {places.cache}")
-        elif any((places.data / folder).exists() for folder in _folders_of(name)):
-            yield Finding("good", f"data {name}", f"found in {places.data}, decoded at first use")
+        elif source is not None:
+            yield Finding("good", f"data {name}", f"found in {source.describe()}, decoded at first use")
         else:
-            place = f"not in {places.data}; downloaded at first use where that is possible"
+            half = incomplete(name, None, places.data)
+            got = f"; got {'; '.join(half)}" if half else ""
+            place = f"not complete in {places.data}{got}; downloaded at first use where that is possible"
             yield Finding("note", f"data {name}", place)
-
-
-def _folders_of(name: str) -> tuple[str, ...]:
-    """Folders under DDRAY_DATA in which a data set is looked for: ours, then torchvision's."""
-    others = {
-        "cifar10": ("cifar-10-batches-py",),
-        "cifar100": ("cifar-100-python",),
-        "mnist": ("MNIST",),
-        "fashion_mnist": ("FashionMNIST",),
-        "svhn": ("train_32x32.mat",),
-        "tiny_imagenet": ("tiny-imagenet-200",),
-    }
-    return (name, *others.get(name, ()))
 
 
 def _settings(places: Places) -> Iterator[Finding]:

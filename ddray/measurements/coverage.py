@@ -45,6 +45,8 @@ class Coverage:
     """Failed stages: ``key``, ``kind``, ``label``, ``cause``, and ``points``: how many lack a result because of it."""
     reasons: dict[str, int] = field(default_factory=dict)
     """Why evaluations are blocked -> points."""
+    data: list[str] = field(default_factory=list)
+    """What is wrong with the data sets, one sentence each."""
 
     @property
     def planned(self) -> int:

@@ -6,6 +6,7 @@ none.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -37,7 +38,7 @@ _REPEATING = [column.name for column in COLUMNS if column.name not in {"row_id",
 """Columns worth a dictionary in the file."""
 
 
-def collect(plan: Plan, sweep: Sweep, store: Store, folder: Path) -> Coverage:
+def collect(plan: Plan, sweep: Sweep, store: Store, folder: Path, data: Sequence[str] = ()) -> Coverage:
     """Write the tables of a sweep, each replaced atomically.
 
     Rows come in the order of the plan, and of a point's stages; after them, in the order of the plan too, what is
@@ -49,6 +50,7 @@ def collect(plan: Plan, sweep: Sweep, store: Store, folder: Path) -> Coverage:
         sweep: Gives name and digest.
         store: What exists.
         folder: ``results/<sweep>``; created.
+        data: What is wrong with the data sets, one sentence each.
     """
     reader, tally = StageReader(plan, store), Tally()
     with (
@@ -74,6 +76,7 @@ def collect(plan: Plan, sweep: Sweep, store: Store, folder: Path) -> Coverage:
             for key, count in sorted(tally.failed.items())
         ],
         dict(tally.blocked.most_common()),
+        list(data),
     )
     coverage.save(folder)
     return coverage

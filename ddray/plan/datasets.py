@@ -39,6 +39,8 @@ class DatasetInfo:
     """Whether the digest is real: pinned, or known from decoding."""
     decoded: bool
     """Whether the decoded cache exists on this machine."""
+    alarm: str | None = None
+    """What is wrong with the images: identical ones."""
 
 
 def resolve(
@@ -53,7 +55,8 @@ def resolve(
         cache: DDRAY_CACHE.
         build: Decodes a data set. Declared folders are decoded at once when they are there, because nothing is known
             of them otherwise.
-        read_all: Decode (and for known data sets download) everything that has not been read yet.
+        read_all: Decode (and for known data sets download) everything that has not been read yet, and see that what
+            has been is still what was read.
 
     Raises:
         RequestError: A data set is broken: the message names file and row.
@@ -74,7 +77,7 @@ def _resolve(sweep: Sweep, name: str, data: Path, cache: Path, build: Build, rea
         pinned = resized_digest(pinned, resize)
     try:
         index = find_index(base, folder, resize, data, cache)
-        if index is None and (read_all or (folder is not None and (data / folder).is_dir())):
+        if read_all or (index is None and folder is not None and (data / folder).is_dir()):
             index = build(base, folder, resize, data, cache, download=read_all)
     except DataBroken as error:
         raise RequestError([str(error)]) from error
@@ -100,6 +103,7 @@ def _resolve(sweep: Sweep, name: str, data: Path, cache: Path, build: Build, rea
         test_per_class=min(index.test_counts) if index is not None else known.test_per_class,
         read=index is not None or pinned is not None,
         decoded=index is not None,
+        alarm=f"{name}: {index.duplicates_told()}" if index is not None and index.duplicates else None,
     )
 
 

@@ -126,7 +126,10 @@ def _unexpected(missing: Sequence[str], store: Store, last_pass: bool) -> str:
 
 
 def _decode(prepared: Prepared, schedule: Schedule, places: Places) -> None:
-    """Make sure of the data that jobs will read, before anything is started: here it costs nothing to fail."""
+    """Make sure of the data that jobs will read, before anything is started: here it costs nothing to fail.
+
+    Caches that were decoded before are compared with their digests, and decoded again where they changed.
+    """
     wanted = {
         dataset.name
         for job in schedule.jobs.values()
@@ -136,7 +139,7 @@ def _decode(prepared: Prepared, schedule: Schedule, places: Places) -> None:
     missing = sorted(name for name in wanted if not prepared.datasets[name].decoded)
     if missing:
         _say(f"reading data: {', '.join(missing)}")
-        resolve(prepared.sweep, missing, places.data, places.cache, build_cache, read_all=True)
+    resolve(prepared.sweep, sorted(wanted), places.data, places.cache, build_cache, read_all=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,7 +235,8 @@ def rebuild(prepared: Prepared, results: Results, store: Store) -> Finished:
     from ddray.report.report import report
 
     results.folder.mkdir(parents=True, exist_ok=True)
-    coverage = collect(prepared.plan, prepared.sweep, store, results.folder)
+    alarms = [info.alarm for info in prepared.datasets.values() if info.alarm is not None]
+    coverage = collect(prepared.plan, prepared.sweep, store, results.folder, alarms)
     try:
         text = report(results.folder)
     except DdrayError as refused:  # the tables stand; what cannot be rendered honestly is said in its place

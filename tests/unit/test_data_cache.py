@@ -18,7 +18,7 @@ from trainables.configs import DatasetConfig
 from trainables.data import cache as cache_module
 from trainables.data.cache import build, open_split, resized
 from trainables.data.known import KNOWN
-from trainables.data.layout import DataBroken, find_index, resized_digest
+from trainables.data.layout import FILES, SPLITS, DataBroken, find_index, resized_digest
 
 
 def write_set(root: Path, per_class: int = 3, size: int = 8) -> None:
@@ -254,3 +254,69 @@ def test_the_light_half_loads_nothing_heavy(tmp_path: Path) -> None:
         sys.exit(f"loaded {heavy}" if heavy else 0)
     """
     subprocess.run([sys.executable, "-c", textwrap.dedent(program), str(tmp_path)], check=True)
+
+
+def flip_a_byte(file: Path, *, quietly: bool = False) -> None:
+    """Change one byte; ``quietly`` leaves length and time of modification as they were."""
+    stat = file.stat()
+    with file.open("r+b") as opened:
+        opened.seek(-5, os.SEEK_END)
+        byte = opened.read(1)
+        opened.seek(-5, os.SEEK_END)
+        opened.write(bytes([byte[0] ^ 0xFF]))
+    if quietly:
+        os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("elsewhere", [False, True], ids=["this process", "a process that comes later"])
+def test_changed_bytes_are_noticed_before_they_are_used(
+    tmp_path: Path, name: str, elsewhere: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digest = KNOWN["digits"].digest
+    assert digest is not None
+    before = (
+        open_split(config(digest), "train", tmp_path, tmp_path / "c"),
+        open_split(config(digest), "test", tmp_path, tmp_path / "c"),
+    )
+    index = find_index("digits", None, None, tmp_path, tmp_path / "c")
+    assert index is not None
+    whole = [array.copy() for split in before for array in (split.images, split.labels)]
+    flip_a_byte(index.folder / name, quietly=True)
+    assert find_index("digits", None, None, tmp_path, tmp_path / "c") == index  # nothing a listing could show
+    if elsewhere:
+        monkeypatch.setattr(cache_module, "_compared", {})
+    capsys.readouterr()
+    after = [open_split(config(digest), split, tmp_path, tmp_path / "c") for split in SPLITS]
+    for array, expected in zip((each for split in after for each in (split.images, split.labels)), whole, strict=True):
+        np.testing.assert_array_equal(array, expected)
+    assert "changed since they were written; read again from their source" in capsys.readouterr().err
+
+
+def test_a_resized_cache_is_not_made_of_changed_bytes(tmp_path: Path) -> None:
+    write_set(tmp_path / "x")
+    base = build("digits", "x", None, tmp_path, tmp_path / "c")
+    flip_a_byte(base.folder / "train_images.npy")
+    large = build("digits", "x", 16, tmp_path, tmp_path / "c")
+    expected = build("digits", "x", 16, tmp_path, tmp_path / "other")
+    assert large.sha256 == expected.sha256
+
+
+def test_a_changed_index_is_no_index(tmp_path: Path) -> None:
+    index = build("digits", None, None, tmp_path, tmp_path / "c")
+    file = index.folder / "index.json"
+    file.write_text(file.read_text().replace('"image_size": 8', '"image_size": 9'))
+    assert find_index("digits", None, None, tmp_path, tmp_path / "c") is None
+    assert build("digits", None, None, tmp_path, tmp_path / "c") == index
+
+
+def test_bytes_are_compared_once_in_a_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    digest = KNOWN["digits"].digest
+    assert digest is not None
+    open_split(config(digest), "train", tmp_path, tmp_path / "c")
+    open_split(config(digest), "train", tmp_path, tmp_path / "c")
+    monkeypatch.setattr(cache_module, "file_sha256", lambda _: pytest.fail("compared again"))
+    open_split(config(digest), "test", tmp_path, tmp_path / "c")
+    monkeypatch.setattr(cache_module, "_compared", {})
+    with pytest.raises(pytest.fail.Exception):  # control: a process that has not compared them does
+        open_split(config(digest), "test", tmp_path, tmp_path / "c")

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -22,9 +23,11 @@ from trainables.data.known import KnownDataset
 from trainables.data.layout import (
     SPLITS,
     DataBroken,
+    Duplicates,
     Index,
     Source,
     cache_path,
+    file_sha256,
     find_source,
     known_dataset,
     missing,
@@ -57,7 +60,8 @@ def build(
     """The index of a data set's cache, which is built first if the files as they are now have none.
 
     Any number of processes may call this at once: one works, the others wait. A builder that is killed leaves only a
-    temporary folder, which the next one removes.
+    temporary folder, which the next one removes. What was read is said on stderr. A cache whose bytes changed since
+    they were written is built again.
 
     Args:
         folder: Folder below ``data`` when the files are not the known data set's own (``like`` names ``base`` then).
@@ -76,11 +80,12 @@ def build(
         source = _download(base, data, cache)
     if source is None:
         raise missing(base, folder, data)
+    name = folder or base
     own = partial(_decode, base, folder, source, cache, any_size=folder is not None and resize is not None)
     if resize is not None:
-        at_own_size = partial(_ensure, cache_path(base, folder, None, source, cache), own)
-        return _ensure(cache_path(base, folder, resize, source, cache), partial(_resize, at_own_size, resize))
-    index = _ensure(cache_path(base, folder, None, source, cache), own)
+        at_own_size = partial(_ensure, name, cache_path(base, folder, None, source, cache), own)
+        return _ensure(name, cache_path(base, folder, resize, source, cache), partial(_resize, at_own_size, resize))
+    index = _ensure(name, cache_path(base, folder, None, source, cache), own)
     if index.image_size != known.image_size:  # built on the way to a resized one, where any size will do
         raise DataBroken(
             f"{index.source}: images do not fit {base}; got {index.image_size}x{index.image_size} pixels; expected "
@@ -129,6 +134,22 @@ def content_digest(splits: Iterable[tuple[str, NDArray[np.uint8], NDArray[np.int
     return f"sha256:{digest.hexdigest()}"
 
 
+def pixel_digests(images: NDArray[np.uint8]) -> list[bytes]:
+    """sha256 of each image's bytes; equal where all pixels are."""
+    return [hashlib.sha256(image.tobytes()).digest() for image in images]
+
+
+def duplicates(train: NDArray[np.uint8], test: NDArray[np.uint8]) -> Duplicates:
+    """How many images (N, C, H, W) of two splits are there more than once."""
+    of_train, of_test = pixel_digests(train), pixel_digests(test)
+    known = set(of_train)
+    return Duplicates(
+        train=len(of_train) - len(known),
+        test=len(of_test) - len(set(of_test)),
+        test_in_train=sum(digest in known for digest in of_test),
+    )
+
+
 def resized(images: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     """Images (N, C, H, W) at ``size`` x ``size`` pixels, channel by channel.
 
@@ -147,15 +168,17 @@ def resized(images: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     return out
 
 
-def _ensure(target: Path, make: Callable[[Path], Index]) -> Index:
+def _ensure(name: str, target: Path, make: Callable[[Path], Index]) -> Index:
     """The index of ``target``, which ``make`` fills (as a temporary folder) if it is not there whole."""
-    index = read_index(target)
+    index = _intact(target)
     if index is not None:
         return index
     with _locked(target):
-        index = read_index(target)  # another process may have built it while this one waited
+        index = _intact(target)  # another process may have built it while this one waited
         if index is not None:
             return index
+        if target.exists():
+            _say(f"{target}: the decoded images changed since they were written; read again from their source")
         for leftover in (*target.parent.glob(f"{target.name}.tmp-*"), target):
             shutil.rmtree(leftover, ignore_errors=True)
         temporary = target.with_name(f"{target.name}.tmp-{os.getpid()}")
@@ -169,7 +192,41 @@ def _ensure(target: Path, make: Callable[[Path], Index]) -> Index:
             shutil.rmtree(temporary, ignore_errors=True)
     index = read_index(target)
     assert index is not None
+    for line in index.told(name):
+        _say(line)
     return index
+
+
+_compared: dict[Path, tuple[str, tuple[int, ...]]] = {}
+"""Files whose bytes this process compared with their digests: the digest, and the state they were in."""
+
+
+def _intact(target: Path) -> Index | None:
+    """The index of a cache whose arrays hold what was written; None if there is none or they changed.
+
+    Bytes are compared once in a process, and again when the file is another or was touched since: a byte may change
+    and leave a file's length and its time of modification as they were.
+    """
+    index = read_index(target)
+    if index is None:
+        return None
+    for name, digest in index.sha256.items():
+        file = target / name
+        try:
+            stat = file.stat()
+            state = (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+            if _compared.get(file) == (digest, state):
+                continue
+            if file_sha256(file) != digest:
+                return None
+        except FileNotFoundError:  # another process found the damage first
+            return None
+        _compared[file] = (digest, state)
+    return index
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(f"{line}\n")
 
 
 @contextmanager
@@ -221,6 +278,9 @@ def _decode(base: str, folder: str | None, source: Source, cache: Path, temporar
         num_classes=known.num_classes,
         source=source.describe(),
         folder=temporary,
+        class_names=decoding.class_names(source, known) if source.kind == "folder" else (),
+        left_out=source.left_out,
+        duplicates=duplicates(train.images, test.images),
     )
 
 
@@ -228,13 +288,20 @@ def _resize(at_own_size: Callable[[], Index], size: int, temporary: Path) -> Ind
     """Write another cache's images at ``size`` pixels into ``temporary``, in that cache's order."""
     import numpy as np
 
-    index = at_own_size()
+    index, written = at_own_size(), {}
     for split in SPLITS:
         images = np.load(index.folder / f"{split}_images.npy", mmap_mode="r", allow_pickle=False)
         labels = np.load(index.folder / f"{split}_labels.npy", allow_pickle=False)
         shape = (len(images), images.shape[1], size, size)
-        _write_split(temporary, split, shape, images, labels, np.arange(len(images)), lambda part: resized(part, size))
-    return replace(index, digest=resized_digest(index.digest, size), image_size=size, folder=temporary)
+        order = np.arange(len(images))
+        written[split] = _write_split(temporary, split, shape, images, labels, order, lambda part: resized(part, size))
+    return replace(
+        index,
+        digest=resized_digest(index.digest, size),
+        image_size=size,
+        folder=temporary,
+        duplicates=duplicates(written["train"].images, written["test"].images),  # small images may agree sooner
+    )
 
 
 def _write_split(

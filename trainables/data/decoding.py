@@ -16,8 +16,9 @@ import io
 import re
 import struct
 import sys
-from collections.abc import Iterable, Iterator
-from pathlib import Path
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 import numpy as np
@@ -25,6 +26,8 @@ from numpy.typing import NDArray
 
 from trainables.data.known import KnownDataset, hashed_permutation
 from trainables.data.layout import (
+    IMAGE_SUFFIXES,
+    SPLITS,
     DataBroken,
     Source,
     find_source,
@@ -39,6 +42,16 @@ Row = tuple[str, int, "bytes | Path"]
 _DIGITS_TEST_PER_CLASS = 50
 _SOME_GRAY = frozenset({"tiny_imagenet"})
 """Colour data sets that hold some gray images as published; these are read as colour."""
+_USUAL = ("PNG", "JPEG")
+"""Formats that Pillow may open whatever a file is called, for these two are often mistaken for each other."""
+_BY_SUFFIX = {
+    **{".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"},
+    **{".bmp": "BMP", ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF", ".gif": "GIF"},
+}
+_NO_IMAGES = frozenset(
+    {".txt", ".md", ".csv", ".tsv", ".json", ".xml", ".yaml", ".yml", ".html", ".log", ".db", ".ini"}
+)
+"""Suffixes of files that lie beside images and are none."""
 _TORCHVISION = {
     "cifar10": "CIFAR10",
     "cifar100": "CIFAR100",
@@ -75,10 +88,10 @@ def read(source: Source, base: str, split: Literal["train", "test"], *, any_size
     elif source.kind == "parquet":
         files = [file for file in source.files if file.name.startswith(f"{split}-")]
         total, rows = _parquet_rows(files, known)
-        images, labels = _decoded(rows, total, known, size, gray_as_colour=base in _SOME_GRAY)
+        images, labels = _decoded(rows, total, known, size, base in _SOME_GRAY)
     else:
         listing = _folder_rows(source, split, known) if source.kind == "folder" else _tiny_rows(source, split)
-        images, labels = _decoded(listing, len(listing), known, size, gray_as_colour=base in _SOME_GRAY)
+        images, labels = _decoded(listing, len(listing), known, size, base in _SOME_GRAY)
     _check(images, labels, known, size, f"{source.describe()}, {split}")
     return images, labels
 
@@ -132,9 +145,8 @@ def _check(
         raise DataBroken(f"{where}: no rows; got 0 images; expected some of each of {known.num_classes} classes.")
     if len(images) != len(labels):
         raise DataBroken(f"{where}: images and labels differ in number; got {len(images)} and {len(labels)}.")
-    channels, height, width = images.shape[1:]
-    if channels != known.channels or height != width or size not in (None, height):
-        raise _wrong_shape(where, (channels, height, width), known, size)
+    if not _fits(images.shape[1:], known, size):
+        raise _wrong_shapes({images.shape[1:]: [where] * len(images)}, known, size)
     outside = np.flatnonzero((labels < 0) | (labels >= known.num_classes))
     if len(outside):
         raise _wrong_label(f"{where}, row {outside[0]}", labels[outside[0]], known)
@@ -146,14 +158,49 @@ def _check(
         )
 
 
-def _wrong_shape(where: str, shape: tuple[int, int, int], known: KnownDataset, size: int | None) -> DataBroken:
-    channels, height, width = shape
+def _wrong_shapes(shapes: Mapping[tuple[int, ...], Sequence[str]], known: KnownDataset, size: int | None) -> DataBroken:
+    """The error for images of which some have another shape than the data set, with what helps against that.
+
+    Args:
+        shapes: (C, H, W) -> where its images stand.
+        size: Height and width they must have; None: any, if all agree.
+    """
+    usual = max(shapes, key=lambda shape: len(shapes[shape]))
+    wrong = [shape for shape in shapes if not _fits(shape, known, size)]
+    wrong = sorted(wrong or [shape for shape in shapes if shape != usual], key=lambda shape: len(shapes[shape]))
+    total = sum(map(len, shapes.values()))
+    told = [
+        f"{height}x{width} pixels (height x width) in {len(shapes[channels, height, width])} of {total} images with "
+        f"{channels} channel(s)"
+        for channels, height, width in wrong[:4]
+    ]
+    others = shapes[wrong[0]][1:]
+    more = f" The same: {', '.join(others[:3])}{', ...' if len(others) > 3 else ''}." if others else ""
     wanted = f"{size}x{size} pixels" if size else "square images, all of one size,"
+    sizes = {shape[1:] for shape in shapes}
+    channels = {shape[0] for shape in shapes}
+    advice = []
+    if any(height != width for height, width in sizes):
+        advice.append("Crop or pad the images to squares; resize does not do that.")
+    elif len(sizes) > 1:
+        advice.append("Bring all images to one size; resize starts from images of one size.")
+    elif size is not None and sizes != {(size, size)}:
+        advice.append(f"Declare the folder with resize: {size}.")
+    if len(channels) > 1:
+        wrong_kind = "gray images to RGB" if known.channels == 3 else "colour images to gray"
+        advice.append(f"Convert the {wrong_kind}, or leave them out.")
+    elif channels != {known.channels}:
+        advice.append("Declare the folder with a like whose images have as many channels, or convert the images.")
+    got = f"{', '.join(told)}{', ...' if len(wrong) > 4 else ''}"
     return DataBroken(
-        f"{where}: wrong size or channel count; got {height}x{width} pixels (height x width) with {channels} "
-        f"channel(s); expected {wanted} with {known.channels} channel(s). "
-        "Declare the folder with a like that fits, or with resize if only the size differs."
+        f"{shapes[wrong[0]][0]}: wrong size or channel count; got {got}; "
+        f"expected {wanted} with {known.channels} channel(s).{more} {' '.join(advice)}"
     )
+
+
+def _fits(shape: tuple[int, ...], known: KnownDataset, size: int | None) -> bool:
+    channels, height, width = shape
+    return channels == known.channels and height == width and size in (None, height)
 
 
 def _wrong_label(where: str, label: Any, known: KnownDataset) -> DataBroken:
@@ -164,33 +211,44 @@ def _decoded(rows: Iterable[Row], total: int, known: KnownDataset, size: int | N
     """Decode rows into arrays allocated once; without ``size`` the first image sets it."""
     images = np.empty((0, known.channels, size or 1, size or 1), dtype=np.uint8)
     labels = np.empty(total, dtype=np.int64)
-    for number, (where, label, encoded) in enumerate(rows):
+    shapes: dict[tuple[int, ...], list[str]] = defaultdict(list)
+    for number, (place, label, encoded) in enumerate(rows):
         if not 0 <= label < known.num_classes:
-            raise _wrong_label(where, label, known)
-        pixels = _image(encoded, where, gray_as_colour=gray_as_colour and known.channels == 3)
-        channels, height, width = pixels.shape
-        if channels != known.channels or height != width or size not in (None, height):
-            raise _wrong_shape(where, (channels, height, width), known, size)
+            raise _wrong_label(place, label, known)
+        pixels = _image(encoded, place, gray_as_colour=gray_as_colour and known.channels == 3)
+        shapes[pixels.shape].append(place)
+        if len(shapes) > 1 or not _fits(pixels.shape, known, size):
+            continue  # to tell all of them
         if number == 0:
-            size = height
             images = np.empty((total, *pixels.shape), dtype=np.uint8)
         images[number], labels[number] = pixels, label
+    if len(shapes) > 1 or not all(_fits(shape, known, size) for shape in shapes):
+        raise _wrong_shapes(shapes, known, size)
     return images, labels
 
 
 def _image(encoded: bytes | Path, where: str, gray_as_colour: bool) -> NDArray[np.uint8]:
-    """One PNG or JPEG as (C, H, W)."""
-    from PIL import Image
+    """One image as (C, H, W), turned as its owner sees it."""
+    from PIL import Image, ImageOps
 
+    formats = (
+        tuple(_BY_SUFFIX.values()) if isinstance(encoded, bytes) else (_BY_SUFFIX[encoded.suffix.lower()], *_USUAL)
+    )
     try:
-        with Image.open(
-            io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded, formats=("PNG", "JPEG")
-        ) as file:
+        with Image.open(io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded, formats=formats) as file:
+            frames = getattr(file, "n_frames", 1)
             mode = file.mode
-            image = file.convert("RGB") if mode == "L" and gray_as_colour else file
-            pixels = np.asarray(image) if mode in ("L", "RGB") else None
+            # Colours of a palette are RGB in other words, unless some of them are transparent.
+            as_colour = (mode == "L" and gray_as_colour) or (mode == "P" and "transparency" not in file.info)
+            image = file.convert("RGB") if as_colour else file
+            pixels = np.asarray(ImageOps.exif_transpose(image)) if as_colour or mode in ("L", "RGB") else None
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error and more
-        raise DataBroken(f"{where}: corrupt image; got {error}; expected a whole PNG or JPEG.") from error
+        raise DataBroken(
+            f"{where}: corrupt image; got {error}; expected a whole image ({', '.join(dict.fromkeys(formats))}). "
+            "Restore it, or leave it out."
+        ) from error
+    if frames > 1:
+        raise DataBroken(f"{where}: several images in one file; got {frames}; expected 1. Take one of them.")
     if pixels is None:
         raise DataBroken(
             f"{where}: wrong channel count; got an image of mode {mode}; expected 8-bit gray (L) or RGB. Convert it."
@@ -198,28 +256,62 @@ def _image(encoded: bytes | Path, where: str, gray_as_colour: bool) -> NDArray[n
     return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
 
 
-def _folder_rows(source: Source, split: str, known: KnownDataset) -> list[Row]:
-    """Files of an image folder. Label numbers are the alphabetical order of the class folders.
+def class_names(source: Source, known: KnownDataset) -> tuple[str, ...]:
+    """Names of an image folder's classes by label number.
 
-    Where the folders' names are exactly the numbers 0 … K-1, these are the labels, so that 10 does not come before 2.
+    Folders whose names are whole numbers are in the order of these numbers, others in that of the alphabet. Where the
+    numbers are some of 0 … K-1, they are the labels.
+
+    Raises:
+        DataBroken: If a split lacks a class of the other, or there are more or fewer classes than the data set has.
     """
-    root = source.root / split
-    files = [file for file in source.files if file.is_relative_to(root)]
-    names = sorted({file.parent.name for file in files})
-    numbers = {str(number) for number in range(known.num_classes)}
-    if set(names) <= numbers:
-        labels = {name: int(name) for name in names}
-    elif len(names) != known.num_classes:
+    by_split = {split: {file.parent.name for file in _of_split(source, split)} for split in SPLITS}
+    names = sorted(by_split["train"] | by_split["test"])
+    for split, held in by_split.items():
+        if absent := [name for name in names if name not in held]:
+            raise DataBroken(
+                f"{source.root / split}: missing class; got no images in {absent[0]}, which the other split has."
+            )
+    if all(re.fullmatch("[0-9]+", name) for name in names):
+        names.sort(key=int)
+        numbers = [str(number) for number in range(known.num_classes)]
+        if set(names) <= set(numbers):
+            return tuple(numbers)
+    if len(names) != known.num_classes:
         raise DataBroken(
-            f"{root}: wrong number of classes; got {len(names)} folders with images ({', '.join(names[:5])}, ...); "
-            f"expected {known.num_classes}."
+            f"{source.root}: wrong number of classes; got {len(names)} folders with images "
+            f"({', '.join(names[:5])}{', ...' if len(names) > 5 else ''}); expected {known.num_classes}."
         )
-    else:
-        labels = {name: number for number, name in enumerate(names)}
-    others = {file.parent.name for file in source.files} - set(names)
-    if others and not set(names) <= numbers:
-        raise DataBroken(f"{root}: missing class; got no images in {sorted(others)[0]}, which the other split has.")
-    return [(str(file), labels[file.parent.name], file) for file in files]
+    return tuple(names)
+
+
+def _of_split(source: Source, split: str) -> list[Path]:
+    root = source.root / split
+    return [file for file in source.files if file.is_relative_to(root)]
+
+
+def _refuse_left_out(source: Source) -> None:
+    """Refuse to leave out what may be images of a class.
+
+    Raises:
+        DataBroken: If there is any such file or folder; names it.
+    """
+    of_classes = [path for path in source.left_out if len(PurePosixPath(path).parts) > 2]
+    doubtful = [path for path in of_classes if PurePosixPath(path).suffix.lower() not in _NO_IMAGES]
+    if doubtful:
+        kinds = sorted({"a folder" if path.endswith("/") else PurePosixPath(path).suffix for path in doubtful})
+        raise DataBroken(
+            f"{source.root}: files of classes would be left out; got {len(doubtful)}, first {doubtful[0]} "
+            f"({', '.join(filter(None, kinds)) or 'no suffix'}); expected images ({', '.join(sorted(IMAGE_SUFFIXES))}) "
+            "straight in the folder of their class. Convert them or move them there, or move them away."
+        )
+
+
+def _folder_rows(source: Source, split: str, known: KnownDataset) -> list[Row]:
+    """Files of an image folder, with the labels of ``class_names``."""
+    _refuse_left_out(source)
+    labels = {name: label for label, name in enumerate(class_names(source, known))}
+    return [(str(file), labels[file.parent.name], file) for file in _of_split(source, split)]
 
 
 def _tiny_rows(source: Source, split: str) -> list[Row]:

@@ -10,15 +10,16 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from trainables.data.known import KNOWN, KnownDataset
 
 SPLITS: tuple[Literal["train", "test"], ...] = ("train", "test")
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg"})
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".gif"})
+"""Of files that are images; ``decoding`` opens these formats and no others."""
 
 _CIFAR = {
     "cifar10": (
@@ -31,7 +32,7 @@ _IDX = {"mnist": "MNIST/raw", "fashion_mnist": "FashionMNIST/raw"}
 _IDX_FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 _MAT_FILES = ("train_32x32.mat", "test_32x32.mat")
 
-FORMAT = 1
+FORMAT = 2
 """Raised by hand when the cached files or their order change: older caches are then built anew."""
 RESIZE = "pil-bilinear"
 """How images are resized; part of the resized digest."""
@@ -55,10 +56,27 @@ class Source:
     """Folder that holds ``files``; for ``embedded`` the data folder."""
     files: tuple[Path, ...]
     """Every file that is read, sorted: their names, sizes and times tell whether a cache is current."""
+    left_out: tuple[str, ...] = ()
+    """What else lies in an image folder, below ``root``, sorted; folders end with ``/``. Hidden files are not told."""
 
     def describe(self) -> str:
         """Where the images come from, for messages and the index."""
         return "scikit-learn's embedded digits" if self.kind == "embedded" else f"{self.root} ({self.kind})"
+
+
+@dataclass(frozen=True)
+class Duplicates:
+    """Images that are there more than once, equal in every pixel."""
+
+    train: int = 0
+    """Training images beyond the first of their kind."""
+    test: int = 0
+    """Test images beyond the first of their kind."""
+    test_in_train: int = 0
+    """Test images that are training images too."""
+
+    def __bool__(self) -> bool:
+        return bool(self.train or self.test or self.test_in_train)
 
 
 @dataclass(frozen=True)
@@ -79,6 +97,35 @@ class Index:
     """Where the images were read from."""
     folder: Path
     """Where the arrays lie."""
+    class_names: tuple[str, ...] = ()
+    """Names of the class folders by label number; empty where the source has none."""
+    left_out: tuple[str, ...] = ()
+    """What lies among the images and was not read."""
+    duplicates: Duplicates = Duplicates()
+    sha256: dict[str, str] = field(default_factory=dict)
+    """Of each file of arrays: whoever uses them compares, for disks and people change files."""
+
+    def told(self, name: str) -> list[str]:
+        """What was read of a data set called ``name``, and what to know of it: one line each."""
+        train, test = sum(self.train_counts), sum(self.test_counts)
+        line = f"{name}: {train} training and {test} test images of {self.num_classes} classes from {self.source}"
+        if self.class_names:
+            shown = [f"{label} = {folder}" for label, folder in enumerate(self.class_names)]
+            line += f"; labels: {', '.join(_some(shown, 20))}"
+        if self.left_out:
+            line += f"; left out: {len(self.left_out)} ({', '.join(_some(self.left_out, 5))})"
+        return [line, *([f"{name}: {self.duplicates_told()}"] if self.duplicates else [])]
+
+    def duplicates_told(self) -> str:
+        """The sentence of ``duplicates``."""
+        held = self.duplicates
+        counts = [
+            f"{held.test_in_train} of {sum(self.test_counts)} test images are also training images"
+            * bool(held.test_in_train),
+            f"{held.train} of {sum(self.train_counts)} training images repeat another one" * bool(held.train),
+            f"{held.test} of {sum(self.test_counts)} test images repeat another one" * bool(held.test),
+        ]
+        return f"identical images: {', '.join(filter(None, counts))}"
 
 
 def known_dataset(base: str) -> KnownDataset:
@@ -125,7 +172,7 @@ def missing(base: str, folder: str | None, data: Path, reason: str = "") -> Data
     name = folder or base
     accepted = [
         f"{name}/train-*.parquet and {name}/test-*.parquet (Hugging Face's layout)",
-        f"{name}/train/<class>/*.png and {name}/test/<class>/*.png (or .jpg)",
+        f"{name}/train/<class>/*.png and {name}/test/<class>/*.png (or .jpg, .bmp, .webp, .tif, .gif)",
     ]
     if folder is None and base in _CIFAR:
         accepted.insert(0, f"{_CIFAR[base][0]}/ (torchvision's folder)")
@@ -135,7 +182,7 @@ def missing(base: str, folder: str | None, data: Path, reason: str = "") -> Data
         accepted.insert(0, f"{' and '.join(_MAT_FILES)}, here or in svhn/")
     if folder is None and base == "tiny_imagenet":
         accepted.insert(0, "tiny-imagenet-200/ (the unpacked archive)")
-    half = list(_incomplete(base, folder, data))
+    half = incomplete(base, folder, data)
     got = f"; got {'; '.join(half)}" if half else ""
     return DataMissing(
         f"{name}: no complete data set below {data}{got}; expected one of: {' | '.join(accepted)}. "
@@ -171,30 +218,54 @@ def cache_path(base: str, folder: str | None, resize: int | None, source: Source
         except OSError as error:
             raise DataBroken(f"{file}: cannot be read; got {error.strerror}; expected a file.") from error
         files.append([file.removeprefix(root), stat.st_size, stat.st_mtime_ns])
-    text = json.dumps([FORMAT, base, folder, resize, resize and RESIZE, source.kind, files])
+    text = json.dumps([FORMAT, base, folder, resize, resize and RESIZE, source.kind, files, source.left_out])
     name = (folder or base).replace("/", "-") + (f"-{resize}px" if resize else "")
     return cache / "data" / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
 
 def read_index(folder: Path) -> Index | None:
-    """The index in a cache folder; None if the folder is absent or its arrays are not as long as the index says."""
+    """The index in a cache folder; None if it is absent or changed, or its arrays are not as long as it says.
+
+    Whether the arrays hold what they held is for whoever uses them (``cache.py``): that takes reading them.
+    """
     try:
         content = json.loads((folder / "index.json").read_text())
+        if content.pop("index") != _checksum(content):
+            return None
         sizes = content.pop("bytes")
         if any((folder / name).stat().st_size != sizes[name] for name in FILES):
             return None
-        content["train_counts"], content["test_counts"] = tuple(content["train_counts"]), tuple(content["test_counts"])
+        for name in ("train_counts", "test_counts", "class_names", "left_out"):
+            content[name] = tuple(content[name])
+        content["duplicates"] = Duplicates(**content["duplicates"])
         return Index(folder=folder, **content)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None  # absent or damaged: whoever needs it builds it anew
 
 
 def write_index(index: Index, folder: Path) -> None:
-    """Write ``index.json`` beside the arrays already in ``folder``, with their lengths in bytes."""
+    """Write ``index.json`` beside the arrays already in ``folder``: their lengths and digests, and its own."""
     content: dict[str, Any] = asdict(index)
     del content["folder"]
     content["bytes"] = {name: (folder / name).stat().st_size for name in FILES}
+    content["sha256"] = {name: file_sha256(folder / name) for name in FILES}
+    content["index"] = _checksum(content)
     (folder / "index.json").write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
+
+
+def file_sha256(file: Path) -> str:
+    """Hexadecimal digest of a file's bytes."""
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def _checksum(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _some(words: Sequence[str], count: int) -> list[str]:
+    """The first ``count`` of them, and how many more there are."""
+    return [*words[:count], *([f"and {len(words) - count} more"] if len(words) > count else [])]
 
 
 def resized_digest(base_digest: str, size: int) -> str:
@@ -244,55 +315,103 @@ def _idx(root: Path) -> Source | None:
 
 
 def _hugging_face(root: Path) -> Source | None:
+    """Parquet files of both splits in ``root``, or in the only folder below it that has them, as on the hub."""
+    found = _shards(root)
+    if not found:
+        below = [shards for folder in _folders(root) if (shards := _shards(folder))]
+        found = below[0] if len(below) == 1 else []
+    return Source("parquet", found[0].parent, tuple(found)) if found else None
+
+
+def _shards(root: Path) -> list[Path]:
+    """The Parquet files in ``root``, training files first; none if a split has none."""
     shards = [sorted(root.glob(f"{split}-*.parquet")) for split in SPLITS]
-    return Source("parquet", root, tuple(shards[0] + shards[1])) if all(shards) else None
+    return shards[0] + shards[1] if all(shards) else []
+
+
+def _folders(root: Path) -> list[Path]:
+    if not root.is_dir():
+        return []
+    return sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
 def _image_folder(root: Path) -> Source | None:
-    files = [_images(root / split) for split in SPLITS]
-    return Source("folder", root, tuple(files[0] + files[1])) if all(files) else None
+    listed = [_images(root / split) for split in SPLITS]
+    if not all(images for images, _ in listed):
+        return None
+    (train, beside_train), (test, beside_test) = listed
+    return Source("folder", root, (*train, *test), _below(root, (*beside_train, *beside_test)))
+
+
+def _below(root: Path, paths: Sequence[str]) -> tuple[str, ...]:
+    start = os.path.join(root, "")
+    return tuple(sorted(path.removeprefix(start) for path in paths))
 
 
 def _tiny_imagenet(root: Path) -> Source | None:
     lists = (root / "wnids.txt", root / "val" / "val_annotations.txt")
-    train, val = _images(root / "train", "images"), _images(root / "val")
+    (train, _), (val, _) = _images(root / "train", "images"), _images(root / "val")
     if not (train and val and all(file.is_file() for file in lists)):
         return None
     return Source("tiny", root, (*lists, *train, *val))
 
 
-def _images(root: Path, between: str = "") -> list[Path]:
-    """Image files in the folders below ``root``, sorted: ``<class>/*``, or ``<class>/<between>/*``."""
-    paths: list[str] = []
-    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-        for entry in os.scandir(root):
-            if entry.is_dir() and not entry.name.startswith("."):
-                paths.extend(_image_names(os.path.join(entry.path, between)))
-    return [Path(name) for name in sorted(paths)]
+def _images(root: Path, between: str = "") -> tuple[list[Path], list[str]]:
+    """Image files in the folders below ``root``, sorted, and what lies beside them: ``<class>/*``, or
+    ``<class>/<between>/*``. Hidden files and folders are neither."""
+    images: list[str] = []
+    others: list[str] = []
+    for entry in _entries(root):
+        if not entry.is_dir():
+            others.append(entry.path)
+            continue
+        before = len(images)
+        for file in _entries(os.path.join(entry.path, between)):
+            is_image = os.path.splitext(file.name)[1].lower() in IMAGE_SUFFIXES
+            if is_image:
+                images.append(file.path)
+            else:
+                others.append(file.path + "/" * file.is_dir())
+        if len(images) == before:
+            others.append(f"{entry.path}/")
+    return [Path(name) for name in sorted(images)], others
 
 
-def _image_names(folder: str) -> list[str]:
-    """Paths of image files in one folder; plain strings, for there may be a hundred thousand."""
-    try:
-        names = os.listdir(folder)
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-    return [os.path.join(folder, name) for name in names if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES]
+def _entries(folder: str | Path) -> Iterator[os.DirEntry[str]]:
+    """What a folder holds but hidden files, as ``._0.png`` of another system's disk is; nothing if it is none."""
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
+        yield from (entry for entry in entries if not entry.name.startswith("."))
 
 
-def _incomplete(base: str, folder: str | None, data: Path) -> Iterator[str]:
-    """What is there of sources that lack something, in words."""
+def incomplete(base: str, folder: str | None, data: Path) -> list[str]:
+    """What is there of sources that lack something, in words.
+
+    Args:
+        folder: As for ``find_source``.
+    """
     if not data.is_dir():
-        yield f"no folder {data}"
-        return
+        return [f"no folder {data}"]
+    found = []
     if folder is None and base in _CIFAR:
         name, names = _CIFAR[base]
         absent = [file for file in names if not (data / name / file).is_file()]
         if (data / name).is_dir() and absent:
-            yield f"{name}/ without {', '.join(absent)}"
+            found.append(f"{name}/ without {', '.join(absent)}")
     root = data / (folder or base)
-    for split, other in (SPLITS, SPLITS[::-1]):
-        if any(root.glob(f"{split}-*.parquet")) and not any(root.glob(f"{other}-*.parquet")):
-            yield f"{root.name}/{split}-*.parquet without {other}-*.parquet"
-        if _images(root / split) and not _images(root / other):
-            yield f"{root.name}/{split}/ without images in {other}/<class>/"
+    several = [place for place in _folders(root) if _shards(place)]
+    if len(several) > 1:
+        places = ", ".join(f"{place.relative_to(data)}/" for place in several)
+        found.append(f"Parquet files of both splits in {places}, of which one has to be chosen")
+    for place in (root, *_folders(root)):
+        shown = place.relative_to(data)
+        for split, other in (SPLITS, SPLITS[::-1]):
+            if any(place.glob(f"{split}-*.parquet")) and not any(place.glob(f"{other}-*.parquet")):
+                found.append(f"{shown}/{split}-*.parquet without {other}-*.parquet")
+            if _images(place / split)[0] and not _images(place / other)[0]:
+                found.append(f"{shown}/{split}/ without images in {other}/<class>/")
+        if place != root and _image_folder(place):
+            found.append(f"an image folder one folder down, in {shown}/")
+    if not found and root.is_dir():
+        held = sorted(entry.name + "/" * entry.is_dir() for entry in _entries(root))
+        found.append(f"{root.name}/ with {', '.join(_some(held, 6)) or 'nothing'}")
+    return found

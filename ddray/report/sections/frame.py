@@ -37,15 +37,16 @@ def _counts(counts: Facts) -> str:
     return f"{counts['planned']} points planned, " + ", ".join(rest)
 
 
-def _incomplete(_: Facts, measured: Measured) -> list[str]:
+def _of_all(_: Facts, measured: Measured) -> list[str]:
+    """Alarms about the whole sweep: points that are missing, and data that are not as they should be."""
     coverage = measured.coverage
     if coverage.complete:
-        return []
+        return coverage.data
     share = coverage.done / coverage.planned if coverage.planned else 0.0
-    return [f"coverage {percent(share)}: {coverage.done} of {coverage.planned} points are done"]
+    return [f"coverage {percent(share)}: {coverage.done} of {coverage.planned} points are done", *coverage.data]
 
 
-COVERAGE = SweepSection(id="coverage", order=-30, facts=_coverage_facts, elements=_coverage, alarms=_incomplete)
+COVERAGE = SweepSection(id="coverage", order=-30, facts=_coverage_facts, elements=_coverage, alarms=_of_all)
 
 
 def _failed(report: Facts) -> Iterator[Element]:
