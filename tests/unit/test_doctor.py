@@ -12,6 +12,7 @@ from workspace import Workspace
 from ddray.commands import doctor
 from ddray.commands.doctor import Finding, examine, text
 from ddray.settings import RAY_ENVIRONMENT
+from trainables.data.layout import find_source
 
 
 def findings(workspace: Workspace) -> dict[str, Finding]:
@@ -82,10 +83,23 @@ def test_data_that_are_there_and_data_that_are_broken(workspace: Workspace) -> N
     (data / "cifar10" / "train-00000-of-00001.parquet").symlink_to(workspace.folder / "gone")
     (data / "cifar10" / "test-00000-of-00001.parquet").symlink_to(workspace.folder / "gone")
     found = findings(workspace)
-    assert found["data cifar100"].level == "good"
+    # An empty folder is no data set: sweep would not find one, and neither does doctor.
+    assert found["data cifar100"].level == "note"
+    assert "cifar-100-python/ without train, test, meta" in found["data cifar100"].value
     assert found["data cifar10"].level == "bad"
     assert "gone" in found["data cifar10"].value or "cifar10" in found["data cifar10"].value
     assert found["data cifar10"].remedy
+
+
+def test_data_are_found_where_a_sweep_finds_them(workspace: Workspace) -> None:
+    below = workspace.places.data / "cifar10" / "plain_text"
+    below.mkdir(parents=True)
+    (below / "train-00000-of-00001.parquet").touch()
+    assert "cifar10/plain_text/train-*.parquet without test-*.parquet" in findings(workspace)["data cifar10"].value
+    (below / "test-00000-of-00001.parquet").touch()
+    found = findings(workspace)["data cifar10"]
+    assert (found.level, str(below) in found.value) == ("good", True)
+    assert find_source("cifar10", None, workspace.places.data) is not None
 
 
 def test_a_missing_library_and_a_foreign_setting(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
