@@ -8,6 +8,8 @@ thread must last, because Linux ends the daemons together with the thread that s
 
 from __future__ import annotations
 
+import _thread
+import atexit
 import contextlib
 import logging
 import os
@@ -37,10 +39,83 @@ LONGEST_TEMPORARY = 107 - len("/ray/session_2026-11-26_01-42-43_903000_4194304/s
 """Bytes of a folder in which Ray's socket names still fit into the 107 that Linux allows."""
 LISTEN_SECONDS = 0.01
 """Ray's own handlers are in force for at most this long while it starts."""
+NEEDED = ("raylet", "gcs_server")
+"""Ray's processes without which no job goes on; it does without its dashboard and its log monitor."""
+SILENT_SECONDS = 45.0
+"""After so long without an answer a cluster counts as lost; at 60 Ray itself would abort this process."""
+INTERRUPTIONS = 8
+"""Of the main thread, one a second, before the process ends without it."""
+SHUTDOWN_SECONDS = 20.0
+
+
+class Cluster:
+    """A Ray that runs."""
+
+    def __init__(self, own: bool) -> None:
+        self.own = own
+        """Whether it was started here."""
+        self.lost = ""
+        """What of it is gone, once that was noticed."""
+        self._answered_at = time.monotonic()
+
+    def answered(self) -> None:
+        """It has just answered."""
+        self._answered_at = time.monotonic()
+
+    def missing(self) -> str:
+        """What of it is gone, or ""."""
+        if self.own and (dead := [name for name, _ in _dead_processes() if name in NEEDED]):
+            return f"Ray's own process {' and '.join(dead)} on this machine ended"
+        silent = time.monotonic() - self._answered_at
+        return f"Ray has not answered for {silent:.0f} s" if silent > SILENT_SECONDS else ""
+
+    @contextlib.contextmanager
+    def watched(self, stop: StopRequest) -> Iterator[None]:
+        """End what runs inside, in the main thread, when a part of Ray is gone: Ray itself would wait for minutes.
+
+        Raises:
+            EnvironmentProblem: It is gone.
+        """
+        over = threading.Event()
+
+        def watch() -> None:
+            while not self.lost:
+                if over.wait(1.0):
+                    return
+                self.lost = self.missing()
+            stop.set()
+            for _ in range(INTERRUPTIONS):
+                _thread.interrupt_main()
+                if over.wait(1.0):
+                    return
+            # The main thread waits in Ray's own code for what is gone. Nothing is lost with this process.
+            os.write(2, f"{self._problem()}\n".encode())
+            os._exit(EnvironmentProblem.exit_code)
+
+        watcher = threading.Thread(target=watch, name="watch", daemon=True)
+        watcher.start()
+        try:
+            yield
+        except KeyboardInterrupt:
+            if not self.lost:
+                raise
+        finally:
+            over.set()
+            watcher.join()
+        if self.lost:
+            raise self._problem()
+
+    def _problem(self) -> EnvironmentProblem:
+        return EnvironmentProblem(
+            f"{self.lost}; what is finished is kept, and checkpoints of the rest. Run the same command again to "
+            "continue. If it happens again, look at the memory of the machine (`dmesg`), or run with --local."
+        )
 
 
 @contextlib.contextmanager
-def running(sweep: str, address: str | None, cpus: int | None, gpus: int | None, stop: StopRequest) -> Iterator[None]:
+def running(
+    sweep: str, address: str | None, cpus: int | None, gpus: int | None, stop: StopRequest
+) -> Iterator[Cluster]:
     """Ray, from here to the end of the block.
 
     Args:
@@ -72,6 +147,7 @@ def running(sweep: str, address: str | None, cpus: int | None, gpus: int | None,
         over.wait()
         ray.shutdown()
 
+    cluster = Cluster(own=address is None)
     keeper = threading.Thread(target=keep, name="ray", daemon=True)
     keeper.start()
     try:
@@ -80,10 +156,13 @@ def running(sweep: str, address: str | None, cpus: int | None, gpus: int | None,
         _listen(stop)
         if problems:
             raise _explained(problems[0], address)
-        yield
+        cluster.answered()
+        yield cluster
     finally:
         over.set()
-        keeper.join()
+        keeper.join(SHUTDOWN_SECONDS)
+        if cluster.lost:  # the same shutdown again at the end of this process would wait for what is gone
+            atexit.unregister(ray.shutdown)
 
 
 def nodes() -> list[Node]:
@@ -125,6 +204,13 @@ def cause_of_death(worker: Mapping[str, Any]) -> str:
     frame = re.search(r'File "([^"]+)", line (\d+) in (\S+)', text[fatal.end() :])
     where = f" in {frame[3]} ({'/'.join(Path(frame[1]).parts[-3:])}:{frame[2]})" if frame else ""
     return f"{fatal[1].lower()}{where}, a fault of native code; `ddray doctor` tells the instruction set and versions"
+
+
+def _dead_processes() -> list[tuple[str, Any]]:
+    from ray._private import worker  # Ray has no public name for it
+
+    node = worker._global_node
+    return node.dead_processes() if node is not None else []
 
 
 def _listen(stop: StopRequest) -> None:

@@ -81,20 +81,22 @@ def execute(
         EnvironmentProblem: Ray cannot be started or reached.
         RequestError: A job asks for more than any node has.
     """
-    with cluster.running(sweep, address, cpus, gpus, stop):
+    with cluster.running(sweep, address, cpus, gpus, stop) as ray_cluster:
         nodes = cluster.nodes()
         on_start(cluster.dashboard())
         _refuse_impossible(schedule, nodes)
-        board = ray.remote(Board).options(name=BOARD, num_cpus=0, max_concurrency=1).remote()
+        # It holds only what jobs tell every second: a new one is as good when its node is lost.
+        board = ray.remote(Board).options(name=BOARD, num_cpus=0, max_concurrency=1, max_restarts=-1).remote()
         ledger = Ledger(Node(node.cpus, list(node.gpus)) for node in nodes)
         use_gpus = any(node.gpus for node in nodes)
         store = Store(env.store, Path(env.cache) / "artifacts")
         admitter = Admitter(schedule, handler, ledger, progress, stop, store, use_gpus=use_gpus, board=board)
         over = threading.Event()
-        syncing = threading.Thread(target=_sync, args=(board, progress, stop, over), daemon=True)
+        syncing = threading.Thread(target=_sync, args=(board, progress, stop, over, ray_cluster), daemon=True)
         syncing.start()
         try:
-            _fit(admitter, env, run_folder)
+            with ray_cluster.watched(stop):
+                _fit(admitter, env, run_folder)
         finally:
             over.set()
             syncing.join(timeout=5)
@@ -357,11 +359,14 @@ def _refuse_impossible(schedule: Schedule, nodes: list[Node]) -> None:
         raise RequestError(list(dict.fromkeys(problems))[:20])
 
 
-def _sync(board: Any, progress: Progress, stop: threading.Event, over: threading.Event) -> None:
+def _sync(
+    board: Any, progress: Progress, stop: threading.Event, over: threading.Event, ray_cluster: cluster.Cluster
+) -> None:
     """Carry progress from the board to the display, and the stop from the signal handler to the board."""
     while not over.is_set():
         try:
             progress.update(ray.get(board.look.remote(stop.is_set()), timeout=10))
+            ray_cluster.answered()
         except Exception as error:
             if over.is_set():
                 return

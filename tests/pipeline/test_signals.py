@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import signal
+import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -174,3 +176,25 @@ def test_a_worker_that_dies_twice_at_one_stage_fails_it_with_its_cause(workspace
     assert failure is not None
     assert failure["cause"].startswith("2 workers died at this stage; the last: segmentation fault in string_at")
     assert "ddray doctor" in failure["cause"]
+
+
+@pytest.mark.ray
+@pytest.mark.faults
+@pytest.mark.parametrize("process", ["raylet/raylet", "gcs_server"])
+def test_a_ray_that_dies_ends_the_run_with_what_is_missing(workspace: Workspace, process: str) -> None:
+    """Ray itself waits: for minutes without its raylet, and without its control store until it aborts the driver."""
+    path = workspace.tiny(iterations=LONG)
+    with workspace.start("sweep", path, "--cpus", "2", "--no-mlflow") as running:
+        until_a_job_runs(running, workspace)
+        children = subprocess.run(
+            ["pgrep", "-P", str(running.process.pid), "-f", process], capture_output=True, text=True, check=True
+        )
+        os.kill(int(children.stdout.split()[0]), signal.SIGKILL)
+        at = time.monotonic()
+        ran = running.wait()
+    assert ran.code == 3, ran.err
+    assert time.monotonic() - at < STOP_SECONDS
+    assert f"Ray's own process {process.split('/')[0]} on this machine ended" in ran.err
+    assert "Run the same command again to continue" in ran.err
+    assert "Traceback" not in ran.err
+    assert checkpoints(workspace)
