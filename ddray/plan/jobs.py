@@ -36,6 +36,15 @@ class Job:
         """The longest stage's label."""
         return max(self.stages, key=lambda stage: stage.work).label
 
+    def spec(self) -> dict[str, Any]:
+        """Everything a worker needs, as JSON types."""
+        return {
+            "name": self.name,
+            "stages": [stage.spec() for stage in self.stages],
+            "cpus": self.cpus,
+            "gpu": self.gpu,
+        }
+
 
 @dataclass(slots=True, eq=False)
 class Plan:

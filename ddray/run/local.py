@@ -48,9 +48,4 @@ def run_one(job: Job, env: WorkerEnv, board: Board, stop: threading.Event, progr
             progress.update(board.look())
         return stopping
 
-    return run_job(job_spec(job), env, tick)
-
-
-def job_spec(job: Job) -> dict[str, Any]:
-    """A job as JSON types."""
-    return {"name": job.name, "stages": [stage.spec() for stage in job.stages], "cpus": job.cpus, "gpu": job.gpu}
+    return run_job(job.spec(), env, tick)

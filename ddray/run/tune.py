@@ -30,7 +30,6 @@ from ddray.plan.jobs import Job
 from ddray.run import cluster
 from ddray.run.board import Board
 from ddray.run.ledger import Ledger, Node
-from ddray.run.local import job_spec
 from ddray.run.outcomes import OutcomeHandler
 from ddray.run.progress import Progress
 from ddray.run.schedule import Schedule
@@ -165,7 +164,7 @@ class Admitter(Searcher):
         self.released_at[job.name] = time.time()
         self.progress.started(job)
         cpus, gpu = self.shape(job)
-        return {"job": job.name, "cpus": cpus, "gpu": gpu, "spec": json.dumps(job_spec(job) | {"gpu": gpu})}
+        return {"job": job.name, "cpus": cpus, "gpu": gpu, "spec": json.dumps(job.spec() | {"gpu": gpu})}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Take a job's outcome; a trial that ended without one died."""

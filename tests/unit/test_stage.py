@@ -14,7 +14,7 @@ from workspace import Workspace, stages
 from ddray.plan.graph import Stage
 from ddray.plan.jobs import Job, make_job
 from ddray.run.board import Board
-from ddray.run.local import job_spec, run_one
+from ddray.run.local import run_one
 from ddray.run.outcomes import OutcomeHandler
 from ddray.run.progress import Progress
 from ddray.run.schedule import Schedule
@@ -83,7 +83,7 @@ def test_an_input_that_is_not_there_is_no_failure(workspace: Workspace, env: Wor
 def test_after_a_failure_the_rest_of_the_job_goes_on(workspace: Workspace, env: WorkerEnv) -> None:
     """Only what needs the failed stage is left out."""
     distill, train, accuracy = chain(workspace)
-    broken = job_spec(make_job([distill, train, accuracy], 1))
+    broken = make_job([distill, train, accuracy], 1).spec()
     other = {**broken["stages"][2], "key": "ff" * 32, "config": {"num_classes": "many"}}
     last = {**broken["stages"][2], "key": "ee" * 32, "inputs": {"model": other["key"]}}
     broken["stages"] = [*broken["stages"][:2], other, last, broken["stages"][2]]
