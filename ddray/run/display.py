@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.live import Live
@@ -21,11 +23,16 @@ GAP = 2
 """Columns between two columns of the table."""
 
 
-def live(progress: Progress) -> Live:
-    """The table on stderr, drawn anew twice a second while it is started."""
-    return Live(
-        LiveTable(progress), console=Console(stderr=True), refresh_per_second=2, transient=True, redirect_stdout=False
-    )
+@contextlib.contextmanager
+def shown(progress: Progress, quiet: bool) -> Iterator[None]:
+    """The table on a terminal's stderr, drawn anew twice a second; elsewhere lines alone."""
+    if quiet or not sys.stderr.isatty():
+        yield
+        return
+    console = Console(stderr=True)
+    progress.say = lambda text, style: console.print(text, style=style, highlight=False, markup=False, soft_wrap=True)
+    with Live(LiveTable(progress), console=console, refresh_per_second=2, transient=True, redirect_stdout=False):
+        yield
 
 
 class LiveTable:

@@ -5,17 +5,14 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from ddray.plan.graph import Stage
 from ddray.plan.jobs import Job
 from ddray.run.schedule import Schedule
 from ddray.run.stage import Outcome
-
-if TYPE_CHECKING:
-    from rich.live import Live
 
 OVERHEAD_GFLOP = 2.0
 """Added to each stage's estimated work so that many tiny stages count for what they take."""
@@ -93,21 +90,8 @@ class Progress:
         self._done_work = 0.0
         """Of the jobs that have ended, in this run."""
         self._lock = threading.RLock()
-        self._quiet = quiet
-        self._live: Live | None = None
-        if not quiet and sys.stderr.isatty():
-            from ddray.run.display import live
-
-            self._live = live(self)
-
-    def __enter__(self) -> Progress:
-        if self._live is not None:
-            self._live.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._live is not None:
-            self._live.stop()
+        self.say: Callable[[str, str | None], None] = (lambda text, style: None) if quiet else _to_stderr
+        """Prints a line, in a style; ``display`` puts it above its table."""
 
     def started(self, job: Job) -> None:
         """An executor has taken the job; a worker begins it when it can."""
@@ -140,17 +124,17 @@ class Progress:
             left = self.eta()
         if outcome.failed:
             key, cause = next(iter(outcome.failed.items()))
-            self._line(f"{at} failed {job.label} ({key[:12]}): {cause}", style="red")
+            self.say(f"{at} failed {job.label} ({key[:12]}): {cause}", "red")
         else:
             about = "" if left is None or left < 1 else f", about {duration(left)} left"
-            self._line(f"{at} done   {job.label} ({outcome.seconds:.1f} s){about}")
+            self.say(f"{at} done   {job.label} ({outcome.seconds:.1f} s){about}", None)
 
     def interrupted(self, job: Job, outcome: Outcome) -> None:
         """The job stopped because that was asked for."""
         with self._lock:
             if (released := self.released.pop(job.name, None)) is not None:
                 self.stopped.append(released)
-        self._line(f"stopped {job.label}; its checkpoint is kept")
+        self.say(f"stopped {job.label}; its checkpoint is kept", None)
 
     def deferred(self, job: Job) -> None:
         """The executor has given the job back; it is released again later, if ever."""
@@ -159,7 +143,7 @@ class Progress:
 
     def note(self, text: str) -> None:
         """A line that is neither a start nor an end."""
-        self._line(text, style="yellow")
+        self.say(text, "yellow")
 
     def jobs(self, state: State) -> list[Released]:
         """The released jobs in a state, those first that have been in it longest."""
@@ -222,15 +206,6 @@ class Progress:
             self._works[job] = sum(_work(stage) * (1 - self._starts.get(stage.key, 0.0)) for stage in job.stages)
         return self._works[job]
 
-    def _line(self, text: str, style: str | None = None) -> None:
-        if self._quiet:
-            return
-        if self._live is not None:
-            self._live.console.print(text, style=style, highlight=False, markup=False, soft_wrap=True)
-        else:
-            sys.stderr.write(text + "\n")
-            sys.stderr.flush()
-
 
 def _starts(stages: Iterable[Stage], checkpoints: Mapping[str, Iterable[int]]) -> dict[str, float]:
     """Key -> share of a stage's iterations that a checkpoint holds, or will hold once a shorter budget of the same
@@ -247,6 +222,11 @@ def _starts(stages: Iterable[Stage], checkpoints: Mapping[str, Iterable[int]]) -
         if before:
             starts[stage.key] = max(before) / budget
     return starts
+
+
+def _to_stderr(text: str, style: str | None) -> None:
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()
 
 
 def _work(stage: Stage) -> float:

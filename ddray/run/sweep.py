@@ -180,7 +180,9 @@ def _execute(
     stop = StopRequest()
     handler = OutcomeHandler(schedule, prepared.plan.stages, progress, stop)
     status.follow(progress)
-    with stop.listening(), progress:
+    from ddray.run.display import shown  # rich takes a moment
+
+    with stop.listening(), shown(progress, options.quiet):
         if options.local:
             from ddray.run import local
 
