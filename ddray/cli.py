@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import click
 
-from ddray.errors import DdrayError, EnvironmentProblem
+from ddray.errors import DdrayError, EnvironmentProblem, without_addresses
 from ddray.run.signals import interrupting
 from ddray.settings import places, set_environment
 
@@ -34,7 +34,7 @@ def main() -> None:
             error.show()
             code = error.exit_code
         except DdrayError as error:
-            click.echo(str(error), err=True)
+            click.echo(without_addresses(str(error)), err=True)
             code = error.exit_code
         except BrokenPipeError:
             sys.stderr.close()
@@ -144,6 +144,8 @@ def check(prepared: Any) -> None:
     """Is the sweep file valid? Says everything that is wrong, at once."""
     points, stages = len(prepared.plan.chains), len(prepared.plan.stages)
     click.echo(f"{prepared.sweep.name}: valid; {points} points, {stages} stages")
+    for note in prepared.notes:
+        click.echo(f"note: {note}")
 
 
 @cli.command(short_help="Points, stages and jobs: finished, to do, blocked.")
@@ -299,8 +301,11 @@ def report(prepared: Any, as_json: bool) -> None:
 @click.argument("sweep", required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def status(sweep: str | None, as_json: bool) -> None:
-    """What runs and what is done, of one sweep or of all that were run here."""
-    from ddray.commands.browse import status_facts, status_text
+    """What runs and what is done, of one sweep or of all that were run here.
+
+    Also how the last run ended, where its checkpoints are, and how to go on.
+    """
+    from ddray.commands.status import status_facts, status_text
 
     facts = status_facts(places(), sweep)
     click.echo(json.dumps(facts, sort_keys=True) if as_json else status_text(facts))

@@ -65,6 +65,11 @@ def show(value: object) -> str:
     return str(value)
 
 
+def without_addresses(text: str) -> str:
+    """A library's message without places in memory: they say nothing to a person, and equal causes differ by them."""
+    return re.sub(r"\b0x[0-9a-fA-F]{8,}", "0x…", re.sub(r" at 0x[0-9a-fA-F]+(?=[>)\]])", "", text))
+
+
 def printable(path: Path | str) -> str:
     """A path as messages show it, whatever bytes its name is made of."""
     return re.sub("[\x00-\x1f\x7f-\x9f\ud800-\udfff]", lambda bad: f"\\x{ord(bad.group()) & 0xFF:02x}", str(path))

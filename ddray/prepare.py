@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -20,6 +20,7 @@ from ddray.plan.imported import Imported
 from ddray.plan.jobs import Plan, make_plan
 from ddray.plan.keys import digest
 from ddray.plan.points import GridPoint, Sweep
+from ddray.plan.splits import split_notes
 from ddray.request import Request
 from ddray.settings import Places
 
@@ -34,6 +35,8 @@ class Prepared:
     plan: Plan
     unread: tuple[str, ...] = field(default=())
     """Data sets whose content digest is not known yet on this machine."""
+    notes: tuple[str, ...] = field(default=())
+    """What is allowed and perhaps not meant."""
 
     @property
     def digest(self) -> str:
@@ -63,8 +66,10 @@ def prepare(request: Request, places: Places, build: Build, *, read_all: bool = 
         sweep, points, datasets, imported = content
         plan = make_plan(*make_chains(points, datasets, sweep.resources, imported))
         plan.selected = {point.hash for point in select(points, request.only, request.skip, request.limit)}
+        notes = _notes(request, points, plan.selected)
     used = sorted({point.dataset for point in points})
-    return Prepared(request, sweep, datasets, plan, tuple(name for name in used if not datasets[name].read))
+    unread = tuple(name for name in used if not datasets[name].read)
+    return Prepared(request, sweep, datasets, plan, unread, notes)
 
 
 def load(path: Path, *, sets: Sequence[str] = (), profiles: Sequence[str] = ()) -> Sweep:
@@ -118,6 +123,17 @@ def _swept(request: Request, places: Places, build: Build, read_all: bool) -> _C
     names = {str(name) for grid in sweep.grids for name in grid.axes.get("dataset", ())}
     datasets = resolve(sweep, sorted(names), places.data, places.cache, build, read_all=read_all)
     return _Content(sweep, expanded(sweep, class_sizes(datasets).get), datasets, None)
+
+
+def _notes(request: Request, points: Sequence[GridPoint], selected: Collection[str]) -> tuple[str, ...]:
+    """What ``--set`` does to points that grids share; the file is read again without it."""
+    if not request.sets:
+        return ()
+    sweep, problems = read(request.path, profiles=request.profiles)
+    if sweep is None or problems:  # it is whole with --set alone: there is nothing to compare with
+        return ()
+    before, _ = expand(sweep)
+    return tuple(split_notes(before, points, request.sets, selected))
 
 
 def _imported(request: Request, places: Places, build: Build, read_all: bool) -> _Content:

@@ -3,7 +3,8 @@
     plan.py        the plan against what the store holds
     evaluate.py    import a distilled set or a trained model, then its evaluations
     preset.py      published settings of a method, each with its source
-    browse.py      what runs, what is behind a key, one failed stage again
+    status.py      what runs, how the last run ended, how to go on
+    browse.py      what is behind a key, one failed stage again
     doctor.py      is this machine fit
     new.py         a package that adds a method, to start from
     ui.py          MLflow on the results

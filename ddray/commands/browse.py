@@ -1,48 +1,17 @@
-"""`ddray status`, `ddray show` and `ddray debug`: looking at what exists, and running one stage by hand."""
+"""`ddray show` and `ddray debug`: looking at a stage, and running it by hand."""
 
 from __future__ import annotations
 
 import json
-import os
 import sys
-import time
 import traceback
 from pathlib import Path
 from typing import Any
 
 from ddray.errors import RequestError
 from ddray.plan.keys import short
-from ddray.results import Results, results_of
 from ddray.settings import Places
 from ddray.store.artifacts import DamagedArtifact, Store
-
-STALE_SECONDS = 60.0
-"""A running sweep writes its status every two seconds; after a crash another process may get the same number."""
-
-
-def status_facts(places: Places, name: str | None) -> list[dict[str, Any]]:
-    """State of one sweep (by name or path), or of every sweep that was run here.
-
-    Raises:
-        RequestError: The named sweep was never run.
-    """
-    if name is not None:
-        name = Path(name).stem if name.endswith((".yaml", ".yml")) else name
-        if not results_of(places, name).folder.is_dir() and not (places.runs / name).is_dir():
-            raise RequestError([f"{name}: was never run with home {places.home}. Run: ddray sweep FILE"])
-        names = [name]
-    else:
-        names = sorted(
-            {entry.name for folder in (places.results, places.runs) if folder.is_dir() for entry in folder.iterdir()}
-        )
-    return [_status(places, each) for each in names]
-
-
-def status_text(facts: list[dict[str, Any]]) -> str:
-    """One paragraph per sweep."""
-    if not facts:
-        return "no sweep was run here yet; start with: ddray sweep sweeps/quickstart.yaml"
-    return "\n".join(_status_lines(entry) for entry in facts)
 
 
 def show_facts(places: Places, key: str) -> dict[str, Any]:
@@ -165,54 +134,6 @@ def _store(places: Places) -> Store:
     if "://" not in places.store and not Path(places.store).is_dir():
         raise RequestError([f"{places.store}: there is no store here yet. Set DDRAY_STORE, or run a sweep first."])
     return Store(places.store, places.cache / "artifacts")
-
-
-def _status(places: Places, name: str) -> dict[str, Any]:
-    results: Results = results_of(places, name)
-    facts: dict[str, Any] = {"sweep": name, "results": str(results.folder), "counts": results.state().get("counts")}
-    facts["running"] = None
-    runs = places.runs / name
-    for run in sorted(runs.iterdir(), reverse=True) if runs.is_dir() else []:
-        path = run / "status.json"
-        try:
-            status, age = json.loads(path.read_text()), time.time() - path.stat().st_mtime
-        except (OSError, ValueError):
-            continue
-        if status.get("pid") is not None and age < STALE_SECONDS and _alive(status["pid"]):
-            facts["running"] = status
-            break
-    return facts
-
-
-def _status_lines(entry: dict[str, Any]) -> str:
-    from ddray.run.progress import duration
-
-    counts, running = entry["counts"], entry["running"]
-    lines = [entry["sweep"]]
-    if counts:
-        lines.append(
-            f"  points: {counts['done']} of {counts['points']} done, {counts['failed']} failed, "
-            f"{counts['blocked']} blocked"
-        )
-    if running:
-        jobs = running["jobs"]
-        eta = f", about {duration(running['eta'])} left" if running.get("eta") is not None else ""
-        lines.append(f"  running (process {running['pid']}): {jobs['done']} of {jobs['total']} jobs{eta}")
-        for job in running["running"]:
-            at = f" {job['done']}/{job['total']} {job.get('unit', '')}" if job.get("total") else ""
-            lines.append(f"    {job['label']}{at}, {duration(job['seconds'])}")
-    lines.append(f"  results: {entry['results']}")
-    return "\n".join(lines)
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def _indented(value: Any) -> list[str]:

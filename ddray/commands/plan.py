@@ -19,5 +19,8 @@ def plan_facts(prepared: Prepared, places: Places) -> dict[str, Any]:
     if "://" in places.store or Path(places.store).is_dir():
         store = Store(places.store, places.cache / "artifacts")
         done = store.keys() & prepared.plan.stages.keys()
-    facts = {"sweep": prepared.sweep.name, "store": places.store, "unread_datasets": list(prepared.unread)}
-    return {**facts, **plan_summary(prepared.plan, done)}
+    plan = prepared.plan
+    used = {chain.point.dataset for chain in plan.chains if chain.point.hash in plan.selected}
+    facts = {"sweep": prepared.sweep.name, "store": places.store, "notes": list(prepared.notes)}
+    unread = [name for name in prepared.unread if name in used]
+    return {**facts, "unread_datasets": unread, **plan_summary(plan, done)}

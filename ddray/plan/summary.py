@@ -54,6 +54,8 @@ def summary_text(plan: Plan, summary: Mapping[str, Any], show_points: bool) -> s
             + ", ".join(f"{count} x {share}" for share, count in summary["gpu_shares"].items()),
         ]
     lines += ["", *_sharing_lines(summary)]
+    if summary["notes"]:
+        lines += ["", *(f"note: {note}" for note in summary["notes"])]
     if summary["unread_datasets"]:
         lines += ["", f"not read on this machine yet: {', '.join(summary['unread_datasets'])}"]
     if summary["unpublished_settings"]:
@@ -76,9 +78,11 @@ def summary_text(plan: Plan, summary: Mapping[str, Any], show_points: bool) -> s
 
 
 def _unpublished(plan: Plan) -> list[dict[str, Any]]:
-    """What was filled in without a published value: one entry per combination and source."""
+    """What was filled in for the selected points without a published value: one entry per combination and source."""
     settings: dict[tuple[str, str, int | None, str], dict[str, Any]] = {}
     for chain in plan.chains:
+        if chain.point.hash not in plan.selected:
+            continue
         for chosen in chain.unpublished:
             combination = (chain.point.method, chain.point.dataset, chain.point.ipc, chosen.source)
             settings.setdefault(combination, {})[chosen.setting] = chosen.value

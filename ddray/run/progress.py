@@ -133,6 +133,9 @@ class Progress:
         """The job stopped because that was asked for."""
         with self._lock:
             if (released := self.released.pop(job.name, None)) is not None:
+                at = next((stage for stage in job.stages if stage.key not in outcome.done), job.stages[-1])
+                if released.stage.get("key") != at.key:  # it came there after its last post
+                    released.stage = {"key": at.key, "kind": at.kind}
                 self.stopped.append(released)
         self.say(f"stopped {job.label}; its checkpoint is kept", None)
 
@@ -238,7 +241,7 @@ def _facts(released: Released, now: float) -> dict[str, Any]:
     facts = {"job": job.name, "label": job.label, "state": released.state, "seconds": round(now - released.since, 1)}
     for stage in job.stages:
         if stage.key == released.stage.get("key"):
-            facts |= {"label": stage.label, "lineage": stage.lineage}
+            facts |= {"label": stage.label, "lineage": stage.lineage, "budget": stage.budget}
     return facts | {name: value for name, value in released.stage.items() if name in shown}
 
 

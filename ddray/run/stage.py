@@ -20,7 +20,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from ddray.errors import EnvironmentProblem
+from ddray.errors import EnvironmentProblem, without_addresses
 from ddray.plan.kinds import STAGE_KINDS
 from ddray.run.context import StageContext
 from ddray.store.artifacts import DamagedArtifact, Store
@@ -327,7 +327,7 @@ def _environment(error: BaseException) -> str:
 
 def _cause(error: BaseException) -> str:
     first = str(error).strip().splitlines()[0] if str(error).strip() else ""
-    return f"{type(error).__name__}: {first}"[:300]
+    return without_addresses(f"{type(error).__name__}: {first}")[:300]
 
 
 def _record(

@@ -64,6 +64,8 @@ def run_sweep(request: Request, options: RunOptions, places: Places) -> int:
     prepared = prepare(request, places, build_cache)
     results = results_of(places, prepared.sweep.name)
     results.register(request)
+    for note in prepared.notes:
+        _say(f"note: {note}")
     if prepared.unread:
         _say(f"reading data: {', '.join(prepared.unread)}")
         prepared = prepare(request, places, build_cache, read_all=True)

@@ -177,3 +177,35 @@ def test_status_counts_points(workspace: Workspace) -> None:
     assert "points: 2 of 4 done, 0 failed, 0 blocked" in ran.out
     assert "running" not in ran.out
     assert str(workspace.results("tiny").folder) in ran.out
+
+
+def test_status_tells_queued_jobs_from_running_ones(workspace: Workspace) -> None:
+    running(workspace, "mine", "20260101T000000-1", os.getpid())
+    path = workspace.places.runs / "mine" / "20260101T000000-1" / "status.json"
+    waiting = [{"label": f"train dm digits seed={seed}", "seconds": 5.0} for seed in range(5)]
+    path.write_text(json.dumps({**json.loads(path.read_text()), "queued": waiting}))
+    text = workspace.run("status", "mine").out
+    assert "    distill dm digits 30/100 it, 1 min 5 s" in text
+    assert "    queued: train dm digits seed=0, 5 s" in text
+    assert text.count("queued: ") == 3
+    assert "and 2 more queued" in text
+
+
+def test_status_of_another_host_goes_by_its_file(workspace: Workspace) -> None:
+    """Its process number means nothing here."""
+    for sweep, age in (("there", 0.0), ("gone", 3600.0)):
+        running(workspace, sweep, "20260101T000000-1", 999_999_999, age)
+        path = workspace.places.runs / sweep / "20260101T000000-1" / "status.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "host": "elsewhere"}))
+        os.utime(path, (time.time() - age,) * 2)
+    assert "running (process 999999999 on elsewhere): 4 of 9 jobs" in workspace.run("status", "there").out
+    assert "last run: died without an end" in workspace.run("status", "gone").out
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"jobs": 3}', '{"pid": 1, "jobs": null}'])
+def test_a_status_that_was_cut_short_is_as_none(workspace: Workspace, text: str) -> None:
+    path = workspace.places.runs / "mine" / "20260101T000000-1" / "status.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(text)
+    ran = workspace.run("status", "mine")
+    assert (ran.code, ran.out.splitlines()[0], "Traceback" in ran.err) == (0, "mine", False)

@@ -18,7 +18,7 @@ from ddray.run.local import run_one
 from ddray.run.outcomes import OutcomeHandler
 from ddray.run.progress import Progress
 from ddray.run.schedule import Schedule
-from ddray.run.stage import Outcome, WorkerEnv, run_job
+from ddray.run.stage import Outcome, WorkerEnv, _cause, run_job
 
 
 @pytest.fixture
@@ -103,6 +103,21 @@ def test_a_stop_ends_the_job_between_stages(workspace: Workspace, env: WorkerEnv
     assert len(outcome.done) < 3
     assert outcome.failed == {}
     assert workspace.store.claim(made[0].key).holder() is None
+
+
+class Unprintable:
+    """Has no text of its own: Python names its place in memory."""
+
+
+def test_the_cause_of_a_failure_names_no_place_in_memory() -> None:
+    thing = Unprintable()
+    assert " at 0x" in str(thing)
+    messages = (f"cannot read {thing}", f"{thing!r} (or {len})", "bad value 0x1F", f"fault at {id(thing):#014x}")
+    causes = [_cause(OSError(message)) for message in messages]
+    assert causes[0] == f"OSError: cannot read <{__name__}.Unprintable object>"
+    assert causes[1] == f"OSError: <{__name__}.Unprintable object> (or <built-in function len>)"
+    assert causes[2] == "OSError: bad value 0x1F", "a number is not a place"
+    assert causes[3] == "OSError: fault at 0x…"
 
 
 # --- what an outcome means ----------------------------------------------------------------------------------------
