@@ -26,7 +26,7 @@ quickstart: setup  ## a real sweep on embedded data, 191 seconds on two cores on
 test: setup  ## the suite
 	$(BIN)/python -m pytest $(ARGS)
 
-test-faults: setup  ## signals and deaths of processes, on real ones
+test-faults: setup  ## what goes wrong on real processes and disks: signals, deaths, full disks; about a quarter of an hour
 	$(BIN)/python -m pytest -m faults $(ARGS)
 
 check: setup  ## format, lint, types, direction of imports

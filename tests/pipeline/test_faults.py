@@ -124,6 +124,7 @@ def test_a_results_folder_that_does_not_know_its_sweep(workspace: Workspace, con
 # --- writing ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.faults
 def test_a_full_disk_stops_the_run_with_one_message_and_no_leftovers(
     workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -187,6 +188,7 @@ def test_a_clock_that_is_ahead_delays_nobody_for_ever(workspace: Workspace) -> N
     assert workspace.store.claim("0" * 64).acquire()
 
 
+@pytest.mark.faults
 def test_waiting_is_said_once_with_whom_it_waits_for(workspace: Workspace) -> None:
     path = finished(workspace)
     store = workspace.store
@@ -243,6 +245,7 @@ def test_names_stay_names_however_a_command_quotes_them(tmp_path: Path, command:
 
 
 @pytest.mark.ray
+@pytest.mark.faults
 def test_a_plain_sweep_starts_a_ray_of_its_own_whatever_the_environment_says(workspace: Workspace) -> None:
     """RAY_ADDRESS as in pods and job scripts, and a TMPDIR that is longer than names of sockets may be."""
     long = workspace.folder / ("a-folder-of-a-batch-system-" * 4)

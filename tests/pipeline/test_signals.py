@@ -50,15 +50,7 @@ ROWS = [
     )
     if moment != "ray starts" or "local" not in executor
 ]
-IN_SUITE = {
-    ("TERM", "ray", "job", 1),
-    ("HUP", "ray", "ray starts", 1),
-    ("TERM", "ray", "job", 2),
-    ("HUP", "evaluate", "job", 1),
-    ("TERM", "local", "tables", 1),
-    ("HUP", "local", "prepare", 2),
-    ("INT", "local", "job", 2),
-}
+IN_SUITE = {("TERM", "ray", "job", 1), ("HUP", "local", "prepare", 2), ("TERM", "local", "tables", 1)}
 
 
 def arguments(workspace: Workspace, executor: str, moment: str) -> list[object]:
@@ -135,6 +127,7 @@ def checkpoints(workspace: Workspace) -> list[Path]:
     return [path for path in (Path(workspace.places.store) / "checkpoints").glob("*/*/*") if path.is_dir()]
 
 
+@pytest.mark.faults
 def test_a_signal_that_was_ignored_stays_ignored(workspace: Workspace) -> None:
     """``nohup ddray sweep`` goes on when the terminal closes."""
     script = "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n" + HELD
@@ -165,6 +158,7 @@ sys.meta_path.insert(0, Crash)
 
 
 @pytest.mark.ray
+@pytest.mark.faults
 def test_a_worker_that_dies_twice_at_one_stage_fails_it_with_its_cause(workspace: Workspace) -> None:
     (workspace.folder / "sitecustomize.py").write_text(DYING)
     ran = workspace.spawn(*("sweep", workspace.tiny(), "--cpus", "1", "--no-mlflow"), PYTHONPATH=str(workspace.folder))

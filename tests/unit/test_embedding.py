@@ -316,7 +316,9 @@ def test_one_map_for_all_and_the_same_map_twice(
     real = embedding.embed_real(digits.dataset, CLASSES, 30, digits.encoder, digits.context)
     features = torch.cat([real.features, *(each.features for each in sets)]).numpy()
     trust = trustworthiness(features, found.points.numpy(), n_neighbors=10)
-    assert found.info["trustworthiness"] == pytest.approx(trust, abs=1e-6)
+    # Two distances that are equal to rounding may change places between processors: each such pair costs one rank.
+    one_rank = 2 / (172 * 10 * (2 * 172 - 3 * 10 - 1))
+    assert found.info["trustworthiness"] == pytest.approx(trust, abs=2 * one_rank)
     shuffled = found.points[torch.randperm(172, generator=seeds.generator("test", "map"))].numpy()
     assert trust > 0.9 > 0.7 > trustworthiness(features, shuffled, n_neighbors=10)
 
