@@ -18,7 +18,7 @@ from ddray.errors import RequestError
 from ddray.request import Request
 from ddray.settings import Places
 
-RENDERER_VERSION = 7
+RENDERER_VERSION = 8
 """Raised when what is built from the store changes: finished sweeps are then rebuilt once."""
 
 

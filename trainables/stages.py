@@ -20,7 +20,7 @@ from trainables.configs import (
     TrainConfig,
     TsneConfig,
 )
-from trainables.context import Context
+from trainables.context import Context, StageFailure
 from trainables.methods import METHODS
 
 if TYPE_CHECKING:
@@ -74,6 +74,7 @@ def _experts(config: ExpertConfig, inputs: Inputs, context: Context) -> Expert:
 
 def _distill(config: DistillConfig, inputs: Inputs, context: Context) -> DistilledSet:
     from trainables.data.origins import load_origin
+    from trainables.data.pixels import far_range
     from trainables.distill.context import DistillContext
 
     method = METHODS.get(config.method)
@@ -86,7 +87,14 @@ def _distill(config: DistillConfig, inputs: Inputs, context: Context) -> Distill
     distill: Callable[..., DistilledSet] = method.load()
     settings = method.settings.model_validate(config.settings)
     origin = load_origin(config.dataset, config.origin, context.data, context.cache, context.device)
-    return distill(origin, settings, DistillContext(config, context, inputs))
+    made = distill(origin, settings, DistillContext(config, context, inputs))
+    if (values := far_range(made.images)) is not None:  # a set from elsewhere is refused for the same
+        rate = "lr_img" if hasattr(settings, "lr_img") else "the rate that images are learned at"
+        raise StageFailure(
+            f"{config.method}: the distilled images left the range of images; got {values}; expected about 0 to 1 "
+            f"(learned ones reach about -3 to 4). Lower settings.{config.method}: {rate}."
+        )
+    return made
 
 
 class _TrainingImages(NamedTuple):

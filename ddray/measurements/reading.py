@@ -49,6 +49,11 @@ _NUMBER = (
 )
 
 
+IMPLAUSIBLE = 1e6
+"""Numbers of ``_SMALL_UNITS`` beyond it come from a computation that ran away."""
+_SMALL_UNITS = frozenset({"fraction", "fraction^2", "ratio", "nat", "nat^2", "1"})
+
+
 @dataclass
 class Numbers:
     """Numbers of points, by metric."""
@@ -144,12 +149,15 @@ def _wanted(
     prefixes: Sequence[str],
     flags: Counter[tuple[str, str]] | None = None,
 ) -> Iterator[pa.Table]:
-    """The named columns of the rows with one of the metrics, row group by row group; counts the flags of all rows."""
+    """The named columns of the rows with one of the metrics, row group by row group; counts the flags of all rows, and
+    those that are implausible."""
     with pq.ParquetFile(path) as file:
         for group in range(file.num_row_groups):
-            about = file.read_row_group(group, columns=["metric"] if flags is None else ["metric", "flag"])
+            told = [] if flags is None else ["flag", "value", "unit"]
+            about = file.read_row_group(group, columns=["metric", *told])
             if flags is not None:
                 flags.update(_flagged(about))
+                flags.update(_implausible(about))
             mask = _matches(about["metric"], metrics, prefixes)
             if pc.any(mask).as_py():
                 yield file.read_row_group(group, columns=list(dict.fromkeys(columns))).filter(mask)
@@ -169,6 +177,13 @@ def _matches(column: pa.ChunkedArray, metrics: set[str], prefixes: Sequence[str]
 def _flagged(table: pa.Table) -> Counter[tuple[str, str]]:
     table = table.filter(pc.is_valid(table["flag"]))
     return Counter(zip(_listed(table["metric"]), _listed(table["flag"]), strict=True))
+
+
+def _implausible(table: pa.Table) -> Counter[tuple[str, str]]:
+    """Numbers no sound computation gives, whatever else is said of them."""
+    table = table.filter(pc.greater(pc.abs(table["value"]), IMPLAUSIBLE))
+    table = table.filter(pc.is_in(_text(table["unit"]), value_set=pa.array(sorted(_SMALL_UNITS))))
+    return Counter((metric, "implausible") for metric in _listed(table["metric"]))
 
 
 def _text(column: pa.ChunkedArray) -> pa.ChunkedArray:

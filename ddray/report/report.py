@@ -20,7 +20,7 @@ from ddray.report.sections import BlockSection, Measured, Section, SweepSection,
 from ddray.report.table import Facts
 
 _OF_POINT = (
-    *("schema_version", "point", "method", "value", "param_json", "numerics", "status", "class_ids"),
+    *("schema_version", "point", "method", "value", "n", "param_json", "numerics", "status", "class_ids"),
     *(*in_report("repeat"), *BLOCK_AXES, *ROW_AXES, *SAME_IN_CELL, *SAME_IN_BLOCK),
 )
 """Columns read for every point."""

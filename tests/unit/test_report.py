@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,12 @@ import worlds
 from ddray.errors import EnvironmentProblem
 from ddray.measurements.coverage import COVERAGE_FILE
 from ddray.measurements.rows import MEASUREMENTS_FILE
+from ddray.plan.graph import Chain, Stage
 from ddray.plan.points import GridPoint
 from ddray.report import comparable
 from ddray.report.comparable import MixedBlock
 from ddray.report.report import machine_report, report
+from trainables.payloads import Metrics, Payload
 
 CIFAR = """
 ddray: 1
@@ -116,6 +118,32 @@ def test_below_random_is_an_alarm_and_above_is_none(tmp_path: Path) -> None:
 
     alarms = machine_report(worlds.filled(tmp_path, worlds.SWEEP, poor))["alarms"]
     assert alarms == ["digits, convnet3, protocol quick, full origin: dm is 20.00 points below random at ipc 10"]
+
+
+@pytest.mark.parametrize("methods", ["random, dm", "dm"])
+def test_accuracy_that_guessing_reaches_is_an_alarm_with_and_without_random(tmp_path: Path, methods: str) -> None:
+    def guessing(point: GridPoint) -> float:
+        return 0.12 if point.method == "dm" and point.ipc == 10 else 0.5
+
+    text = worlds.SWEEP.replace("[random, dm, full]", f"[{methods}]")
+    told = machine_report(worlds.filled(tmp_path, text, guessing))["alarms"]
+    alarm = "digits, convnet3, protocol quick, full origin: dm is at chance at ipc 10: 12.00 %"
+    (found,) = [each for each in told if "at chance" in each]
+    assert found.startswith(alarm)
+    assert found.endswith("guessing among 10 classes reaches up to 14.16 % on 200 test images")  # 10 ± 1.96 * 2.12
+
+
+def test_numbers_that_ran_away_are_an_alarm(tmp_path: Path) -> None:
+    def losing(stage: Stage, chain: Chain, inputs: Mapping[str, Path]) -> Payload:
+        made = worlds.payload_of(stage, chain, worlds.accuracy_by_seed(chain.point))
+        if isinstance(made, Metrics) and chain.point.method == "dm":
+            rows = [{**row, "value": 1e75} if row["metric"] == "test_loss" else row for row in made.rows]
+            return Metrics(rows)
+        return made
+
+    (alarm,) = machine_report(worlds.filled(tmp_path, worlds.SWEEP, make=losing))["alarms"]
+    assert alarm.startswith("flagged implausible: 12 test_loss")
+    assert machine_report(worlds.filled(tmp_path / "sound", worlds.SWEEP))["alarms"] == []
 
 
 def test_differences_to_random_are_paired_by_distillation(tmp_path: Path) -> None:

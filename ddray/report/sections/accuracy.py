@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
@@ -15,12 +16,14 @@ from ddray.plan.imported import EXTERNAL
 from ddray.report.beside_paper import BesidePaper
 from ddray.report.comparable import ROW_AXES, Cell, ReportBlock, RowKey
 from ddray.report.page import Element, Heading, Lines
-from ddray.report.sections import BlockSection
+from ddray.report.sections import BlockSection, Measured, SweepSection
 from ddray.report.table import Column, Facts, Table
 from ddray.report.words import cell_table, cells_of, plus_minus, span, variant_title
 from trainables.methods import METHODS
 
 BASELINES = ("random", "full")
+_TWO_SIDED_95 = 1.96
+"""Standard deviations within which 95 % of normal values lie."""
 
 
 def _rows(block: ReportBlock, numbers: Numbers) -> list[dict[str, Any]]:
@@ -173,5 +176,26 @@ def _below_random(block: Facts) -> list[str]:
     return alarms
 
 
+def _at_chance(_: Facts, measured: Measured) -> list[str]:
+    """Accuracies that guessing reaches as well, whether or not random images are there to compare with."""
+    alarms = []
+    for block in measured.blocks:
+        for cell in block.own_cells:
+            first, mean = cell.points[0], cell.mean()
+            images = [point["n"] for point in cell.points if point["n"]]
+            if mean is None or not images:
+                continue
+            chance = 1 / first["num_classes"]
+            reach = chance + _TWO_SIDED_95 * math.sqrt(chance * (1 - chance) / min(images))
+            if mean["mean"] <= reach:
+                alarms.append(
+                    f"{block.title}: {cell.variant} is at chance at {cell.key.text}: {100 * mean['mean']:.2f} %, where "
+                    f"guessing among {first['num_classes']} classes reaches up to {100 * reach:.2f} % on "
+                    f"{min(images)} test images"
+                )
+    return alarms
+
+
+AT_CHANCE = SweepSection(id="at_chance", order=11, elements=lambda _: (), alarms=_at_chance)
 ACCURACY = BlockSection(id="rows", order=10, facts=_rows, elements=_elements, alarms=_below_random)
 AGAINST_RANDOM = BlockSection(id="against_random", order=30, applies=_has_methods, elements=_against_random)

@@ -1,0 +1,115 @@
+"""Sweeps on data of one's own: what was read and what is wrong with it is said, and damage is not computed with."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from workspace import Workspace
+
+OWN = """
+ddray: 1
+defaults: {protocol: quick, train: {steps: 5}}
+datasets: {leaves: {folder: leaves, like: digits}}
+grids:
+  g: {axes: {method: [full], dataset: [leaves], architecture: [convnet3-d2-w8], origin_per_class: [4]}}
+"""
+
+
+def write_leaves(workspace: Workspace, classes: int = 10, shared: int = 0) -> Path:
+    """Ten gray images of each class in each split, of which the first ``shared`` are the same in both."""
+    rng = np.random.default_rng(0)
+    root = workspace.places.data / "leaves"
+    for label in range(classes):
+        images = rng.integers(0, 256, (20, 8, 8), dtype=np.uint8)
+        for split, chosen in (("train", images[:10]), ("test", [*images[:shared], *images[10 + shared :]])):
+            folder = root / split / f"kind{label}"
+            folder.mkdir(parents=True)
+            for number, image in enumerate(chosen):
+                Image.fromarray(image).save(folder / f"{split}{number}.png")
+    return root
+
+
+def sweep(workspace: Workspace, path: Path) -> Any:
+    return workspace.run("sweep", path, "--local", "--no-mlflow", "-q")
+
+
+def forget(workspace: Workspace, *kinds: str) -> None:
+    """Remove finished stages of these kinds."""
+    for manifest in Path(workspace.places.store).glob("artifacts/*/*/manifest.json"):
+        if json.loads(manifest.read_text())["kind"] in kinds:
+            shutil.rmtree(manifest.parent)
+
+
+def alarms(workspace: Workspace, name: str) -> list[str]:
+    told: list[str] = json.loads(workspace.run("report", name, "--json").out)["alarms"]
+    return told
+
+
+def test_what_was_read_is_said_and_identical_images_sound_an_alarm(workspace: Workspace) -> None:
+    write_leaves(workspace, shared=3)
+    path = workspace.write("own", OWN)
+    planned = workspace.run("plan", path)
+    assert planned.code == 0, planned.err
+    assert "leaves: 100 training and 100 test images of 10 classes from " in planned.err
+    assert "0 = kind0" in planned.err
+    sentence = "leaves: identical images: 30 of 100 test images are also training images"
+    assert sentence in planned.err
+    ran = sweep(workspace, path)
+    assert ran.code == 0, ran.err
+    assert sentence in ran.out
+    assert sentence in alarms(workspace, "own")
+
+
+def test_data_without_identical_images_sound_none(workspace: Workspace) -> None:
+    write_leaves(workspace)
+    ran = sweep(workspace, workspace.write("own", OWN))
+    assert ran.code == 0, ran.err
+    assert "identical images" not in ran.out + ran.err
+
+
+def test_a_changed_cache_changes_no_payload(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = workspace.tiny()
+    assert sweep(workspace, path).code == 0
+    before = workspace.payloads()
+    (images,) = Path(workspace.places.cache).glob("data/*/test_images.npy")
+    content = bytearray(images.read_bytes())
+    content[200:6000] = bytes(byte ^ 0xFF for byte in content[200:6000])
+    images.write_bytes(content)
+    with monkeypatch.context() as patched:  # control: unnoticed, it does change payloads
+        patched.setattr("trainables.data.cache.file_sha256", lambda file: _said(file))
+        forget(workspace, "train", "accuracy")
+        assert sweep(workspace, path).code == 0
+        assert workspace.payloads() != before
+    forget(workspace, "train", "accuracy")
+    ran = workspace.spawn("sweep", path, "--local", "--no-mlflow", "-q")  # has compared nothing yet
+    assert ran.code == 0, ran.err
+    assert "the decoded images changed since they were written" in ran.err
+    assert workspace.payloads() == before
+
+
+def _said(file: Path) -> str:
+    """The digest that the index has of a file, whatever the file holds."""
+    digest: str = json.loads((file.parent / "index.json").read_text())["sha256"][file.name]
+    return digest
+
+
+def test_images_that_ran_away_fail_their_stage_and_name_the_setting(workspace: Workspace) -> None:
+    text = """
+ddray: 1
+defaults: {protocol: quick, train: {steps: 5}}
+grids:
+  g:
+    axes: {method: [dm], dataset: [digits], ipc: [1], architecture: [convnet3-d2]}
+    settings: {dm: {iterations: 20, lr_img: RATE, batch_real: 8, depth: 2}}
+"""
+    ran = sweep(workspace, workspace.write("far", text.replace("RATE", "1.0e+6")))
+    assert ran.code == 1
+    assert "the distilled images left the range of images; got values from -" in ran.err
+    assert "Lower settings.dm: lr_img" in ran.err
+    assert sweep(workspace, workspace.write("near", text.replace("RATE", "1.0"))).code == 0  # control
