@@ -24,10 +24,15 @@ allowed="${ALLOWED_HOSTS:-localhost,localhost:$port,127.0.0.1,127.0.0.1:$port}"
 mlflow="$root/.venv/bin/mlflow"
 [ -x "$mlflow" ] || mlflow="mlflow"
 
+# Addresses are quoted: a path may hold a question mark.
+python="$root/.venv/bin/python"
+[ -x "$python" ] || python="python3"
+quoted="$("$python" -c 'import sys, urllib.parse; print(urllib.parse.quote(sys.argv[1]))' "$home")"
+
 # Not from the checkout: the server starts Python there, which would look into the folder mlflow/ first.
 cd "$home"
 exec env MLFLOW_DISABLE_TELEMETRY=true "$mlflow" server \
     --host "$bind" --port "$port" --workers "${WORKERS:-1}" \
-    --backend-store-uri "${BACKEND:-sqlite:///$home/mlflow/mlflow.db}" \
-    --artifacts-destination "${ARTIFACTS:-$home/mlflow/artifacts}" \
+    --backend-store-uri "${BACKEND:-sqlite+pysqlite:///$quoted/mlflow/mlflow.db}" \
+    --artifacts-destination "${ARTIFACTS:-file://$quoted/mlflow/artifacts}" \
     --allowed-hosts "$allowed"

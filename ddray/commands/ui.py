@@ -11,22 +11,25 @@ import sys
 
 from ddray.errors import EnvironmentProblem, RequestError
 from ddray.settings import Places
+from ddray.tracking.runs import read_only, tracking_uri
+from ddray.tracking.schema import check_schema
 
 
 def serve(places: Places, host: str, port: int) -> int:
     """Run the MLflow UI until it is interrupted.
 
     Returns:
-        The server's exit code; an interruption is 0.
+        0: it was interrupted.
 
     Raises:
         RequestError: There is nothing to show yet.
-        EnvironmentProblem: The port is taken.
+        EnvironmentProblem: The port is taken, MLflow cannot use the database, or its server ended by itself.
     """
     if not places.mlflow_database.exists():
         raise RequestError(
             [f"{places.mlflow_database}: nothing to show yet. Run a sweep, or: ddray collect SWEEP --mlflow"]
         )
+    check_schema(places.mlflow_database)
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -46,7 +49,7 @@ def serve(places: Places, host: str, port: int) -> int:
         "--workers",
         "1",
         "--backend-store-uri",
-        f"sqlite:///{places.mlflow_database}",
+        tracking_uri(places.mlflow_database),
         "--default-artifact-root",
         places.mlflow_artifacts.as_uri(),
     ]
@@ -63,14 +66,19 @@ def serve(places: Places, host: str, port: int) -> int:
         server.terminate()
         server.wait()
         return 0
-    return 0 if code == -signal.SIGTERM else code
+    if code not in (0, -signal.SIGTERM):
+        raise EnvironmentProblem(
+            f"ddray ui: MLflow's server ended by itself with exit code {code}; its reason stands above. Check with: "
+            f"{sys.executable} -m mlflow --version"
+        )
+    return 0
 
 
 def _experiments(places: Places) -> list[tuple[str, str]]:
     """(name, number) of our experiments; read directly, because importing MLflow takes seconds."""
     query = "SELECT name, experiment_id FROM experiments WHERE name LIKE 'ddray/%' AND lifecycle_stage = 'active'"
     try:
-        with contextlib.closing(sqlite3.connect(f"file:{places.mlflow_database}?mode=ro", uri=True)) as connection:
+        with contextlib.closing(read_only(places.mlflow_database)) as connection:
             return [(str(name), str(number)) for name, number in connection.execute(query + " ORDER BY name")]
     except sqlite3.Error:
         return []  # the server itself will say what is wrong with its database

@@ -6,6 +6,7 @@ How they are laid over one another stands in ``grammar.py``.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -68,6 +69,13 @@ class Reader:
         node = yaml.read(path, self.problems)
         if len(self.problems) > before:  # a key may be missing that is there in the text
             self.doubtful |= set(AXES)
+        if parent is not None and (node is None or node.get("ddray") is None) and not _begins_as_sweep(path):
+            # Whatever the file is, what stands in it is not for a message that others may read.
+            self.problems[before:] = [
+                f"{printable(path)}: not a sweep file, but included; expected a mapping that begins with ddray: 1. "
+                "Correct the include, or the file."
+            ]
+            return None
         if node is None:
             return None
         version = node.get("ddray")
@@ -167,6 +175,15 @@ class Reader:
                 value = mapping([(part, "--set", value)], "--set")
             patch = merge(patch, value)
         return self.valid(Patch, patch)
+
+
+def _begins_as_sweep(path: Path) -> bool:
+    """Whether a file that cannot be read as YAML was meant to be a sweep."""
+    try:
+        with path.open("rb") as stream:
+            return re.search(rb"^ddray *: *[0-9]+ *(#.*)?\r?$", stream.read(yaml.MAX_BYTES), re.MULTILINE) is not None
+    except OSError:
+        return True  # that it cannot be read has been said, and nothing else
 
 
 def _identity(path: Path) -> Path:

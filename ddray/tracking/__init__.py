@@ -2,6 +2,7 @@
 
     measured.py  what MLflow gets of measurements.parquet: by point, the numbers that one compares runs by
     runs.py      runs that MLflow has, read straight from its database
+    schema.py    whether the installed MLflow can use its database
     content.py   what a run of a point says: tags, parameters
     writer.py    writes runs; the only module that imports MLflow
     mirror.py    brings the runs of a sweep up to date

@@ -15,6 +15,7 @@ from ddray.settings import Places
 from ddray.store.artifacts import Store
 from ddray.tracking.measured import MeasuredPoint, measured_points
 from ddray.tracking.runs import PLANNED, Run, existing_runs
+from ddray.tracking.schema import REMEDY, check_schema
 from ddray.tracking.writer import Writer
 
 LOCK_SECONDS = 60.0
@@ -56,6 +57,7 @@ def mirror(
             work = _compare(plan, points, known)
             if not work.chains and not work.left:
                 return MirrorResult(0, 0, work.stale)
+        check_schema(places.mlflow_database)
         writer = Writer(places, sweep, store)
         known = existing_runs(places.mlflow_database, f"ddray/{sweep.name}")
         if known is None:
@@ -131,6 +133,5 @@ def _understood(places: Places) -> Iterator[None]:
             raise
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise EnvironmentProblem(
-            f"{places.mlflow_database}: MLflow cannot use its database; got {first}. Delete the file and mirror again: "
-            "everything in it is rebuilt from the store."
+            f"{places.mlflow_database}: MLflow cannot use its database; got {first}. {REMEDY}"
         ) from error

@@ -1,4 +1,4 @@
-"""Runs that MLflow has, by their tag ``ddray.point``."""
+"""Runs that MLflow has, by their tag ``ddray.point``, and the address of its database."""
 
 from __future__ import annotations
 
@@ -23,6 +23,21 @@ class Run:
     planned: bool
 
 
+def tracking_uri(database: Path) -> str:
+    """Where MLflow keeps its runs: an SQLite address in which the path is quoted, whatever characters it has.
+
+    With the driver's name, because MLflow takes what follows a plain ``sqlite:///`` for a path and makes its folders.
+    """
+    from sqlalchemy import URL
+
+    return URL.create("sqlite+pysqlite", database=str(database.absolute())).render_as_string()
+
+
+def read_only(database: Path) -> sqlite3.Connection:
+    """A connection that neither makes nor changes the database."""
+    return sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True, timeout=20)
+
+
 def existing_runs(database: Path, experiment: str) -> dict[str, list[Run]] | None:
     """Runs by point, read straight from the tags: a thousand in milliseconds, where the client takes seconds.
 
@@ -39,7 +54,7 @@ def existing_runs(database: Path, experiment: str) -> dict[str, list[Run]] | Non
     """
     tags: dict[str, dict[str, str]] = {}
     try:
-        with contextlib.closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True, timeout=20)) as connection:
+        with contextlib.closing(read_only(database)) as connection:
             for run, key, value in connection.execute(query, (experiment, POINT, DIGEST, PLANNED)):
                 tags.setdefault(run, {})[key] = value
     except sqlite3.Error as error:

@@ -19,7 +19,7 @@ from ddray.settings import Places
 from ddray.store.artifacts import DamagedArtifact, Store
 from ddray.tracking import content
 from ddray.tracking.measured import MeasuredPoint, Number
-from ddray.tracking.runs import DIGEST, PLANNED, POINT, Run
+from ddray.tracking.runs import DIGEST, PLANNED, POINT, Run, tracking_uri
 from trainables import files
 
 log = logging.getLogger(__name__)
@@ -30,18 +30,13 @@ _BATCH = 900
 """Metrics per call; MLflow takes 1000."""
 
 
-def tracking_uri(places: Places) -> str:
-    """Where MLflow keeps its runs: an absolute SQLite address."""
-    return f"sqlite:///{places.mlflow_database.absolute().as_posix()}"
-
-
 class Writer:
     """Writes runs of one experiment."""
 
     def __init__(self, places: Places, sweep: Sweep, store: Store) -> None:
         mlflow = _mlflow()
         places.mlflow_database.parent.mkdir(parents=True, exist_ok=True)
-        self.client: Any = mlflow.MlflowClient(tracking_uri(places))
+        self.client: Any = mlflow.MlflowClient(tracking_uri(places.mlflow_database))
         self.entities: Any = mlflow.entities
         self.store = store
         self.experiment: str = self._experiment(places, sweep)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import shutil
+import sqlite3
 import subprocess
 import sys
 import types
@@ -24,7 +26,8 @@ from ddray.store.artifacts import Store
 from ddray.tracking import content, measured, writer
 from ddray.tracking import mirror as mirroring
 from ddray.tracking.mirror import MirrorResult, mirror
-from ddray.tracking.writer import tracking_uri
+from ddray.tracking.runs import tracking_uri
+from ddray.tracking.schema import check_schema
 
 SWEEP = """
 ddray: 1
@@ -53,7 +56,7 @@ class World:
     def client(self) -> Any:
         from mlflow import MlflowClient
 
-        return MlflowClient(tracking_uri(self.places))
+        return MlflowClient(tracking_uri(self.places.mlflow_database))
 
     def runs(self) -> dict[str, Any]:
         """Active runs by point; that no point has two is asserted here."""
@@ -330,6 +333,34 @@ def test_a_broken_database_says_what_to_do_and_that_helps(done: World, tmp_path:
         done.mirror()
     database.unlink()
     assert mirror_elsewhere(tmp_path).stdout.strip() == str(MirrorResult(6, 0, 0))
+
+
+def test_a_database_of_another_mlflow_is_said_to_be_one(done: World) -> None:
+    database = done.places.mlflow_database
+    with contextlib.closing(sqlite3.connect(database)) as connection:
+        (ours,) = connection.execute("SELECT version_num FROM alembic_version").fetchone()
+        check_schema(database)  # control
+        connection.execute("UPDATE alembic_version SET version_num = 'feedfeedfeed'")
+        connection.execute("DELETE FROM tags")
+        connection.commit()
+    with pytest.raises(EnvironmentProblem, match=rf"another version of MLflow; got schema feedfeedfeed; .*{ours}"):
+        done.mirror()
+
+
+@pytest.mark.parametrize("content", ["another program", "text", "nothing"])
+def test_what_is_no_database_of_mlflow_is_told_apart(tmp_path: Path, content: str) -> None:
+    database = tmp_path / "what? 50%" / "mlflow.db"
+    database.parent.mkdir()
+    database.write_bytes(b"no database, whatever its name" * 100 if content == "text" else b"")
+    if content == "another program":
+        with contextlib.closing(sqlite3.connect(database)) as connection:
+            connection.execute("CREATE TABLE songs (title TEXT)")
+    if content == "nothing":
+        check_schema(database)
+        return
+    said = "got tables songs" if content == "another program" else "not a database"
+    with pytest.raises(EnvironmentProblem, match=rf"{said}.*Delete the file and mirror again"):
+        check_schema(database)
 
 
 def test_the_repositorys_folder_is_not_taken_for_mlflow(done: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import json
 import signal
 import socket
 import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
-from workspace import Workspace
+import pytest
+from workspace import Workspace, places_in
 
 
 def free_port() -> int:
@@ -23,6 +28,15 @@ def answers(port: int) -> bool:
         connection.request("GET", "/health")
         return connection.getresponse().status == 200
     return False
+
+
+def asked(port: int, what: str, content: dict[str, Any] | None = None) -> Any:
+    """What the server's own interface answers."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    headers = {"Content-Type": "application/json"}
+    body = None if content is None else json.dumps(content)
+    connection.request("GET" if body is None else "POST", f"/api/2.0/mlflow/{what}", body, headers)
+    return json.loads(connection.getresponse().read())
 
 
 def test_nothing_to_show_is_said(workspace: Workspace) -> None:
@@ -44,12 +58,55 @@ def test_a_taken_port_is_said(workspace: Workspace) -> None:
     assert "Choose another --port" in ran.err
 
 
-def test_the_server_shows_the_sweep_and_ends_with_the_command(workspace: Workspace) -> None:
+def test_a_database_of_another_mlflow_ends_with_a_message(workspace: Workspace) -> None:
+    database = workspace.places.mlflow_database
+    database.parent.mkdir(parents=True)
+    with contextlib.closing(sqlite3.connect(database)) as connection:
+        connection.execute("CREATE TABLE alembic_version (version_num TEXT)")
+        connection.execute("INSERT INTO alembic_version VALUES ('feedfeedfeed')")
+        connection.commit()
+    ran = workspace.run("ui", "--port", str(free_port()))
+    assert ran.code == 3
+    assert "another version of MLflow; got schema feedfeedfeed" in ran.err
+    assert "ddray collect SWEEP --mlflow" in ran.err
+    assert "Traceback" not in ran.err
+
+
+def test_a_server_that_ends_by_itself_is_no_success(workspace: Workspace) -> None:
+    database = workspace.places.mlflow_database
+    database.parent.mkdir(parents=True)
+    database.touch()
+    broken = workspace.folder / "broken" / "mlflow"
+    broken.mkdir(parents=True)
+    (broken / "__init__.py").touch()
+    (broken / "__main__.py").write_text("raise SystemExit(7)")
+    ran = workspace.spawn("ui", "--port", str(free_port()), PYTHONPATH=str(broken.parent))
+    assert ran.code == 3
+    assert "MLflow's server ended by itself with exit code 7" in ran.err
+
+
+@pytest.fixture
+def odd(tmp_path: Path, digits_cache: Path) -> Iterator[Workspace]:
+    """A home of which addresses cannot be made by writing its path into them."""
+    folder = tmp_path / "what next? 50%41 #1 übung & 'more'"
+    folder.mkdir()
+    with places_in(folder, digits_cache) as workspace:
+        yield workspace
+
+
+def test_the_server_shows_the_sweep_and_ends_with_the_command(odd: Workspace) -> None:
+    workspace = odd
     path = workspace.tiny(iterations=1)
     assert workspace.run("sweep", path, "--local").code == 0
+    files = {entry.name for entry in workspace.places.mlflow_database.parent.iterdir()}
+    assert files == {"mlflow.db", "mlflow.db.lock", "artifacts"}
     port = free_port()
     with workspace.start("ui", "--port", str(port)) as running:
         running.until(lambda: answers(port))
+        runs = asked(port, "runs/search", {"experiment_ids": ["1"]})["runs"]
+        assert len(runs) == 4, "and each is in the database that the sweep wrote"
+        listed = asked(port, f"artifacts/list?run_id={runs[0]['info']['run_id']}")
+        assert {each["path"] for each in listed["files"]} >= {"distilled.png"}
         running.send(signal.SIGTERM)
         ran = running.wait()
     assert ran.code == 0, ran.err
