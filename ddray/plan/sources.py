@@ -181,7 +181,10 @@ def _begins_as_sweep(path: Path) -> bool:
     """Whether a file that cannot be read as YAML was meant to be a sweep."""
     try:
         with path.open("rb") as stream:
-            return re.search(rb"^ddray *: *[0-9]+ *(#.*)?\r?$", stream.read(yaml.MAX_BYTES), re.MULTILINE) is not None
+            return (
+                re.search(rb"""^\s*\{?\s*["']?ddray["']?\s*:\s*[0-9]""", stream.read(yaml.MAX_BYTES), re.MULTILINE)
+                is not None
+            )
     except OSError:
         return True  # that it cannot be read has been said, and nothing else
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -34,9 +35,14 @@ def _markdown(element: Element) -> str:
         case Heading(text, level):
             return f"{'#' * level} {markdown_text(text)}"
         case Lines(texts):
-            return "\n".join(map(markdown_text, texts))
+            return "\n".join(map(_line, texts))
         case Bullets(lead, entries):
-            bullets = "\n".join(f"- {markdown_text(entry)}" for entry in entries)
-            return f"{markdown_text(lead)}\n\n{bullets}" if lead else bullets
+            bullets = "\n".join(f"- {_line(entry)}" for entry in entries)
+            return f"{_line(lead)}\n\n{bullets}" if lead else bullets
         case Table():
             return element.markdown()
+
+
+def _line(text: str) -> str:
+    """A line of its own, whose first characters make it neither a heading nor a quotation nor an entry of a list."""
+    return re.sub(r"^([0-9]*)(?=(#{1,6}|[-+*=]+|(?<=[0-9])[.)])(\s|$)|>)", r"\1\\", markdown_text(text.strip()))

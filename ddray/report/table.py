@@ -158,7 +158,9 @@ class Table:
 
 # A report is read in terminals too. Only what would change its structure is escaped: a star or an underscore inside
 # or at the end of a word opens no emphasis, and ``quick*`` is a name of ours.
-_MARKDOWN = re.compile(r"[\\|<`]|\*(?=\w)|(?<!\w)_(?=\w)")
+_MARKDOWN = re.compile(r"[\\|<`]|\*(?=\w)|(?<!\w)_(?=\w)|\](?=[(\[:])|~(?=~)|&(?=#?\w+;)")
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+"""Characters that a terminal obeys instead of showing them."""
 
 _LATEX: Mapping[str, str] = {
     **{character: f"\\{character}" for character in "&%$#_{}"},
@@ -207,5 +209,6 @@ def html_text(text: str) -> str:
 
 def _escaped(text: str, escape: Callable[[str], str], code: Callable[[str], str]) -> str:
     """One line; what stands between a pair of backquotes goes through ``code``, the rest through ``escape``."""
-    parts = re.split(r"`([^`]+)`", " ".join(text.splitlines()))  # plain, name, plain, name, ..., plain
+    shown = _CONTROL.sub("\ufffd", " ".join(text.expandtabs(1).splitlines()))
+    parts = re.split(r"`([^`]+)`", shown)  # plain, name, plain, name, ..., plain
     return "".join(code(part) if index % 2 else escape(part) for index, part in enumerate(parts))

@@ -308,6 +308,42 @@ def test_the_including_file_has_the_last_word_on_resources(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
+    "content",
+    [
+        "hunter2:*:19000:0:99999:7:::\n",
+        "aws: {hunter2: hunter2}\n",
+        "hunter2\n",
+        "[hunter2, x]\n",
+        "a: hunter2\nb: [*hunter2]\n",
+        "- !hunter2 x\n",
+        'key: "\\hunter2"\n',
+        "hunter2: 1\nhunter2: 2\n",
+        "x: !!python/object/apply:hunter2 {}\n",
+        b"hunter2\xff\xfe",
+        "hunter2\x00",
+        "",
+    ],
+)
+def test_what_stands_in_a_file_that_is_no_sweep_is_not_said(tmp_path: Path, content: str | bytes) -> None:
+    """A sweep from elsewhere may name any file of whoever plans it, and messages travel."""
+    main = union(tmp_path)
+    (tmp_path / "parts" / "second.yaml").write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(RequestError) as refused:
+        load(main)
+    assert "hunter2" not in str(refused.value)
+    assert "second.yaml: not a sweep file, but included; expected a mapping that begins with ddray: 1" in str(
+        refused.value
+    )
+
+
+def test_what_is_wrong_in_an_included_sweep_is_still_said(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match=r"second.yaml:3: not YAML"):
+        load(union(tmp_path, second="ddray: 1\ngrids: {x: {\n  axes: ]}}"))
+    with pytest.raises(RequestError, match=r"second.yaml:2: unknown key 'sgrid'"):
+        load(union(tmp_path, second="ddray: 1\nsgrid: {}\n"))
+
+
+@pytest.mark.parametrize(
     "top, first, second, message",
     [
         (

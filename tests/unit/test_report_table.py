@@ -172,6 +172,32 @@ def test_names_of_a_page_are_escaped_too() -> None:
     assert page.markdown(elements) == "## \\<img> \\*x*\n\na\\|b\n\n\\_x_\n\n- quick*, 1 \\< 2\n"
 
 
+@pytest.mark.parametrize(
+    "name, shown",
+    [
+        ("# x", r"\# x"),
+        ("> x", r"\> x"),
+        ("1. x", r"1\. x"),
+        ("- x", r"\- x"),
+        ("-0.5", "-0.5"),
+        ("3 # x", "3 # x"),
+        ("![x](http://there/y.png)", r"![x\](http://there/y.png)"),
+        ("[x][y]", r"[x\][y]"),
+        ("[x]: javascript:y", r"[x\]: javascript:y"),
+        ("~~x~~", r"\~~x\~~"),
+        ("&lt;x", r"\&lt;x"),
+        ("R&D; a & b", r"R\&D; a & b"),
+        ("\x1b[31mred\x07", "\ufffd[31mred\ufffd"),
+        ("evil\u202egnp", "evil\ufffdgnp"),
+        ("[0.1, 0.2] (n = 3)", "[0.1, 0.2] (n = 3)"),
+    ],
+)
+def test_no_name_becomes_a_heading_a_link_or_a_command_of_a_terminal(name: str, shown: str) -> None:
+    elements = [page.Lines((name,)), Bullets(name, [name])]
+    assert page.markdown(elements) == f"{shown}\n\n{shown}\n\n- {shown}\n"
+    assert "\x1b" not in named(name, name).html() + named(name, name).csv() + named(name, name).latex()
+
+
 # --- footnotes --------------------------------------------------------------------------------------------------------
 
 COLUMNS = st.lists(
