@@ -311,11 +311,15 @@ def status(sweep: str | None, as_json: bool) -> None:
     click.echo(json.dumps(facts, sort_keys=True) if as_json else status_text(facts))
 
 
-@cli.command(short_help="What is behind a key.")
+@cli.command(short_help="What is behind a key, a label or a run's name.")
 @click.argument("key")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def show(key: str, as_json: bool) -> None:
-    """What is behind a key: configuration, inputs, provenance, or why it failed."""
+    """What is behind a key: numbers, configuration, inputs, provenance, or why it failed.
+
+    KEY is the beginning of a stage's key, the label of a stage, or a point: the name of its run in MLflow, or the
+    beginning of its hash.
+    """
     from ddray.commands.browse import show_facts, show_text
 
     facts = show_facts(places(), key)

@@ -5,35 +5,96 @@ from __future__ import annotations
 import json
 import sys
 import traceback
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ddray.commands import names
 from ddray.errors import RequestError
 from ddray.plan.keys import short
 from ddray.settings import Places
 from ddray.store.artifacts import DamagedArtifact, Store
+from trainables import files
+
+INFOS = (files.METRICS, files.MAP_INFO, files.MODEL_INFO, files.SET_INFO, files.EXPERT_INFO, files.ATTACK_INFO)
+"""Files of payloads that hold numbers; those of an ensemble's members have names that end so."""
+NUMBERS = 30
+"""Numbers that are printed of one stage."""
+TELLING = ("audit", "attack", "norm", "epsilon", "fpr", "target_row", "class_id", "split")
+"""Columns that tell numbers of one metric apart."""
 
 
-def show_facts(places: Places, key: str) -> dict[str, Any]:
-    """Everything known of a key: manifest, failure, claim, checkpoints.
+def show_facts(places: Places, name: str) -> dict[str, Any]:
+    """Everything known of a stage: manifest, numbers, failure, claim; or of a point: its stages with their numbers.
+
+    Args:
+        places: Where the store and the sweeps that were run are.
+        name: The beginning of a key, or as of ``names.find``.
 
     Raises:
-        RequestError: No key begins so, or several do.
+        RequestError: Nothing is called so, or several things are.
     """
     store = _store(places)
-    full = _find(store, key)
-    facts: dict[str, Any] = {"key": full, "failure": store.failure(full), "claim": store.claim(full).holder()}
-    if store.has(full):
-        facts["manifest"] = _manifest(store, full)
+    key = _key(store, name)
+    if key is None:
+        found = names.find(places, name)
+        if isinstance(found, names.Point):
+            return _point_facts(store, found)
+        key = found.key
+    return _stage_facts(store, key, name)
+
+
+def _stage_facts(store: Store, key: str, label: str) -> dict[str, Any]:
+    facts: dict[str, Any] = {"key": key, "label": label, "failure": store.failure(key)}
+    facts["claim"] = store.claim(key).holder()
+    if store.has(key):
+        facts["manifest"] = manifest = _manifest(store, key)
+        facts["numbers"] = _numbers(store, key, manifest["files"])
     return facts
+
+
+def _point_facts(store: Store, found: names.Point) -> dict[str, Any]:
+    stages = []
+    for stage in found.chain.stages:
+        facts = _stage_facts(store, stage.key, stage.label)
+        state = "done" if "manifest" in facts else "failed" if facts["failure"] is not None else "not computed"
+        told = {"cause": facts["failure"]["cause"]} if state == "failed" else {"numbers": facts.get("numbers", [])}
+        stages.append({"kind": stage.kind, "key": stage.key, "label": stage.label, "state": state, **told})
+    return {"point": found.hash, "name": found.name, "sweep": found.sweep, "stages": stages}
+
+
+def _numbers(store: Store, key: str, entries: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What a finished stage measured: rows as of ``measurements.parquet``, or numbers about what it made."""
+    rows: list[dict[str, Any]] = []
+    for name, entry in entries.items():
+        if name.endswith(INFOS):
+            try:
+                content = files.load_json(store.file(key, name, entry))
+            except (DamagedArtifact, KeyError, ValueError) as damage:
+                raise RequestError([f"{damage}: run its sweep"]) from damage
+            if isinstance(content, list):
+                rows += content
+            else:
+                facts = content.get("facts", content)
+                rows += [
+                    {"metric": fact, "value": value} for fact, value in facts.items() if type(value) in (int, float)
+                ]
+    return sorted(rows, key=lambda row: row.get("class_id") is not None)
 
 
 def show_text(facts: dict[str, Any]) -> str:
     """The same for people."""
+    if "point" in facts:
+        return "\n".join(_point_lines(facts))
     lines = [f"key {facts['key']}"]
     manifest, failure = facts.get("manifest"), facts["failure"]
+    if manifest is None and failure is None:
+        lines.append(f"not computed yet: {facts['label']}")
     if manifest is not None:
-        lines += [f"finished: {manifest['label']}", "", "inputs:"]
+        lines.append(f"finished: {manifest['label']}")
+        if facts["numbers"]:
+            lines += ["", "numbers:", *_number_lines(facts["numbers"])]
+        lines += ["", "inputs:"]
         lines += [f"  {role}: {short(key)}" for role, key in manifest["inputs"].items()] or ["  none"]
         lines += ["", "files:"]
         lines += [
@@ -52,6 +113,36 @@ def show_text(facts: dict[str, Any]) -> str:
     if facts["claim"] is not None:
         lines += ["", f"claimed by process {facts['claim']['pid']} on {facts['claim']['host']}"]
     return "\n".join(lines)
+
+
+def _point_lines(facts: dict[str, Any]) -> Iterator[str]:
+    yield f"point {short(facts['point'])}  {facts['name']}  of sweep {facts['sweep']}"
+    for stage in facts["stages"]:
+        yield f"  {short(stage['key'])}  {stage['state']:<12}  {stage['label']}"
+        if stage["state"] == "failed":
+            yield f"      {stage['cause']}"
+    for stage in facts["stages"]:
+        if numbers := stage.get("numbers"):
+            yield from ("", f"{stage['kind']}:", *_number_lines(numbers))
+
+
+def _number_lines(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """One line per number: which, value, interval, how many it is about."""
+    lines = []
+    for row in rows[:NUMBERS]:
+        which = [f"{name}={row[name]}" for name in TELLING if row.get(name) is not None]
+        value = f"{row['value']:.6g}" if row["value"] is not None else "none"
+        unit = f" {row['unit']}" if row.get("unit") else ""
+        notes = [f"n={row['n']}"] if row.get("n") is not None else []
+        if row.get("ci_low") is not None and row.get("ci_high") is not None:
+            notes.insert(0, f"{row['ci_low']:.4g} to {row['ci_high']:.4g}")
+        notes += [row["flag"]] if row.get("flag") else []
+        lines.append(
+            f"  {' '.join([row['metric'], *which])}  {value}{unit}" + (f"  ({', '.join(notes)})" if notes else "")
+        )
+    if len(rows) > NUMBERS:
+        lines.append(f"  and {len(rows) - NUMBERS} more; --json has all")
+    return lines
 
 
 def debug_stage(places: Places, key: str, *, pdb: bool) -> int:
@@ -120,14 +211,20 @@ def _manifest(store: Store, key: str) -> dict[str, Any]:
 
 
 def _find(store: Store, beginning: str) -> str:
+    key = _key(store, beginning)
+    if key is None:
+        raise RequestError([f"{beginning}: no finished or failed stage has a key that begins so, in {store.location}"])
+    return key
+
+
+def _key(store: Store, beginning: str) -> str | None:
+    """The key of a finished or failed stage that begins so, or None."""
     known = store.keys() | store.failures()
     matches = sorted(key for key in known if key.startswith(beginning.lower()))
-    if len(matches) == 1:
-        return matches[0]
-    if not matches:
-        raise RequestError([f"{beginning}: no finished or failed stage has a key that begins so, in {store.location}"])
-    some = ", ".join(short(key) for key in matches[:5])
-    raise RequestError([f"{beginning}: {len(matches)} keys begin so ({some} …); give more characters"])
+    if len(matches) > 1:
+        some = ", ".join(short(key) for key in matches[:5])
+        raise RequestError([f"{beginning}: {len(matches)} keys begin so ({some} …); give more characters"])
+    return matches[0] if matches else None
 
 
 def _store(places: Places) -> Store:

@@ -71,6 +71,11 @@ def test_a_sweep_with_nothing_to_do_is_light(finished_home: Path) -> None:
     assert loaded(*arguments, cwd=ROOT, home=finished_home) & HEAVY == set()
 
 
+def test_numbers_of_a_stage_need_no_torch(finished_home: Path) -> None:
+    key = next((finished_home / "store" / "artifacts").glob("*/*/metrics.json")).parent.name
+    assert loaded("show", key, cwd=ROOT, home=finished_home) & HEAVY == set()
+
+
 def test_a_heavy_import_is_noticed(tmp_path: Path) -> None:
     program = PROGRAM.replace("import json, sys", "import json, sys, fsspec")
     assert "fsspec" in loaded("--help", cwd=tmp_path, home=tmp_path, program=program)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from workspace import Workspace, debug_keys
+from workspace import Workspace, debug_keys, stages
 
 from ddray.store.manifest import Manifest
 
@@ -209,3 +209,89 @@ def test_a_status_that_was_cut_short_is_as_none(workspace: Workspace, text: str)
     path.write_text(text)
     ran = workspace.run("status", "mine")
     assert (ran.code, ran.out.splitlines()[0], "Traceback" in ran.err) == (0, "mine", False)
+
+
+# --- show: numbers and names --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def swept(workspace: Workspace) -> Workspace:
+    """Two finished points of random, two of DM that nobody has computed."""
+    ran = workspace.run("sweep", workspace.tiny(), "--local", "--no-mlflow", "--only", "method=random")
+    assert ran.code == 0, ran.err
+    return workspace
+
+
+def facts(workspace: Workspace, name: str) -> dict[str, Any]:
+    ran = workspace.run("show", name, "--json")
+    assert ran.code == 0, ran.err
+    found: dict[str, Any] = json.loads(ran.out)
+    return found
+
+
+def test_show_prints_the_numbers_of_a_stage(swept: Workspace) -> None:
+    stage = stages(swept.prepare(swept.folder / "tiny.yaml"), "accuracy", method="random", seed=0)[0]
+    rows = json.loads((swept.store.open(stage.key).folder / "metrics.json").read_text())
+    (accuracy,) = (row for row in rows if row["metric"] == "test_acc")
+    found = facts(swept, stage.key[:10])
+    assert sorted(map(str, found["numbers"])) == sorted(map(str, rows)), "all of them"
+    text = swept.run("show", stage.key[:10]).out
+    assert f"test_acc split=test  {accuracy['value']:.6g} fraction  (" in text
+    assert f"n={accuracy['n']})" in text
+    assert "more; --json has all" not in text or len(rows) > 30
+    for kind, number in (("train", "train_images  2"), ("distill", "ipc  1")):
+        made = stages(swept.prepare(swept.folder / "tiny.yaml"), kind, method="random", seed=0)[0]
+        assert f"\n  {number}\n" in swept.run("show", made.key[:10]).out
+
+
+def test_show_of_a_damaged_metrics_file_is_an_error(swept: Workspace) -> None:
+    stage = stages(swept.prepare(swept.folder / "tiny.yaml"), "accuracy", method="random", seed=0)[0]
+    (swept.store.open(stage.key).folder / "metrics.json").write_text("[]")
+    ran = swept.run("show", stage.key)
+    assert (ran.code, "metrics.json differs from its digest" in ran.err, "Traceback" in ran.err) == (2, True, False)
+
+
+def test_show_takes_what_mlflow_and_the_plan_call_things(swept: Workspace) -> None:
+    point = facts(swept, "random-digits-ipc1-classes2.0-convnet3-s0")
+    assert [(stage["kind"], stage["state"]) for stage in point["stages"]] == [
+        (kind, "done") for kind in ("distill", "train", "accuracy")
+    ]
+    last = point["stages"][-1]
+    assert {"test_acc", "test_loss"} <= {row["metric"] for row in last["numbers"]}
+    listed = swept.run("plan", swept.folder / "tiny.yaml", "--points").out
+    assert point["point"][:12] in listed
+    for name in (point["point"][:12], point["name"]):
+        assert facts(swept, name) == point
+    assert last["label"] in listed
+    assert facts(swept, last["label"])["key"] == last["key"]
+    text = swept.run("show", point["name"]).out
+    assert f"{last['key'][:12]}  done          {last['label']}" in text
+    assert "test_acc split=test" in text
+
+
+def test_show_of_what_is_planned_and_not_computed(swept: Workspace) -> None:
+    point = facts(swept, "dm-digits-ipc1-real-classes2.0-convnet3-s1")
+    assert {stage["state"] for stage in point["stages"]} == {"not computed"}
+    ran = swept.run("show", point["stages"][1]["label"])
+    assert (ran.code, f"not computed yet: {point['stages'][1]['label']}" in ran.out) == (0, True)
+
+
+def test_names_that_fit_several_things_list_them(swept: Workspace) -> None:
+    ran = swept.run("show", "random-digits")
+    assert ran.code == 2
+    assert "random-digits: 2 match" in ran.err
+    for seed in (0, 1):
+        assert f"random-digits-ipc1-classes2.0-convnet3-s{seed} (sweep tiny)" in ran.err
+    ran = swept.run("show", "random seed=1")
+    assert ran.code == 2, "words of labels"
+    assert {word for word in ran.err.split() if word in ("train", "accuracy")} == {"train", "accuracy"}
+    beginning = next(line.split()[0] for line in ran.err.splitlines() if "train random" in line)
+    assert facts(swept, beginning)["manifest"]["kind"] == "train"
+
+
+def test_show_does_without_a_sweep_whose_file_is_gone(swept: Workspace) -> None:
+    point = facts(swept, "random-digits-ipc1-classes2.0-convnet3-s0")
+    (swept.folder / "tiny.yaml").unlink()
+    assert facts(swept, point["stages"][1]["key"][:12])["manifest"]["kind"] == "train"
+    ran = swept.run("show", point["name"])
+    assert (ran.code, "is called so" in ran.err, "Traceback" in ran.err) == (2, True, False)
