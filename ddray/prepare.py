@@ -141,6 +141,8 @@ def _imported(request: Request, places: Places, build: Build, read_all: bool) ->
     if request.sets or request.profiles:
         raise RequestError(f"{request.path}: has no values to change and no profiles. Run ddray evaluate again.")
     evaluation = load_evaluation(request.path)
+    if evaluation.content is None:
+        raise RequestError(f"{request.path}: does not say what its files hold. Run ddray evaluate again.")
     sweep = sweep_of(evaluation, request.path)
     info = info_of(evaluation, places, build, read_all=read_all)
     points = list(points_of(evaluation, info, sweep.grids[0]))

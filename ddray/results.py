@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict
+
 from ddray.atomic import replacing
 from ddray.errors import RequestError
 from ddray.request import Request
@@ -20,6 +22,39 @@ from ddray.settings import Places
 
 RENDERER_VERSION = 8
 """Raised when what is built from the store changes: finished sweeps are then rebuilt once."""
+
+
+class _Origin(BaseModel):
+    """``sweep.json``."""
+
+    model_config = ConfigDict(strict=True)
+
+    path: str
+    sets: list[str]
+    profiles: list[str]
+
+
+class _Counts(BaseModel):
+    """Of points."""
+
+    points: int
+    done: int
+    failed: int
+    blocked: int
+
+
+class _State(BaseModel):
+    """``state.json``."""
+
+    model_config = ConfigDict(strict=True)
+
+    plan: str
+    renderer: int
+    stamps: dict[str, str]
+    tables: dict[str, str]
+    failures: list[str]
+    counts: _Counts
+    mirrored: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +74,7 @@ class Results:
             RequestError: The name belongs to a sweep file at another path.
         """
         path = str(request.path.resolve())
-        known = _read(self.folder / "sweep.json")
+        known = _read(self.folder / "sweep.json", _Origin)
         if known and known.get("path") != path and Path(str(known.get("path"))).exists():
             raise RequestError(
                 [
@@ -52,7 +87,8 @@ class Results:
             write_json(self.folder / "sweep.json", origin)
 
     def state(self) -> dict[str, Any]:
-        return _read(self.folder / "state.json")
+        """What the tables were built from; nothing where that was never said or cannot be read."""
+        return _read(self.folder / "state.json", _State)
 
     def record(self, plan_digest: str, stamps: Mapping[str, str], **facts: Any) -> None:
         """Say what the tables were built from."""
@@ -95,8 +131,8 @@ def find_sweep(places: Places, given: str) -> Request:
     if path.is_file():
         return Request(path)
     folder = places.results / given
-    known = _read(folder / "sweep.json") if "/" not in given else {}
-    if not known.keys() >= {"path", "sets", "profiles"} and (folder / "sweep.json").is_file():
+    known = _read(folder / "sweep.json", _Origin) if "/" not in given else {}
+    if not known and "/" not in given and (folder / "sweep.json").is_file():
         raise RequestError(
             f"{folder / 'sweep.json'}: does not say which file the sweep was run from; expected path, sets and "
             "profiles. Run `ddray sweep FILE` once more: it is written anew, and nothing is computed again."
@@ -128,9 +164,9 @@ def write_json(path: Path, value: Any) -> None:
         temporary.write_text(json.dumps(value, sort_keys=True, indent=1) + "\n")
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path, shape: type[BaseModel]) -> dict[str, Any]:
+    """The content of a file of ours; nothing where it is missing, cut short or of another shape."""
     try:
-        value = json.loads(path.read_text())
+        return shape.model_validate_json(path.read_bytes()).model_dump()
     except (FileNotFoundError, NotADirectoryError, ValueError):
         return {}
-    return value if isinstance(value, dict) else {}

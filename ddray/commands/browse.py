@@ -104,14 +104,13 @@ def show_text(facts: dict[str, Any]) -> str:
         lines += _indented(manifest["config"])
     if failure is not None:
         lines += [f"failed: {failure['label']}", f"cause: {failure['cause']}", "", failure["traceback"].rstrip(), ""]
+        if "config" in failure:
+            lines += ["configuration:", *_indented(failure["config"]), ""]
         lines += [
-            "configuration:",
-            *_indented(failure["config"]),
-            "",
             f"run it here: ddray debug {short(facts['key'])}",
         ]
     if facts["claim"] is not None:
-        lines += ["", f"claimed by process {facts['claim']['pid']} on {facts['claim']['host']}"]
+        lines += ["", f"claimed by process {facts['claim'].get('pid')} on {facts['claim'].get('host')}"]
     return "\n".join(lines)
 
 
@@ -182,7 +181,7 @@ def debug_stage(places: Places, key: str, *, pdb: bool) -> int:
 
 def _spec(store: Store, key: str) -> dict[str, Any]:
     failure = store.failure(key)
-    if failure is not None and "config" in failure:
+    if failure is not None and failure.keys() >= {"config", "kind", "inputs"}:
         base = failure
     elif store.has(key):
         base = _manifest(store, key)

@@ -5,10 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ddray.errors import RequestError
+from ddray.plan.imported import EXTERNAL
 from trainables.configs import OriginConfig
+from trainables.data.known import KNOWN
+from trainables.networks import parse
+from trainables.protocols import PROTOCOLS
 
 FILE = "evaluate.json"
 CLASS_MAJOR = "class-major"
@@ -56,6 +60,21 @@ class Evaluation(BaseModel):
     content: FileContent | None = Field(None, alias="found")
     """None: the files have not been read yet."""
 
+    @model_validator(mode="after")
+    def _whole(self) -> Evaluation:
+        """What the command line never leaves out."""
+        for name in self.architectures:
+            parse(name)
+        if self.dataset not in KNOWN or self.kind not in self.sha256 or not self.architectures:
+            raise ValueError("the data set, the file's digest or the architecture is missing or unknown")
+        if self.kind == "model" and (self.mean is None or self.std is None or len(self.architectures) != 1):
+            raise ValueError("a model's normalisation or architecture is missing")
+        if self.content is not None and self.kind == "set" and self.content.ipc is None:
+            raise ValueError("the set's images per class are missing")
+        if self.protocol not in (*PROTOCOLS, EXTERNAL):
+            raise ValueError(f"unknown recipe {self.protocol}")
+        return self
+
     @property
     def requested(self) -> dict[str, Any]:
         """The request alone, as JSON types; where its files lie does not matter."""
@@ -71,8 +90,9 @@ class Evaluation(BaseModel):
 def load_evaluation(path: Path) -> Evaluation:
     try:
         return Evaluation.model_validate_json(path.read_text(encoding="utf-8"))
-    except (OSError, ValidationError) as error:
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
         raise RequestError(
-            f"{path}: not an evaluation; got {str(error).splitlines()[0]}; expected what ddray evaluate writes. Run it "
-            "again under another --name."
+            f"{path}: not an evaluation; got {reason}; expected what ddray evaluate writes. Run it again under another "
+            "--name."
         ) from error

@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pydantic import BaseModel, ConfigDict
+
 from ddray.atomic import replacing
 from ddray.errors import EnvironmentProblem
 
@@ -88,11 +90,44 @@ class Coverage:
         """
         path = folder / COVERAGE_FILE
         try:
-            return cls(**json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError) as error:
+            coverage = _Coverage.model_validate_json(path.read_bytes())
+        except (OSError, ValueError) as error:
+            reason = " ".join(str(error).split())[:200]
             raise EnvironmentProblem(
-                f"{path}: the coverage of the sweep cannot be read; got {error}. Run `ddray collect` to make it again."
+                f"{path}: the coverage of the sweep cannot be read; got {reason}. Run `ddray collect` to make it again."
             ) from error
+        return cls(**coverage.model_dump())
+
+
+class _Counts(BaseModel):
+    planned: int
+    done: int
+    failed: int
+    blocked: int
+    pending: int
+
+
+class _Failure(BaseModel):
+    key: str
+    kind: str
+    label: str
+    cause: str
+    points: int
+
+
+class _Coverage(BaseModel):
+    """The shape of ``coverage.json``."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    sweep: str
+    digest: str
+    points: _Counts
+    evaluations: dict[str, _Counts]
+    methods: dict[str, _Counts]
+    failures: list[_Failure] = []
+    reasons: dict[str, int] = {}
+    data: list[str] = []
 
 
 class Tally:

@@ -173,12 +173,18 @@ class Store:
         self.files.write(_failure(key), content.encode())
 
     def failure(self, key: str) -> dict[str, Any] | None:
-        """What was recorded, or None."""
+        """What was recorded, or None; of a record that was cut short or is of another shape, that it is."""
         try:
-            failure: dict[str, Any] = json.loads(self.files.read(_failure(key)))
-        except (FileNotFoundError, ValueError):
+            failure = json.loads(self.files.read(_failure(key)))
+        except FileNotFoundError:
             return None
-        return failure
+        except ValueError:
+            failure = None
+        kinds = {"label": str, "cause": str, "kind": str, "traceback": str, "config": dict, "inputs": dict, "at": float}
+        if not isinstance(failure, dict) or not isinstance(failure.get("cause"), str):
+            failure = {"cause": "its record cannot be read; run its sweep again"}
+        readable = {name: value for name, value in failure.items() if isinstance(value, kinds.get(name, object))}
+        return {"label": key[:12], "traceback": "", **readable}
 
     def failures(self) -> set[str]:
         """Keys with a recorded failure."""

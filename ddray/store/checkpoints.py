@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from ddray.store.files import Files
 from ddray.store.manifest import digest_files, sha256
@@ -84,12 +85,14 @@ class Checkpoints:
         if meta is not None:
             self.files.write(f"{self._at(iteration)}/{NAME}", json.dumps({**meta, "snapshot": True}).encode())
 
-    def _meta(self, iteration: int) -> dict[str, dict[str, dict[str, str]]] | None:
+    def _meta(self, iteration: int) -> dict[str, Any] | None:
+        """What a checkpoint says of itself; None where it is missing, cut short or of another shape."""
         try:
-            meta: dict[str, dict[str, dict[str, str]]] = json.loads(self.files.read(f"{self._at(iteration)}/{NAME}"))
+            meta = json.loads(self.files.read(f"{self._at(iteration)}/{NAME}"))
         except (FileNotFoundError, ValueError):
             return None
-        return meta
+        readable = isinstance(meta, dict) and isinstance(meta.get("files"), dict)
+        return meta if readable else None
 
     def _at(self, iteration: int) -> str:
         return f"{self.folder}/{iteration:09d}"

@@ -38,9 +38,27 @@ class Manifest:
     @classmethod
     def loads(cls, content: bytes) -> Manifest:
         try:
-            return cls(**json.loads(content))
+            manifest = cls(**json.loads(content))
         except (ValueError, TypeError) as error:
             raise BrokenManifest(str(error)) from error
+        for name, kind in _KINDS.items():
+            if not isinstance(getattr(manifest, name), kind):
+                raise BrokenManifest(f"{name} is of another kind")
+        if not all(isinstance(key, str) for key in manifest.inputs.values()):
+            raise BrokenManifest("inputs are no keys")
+        if not all(
+            isinstance(entry, dict) and entry.keys() >= {"sha256", "bytes"} for entry in manifest.files.values()
+        ):
+            raise BrokenManifest("files are without digests")
+        return manifest
+
+
+_KINDS = {
+    **dict.fromkeys(("key", "kind", "label"), str),
+    "version": int,
+    **dict.fromkeys(("config", "inputs", "files", "provenance"), dict),
+}
+"""Of the fields, as JSON has them."""
 
 
 def digest_files(folder: Path, names: Iterable[str]) -> dict[str, dict[str, Any]]:
