@@ -19,6 +19,7 @@ datasets: {leaves: {folder: leaves, like: digits}}
 grids:
   g: {axes: {method: [full], dataset: [leaves], architecture: [convnet3-d2-w8], origin_per_class: [4]}}
 """
+AUDIT = "evaluations: {privacy: {audit: [seed], shadows: 0, start: false, attacks: [loss]}}"
 
 
 def write_leaves(workspace: Workspace, classes: int = 10, shared: int = 0) -> Path:
@@ -97,6 +98,17 @@ def _said(file: Path) -> str:
     """The digest that the index has of a file, whatever the file holds."""
     digest: str = json.loads((file.parent / "index.json").read_text())["sha256"][file.name]
     return digest
+
+
+def test_an_audit_of_data_with_twins_says_how_many_it_left_out(workspace: Workspace) -> None:
+    write_leaves(workspace, shared=10)
+    ran = sweep(workspace, workspace.write("own", OWN.replace("[4]}}", f"[4]}}, {AUDIT}}}")))
+    assert ran.code == 0, ran.err
+    told = alarms(workspace, "own")
+    assert "leaves: identical images: 100 of 100 test images are also training images" in told
+    assert any(
+        alarm.startswith("privacy, audit seed: left out 40 images that are identical to others") for alarm in told
+    )
 
 
 def test_images_that_ran_away_fail_their_stage_and_name_the_setting(workspace: Workspace) -> None:

@@ -20,9 +20,10 @@ from trainables.attacks import MEMBERSHIP_ATTACKS, MembershipAttack
 from trainables.configs import DistillConfig, OriginConfig, PrivacyConfig, SignalsConfig, TrainConfig
 from trainables.context import Interrupted
 from trainables.data import origins
-from trainables.data.cache import open_split
+from trainables.data.cache import Split, open_split
 from trainables.data.pixels import Whitening, decode, decode_labels, fit_whitening, normalise
 from trainables.evaluate.intervals import Integers, Row
+from trainables.evaluate.privacy import designs
 from trainables.evaluate.privacy.attacks import score
 from trainables.evaluate.privacy.audit import evaluate_privacy
 from trainables.evaluate.privacy.blind import blind_scores
@@ -695,3 +696,71 @@ def test_a_whole_audit_of_random_images(tmp_path: Path, digits_cache: Path) -> N
     assert init["value"] > other["value"] + 0.1
     assert (metrics.details["pool.role"] == NON_MEMBER).sum(1).tolist() == [36] * 3
     assert headline(metrics, "blind")["value"] is not None
+
+
+# --- identical images ---
+
+
+def with_copies(made: Audited, monkeypatch: pytest.MonkeyPatch, pairs: dict[str, list[tuple[int, int]]]) -> None:
+    """Make images of a split the same as training images: (index in the split, training image)."""
+
+    def changed(dataset: Any, split: str, data: Path, cache: Path) -> Split:
+        whole = open_split(dataset, split, data, cache)  # type: ignore[arg-type]
+        train = open_split(dataset, "train", data, cache)
+        images = np.array(whole.images)
+        for index, original in pairs.get(split, ()):
+            images[index] = train.images[original]
+        return Split(images, whole.labels)
+
+    monkeypatch.setattr(designs, "open_split", changed)
+
+
+def members_of(made: Audited, role: str) -> Integers:
+    return origins.origin_indices(made.origin_of(role), open_split(digits(), "train", *made.place).labels)
+
+
+def test_test_images_that_are_members_are_no_non_members(small: Audited, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: dict[str, Any] = {"audit": ("seed",), "attacks": ("loss",), "start": False}
+    plain = headline(evaluate(small, **asked), "loss", audit="seed", nonmember_source="test")
+    assert (plain["n_pos"], plain["n_neg"], plain.get("left_out")) == (100, 500, None)
+    members = members_of(small, "seed").tolist()
+    others = [index for index in range(200) if index not in members]
+    copies = [(100 + place, index) for place, index in enumerate([*members[:60], *others[:30]])]
+    with_copies(small, monkeypatch, {"test": copies})
+    found = evaluate(small, **asked)
+    row = headline(found, "loss", audit="seed", nonmember_source="test")
+    assert (row["n_pos"], row["n_neg"], row["left_out"]) == (100, 440, 60)  # copies of non-members may stay
+    left = found.details["seed.example_id"][found.details["seed.from_test"] == 1].tolist()
+    assert not set(left) & set(range(100, 160))
+    with_copies(small, monkeypatch, {"test": [(index, members[0]) for index in range(500)]})
+    with pytest.raises(ValueError, match=r"audit seed: all 500 images that could be non-members are identical"):
+        evaluate(small, **asked)
+
+
+def test_images_that_are_in_a_pool_twice_are_no_candidates(small: Audited, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: dict[str, Any] = {"audit": ("pool",), "attacks": ("loss", "lira_online", "data_release"), "start": False}
+    pool = evaluate(small, **asked).details["pool.example_id"].tolist()
+    assert len(pool) == 200
+    signals = origins.query_indices(row_origin(small.config(), 0), small.signals, labels_of(small))
+    reserve = signals["reserve"].tolist()
+    with_copies(small, monkeypatch, {"train": [(pool[0], pool[7]), (pool[1], pool[7]), (reserve[0], pool[9])]})
+    found = evaluate(small, **asked)
+    assert sorted(set(pool) - set(found.details["pool.example_id"].tolist())) == sorted([*pool[:2], pool[7], pool[9]])
+    assert len(found.details["pool.reserve_id"]) == len(reserve) - 1
+    assert headline(found, "loss", audit="pool", nonmember_source="pool")["left_out"] == 4
+
+
+def labels_of(made: Audited) -> Integers:
+    return open_split(digits(), "train", *made.place).labels
+
+
+def test_one_run_asks_about_no_image_twice(digits_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = Audited(tmp_path, digits_cache, per_class=20)
+    made.write_set("coin")
+    made.write_model("coin", exposing(25, 25))
+    asked: dict[str, Any] = {"audit": ("one_run",), "attacks": ("loss",), "start": False}
+    pool = evaluate(made, **asked).details["one_run.example_id"].tolist()
+    with_copies(made, monkeypatch, {"train": [(pool[0], pool[7])]})
+    found = evaluate(made, **asked)
+    assert set(pool) - set(found.details["one_run.example_id"].tolist()) == {pool[0], pool[7]}
+    assert {row.get("left_out") for row in found.rows if row.get("attack") == "loss"} == {2}

@@ -279,6 +279,15 @@ def _alarms(report: Facts, measured: Measured) -> Iterator[str]:
     if above:
         attacks = ", ".join(sorted({str(row["attack"]) for row in above}))
         yield f"{len(above)} AUCs of random are above the ceiling of published images ({attacks}): something else leaks"
+    left_out: dict[str, set[int]] = {}
+    for row in (*_all(measured, "mia_auc"), *_all(measured, "mia_eps_lb")):
+        if (count := row["param"].get("left_out")) is not None:
+            left_out.setdefault(row["audit"], set()).add(count)
+    for audit, counts in sorted(left_out.items()):
+        yield (
+            f"privacy, audit {audit}: left out {span(sorted(counts), form='d')} images that are identical to others, "
+            "of which nobody can tell whether they are members"
+        )
     controls = [row for row in _all(measured, "mia_auc") if row["attack"] == "blind" and row["value"] is not None]
     outside = [row for row in controls if row["flag"] == "outside_band"]
     if outside:

@@ -11,6 +11,9 @@
   other draws, each asked about its own images and as many others.
 * ``one_run``: one distillation of images that were chosen by coins.
 
+Of identical images nobody can tell which was a member. Test images that are identical to a member, and images of a pool
+that are there more than once, are no candidates; ``left_out`` on the rows says how many were left out.
+
 Legend: R rows of the membership matrix, T targets (the first row of each of the first pairs), n pool images, q of the
 reserve, m of the population, K classes. Nothing is computed here but who is a member of what, which the rows' numbers
 say.
@@ -18,8 +21,9 @@ say.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +33,7 @@ from numpy.typing import NDArray
 from trainables.attacks import Audit, MembershipAttack, Need
 from trainables.configs import OriginConfig, PrivacyConfig
 from trainables.context import Context
-from trainables.data.cache import Split, open_split
+from trainables.data.cache import Split, open_split, pixel_digests
 from trainables.data.origins import canary_labels, origin_indices, pool_indices
 from trainables.evaluate.intervals import Booleans, Floats, Integers, Row
 from trainables.evaluate.privacy.inputs import ShadowOutputs, Shadows, Target
@@ -151,6 +155,10 @@ class OutputArrays:
     ids: Integers
     """(n,) canonical indices in the split's images."""
 
+    def take(self, kept: Booleans) -> OutputArrays:
+        """Those of some images (n,)."""
+        return OutputArrays(self.logits[kept], self.labels[kept], self.ids[kept])
+
 
 def load_outputs(folder: Path) -> dict[str, OutputArrays]:
     """What a trained model says, by set of images."""
@@ -160,15 +168,44 @@ def load_outputs(folder: Path) -> dict[str, OutputArrays]:
     }
 
 
-def start_members(ids: Integers, member: Booleans, released: DistilledSet | None) -> Booleans:
+def repeated(images: Images) -> Booleans:
+    """(n,): images of which an identical one is among them."""
+    digests = pixel_digests(images)
+    counts = Counter(digests)
+    return np.array([counts[digest] > 1 for digest in digests], dtype=np.bool_)
+
+
+def _left_out(audit: Audit, kept: Booleans) -> Row:
+    """The column that says how many candidates (n,) were left out, if any.
+
+    Raises:
+        ValueError: If none are left.
+    """
+    if not kept.any():
+        raise ValueError(
+            f"privacy, audit {audit}: all {len(kept)} images that could be non-members are identical to other ones; "
+            "expected some that are there once. Take the copies out of the data."
+        )
+    return {} if kept.all() else {"left_out": int((~kept).sum())}
+
+
+def start_members(
+    ids: Integers, member: Booleans, released: DistilledSet | None, left_out: Integers | None = None
+) -> Booleans:
     """(n,): candidates that the set started from, or is made of, tiles included; none without a set.
 
     Every one is a member: anything else would mean that a set was made of images it must not have seen.
+
+    Args:
+        ids: (n,) of the candidates.
+        member: (n,).
+        released: The set.
+        left_out: Images that may be members and are no candidates.
     """
     if released is None:
         return np.zeros(len(ids), dtype=np.bool_)
     named = released.indices.numpy()
-    strangers = np.setdiff1d(named[named >= 0], ids[member])
+    strangers = np.setdiff1d(named[named >= 0], ids[member] if left_out is None else [*ids[member], *left_out])
     assert not len(strangers), f"the set starts from images that are no members: {strangers[:10].tolist()}"
     return np.asarray(np.isin(ids, named[named >= 0]))
 
@@ -194,6 +231,33 @@ class Pool:
     """Per row; all of the same images, or no row has any."""
     population: tuple[OutputArrays, ...]
     """Likewise."""
+    left_out: Integers | None = None
+    """Canonical train indices of images of the pool that are no candidates, for they are there more than once."""
+
+    def without_repeated(self, images: Images) -> Pool:
+        """The same without images that are more than once in pool, reserve and population.
+
+        Args:
+            images: The whole train split.
+        """
+        first = [outputs[0].ids for outputs in (self.reserve, self.population) if outputs]
+        sizes = np.cumsum([len(self.ids), *map(len, first)])
+        kept, *others = np.split(~repeated(images[np.concatenate([self.ids, *first])]), sizes[:-1])
+        if kept.all() and all(each.all() for each in others):
+            return self
+        of_reserve = others.pop(0) if self.reserve else None
+        of_population = others.pop(0) if self.population else None
+        return replace(
+            self,
+            ids=self.ids[kept],
+            labels=self.labels[kept],
+            member=self.member[:, kept],
+            canary=self.canary[kept],
+            logits=self.logits[:, kept],
+            reserve=tuple(row.take(of_reserve) for row in self.reserve) if of_reserve is not None else (),
+            population=tuple(row.take(of_population) for row in self.population) if of_population is not None else (),
+            left_out=self.ids[~kept],
+        )
 
     def target(self, row: int, *, reserve: bool = False) -> tuple[Target, Shadows]:
         """A row as the attacked model, and all rows but it and its twin as shadows.
@@ -270,7 +334,9 @@ def load_pool(config: PrivacyConfig, inputs: Mapping[str, Path], trained_on: str
 
 def _pool(config: PrivacyConfig, inputs: Mapping[str, Path], split: Split, trained_on: str) -> Design:
     start = trained_on == "start"
-    pool = load_pool(config, inputs, trained_on, split.labels)
+    whole = load_pool(config, inputs, trained_on, split.labels)
+    pool = whole.without_repeated(split.images)
+    left_out = _left_out("pool", np.isin(whole.ids, pool.ids))
     targets = [2 * index for index in range(config.targets)]
     sets = [DistilledSet.load(inputs[role]) if (role := f"row.{row}.set") in inputs else None for row in targets]
     models = [_row_model(pool, row, released) for row, released in zip(targets, sets, strict=True)]
@@ -285,7 +351,7 @@ def _pool(config: PrivacyConfig, inputs: Mapping[str, Path], split: Split, train
         start,
         models,
         [load_outputs(inputs[f"row.{row}.{trained_on}"])["test"] for row in targets],
-        {**base, "split": "pool", "nonmember_source": "pool"},
+        {**base, **left_out, "split": "pool", "nonmember_source": "pool"},
         _shadow_columns(config, config.rows - 2),
         {"pool": slice(None)},
         lambda ids: np.asarray(split.images[ids]),
@@ -297,7 +363,7 @@ def _pool(config: PrivacyConfig, inputs: Mapping[str, Path], split: Split, train
 def _row_model(pool: Pool, row: int, released: DistilledSet | None) -> AttackedModel:
     member = pool.member[row]
     role = np.where(member, OTHER, NON_MEMBER)
-    role[start_members(pool.ids, member, released)] = INIT
+    role[start_members(pool.ids, member, released, pool.left_out)] = INIT
     role[pool.canary] = CANARY
     ids, labels = pool.ids, pool.labels
     if pool.reserve:
@@ -350,6 +416,9 @@ def _seed(
     start = trained_on == "start"
     by_split = load_outputs(inputs[f"seed.{trained_on}"])
     inside, outside = by_split["origin"], by_split["test"]
+    of_members = set(pixel_digests(split.images[inside.ids]))
+    kept = np.array([digest not in of_members for digest in pixel_digests(test.images[outside.ids])], dtype=np.bool_)
+    left_out, outside = _left_out("seed", kept), outside.take(kept)
     count, first_test_id = len(inside.ids), len(split.labels)
     released = DistilledSet.load(inputs["seed.set"]) if "seed.set" in inputs else None
     member = np.arange(count + len(outside.ids)) < count
@@ -386,8 +455,8 @@ def _seed(
         "seed",
         start,
         [AttackedModel(ids, labels, member, role, released, lambda: Evidence(target, outputs=outputs))],
-        [outside],
-        {"audit": "seed", **({"iteration": 0} if start else {})},
+        [by_split["test"]],
+        {"audit": "seed", **({"iteration": 0} if start else {}), **left_out},
         # Shadows of a start would be starts themselves; those of whole distillations are all there are.
         _shadow_columns(config, config.shadows, "unequal" if start else "full"),
         {"test_balanced": chosen, "test": problem or np.ones_like(member)},
@@ -455,7 +524,9 @@ def _counts(inside: Integers, outside: Integers) -> tuple[Integers, Integers]:
 
 def _one_run(config: PrivacyConfig, inputs: Mapping[str, Path], split: Split) -> Design:
     by_split = load_outputs(inputs["coin.model"])
-    pool, origin = by_split["pool"], row_origin(config, 0).model_copy(update={"kind": "coin"})
+    kept = ~repeated(split.images[by_split["pool"].ids])
+    left_out, pool = _left_out("one_run", kept), by_split["pool"].take(kept)
+    origin = row_origin(config, 0).model_copy(update={"kind": "coin"})
     coin = np.isin(pool.ids, origin_indices(origin, split.labels))
     released = DistilledSet.load(inputs["coin.set"]) if "coin.set" in inputs else None
     target = Target(pool.logits.astype(np.float64), pool.labels)
@@ -468,7 +539,7 @@ def _one_run(config: PrivacyConfig, inputs: Mapping[str, Path], split: Split) ->
         False,
         [AttackedModel(pool.ids, pool.labels, coin, role, released, lambda: Evidence(target))],
         [by_split["test"]],
-        {"audit": "one_run", "split": "pool", "nonmember_source": "pool", "prior": 0.5},
+        {"audit": "one_run", **left_out, "split": "pool", "nonmember_source": "pool", "prior": 0.5},
         {},
         {"pool": slice(None)},
         lambda ids: np.asarray(split.images[ids]),
