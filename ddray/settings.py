@@ -29,6 +29,8 @@ RAY_ENVIRONMENT: dict[str, tuple[str, str]] = {
 NUMERIC_ENVIRONMENT: dict[str, tuple[str, str]] = {
     "CUBLAS_WORKSPACE_CONFIG": (":4096:8", "cuBLAS gives the same bytes only with a fixed workspace"),
 }
+LONGEST_TEMPORARY = 107 - len("/ray/session_2026-11-26_01-42-43_903000_4194304/sockets/plasma_store_0")
+"""Bytes of a folder in which the names of Ray's sockets still fit into the 107 that Linux allows."""
 
 
 @dataclass(frozen=True, slots=True)

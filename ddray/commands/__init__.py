@@ -7,6 +7,7 @@
     browse.py      what is behind a key or a name, one failed stage again
     names.py       what people call stages and points
     doctor.py      is this machine fit
+    machine.py     what the system tells of itself: file systems, limits, ports
     new.py         a package that adds a method, to start from
     ui.py          MLflow on the results
 

@@ -8,17 +8,32 @@ import os
 import platform
 import shutil
 import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ddray.settings import RAY_ENVIRONMENT, Places
+from ddray.commands import machine
+from ddray.settings import LONGEST_TEMPORARY, RAY_ENVIRONMENT, Places
 
 Level = Literal["good", "note", "bad"]
 MARKS: dict[Level, str] = {"good": "ok  ", "note": "note", "bad": "BAD "}
 LIBRARIES = ("torch", "torchvision", "ray", "mlflow", "pyarrow", "pydantic", "scikit-learn", "foolbox", "safetensors")
 FREE_WARNING_BYTES = 5 * 2**30
+TEMPORARY_WARNING_BYTES = 2**30
+DASHBOARD_PORT = 8265
+ON_NETWORK = {
+    "DDRAY_HOME": "the locks of MLflow's database do not hold on every network file system",
+    "DDRAY_CACHE": "decoded data are read again and again",
+}
+"""Why a folder should not lie on one."""
+FLEETING = {
+    "tmpfs": "this one is memory, and is empty after the next start",
+    "ramfs": "this one is memory, and is empty after the next start",
+    "overlay": "this one is a layer of a container, and goes with it",
+}
+"""File systems that end before the results should."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +57,7 @@ def examine(places: Places) -> list[Finding]:
         *_methods(),
         *_torch(),
         *_ray(),
+        *_cpus(),
         *_folders(places),
         *_data(places),
         *_settings(places),
@@ -182,24 +198,84 @@ def _ray() -> Iterator[Finding]:
             os.environ["RAY_ADDRESS"],
             "ddray starts its own Ray unless --address is given; Ray itself may prefer this variable",
         )
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    yield Finding("good", "CPUs", str(cpus))
+    if machine.is_taken(DASHBOARD_PORT):
+        yield Finding(
+            "note",
+            f"port {DASHBOARD_PORT}",
+            "taken, perhaps by the dashboard of another Ray",
+            "ours takes the next free port; the sweep prints its address when it starts",
+        )
+    else:
+        yield Finding("good", f"port {DASHBOARD_PORT}", "free for Ray's dashboard")
+    yield _sockets()
+
+
+def _sockets() -> Finding:
+    """The folder of Ray's sockets, logs and spilled objects."""
+    folder = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
+    length = len(os.fsencode(folder))
+    long = length > LONGEST_TEMPORARY
+    used = Path("/tmp") if long else Path(folder)
+    free = shutil.disk_usage(machine.existing(used)).free
+    value = f"{used} ({free / 2**30:.1f} GiB free)"
+    if long:
+        value = f"{folder} has {length} bytes and Ray's sockets leave {LONGEST_TEMPORARY}; used instead: {value}"
+    if not os.access(machine.existing(used), os.W_OK):
+        return Finding("bad", "temporary", f"{used} is not writable", "set RAY_TMPDIR to a folder with a short path")
+    if free < TEMPORARY_WARNING_BYTES:
+        remedy = "Ray keeps logs and spilled objects there: free some space, or set RAY_TMPDIR to another disk"
+        return Finding("note", "temporary", value, remedy)
+    remedy = "set RAY_TMPDIR to a shorter path where /tmp does not suit you" if long else ""
+    return Finding("note" if long else "good", "temporary", value, remedy)
+
+
+def _cpus() -> Iterator[Finding]:
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    limit = machine.cpu_limit()
+    if limit is None or limit >= cpus:
+        yield Finding("good", "CPUs", str(cpus))
+        return
+    yield Finding(
+        "note",
+        "CPUs",
+        f"{cpus}, of which a limit of the container (cgroup) lets this process use {limit:g}",
+        f"more jobs than that slow each other down: give --cpus {max(1, int(limit))}",
+    )
 
 
 def _folders(places: Places) -> Iterator[Finding]:
     for name, folder in (("DDRAY_HOME", places.home), ("DDRAY_CACHE", places.cache)):
-        existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
+        existing = machine.existing(folder)
         if not os.access(existing, os.W_OK):
             yield Finding("bad", name, f"{folder} is not writable", f"set {name} to a folder you can write to")
             continue
         free = shutil.disk_usage(existing).free
-        scarce = free < FREE_WARNING_BYTES
-        yield Finding(
-            "note" if scarce else "good",
-            name,
-            f"{folder} ({free / 2**30:.0f} GiB free)",
-            "little space is left" if scarce else "",
-        )
+        value = f"{folder} ({free / 2**30:.0f} GiB free)"
+        mount = machine.mount_of(folder)
+        if free < FREE_WARNING_BYTES:
+            yield Finding("note", name, value, "little space is left")
+        elif mount is not None and mount.is_network:
+            yield Finding("note", name, f"{value}, {mount}", f"{ON_NETWORK[name]}: a disk of this machine is better")
+        else:
+            yield Finding("good", name, value)
+
+
+def _store(places: Places) -> Finding:
+    """Jobs on several nodes need one store that all of them see."""
+    if "://" in places.store:
+        return Finding("note", "DDRAY_STORE", f"{places.store}, the same from every node")
+    folder = Path(places.store)
+    free = f"{shutil.disk_usage(machine.existing(folder)).free / 2**30:.0f} GiB free"
+    mount = machine.mount_of(folder)
+    if mount is None:
+        return Finding("note", "DDRAY_STORE", f"{folder} ({free})")
+    if mount.is_network:
+        return Finding("note", "DDRAY_STORE", f"{folder} ({free}), {mount}: nodes that mount it share it")
+    if mount.kind in FLEETING:
+        remedy = f"set DDRAY_STORE to a disk that stays: {FLEETING[mount.kind]}"
+        return Finding("note", "DDRAY_STORE", f"{folder} ({free}), {mount}", remedy)
+    alone = "a disk of this machine: on a cluster all nodes need one folder or a URL"
+    return Finding("note", "DDRAY_STORE", f"{folder} ({free}), {mount}, {alone}")
 
 
 def _data(places: Places) -> Iterator[Finding]:
@@ -228,7 +304,7 @@ def _data(places: Places) -> Iterator[Finding]:
 
 
 def _settings(places: Places) -> Iterator[Finding]:
-    yield Finding("note", "DDRAY_STORE", places.store)
+    yield _store(places)
     yield Finding("note", "DDRAY_DATA", str(places.data))
     for name, (value, reason) in RAY_ENVIRONMENT.items():
         actual = os.environ.get(name, value)

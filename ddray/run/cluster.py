@@ -29,14 +29,13 @@ from ray.job_config import JobConfig
 from ddray.errors import EnvironmentProblem
 from ddray.run.ledger import Node, nodes_of
 from ddray.run.signals import ENDING, StopRequest
+from ddray.settings import LONGEST_TEMPORARY
 
 log = logging.getLogger(__name__)
 
 LAST_LINES = 100
 NODE_PLACES = ("DDRAY_DATA", "DDRAY_CACHE")
 REACH_SECONDS = 5.0
-LONGEST_TEMPORARY = 107 - len("/ray/session_2026-11-26_01-42-43_903000_4194304/sockets/plasma_store_0")
-"""Bytes of a folder in which Ray's socket names still fit into the 107 that Linux allows."""
 LISTEN_SECONDS = 0.01
 """Ray's own handlers are in force for at most this long while it starts."""
 NEEDED = ("raylet", "gcs_server")

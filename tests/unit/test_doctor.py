@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import socket
+import tempfile
 from pathlib import Path
 
 import pytest
 from workspace import Workspace
 
-from ddray.commands import doctor
+from ddray.commands import doctor, machine
 from ddray.commands.doctor import Finding, examine, text
 from ddray.settings import RAY_ENVIRONMENT
 from trainables.data.layout import find_source
@@ -128,3 +130,111 @@ def test_a_card_that_torch_cannot_use(workspace: Workspace, monkeypatch: pytest.
     assert "Tesla V100" in found.value
     monkeypatch.setenv("PATH", "")
     assert findings(workspace)["GPU"].level == "note"
+
+
+# --- the machine --------------------------------------------------------------------------------------------------
+
+
+def test_a_port_that_is_taken(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        monkeypatch.setattr(doctor, "DASHBOARD_PORT", port)
+        found = findings(workspace)[f"port {port}"]
+        assert (found.level, "taken" in found.value, "next free port" in found.remedy) == ("note", True, True)
+    assert findings(workspace)[f"port {port}"].level == "good"
+
+
+@pytest.mark.parametrize("variable", ["TMPDIR", "RAY_TMPDIR"])
+def test_a_temporary_folder_that_is_too_long_for_sockets(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", None)  # else what was found first holds
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+    monkeypatch.setenv("TMPDIR", "/tmp")
+    assert findings(workspace)["temporary"].value.startswith("/tmp (")
+    long = workspace.folder / ("scratch-of-a-batch-system" * 2)
+    long.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setenv(variable, str(long))
+    found = findings(workspace)["temporary"]
+    assert (found.level, "RAY_TMPDIR" in found.remedy) == ("note", True)
+    assert f"{long} has {len(str(long))} bytes" in found.value
+    assert "used instead: /tmp" in found.value
+
+
+def test_little_space_below_the_temporary_folder(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "TEMPORARY_WARNING_BYTES", 2**60)
+    found = findings(workspace)["temporary"]
+    assert (found.level, "spilled" in found.remedy) == ("note", True)
+
+
+def mounted(folder: Path, monkeypatch: pytest.MonkeyPatch, *lines: str) -> None:
+    (folder / "proc").mkdir(exist_ok=True)
+    (folder / "proc" / "mounts").write_text("".join(f"{line} rw,relatime 0 0\n" for line in lines))
+    monkeypatch.setattr(machine, "PROC", folder / "proc")
+
+
+@pytest.mark.parametrize("kind", ["nfs4", "lustre", "beegfs", "fuse.sshfs"])
+def test_a_store_that_nodes_share(workspace: Workspace, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    home = workspace.places.home
+    home.mkdir(exist_ok=True)
+    monkeypatch.setenv("DDRAY_CACHE", str(workspace.folder / "elsewhere"))
+    mounted(workspace.folder, monkeypatch, "/dev/sda / ext4", f"server:/export {home} {kind}")
+    found = findings(workspace)
+    assert f"{kind} of server:/export: nodes that mount it share it" in found["DDRAY_STORE"].value
+    assert found["DDRAY_STORE"].level == "note"
+    assert (found["DDRAY_HOME"].level, "MLflow" in found["DDRAY_HOME"].remedy) == ("note", True)
+    assert found["DDRAY_CACHE"].level == "good"
+
+
+def test_a_store_on_a_disk_in_memory_and_in_a_container(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    mounted(workspace.folder, monkeypatch, "/dev/sda / ext4")
+    found = findings(workspace)["DDRAY_STORE"]
+    assert "ext4, a disk of this machine: on a cluster all nodes need one folder or a URL" in found.value
+    for kind, told in (("tmpfs", "is memory"), ("overlay", "goes with it")):
+        mounted(workspace.folder, monkeypatch, "/dev/sda / ext4", f"{kind} {workspace.folder} {kind}")
+        found = findings(workspace)["DDRAY_STORE"]
+        assert (kind in found.value, told in found.remedy) == (True, True)
+    monkeypatch.setenv("DDRAY_STORE", "memory://store")
+    assert "the same from every node" in findings(workspace)["DDRAY_STORE"].value
+
+
+def test_which_file_system_a_folder_lies_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = machine.mount_of(tmp_path)
+    assert here is not None, "of this machine"
+    (tmp_path / "a b").mkdir()
+    text = str(tmp_path / "a b").replace(" ", "\\040")
+    mounted(tmp_path, monkeypatch, "root / ext4", f"old {text} xfs", f"new {text} nfs", f"other {tmp_path}/a btrfs")
+    assert str(machine.mount_of(tmp_path / "a b" / "to" / "be" / "made")) == "nfs of new", (
+        "the later one hides the other"
+    )
+    assert str(machine.mount_of(tmp_path / "a b c")) == "ext4"
+    monkeypatch.setattr(machine, "PROC", tmp_path / "not there")
+    assert machine.mount_of(tmp_path) is None
+
+
+def test_cpus_that_a_container_may_use(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    proc, groups = workspace.folder / "proc", workspace.folder / "cgroup"
+    (proc / "self").mkdir(parents=True)
+    (groups / "user" / "job").mkdir(parents=True)
+    monkeypatch.setattr(machine, "PROC", proc)
+    monkeypatch.setattr(machine, "CGROUP", groups)
+    cpus = len(os.sched_getaffinity(0))
+    (proc / "self" / "cgroup").write_text("0::/user/job\n")
+    (groups / "user" / "job" / "cpu.max").write_text("max 100000\n")
+    assert machine.cpu_limit() is None
+    assert (findings(workspace)["CPUs"].level, findings(workspace)["CPUs"].value) == ("good", str(cpus))
+    (groups / "user" / "cpu.max").write_text("50000 100000\n")
+    assert machine.cpu_limit() == 0.5, "of the group above"
+    found = findings(workspace)["CPUs"]
+    assert (found.level, "lets this process use 0.5" in found.value) == ("note", True)
+    assert "--cpus 1" in found.remedy
+
+    (proc / "self" / "cgroup").write_text("4:cpu,cpuacct:/docker/abc\n3:memory:/docker/abc\n")
+    old = groups / "cpu,cpuacct"
+    old.mkdir()
+    for name, value in (("quota", -1), ("period", 100000)):
+        (old / f"cpu.cfs_{name}_us").write_text(f"{value}\n")
+    assert machine.cpu_limit() is None
+    (old / "cpu.cfs_quota_us").write_text("150000\n")
+    assert machine.cpu_limit() == 1.5, "in a container the group's own path is not there"
