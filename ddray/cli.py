@@ -187,6 +187,12 @@ def sweep(
 @click.option("--model", "model_file", type=click.Path(path_type=Path), metavar="FILE", help="A trained network.")
 @click.option("--dataset", metavar="NAME", help="What the set stands for, or the network tells apart.")
 @click.option(
+    "--datasets",
+    type=click.Path(path_type=Path),
+    metavar="SWEEP",
+    help="A sweep file that declares data sets of your own; --dataset may then be one of them.",
+)
+@click.option(
     "--architecture",
     "architectures",
     multiple=True,
@@ -227,7 +233,7 @@ def sweep(
 )
 @run_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def evaluate(run: Any, as_json: bool, **given: Any) -> int:
+def evaluate(run: Any, as_json: bool, datasets: Path | None, **given: Any) -> int:
     """Run the suite on what ddray did not make: train on a distilled set, or take a trained model as it is.
 
     Files are safetensors, npz, or what torch.save writes of tensors; nothing in them is run. What a file does not say
@@ -235,8 +241,10 @@ def evaluate(run: Any, as_json: bool, **given: Any) -> int:
     """
     from ddray.commands.evaluate import evaluate_file
     from ddray.external.options import Options
+    from ddray.prepare import load
 
-    return evaluate_file(Options(**given), run, places(), as_json=as_json)
+    declared = load(datasets).datasets if datasets is not None else {}
+    return evaluate_file(Options(datasets=declared, **given), run, places(), as_json=as_json)
 
 
 @cli.command(short_help="Rebuild the tables and the report from the store.")

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ddray.errors import RequestError
 from ddray.plan.imported import EXTERNAL
+from ddray.plan.points import DatasetDecl
 from trainables.configs import OriginConfig
 from trainables.data.known import KNOWN
 from trainables.networks import parse
@@ -47,6 +48,8 @@ class Evaluation(BaseModel):
     nth: int | None = None
     members_order: Literal["files", "canonical"] | None = None
     dataset: str
+    declared: DatasetDecl | None = None
+    """Of a data set that is not known by its name."""
     classes: tuple[int, ...]
     space: Literal["pixel01", "normalised"] | None = None
     factor: int = 1
@@ -65,8 +68,11 @@ class Evaluation(BaseModel):
         """What the command line never leaves out."""
         for name in self.architectures:
             parse(name)
-        if self.dataset not in KNOWN or self.kind not in self.sha256 or not self.architectures:
-            raise ValueError("the data set, the file's digest or the architecture is missing or unknown")
+        named = self.dataset in KNOWN if self.declared is None else self.declared.name == self.dataset
+        if not named or (self.declared is not None and self.declared.like not in KNOWN):
+            raise ValueError("the data set is unknown")
+        if self.kind not in self.sha256 or not self.architectures:
+            raise ValueError("the file's digest or the architecture is missing")
         if self.kind == "model" and (self.mean is None or self.std is None or len(self.architectures) != 1):
             raise ValueError("a model's normalisation or architecture is missing")
         if self.content is not None and self.kind == "set" and self.content.ipc is None:
@@ -78,7 +84,8 @@ class Evaluation(BaseModel):
     @property
     def requested(self) -> dict[str, Any]:
         """The request alone, as JSON types; where its files lie does not matter."""
-        return self.model_dump(mode="json", exclude={"content", "file", "labels", "members"}) | {
+        places = {"content", "file", "labels", "members", *(("declared",) if self.declared is None else ())}
+        return self.model_dump(mode="json", exclude=places) | {
             "labels": self.labels if self.labels == CLASS_MAJOR else None
         }
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +15,7 @@ from ddray.errors import RequestError, show, suggest
 from ddray.external.evaluation import CLASS_MAJOR, Evaluation
 from ddray.plan.feasible import attacked_problem, recipe_problem
 from ddray.plan.imported import EXTERNAL
+from ddray.plan.points import DatasetDecl
 from ddray.plan.schema import DEFAULT_PROTOCOL
 from trainables.attacks import ROBUSTNESS_ATTACKS
 from trainables.data.known import KNOWN, KnownDataset
@@ -28,6 +30,8 @@ class Options:
     set_file: Path | None
     model_file: Path | None
     dataset: str | None
+    datasets: Mapping[str, DatasetDecl]
+    """That a sweep file declares."""
     architectures: tuple[str, ...]
     name: str | None
     classes: str | None
@@ -59,7 +63,16 @@ class Options:
     @property
     def known(self) -> KnownDataset | None:
         """Constants of the data set."""
-        return KNOWN.get(self.dataset or "")
+        declared = self.declared
+        if declared is None:
+            return KNOWN.get(self.dataset or "")
+        like = KNOWN[declared.like]
+        return dataclasses.replace(like, image_size=declared.resize or like.image_size)
+
+    @property
+    def declared(self) -> DatasetDecl | None:
+        """The data set, where it is one that a sweep file declares."""
+        return self.datasets.get(self.dataset or "")
 
 
 def checked(options: Options) -> Evaluation:
@@ -95,8 +108,9 @@ def _subject(options: Options, problems: list[str]) -> dict[str, Any]:
         problems.append("--space: missing; expected pixel01 (numbers of about 0 to 1) or normalised. Say which.")
     if options.known is None:
         what = f"unknown data set {show(options.dataset)}" if options.dataset else "missing"
-        hint = suggest(options.dataset or "", KNOWN)
-        problems.append(f"--dataset: {what}; expected one of {', '.join(KNOWN)}. {hint}".rstrip())
+        names = [*KNOWN, *options.datasets]
+        advice = suggest(options.dataset or "", names) or "Of your own data: --datasets SWEEP, which declares it."
+        problems.append(f"--dataset: {what}; expected one of {', '.join(names)}. {advice}")
     labels, members = options.labels, options.members
     return {
         "kind": options.kind,
@@ -106,6 +120,7 @@ def _subject(options: Options, problems: list[str]) -> dict[str, Any]:
         "members": None if members is None else str(members.resolve()),
         "members_order": options.members_order,
         "dataset": options.dataset,
+        "declared": options.declared,
         "space": options.space,
         "factor": options.factor or 1,
     }

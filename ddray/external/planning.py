@@ -10,7 +10,7 @@ from ddray.external.evaluation import Evaluation
 from ddray.plan.datasets import Build, DatasetInfo, resolve
 from ddray.plan.imported import EXTERNAL, Imported
 from ddray.plan.keys import digest, short
-from ddray.plan.points import Grid, GridPoint, Sweep
+from ddray.plan.points import DatasetDecl, Grid, GridPoint, Sweep
 from ddray.settings import Places
 from trainables.configs import DistillConfig, ExternalConfig, NetworkConfig, OriginConfig
 from trainables.networks import parse
@@ -40,7 +40,7 @@ def sweep_of(evaluation: Evaluation, path: Path) -> Sweep:
         path=path,
         files=(path,),
         grids=(grid,),
-        datasets={},
+        datasets=_declared(evaluation),
         resources={},
         notify=None,
         digest=digest(evaluation.requested),
@@ -127,6 +127,10 @@ def points_of(evaluation: Evaluation, info: DatasetInfo, grid: Grid) -> Iterator
 
 
 def info_of(evaluation: Evaluation, places: Places, build: Build, *, read_all: bool) -> DatasetInfo:
-    nothing = Sweep("", "", Path(), (), (), {}, {}, None, "")
+    nothing = Sweep("", "", Path(), (), (), _declared(evaluation), {}, None, "")
     name = evaluation.dataset
     return resolve(nothing, [name], places.data, places.cache, build, read_all=read_all)[name]
+
+
+def _declared(evaluation: Evaluation) -> dict[str, DatasetDecl]:
+    return {} if evaluation.declared is None else {evaluation.dataset: evaluation.declared}

@@ -8,10 +8,13 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from pyarrow import parquet
 from safetensors.torch import load_file, save_file
+from sklearn.datasets import load_digits
 from workspace import Ran, Workspace, places_in, stages
 
 from ddray.external.evaluation import FILE
@@ -491,3 +494,42 @@ def test_wrong_contents_are_refused_with_the_facts(
     other = refused(exported.evaluate("--model", exported.folder / "net.pt", *MODEL[:-1], "convnet3"))
     assert "parameters are not those of convnet3 for images of 8 pixels, 1 channels and 10 classes" in other
     assert "try --architecture convnet3-d2-w16" in other
+
+
+# --- data sets that a sweep file declares -----------------------------------------------------------------------------
+
+
+def own_images(folder: Path) -> None:
+    """Digits under other names, as image files: the last 20 of each class, 8 of them for testing."""
+    known = load_digits()
+    for label in range(10):
+        for nth, image in enumerate(known.images[known.target == label][-20:]):
+            path = folder / ("test" if nth < 8 else "train") / f"class{label}" / f"{nth}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray((image * 15.9375).astype(np.uint8)).save(path)
+
+
+def test_data_of_ones_own_that_a_sweep_declares(exported: Exported) -> None:
+    own_images(exported.workspace.places.data / "my digits?")
+    sweep = exported.workspace.write(
+        "declares",
+        "ddray: 1\n"
+        "datasets: {mine: {like: digits, folder: 'my digits?'}, large: {like: digits, resize: 16}}\n"
+        "grids: {x: {protocol: quick, axes: {method: [random], dataset: [mine], ipc: [1]}}}\n",
+    )
+    request = ("--model", exported.folder / "net.pt", *MODEL[2:], "--robustness", "none", "--datasets", sweep)
+    ran = exported.evaluate(*request, "--dataset", "mine", "--name", "own")
+    assert ran.code == 0, ran.err
+    rows = exported.rows("own")
+    assert {row["dataset"] for row in rows} == {"mine"}
+    (accuracy,) = [row for row in rows if row["metric"] == "test_acc"]
+    assert accuracy["value"] > 0.5, "its digits are known to the network"
+    assert exported.workspace.run("collect", "own").code == 0, "the declaration is kept with the evaluation"
+    of_set = ("--set", exported.folder / "set.safetensors", "--space", "pixel01", *RECIPE, "--datasets", sweep)
+    assert r"got (20, 1, 8, 8); expected (N, 1, 16, 16) for large" in refused(
+        exported.evaluate(*of_set, "--dataset", "large", "--name", "large")
+    )
+    message = refused(exported.evaluate(*of_set, "--dataset", "mime", "--name", "large"))
+    assert "unknown data set 'mime'" in message
+    assert "Did you mean 'mine'?" in message
+    assert "Of your own data: --datasets SWEEP" in refused(exported.evaluate(*of_set[:-2], "--dataset", "plants"))
