@@ -197,6 +197,8 @@ def _param(chain: Chain, distill: Stage | None) -> str | None:
     dataset = training(chain).dataset
     if dataset.folder is not None or dataset.resize is not None:
         param["declared"] = {"like": dataset.base, "folder": dataset.folder, "resize": dataset.resize}
+        if dataset.num_classes != KNOWN[dataset.base].num_classes:
+            param["declared"]["classes"] = dataset.num_classes
     if isinstance(model := training(chain), ExternalConfig):
         param["settings"] = {"file": model.file, "mean": list(model.mean), "std": list(model.std)}
     if distill is not None and isinstance(distill.config, DistillConfig):

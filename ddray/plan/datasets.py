@@ -16,14 +16,22 @@ from ddray.errors import EnvironmentProblem, RequestError
 from ddray.plan.points import Sweep
 from trainables.configs import DatasetConfig
 from trainables.data.known import KNOWN
-from trainables.data.layout import DataBroken, DataMissing, Index, find_index, resized_digest
+from trainables.data.layout import DataBroken, DataMissing, Index, find_index, known_dataset, resized_digest
 
 
 class Build(Protocol):
     """``trainables.data.cache.build``: handed in, because decoding loads heavy libraries and planning must not."""
 
     def __call__(
-        self, base: str, folder: str | None, resize: int | None, data: Path, cache: Path, *, download: bool = False
+        self,
+        base: str,
+        folder: str | None,
+        resize: int | None,
+        data: Path,
+        cache: Path,
+        *,
+        download: bool = False,
+        classes: int | None = None,
     ) -> Index: ...
 
 
@@ -70,15 +78,16 @@ def _resolve(sweep: Sweep, name: str, data: Path, cache: Path, build: Build, rea
     base = declared.like if declared is not None else name
     folder = declared.folder if declared is not None else None
     resize = declared.resize if declared is not None else None
-    known = KNOWN[base]
+    classes = declared.classes if declared is not None else None
+    known = known_dataset(base, classes)
     constants = KNOWN[declared.constants] if declared is not None and declared.constants is not None else known
     pinned = known.digest if folder is None else None
     if pinned is not None and resize is not None:
         pinned = resized_digest(pinned, resize)
     try:
-        index = find_index(base, folder, resize, data, cache)
+        index = find_index(base, folder, resize, data, cache, classes=classes)
         if read_all or (index is None and folder is not None and (data / folder).is_dir()):
-            index = build(base, folder, resize, data, cache, download=read_all)
+            index = build(base, folder, resize, data, cache, download=read_all, classes=classes)
     except DataBroken as error:
         raise RequestError([str(error)]) from error
     except DataMissing as error:

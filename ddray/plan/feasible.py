@@ -23,6 +23,7 @@ from trainables.configs import (
     RobustnessSettings,
 )
 from trainables.data.known import KNOWN, KnownDataset, class_subset
+from trainables.data.layout import known_dataset
 from trainables.methods import METHODS
 from trainables.networks import option_problem, parse, size_problem
 from trainables.presets import completed
@@ -83,6 +84,12 @@ def base_of(sweep: Sweep, dataset: str) -> str:
     """The known data set whose constants and presets apply."""
     declared = sweep.datasets.get(dataset)
     return declared.like if declared is not None else dataset
+
+
+def constants_of(sweep: Sweep, dataset: str) -> KnownDataset:
+    """The constants that apply to a data set: those of its base, with its own number of classes."""
+    declared = sweep.datasets.get(dataset)
+    return known_dataset(base_of(sweep, dataset), declared.classes if declared is not None else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +178,7 @@ def impossible(sweep: Sweep, points: Sequence[GridPoint], class_size: ClassSize)
                     continue
                 grid = next(grids[name] for name in point.grids if evaluation in grids[name].evaluations)
                 requested = EVALUATIONS[evaluation].model_validate_json(json.dumps(dict(point.evaluations[evaluation])))
-            base, declared = KNOWN[base_of(sweep, point.dataset)], sweep.datasets.get(point.dataset)
+            base, declared = constants_of(sweep, point.dataset), sweep.datasets.get(point.dataset)
             case = Case(
                 point=point,
                 grid=grid,
@@ -355,7 +362,7 @@ def _same_classes(sweep: Sweep, points: Iterable[GridPoint]) -> list[str]:
     problems = []
     first: dict[tuple[str, str, tuple[int, ...]], int] = {}
     for point in _distinct(points, ("dataset", "num_classes", "class_draw")):
-        count, draw, total = point.num_classes, point.class_draw, KNOWN[base_of(sweep, point.dataset)].num_classes
+        count, draw, total = point.num_classes, point.class_draw, constants_of(sweep, point.dataset).num_classes
         if count is None or draw is None or not 2 <= count <= total:
             continue
         classes = class_subset(total, count, draw)

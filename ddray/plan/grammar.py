@@ -252,7 +252,10 @@ def _datasets(node: Node | None, layers: Sequence[Node], problems: list[str]) ->
         if name in KNOWN:
             problems.append(f"{location}: {path}: a known data set has this name already. Choose another name.")
         elif entry.get("like") is None:
-            problems.append(f"{location}: {path}: missing key 'like'; expected one of {', '.join(KNOWN)}.")
+            problems.append(
+                f"{location}: {path}: missing key 'like'; expected one of {', '.join(KNOWN)}. It "
+                "gives constants and presets; own data with another number of classes say so with classes."
+            )
         else:
             declared = DatasetBlock.model_validate(plain(entry))
             folder = declared.folder
@@ -268,7 +271,15 @@ def _datasets(node: Node | None, layers: Sequence[Node], problems: list[str]) ->
                     f"{location}: {path}.constants: other channels; got {show(declared.constants)} with "
                     f"{constants.channels}; expected {like.channels} as {declared.like} has."
                 )
-            declarations[name] = DatasetDecl(name, folder, declared.like, declared.resize, declared.constants)
+            if declared.classes is not None and folder is None:
+                location = yaml.where(node, (name, "classes"))
+                problems.append(
+                    f"{location}: {path}.classes: only a folder has classes of its own; got {declared.classes}; "
+                    f"expected a folder beside it. For some classes of {declared.like} take the axis num_classes."
+                )
+            declarations[name] = DatasetDecl(
+                name, folder, declared.like, declared.resize, declared.constants, declared.classes
+            )
     return declarations
 
 
@@ -364,7 +375,11 @@ def _digest(
             for grid in grids
         ],
         "datasets": {
-            name: [entry.folder, entry.like, entry.resize, *([entry.constants] if entry.constants else [])]
+            name: [
+                *(entry.folder, entry.like, entry.resize),
+                *([entry.constants] if entry.constants else []),
+                *([entry.classes] if entry.classes else []),
+            ]
             for name, entry in datasets.items()
         },
         "resources": {name: [entry.cpus, entry.gpu] for name, entry in resources.items()},

@@ -16,11 +16,10 @@ from typing import Any, NamedTuple
 from ddray.errors import RequestError, show, suggest
 from ddray.plan.annotations import at_ipc
 from ddray.plan.axes import AXES
-from ddray.plan.feasible import ClassSize, base_of, impossible, known_class_size
+from ddray.plan.feasible import ClassSize, constants_of, impossible, known_class_size
 from ddray.plan.points import FrozenValues, Grid, GridPoint, Sweep
 from ddray.plan.schema import EVALUATIONS
 from trainables.configs import PrivacySettings
-from trainables.data.known import KNOWN
 from trainables.methods import METHODS
 from trainables.protocols import PROTOCOLS
 
@@ -88,7 +87,7 @@ def _identities(sweep: Sweep, grid: Grid, problems: list[str]) -> dict[Identity,
     }
     null_means = {
         dataset: {
-            name: axis.null_means(KNOWN[base_of(sweep, dataset)], recipe)
+            name: axis.null_means(constants_of(sweep, dataset), recipe)
             for name, axis in AXES.items()
             if axis.null_means is not None
         }

@@ -48,6 +48,8 @@ class DatasetDecl:
     """Height and width in pixels; None: as stored."""
     constants: str | None = None
     """Known data set whose mean and deviation normalise the images; None: those of ``like``."""
+    classes: int | None = None
+    """How many classes the folder has; None: as many as ``like``."""
 
 
 @dataclass(frozen=True, slots=True)

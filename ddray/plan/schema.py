@@ -172,6 +172,9 @@ class DatasetPatch(Model):
     constants: Left[Annotated[str, OneOf(tuple(KNOWN))]] = Field(
         None, description="Known data set whose mean and deviation normalise the images. Left out: like."
     )
+    classes: Left[Annotated[int, Field(ge=2)]] = Field(
+        None, description="How many classes the folder has. Left out: as many as like."
+    )
 
 
 class DatasetBlock(Model):
@@ -184,6 +187,9 @@ class DatasetBlock(Model):
     resize: Left[Annotated[int, Field(ge=4, le=256)]] = Field(None, description="Height and width in pixels.")
     constants: Left[Annotated[str, OneOf(tuple(KNOWN))]] = Field(
         None, description="Known data set whose mean and deviation normalise the images. Left out: like."
+    )
+    classes: Left[Annotated[int, Field(ge=2)]] = Field(
+        None, description="How many classes the folder has. Left out: as many as like."
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from pyarrow import parquet
 from workspace import Workspace
 
 OWN = """
@@ -98,6 +99,31 @@ def _said(file: Path) -> str:
     """The digest that the index has of a file, whatever the file holds."""
     digest: str = json.loads((file.parent / "index.json").read_text())["sha256"][file.name]
     return digest
+
+
+def test_data_with_any_number_of_classes_are_swept(workspace: Workspace) -> None:
+    write_leaves(workspace, classes=3)
+    refused = workspace.run("plan", workspace.write("ten", OWN))
+    assert refused.code == 2
+    assert "wrong number of classes; got 3 folders with images (kind0, kind1, kind2); expected 10" in refused.err
+    assert "declare the folder with classes: 3." in refused.err
+    text = OWN.replace("like: digits", "like: digits, classes: 3").replace("[full]", "[full, random]")
+    path = workspace.write("three", text.replace("[4]}}", f"[4], ipc: [1], num_classes: [null, 2]}}, {AUDIT}}}"))
+    ran = sweep(workspace, path)  # as the message says
+    assert ran.code == 0, ran.err
+    assert "leaves: 30 training and 30 test images of 3 classes" in ran.err
+    rows = parquet.read_table(workspace.results("three").measurements).to_pylist()
+    accuracies = [row for row in rows if row["metric"] == "test_acc" and row["split"] == "test"]
+    assert {row["num_classes"] for row in accuracies} == {2, 3}
+    assert {json.loads(row["param_json"])["declared"]["classes"] for row in accuracies} == {3}
+    four = workspace.run("plan", workspace.write("four", text.replace("[4]}}", "[4], num_classes: [4]}}")))
+    assert (four.code, "more classes than leaves has; got 4; expected 2 to 3" in four.err) == (2, True)
+
+
+def test_classes_are_of_a_folder(workspace: Workspace) -> None:
+    ran = workspace.run("check", workspace.write("none", OWN.replace("folder: leaves, ", "classes: 3, ")))
+    assert ran.code == 2
+    assert "datasets.leaves.classes: only a folder has classes of its own; got 3" in ran.err
 
 
 def test_an_audit_of_data_with_twins_says_how_many_it_left_out(workspace: Workspace) -> None:

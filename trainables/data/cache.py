@@ -55,7 +55,14 @@ class Split:
 
 
 def build(
-    base: str, folder: str | None, resize: int | None, data: Path, cache: Path, *, download: bool = False
+    base: str,
+    folder: str | None,
+    resize: int | None,
+    data: Path,
+    cache: Path,
+    *,
+    download: bool = False,
+    classes: int | None = None,
 ) -> Index:
     """The index of a data set's cache, which is built first if the files as they are now have none.
 
@@ -67,6 +74,7 @@ def build(
         folder: Folder below ``data`` when the files are not the known data set's own (``like`` names ``base`` then).
         resize: Height and width in pixels to which images are resized, or None.
         download: Let torchvision fetch a known data set that is not there.
+        classes: How many a folder has; None: as many as ``base``.
 
     Raises:
         DataMissing: If there is nothing to read.
@@ -74,18 +82,20 @@ def build(
             pinned one.
         ValueError: If the name is unknown or the folder leaves ``data``.
     """
-    known = known_dataset(base)
+    known = known_dataset(base, classes)
     source = find_source(base, folder, data)
     if source is None and download and folder is None:
         source = _download(base, data, cache)
     if source is None:
         raise missing(base, folder, data)
     name = folder or base
-    own = partial(_decode, base, folder, source, cache, any_size=folder is not None and resize is not None)
+    any_size = folder is not None and resize is not None
+    own = partial(_decode, base, folder, source, cache, any_size=any_size, classes=classes)
+    place = partial(cache_path, base, folder, source=source, cache=cache, classes=classes)
     if resize is not None:
-        at_own_size = partial(_ensure, name, cache_path(base, folder, None, source, cache), own)
-        return _ensure(name, cache_path(base, folder, resize, source, cache), partial(_resize, at_own_size, resize))
-    index = _ensure(name, cache_path(base, folder, None, source, cache), own)
+        at_own_size = partial(_ensure, name, place(resize=None), own)
+        return _ensure(name, place(resize=resize), partial(_resize, at_own_size, resize))
+    index = _ensure(name, place(resize=None), own)
     if index.image_size != known.image_size:  # built on the way to a resized one, where any size will do
         raise DataBroken(
             f"{index.source}: images do not fit {base}; got {index.image_size}x{index.image_size} pixels; expected "
@@ -106,7 +116,8 @@ def open_split(dataset: DatasetConfig, split: Literal["train", "test"], data: Pa
     """
     import numpy as np
 
-    index = build(dataset.base, dataset.folder, dataset.resize, data, cache)
+    classes = dataset.num_classes if dataset.folder is not None else None
+    index = build(dataset.base, dataset.folder, dataset.resize, data, cache, classes=classes)
     if index.digest != dataset.digest:
         raise DataBroken(
             f"{dataset.name}: the data on this node are not those of the plan; got {index.digest} from {index.source}; "
@@ -247,14 +258,23 @@ def _to_disk(file: Path) -> None:
         os.close(descriptor)
 
 
-def _decode(base: str, folder: str | None, source: Source, cache: Path, temporary: Path, *, any_size: bool) -> Index:
+def _decode(
+    base: str,
+    folder: str | None,
+    source: Source,
+    cache: Path,
+    temporary: Path,
+    *,
+    any_size: bool,
+    classes: int | None = None,
+) -> Index:
     """Write the source's images in canonical order into ``temporary``; the index to be."""
     from trainables.data import decoding
 
     before = cache_path(base, folder, None, source, cache)
     arrays = {}
     for split in SPLITS:
-        images, labels = decoding.read(source, base, split, any_size=any_size)
+        images, labels = decoding.read(source, base, split, any_size=any_size, classes=classes)
         order = decoding.canonical_order(images, labels)
         arrays[split] = _write_split(temporary, split, (len(order), *images.shape[1:]), images, labels, order)
     if cache_path(base, folder, None, source, cache) != before:
@@ -266,7 +286,7 @@ def _decode(base: str, folder: str | None, source: Source, cache: Path, temporar
             f"{test.images.shape[1:]} (C, H, W); expected the same."
         )
     digest = content_digest((name, split.images, split.labels) for name, split in arrays.items())
-    known = known_dataset(base)
+    known = known_dataset(base, classes)
     if folder is None:
         _compare_with_pinned(base, known, digest, source, train.labels)
     return Index(

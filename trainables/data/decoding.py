@@ -61,13 +61,21 @@ _TORCHVISION = {
 }
 
 
-def read(source: Source, base: str, split: Literal["train", "test"], *, any_size: bool = False) -> Arrays:
+def read(
+    source: Source,
+    base: str,
+    split: Literal["train", "test"],
+    *,
+    any_size: bool = False,
+    classes: int | None = None,
+) -> Arrays:
     """Decode one split.
 
     Args:
         source: What ``find_source`` found.
         base: The known data set whose channels, classes, size and label column apply.
         any_size: Accept square images of another size than the known data set's, as long as all agree.
+        classes: How many own data have; None: as many as the known data set.
 
     Returns:
         Images uint8 (N, C, H, W) and labels int64 (N,), in the order of the files.
@@ -75,7 +83,7 @@ def read(source: Source, base: str, split: Literal["train", "test"], *, any_size
     Raises:
         DataBroken: If a file cannot be read or holds what does not fit; names the file and, counting from 0, the row.
     """
-    known = known_dataset(base)
+    known = known_dataset(base, classes)
     size = None if any_size else known.image_size
     if source.kind == "embedded":
         images, labels = _digits(split)
@@ -154,7 +162,8 @@ def _check(
     if absent:
         raise DataBroken(
             f"{where}: missing class; got no image with label {', '.join(map(str, absent[:10]))}; "
-            f"expected all of 0 to {known.num_classes - 1}."
+            f"expected all of 0 to {known.num_classes - 1}. Own data with fewer classes are declared with "
+            "classes: their number."
         )
 
 
@@ -204,7 +213,10 @@ def _fits(shape: tuple[int, ...], known: KnownDataset, size: int | None) -> bool
 
 
 def _wrong_label(where: str, label: Any, known: KnownDataset) -> DataBroken:
-    return DataBroken(f"{where}: label out of range; got {label}; expected 0 to {known.num_classes - 1}.")
+    return DataBroken(
+        f"{where}: label out of range; got {label}; expected 0 to {known.num_classes - 1}. Own data with other classes "
+        "are declared with classes: their number; labels count from 0."
+    )
 
 
 def _decoded(rows: Iterable[Row], total: int, known: KnownDataset, size: int | None, gray_as_colour: bool) -> Arrays:
@@ -280,7 +292,8 @@ def class_names(source: Source, known: KnownDataset) -> tuple[str, ...]:
     if len(names) != known.num_classes:
         raise DataBroken(
             f"{source.root}: wrong number of classes; got {len(names)} folders with images "
-            f"({', '.join(names[:5])}{', ...' if len(names) > 5 else ''}); expected {known.num_classes}."
+            f"({', '.join(names[:5])}{', ...' if len(names) > 5 else ''}); expected {known.num_classes}. "
+            f"If these are all classes of own data, declare the folder with classes: {len(names)}."
         )
     return tuple(names)
 

@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
@@ -128,15 +128,19 @@ class Index:
         return f"identical images: {', '.join(filter(None, counts))}"
 
 
-def known_dataset(base: str) -> KnownDataset:
+def known_dataset(base: str, classes: int | None = None) -> KnownDataset:
     """The constants of a known data set.
+
+    Args:
+        base: Its name.
+        classes: Of own data that are like it and have another number of classes.
 
     Raises:
         ValueError: If there is no data set of that name.
     """
     if base not in KNOWN:
         raise ValueError(f"data set: unknown name; got {base!r}; expected one of {', '.join(sorted(KNOWN))}")
-    return KNOWN[base]
+    return KNOWN[base] if classes is None else replace(KNOWN[base], num_classes=classes)
 
 
 def find_source(base: str, folder: str | None, data: Path) -> Source | None:
@@ -190,22 +194,27 @@ def missing(base: str, folder: str | None, data: Path, reason: str = "") -> Data
     )
 
 
-def find_index(base: str, folder: str | None, resize: int | None, data: Path, cache: Path) -> Index | None:
+def find_index(
+    base: str, folder: str | None, resize: int | None, data: Path, cache: Path, *, classes: int | None = None
+) -> Index | None:
     """The index of the cache that belongs to the source files as they are now; None if there is none.
 
     Args:
         folder: Folder below ``data`` when the files are not the known data set's own.
         resize: Height and width in pixels to which images are resized, or None.
+        classes: How many a folder has; None: as many as ``base``.
 
     Raises:
         DataBroken: If a file is listed and not there (a dangling link).
         ValueError: If the name is unknown or the folder leaves ``data``.
     """
     source = find_source(base, folder, data)
-    return None if source is None else read_index(cache_path(base, folder, resize, source, cache))
+    return None if source is None else read_index(cache_path(base, folder, resize, source, cache, classes))
 
 
-def cache_path(base: str, folder: str | None, resize: int | None, source: Source, cache: Path) -> Path:
+def cache_path(
+    base: str, folder: str | None, resize: int | None, source: Source, cache: Path, classes: int | None = None
+) -> Path:
     """The cache folder: ``<cache>/data/<name>-<fingerprint>``.
 
     The fingerprint covers each source file's name, size and modification time and whatever else decides the arrays,
@@ -218,7 +227,8 @@ def cache_path(base: str, folder: str | None, resize: int | None, source: Source
         except OSError as error:
             raise DataBroken(f"{file}: cannot be read; got {error.strerror}; expected a file.") from error
         files.append([file.removeprefix(root), stat.st_size, stat.st_mtime_ns])
-    text = json.dumps([FORMAT, base, folder, resize, resize and RESIZE, source.kind, files, source.left_out])
+    count = known_dataset(base, classes).num_classes
+    text = json.dumps([FORMAT, base, count, folder, resize, resize and RESIZE, source.kind, files, source.left_out])
     name = (folder or base).replace("/", "-") + (f"-{resize}px" if resize else "")
     return cache / "data" / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 

@@ -150,7 +150,9 @@ def file_order(dataset: DatasetConfig, data: Path) -> Integers:
     source = find_source(dataset.base, dataset.folder, data)
     if source is None:
         raise missing(dataset.base, dataset.folder, data)
-    images, labels = decoding.read(source, dataset.base, "train", any_size=dataset.resize is not None)
+    classes = dataset.num_classes if dataset.folder is not None else None
+    any_size = dataset.resize is not None
+    images, labels = decoding.read(source, dataset.base, "train", any_size=any_size, classes=classes)
     order = canonical_order(images, labels)
     canonical = np.empty(len(order), dtype=np.int64)
     canonical[order] = np.arange(len(order))
