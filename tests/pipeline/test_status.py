@@ -89,3 +89,27 @@ def test_a_run_with_failures_and_one_that_the_surroundings_end(
     assert workspace.run("sweep", path, "--local", "--no-mlflow").code == 1
     run = last(workspace)
     assert (run["end"], run["reason"]) == ("failed", "")
+
+
+@pytest.mark.ray
+def test_jobs_that_wait_in_ray_are_queued(workspace: Workspace) -> None:
+    """One CPU, one worker: what was released ahead of it waits, and is not said to run."""
+    path = workspace.tiny(iterations=100_000, distill_seeds=(0, 1, 2))
+    seen: list[dict[str, Any]] = []
+
+    def told() -> bool:
+        for file in workspace.places.runs.glob("tiny/*/status.json"):
+            seen.append(json.loads(file.read_text()))
+        return bool(seen) and any(job.get("done") for job in seen[-1]["running"])
+
+    with workspace.start("sweep", path, "--cpus", 1, "--no-mlflow", "--only", "method=dm") as running:
+        running.until(told)
+        facts, text = seen[-1], workspace.run("status", "tiny").out
+        running.send(signal.SIGTERM)
+        assert running.wait().code == 130
+    assert len(facts["running"]) == facts["jobs"]["running"] == 1
+    assert len(facts["queued"]) == facts["jobs"]["queued"] >= 1
+    assert all("done" not in job for job in facts["queued"])
+    assert all(len(each["running"]) <= 1 for each in seen), "never more than there are CPUs"
+    assert text.count("    queued: distill dm digits") == min(3, len(facts["queued"]))
+    assert last(workspace)["checkpoints"], "of the one that ran"
