@@ -19,6 +19,7 @@ from ddray.plan.points import DatasetDecl
 from ddray.plan.schema import DEFAULT_PROTOCOL
 from trainables.attacks import ROBUSTNESS_ATTACKS
 from trainables.data.known import KNOWN, KnownDataset
+from trainables.data.layout import known_dataset
 from trainables.networks import parse, size_problem
 from trainables.protocols import PROTOCOLS
 
@@ -66,7 +67,7 @@ class Options:
         declared = self.declared
         if declared is None:
             return KNOWN.get(self.dataset or "")
-        like = KNOWN[declared.like]
+        like = known_dataset(declared.like, declared.classes)
         return dataclasses.replace(like, image_size=declared.resize or like.image_size)
 
     @property

@@ -499,10 +499,10 @@ def test_wrong_contents_are_refused_with_the_facts(
 # --- data sets that a sweep file declares -----------------------------------------------------------------------------
 
 
-def own_images(folder: Path) -> None:
+def own_images(folder: Path, classes: int = 10) -> None:
     """Digits under other names, as image files: the last 20 of each class, 8 of them for testing."""
     known = load_digits()
-    for label in range(10):
+    for label in range(classes):
         for nth, image in enumerate(known.images[known.target == label][-20:]):
             path = folder / ("test" if nth < 8 else "train") / f"class{label}" / f"{nth}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -533,3 +533,23 @@ def test_data_of_ones_own_that_a_sweep_declares(exported: Exported) -> None:
     assert "unknown data set 'mime'" in message
     assert "Did you mean 'mine'?" in message
     assert "Of your own data: --datasets SWEEP" in refused(exported.evaluate(*of_set[:-2], "--dataset", "plants"))
+
+
+def test_data_of_ones_own_with_fewer_classes(exported: Exported) -> None:
+    own_images(exported.workspace.places.data / "three", 3)
+    sweep = exported.workspace.write(
+        "three",
+        "ddray: 1\n"
+        "datasets: {three: {like: digits, folder: three, classes: 3}}\n"
+        "grids: {x: {protocol: quick, axes: {method: [random], dataset: [three], ipc: [1]}}}\n",
+    )
+    whole = load_file(exported.folder / "set.safetensors")
+    first = whole["labels"] < 3
+    save_file({name: whole[name][first] for name in ("images", "labels")}, exported.folder / "three.safetensors")
+    ran = exported.evaluate(
+        *("--set", exported.folder / "three.safetensors", "--dataset", "three", "--datasets", sweep),
+        *("--space", "pixel01", *RECIPE, "--robustness", "none", "--name", "three"),
+    )
+    assert ran.code == 0, ran.err
+    (accuracy,) = [row for row in exported.rows("three") if row["metric"] == "test_acc"]
+    assert accuracy["value"] > 1 / 3
