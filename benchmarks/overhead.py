@@ -23,7 +23,7 @@ from ddray.run.progress import Progress
 from ddray.run.schedule import Schedule
 from ddray.run.signals import StopRequest
 from ddray.run.stage import Outcome, WorkerEnv, code_state
-from ddray.settings import Places, set_environment
+from ddray.settings import Folders, set_environment
 from trainables.data.cache import build
 
 SWEEP = """
@@ -55,10 +55,10 @@ def measure(jobs: int, shapes: int, cpus: int) -> dict[str, float]:
 
     with tempfile.TemporaryDirectory(prefix="ddray-bench-") as folder:
         home = Path(folder)
-        places = Places(home=home, store=str(home / "store"), data=home / "data", cache=home / "cache")
+        folders = Folders(home=home, store=str(home / "store"), data=home / "data", cache=home / "cache")
         path = home / "noop.yaml"
         path.write_text(SWEEP.format(seeds=list(range(jobs))))
-        prepared = prepare(Request(path), places, build, read_all=True)
+        prepared = prepare(Request(path), folders, build, read_all=True)
         distills = [stage for stage in prepared.plan.stages.values() if stage.kind == "distill"]
         shares = SHARES[shapes]
         chosen = [
@@ -67,7 +67,7 @@ def measure(jobs: int, shapes: int, cpus: int) -> dict[str, float]:
         ]
         schedule = Schedule(chosen, set())
         clock = Clock(schedule)
-        env = WorkerEnv(store=places.store, data=str(places.data), cache=str(places.cache), code=code_state())
+        env = WorkerEnv(store=folders.store, data=str(folders.data), cache=str(folders.cache), code=code_state())
         started = time.monotonic()
         stop = StopRequest()
         tune.execute(

@@ -61,15 +61,15 @@ def _inside(points: int) -> dict[str, float]:
     from ddray.commands.plan import plan_facts
     from ddray.prepare import prepare
     from ddray.request import Request
-    from ddray.settings import places
+    from ddray.settings import folders
     from trainables.data.cache import build
 
     seeds = 50
     distill_seeds = -(-points // (PER_SEED_PAIR * seeds))
     path = Path(os.environ["DDRAY_HOME"]) / "many.yaml"
     path.write_text(TEMPLATE.format(distill_seeds=list(range(distill_seeds)), seeds=list(range(seeds))))
-    prepared = prepare(Request(path), places(), build)
-    facts = plan_facts(prepared, places())
+    prepared = prepare(Request(path), folders(), build)
+    facts = plan_facts(prepared, folders())
     return {
         "points": facts["points"],
         "jobs": facts["jobs"],

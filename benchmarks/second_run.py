@@ -34,7 +34,7 @@ def measure(points: int) -> dict[str, float]:
     """Seconds of the first run (tables and mirror only) and of the second."""
     from ddray.prepare import prepare
     from ddray.request import Request
-    from ddray.settings import places
+    from ddray.settings import folders
     from ddray.store.artifacts import Store
     from trainables.data.cache import build
 
@@ -55,8 +55,8 @@ def measure(points: int) -> dict[str, float]:
             capture_output=True,
             env=environment,
         )
-        prepared = prepare(Request(path), places(), build)
-        store = Store(places().store, places().cache / "artifacts")
+        prepared = prepare(Request(path), folders(), build)
+        store = Store(folders().store, folders().cache / "artifacts")
         done = store.keys()
         models = {stage.kind: store.open(key) for key, stage in prepared.plan.stages.items() if key in done}
         for key, stage in prepared.plan.stages.items():

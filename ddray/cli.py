@@ -13,7 +13,7 @@ import click
 
 from ddray.errors import DdrayError, EnvironmentProblem, without_addresses
 from ddray.run.signals import interrupting
-from ddray.settings import places, set_environment
+from ddray.settings import folders, set_environment
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 INTERRUPTED = 130
@@ -117,7 +117,7 @@ def _request(sweep: str, sets: tuple[str, ...], profiles: tuple[str, ...], **fil
 
     from ddray.results import find_sweep
 
-    found = find_sweep(places(), sweep)
+    found = find_sweep(folders(), sweep)
     if sets or profiles or found.path == Path(sweep):
         found = replace(found, sets=sets, profiles=profiles)
     return replace(found, **filters)
@@ -132,7 +132,7 @@ def prepared_command(command: Callable[..., Any]) -> Callable[..., Any]:
         from trainables.data.cache import build
 
         filters = {name: rest.pop(name) for name in ("only", "skip", "limit") if name in rest}
-        return command(prepare(_request(sweep, sets, profiles, **filters), places(), build), **rest)
+        return command(prepare(_request(sweep, sets, profiles, **filters), folders(), build), **rest)
 
     return wrapped
 
@@ -159,7 +159,7 @@ def plan(prepared: Any, as_json: bool, show_points: bool) -> None:
     from ddray.commands.plan import plan_facts
     from ddray.plan.summary import summary_text
 
-    facts = plan_facts(prepared, places())
+    facts = plan_facts(prepared, folders())
     click.echo(json.dumps(facts, sort_keys=True) if as_json else summary_text(prepared.plan, facts, show_points))
 
 
@@ -179,7 +179,7 @@ def sweep(
     """Compute what is missing of a sweep, then its tables. Running it again continues."""
     from ddray.run.sweep import run_sweep
 
-    return run_sweep(_request(sweep, sets, profiles, only=only, skip=skip, limit=limit), run, places())
+    return run_sweep(_request(sweep, sets, profiles, only=only, skip=skip, limit=limit), run, folders())
 
 
 @cli.command(short_help="The suite, for a set or model made elsewhere.")
@@ -244,7 +244,7 @@ def evaluate(run: Any, as_json: bool, datasets: Path | None, **given: Any) -> in
     from ddray.prepare import load
 
     declared = load(datasets).datasets if datasets is not None else {}
-    return evaluate_file(Options(datasets=declared, **given), run, places(), as_json=as_json)
+    return evaluate_file(Options(datasets=declared, **given), run, folders(), as_json=as_json)
 
 
 @cli.command(short_help="Rebuild the tables and the report from the store.")
@@ -258,7 +258,7 @@ def collect(prepared: Any, mlflow: bool, samples: bool) -> None:
     from ddray.run.sweep import mirror_to_mlflow, rebuild
     from ddray.store.artifacts import Store
 
-    here = places()
+    here = folders()
     store = Store(here.store, here.cache / "artifacts")
     results = results_of(here, prepared.sweep.name)
     results.register(prepared.request)
@@ -294,7 +294,7 @@ def report(prepared: Any, as_json: bool) -> None:
     from ddray.report.report import report as render
     from ddray.results import results_of
 
-    results = results_of(places(), prepared.sweep.name)
+    results = results_of(folders(), prepared.sweep.name)
     if not results.measurements.exists():
         raise RequestError(
             [f"{prepared.sweep.name}: no results yet in {results.folder}. Run: ddray sweep {prepared.request.path}"]
@@ -315,7 +315,7 @@ def status(sweep: str | None, as_json: bool) -> None:
     """
     from ddray.commands.status import status_facts, status_text
 
-    facts = status_facts(places(), sweep)
+    facts = status_facts(folders(), sweep)
     click.echo(json.dumps(facts, sort_keys=True) if as_json else status_text(facts))
 
 
@@ -330,7 +330,7 @@ def show(key: str, as_json: bool) -> None:
     """
     from ddray.commands.browse import show_facts, show_text
 
-    facts = show_facts(places(), key)
+    facts = show_facts(folders(), key)
     click.echo(json.dumps(facts, sort_keys=True) if as_json else show_text(facts))
 
 
@@ -341,7 +341,7 @@ def debug(key: str, pdb: bool) -> int:
     """Run one stage here, in this process, with its traceback."""
     from ddray.commands.browse import debug_stage
 
-    return debug_stage(places(), key, pdb=pdb)
+    return debug_stage(folders(), key, pdb=pdb)
 
 
 @cli.command(short_help="Is this machine fit?")
@@ -350,7 +350,7 @@ def doctor(as_json: bool) -> int:
     """Is this machine fit: versions, GPU and torch, Ray, data, disk, settings in force."""
     from ddray.commands.doctor import examine, text
 
-    findings = examine(places())
+    findings = examine(folders())
     click.echo(json.dumps([finding.as_json() for finding in findings]) if as_json else text(findings))
     return 3 if any(finding.level == "bad" for finding in findings) else 0
 
@@ -407,7 +407,7 @@ def ui(host: str, port: int) -> int:
     """Open MLflow on the results."""
     from ddray.commands.ui import serve
 
-    return serve(places(), host, port)
+    return serve(folders(), host, port)
 
 
 def _check_address(sweep: str, *, address: str | None, local: bool, cpus: int | None, gpus: int | None) -> None:

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict
 from ddray.atomic import replacing
 from ddray.errors import RequestError
 from ddray.request import Request
-from ddray.settings import Places
+from ddray.settings import Folders
 
 RENDERER_VERSION = 8
 """Raised when what is built from the store changes: finished sweeps are then rebuilt once."""
@@ -116,12 +116,12 @@ class Results:
         return {name: f"{entry.st_size}:{entry.st_mtime_ns}" for name, entry in status.items()}
 
 
-def results_of(places: Places, name: str) -> Results:
+def results_of(folders: Folders, name: str) -> Results:
     """The results folder of a sweep's name."""
-    return Results(places.results / name)
+    return Results(folders.results / name)
 
 
-def find_sweep(places: Places, given: str) -> Request:
+def find_sweep(folders: Folders, given: str) -> Request:
     """A sweep argument: a path, or the name of a sweep that was run before.
 
     Raises:
@@ -130,7 +130,7 @@ def find_sweep(places: Places, given: str) -> Request:
     path = Path(given)
     if path.is_file():
         return Request(path)
-    folder = places.results / given
+    folder = folders.results / given
     known = _read(folder / "sweep.json", _Origin) if "/" not in given else {}
     if not known and "/" not in given and (folder / "sweep.json").is_file():
         raise RequestError(
@@ -142,11 +142,11 @@ def find_sweep(places: Places, given: str) -> Request:
             raise RequestError(
                 [
                     f"{given}: the sweep was run from {known['path']}, which is gone. Restore the file; "
-                    f"its tables are still in {places.results / given}."
+                    f"its tables are still in {folders.results / given}."
                 ]
             )
         return Request(Path(known["path"]), sets=tuple(known["sets"]), profiles=tuple(known["profiles"]))
-    names = sorted(entry.name for entry in places.results.iterdir()) if places.results.is_dir() else []
+    names = sorted(entry.name for entry in folders.results.iterdir()) if folders.results.is_dir() else []
     from ddray.errors import suggest
 
     hint = suggest(given, names)

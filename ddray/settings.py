@@ -34,7 +34,7 @@ LONGEST_TEMPORARY = 107 - len("/ray/session_2026-11-26_01-42-43_903000_4194304/s
 
 
 @dataclass(frozen=True, slots=True)
-class Places:
+class Folders:
     """The folders in force. All absolute, so that they mean the same in every worker."""
 
     home: Path
@@ -60,13 +60,13 @@ class Places:
         return self.home / "mlflow" / "artifacts"
 
 
-def places() -> Places:
+def folders() -> Folders:
     """Read DDRAY_HOME, DDRAY_STORE, DDRAY_DATA and DDRAY_CACHE."""
     home = _folder("DDRAY_HOME", Path("outputs"))
     store = os.environ.get("DDRAY_STORE") or str(home / "store")
     if "://" not in store:
         store = str(Path(store).expanduser().absolute())
-    return Places(
+    return Folders(
         home=home,
         store=store,
         data=_folder("DDRAY_DATA", home / "data"),

@@ -22,7 +22,7 @@ from ddray.plan.graph import Stage
 from ddray.prepare import Prepared, prepare
 from ddray.request import Request
 from ddray.results import Results, results_of
-from ddray.settings import Places, places
+from ddray.settings import Folders, folders
 from ddray.store.artifacts import Store
 from ddray.store.manifest import Manifest
 
@@ -156,12 +156,12 @@ class Workspace:
         self._started = 0
 
     @property
-    def places(self) -> Places:
-        return places()
+    def folders(self) -> Folders:
+        return folders()
 
     @property
     def store(self) -> Store:
-        return Store(self.places.store, self.places.cache / "artifacts")
+        return Store(self.folders.store, self.folders.cache / "artifacts")
 
     def write(self, name: str, text: str) -> Path:
         """A sweep file."""
@@ -198,10 +198,10 @@ class Workspace:
         """The plan of a sweep file."""
         from trainables.data.cache import build
 
-        return prepare(Request(path, **request), self.places, build)
+        return prepare(Request(path, **request), self.folders, build)
 
     def results(self, name: str) -> Results:
-        return results_of(self.places, name)
+        return results_of(self.folders, name)
 
     def run(self, *arguments: object) -> Ran:
         """ddray in this process."""
@@ -257,7 +257,7 @@ class Workspace:
 
     def manifests(self) -> dict[str, tuple[int, bytes]]:
         """Key -> (modification time, content) of every manifest."""
-        folder = Path(self.places.store) / "artifacts"
+        folder = Path(self.folders.store) / "artifacts"
         return {
             path.parent.name: (path.stat().st_mtime_ns, path.read_bytes())
             for path in sorted(folder.glob("*/*/manifest.json"))

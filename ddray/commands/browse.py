@@ -12,7 +12,7 @@ from typing import Any
 from ddray.commands import names
 from ddray.errors import RequestError
 from ddray.plan.keys import short
-from ddray.settings import Places
+from ddray.settings import Folders
 from ddray.store.artifacts import DamagedArtifact, Store
 from trainables import files
 
@@ -24,20 +24,20 @@ TELLING = ("audit", "attack", "norm", "epsilon", "fpr", "target_row", "class_id"
 """Columns that tell numbers of one metric apart."""
 
 
-def show_facts(places: Places, name: str) -> dict[str, Any]:
+def show_facts(folders: Folders, name: str) -> dict[str, Any]:
     """Everything known of a stage: manifest, numbers, failure, claim; or of a point: its stages with their numbers.
 
     Args:
-        places: Where the store and the sweeps that were run are.
+        folders: Where the store and the sweeps that were run are.
         name: The beginning of a key, or as of ``names.find``.
 
     Raises:
         RequestError: Nothing is called so, or several things are.
     """
-    store = _store(places)
+    store = _store(folders)
     key = _key(store, name)
     if key is None:
-        found = names.find(places, name)
+        found = names.find(folders, name)
         if isinstance(found, names.Point):
             return _point_facts(store, found)
         key = found.key
@@ -144,7 +144,7 @@ def _number_lines(rows: Sequence[dict[str, Any]]) -> list[str]:
     return lines
 
 
-def debug_stage(places: Places, key: str, *, pdb: bool) -> int:
+def debug_stage(folders: Folders, key: str, *, pdb: bool) -> int:
     """Run one stage in this process, from its recorded failure or its manifest.
 
     Returns:
@@ -153,13 +153,13 @@ def debug_stage(places: Places, key: str, *, pdb: bool) -> int:
     from ddray.run.board import Board
     from ddray.run.stage import Busy, Heartbeat, WorkerEnv, code_state, run_stage
 
-    store = _store(places)
+    store = _store(folders)
     full = _find(store, key)
     spec = _spec(store, full)
     if store.has(full):
         sys.stdout.write(f"{short(full)} is finished already: {spec['label']}\n")
         return 0
-    env = WorkerEnv(store=places.store, data=str(places.data), cache=str(places.cache), code=code_state())
+    env = WorkerEnv(store=folders.store, data=str(folders.data), cache=str(folders.cache), code=code_state())
     sys.stderr.write(f"running {spec['label']} ({short(full)}) here\n")
     try:
         with Heartbeat("debug", Board().tick) as heartbeat:
@@ -226,10 +226,10 @@ def _key(store: Store, beginning: str) -> str | None:
     return matches[0] if matches else None
 
 
-def _store(places: Places) -> Store:
-    if "://" not in places.store and not Path(places.store).is_dir():
-        raise RequestError([f"{places.store}: there is no store here yet. Set DDRAY_STORE, or run a sweep first."])
-    return Store(places.store, places.cache / "artifacts")
+def _store(folders: Folders) -> Store:
+    if "://" not in folders.store and not Path(folders.store).is_dir():
+        raise RequestError([f"{folders.store}: there is no store here yet. Set DDRAY_STORE, or run a sweep first."])
+    return Store(folders.store, folders.cache / "artifacts")
 
 
 def _indented(value: Any) -> list[str]:

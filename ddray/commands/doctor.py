@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from ddray.commands import machine
-from ddray.settings import LONGEST_TEMPORARY, RAY_ENVIRONMENT, Places
+from ddray.settings import LONGEST_TEMPORARY, RAY_ENVIRONMENT, Folders
 
 Level = Literal["good", "note", "bad"]
 MARKS: dict[Level, str] = {"good": "ok  ", "note": "note", "bad": "BAD "}
@@ -49,7 +49,7 @@ class Finding:
         return {"level": self.level, "what": self.what, "value": self.value, "remedy": self.remedy}
 
 
-def examine(places: Places) -> list[Finding]:
+def examine(folders: Folders) -> list[Finding]:
     """All findings; nothing is changed."""
     return [
         *_versions(),
@@ -58,9 +58,9 @@ def examine(places: Places) -> list[Finding]:
         *_torch(),
         *_ray(),
         *_cpus(),
-        *_folders(places),
-        *_data(places),
-        *_settings(places),
+        *_folders(folders),
+        *_data(folders),
+        *_settings(folders),
     ]
 
 
@@ -243,8 +243,8 @@ def _cpus() -> Iterator[Finding]:
     )
 
 
-def _folders(places: Places) -> Iterator[Finding]:
-    for name, folder in (("DDRAY_HOME", places.home), ("DDRAY_CACHE", places.cache)):
+def _folders(folders: Folders) -> Iterator[Finding]:
+    for name, folder in (("DDRAY_HOME", folders.home), ("DDRAY_CACHE", folders.cache)):
         existing = machine.existing(folder)
         if not os.access(existing, os.W_OK):
             yield Finding("bad", name, f"{folder} is not writable", f"set {name} to a folder you can write to")
@@ -260,11 +260,11 @@ def _folders(places: Places) -> Iterator[Finding]:
             yield Finding("good", name, value)
 
 
-def _store(places: Places) -> Finding:
+def _store(folders: Folders) -> Finding:
     """Jobs on several nodes need one store that all of them see."""
-    if "://" in places.store:
-        return Finding("note", "DDRAY_STORE", f"{places.store}, the same from every node")
-    folder = Path(places.store)
+    if "://" in folders.store:
+        return Finding("note", "DDRAY_STORE", f"{folders.store}, the same from every node")
+    folder = Path(folders.store)
     free = f"{shutil.disk_usage(machine.existing(folder)).free / 2**30:.0f} GiB free"
     mount = machine.mount_of(folder)
     if mount is None:
@@ -278,7 +278,7 @@ def _store(places: Places) -> Finding:
     return Finding("note", "DDRAY_STORE", f"{folder} ({free}), {mount}, {alone}")
 
 
-def _data(places: Places) -> Iterator[Finding]:
+def _data(folders: Folders) -> Iterator[Finding]:
     from trainables.data.known import KNOWN
     from trainables.data.layout import DataBroken, find_index, find_source, incomplete
 
@@ -287,25 +287,25 @@ def _data(places: Places) -> Iterator[Finding]:
             yield Finding("good", "data digits", "embedded in scikit-learn")
             continue
         try:
-            source = find_source(name, None, places.data)
-            index = find_index(name, None, None, places.data, places.cache)
+            source = find_source(name, None, folders.data)
+            index = find_index(name, None, None, folders.data, folders.cache)
         except DataBroken as error:
             yield Finding("bad", f"data {name}", str(error), "restore the files, or remove them to download them again")
             continue
         if index is not None:
-            yield Finding("good", f"data {name}", f"decoded in {places.cache}")
+            yield Finding("good", f"data {name}", f"decoded in {folders.cache}")
         elif source is not None:
             yield Finding("good", f"data {name}", f"found in {source.describe()}, decoded at first use")
         else:
-            half = incomplete(name, None, places.data)
+            half = incomplete(name, None, folders.data)
             got = f"; got {'; '.join(half)}" if half else ""
-            place = f"not complete in {places.data}{got}; downloaded at first use where that is possible"
+            place = f"not complete in {folders.data}{got}; downloaded at first use where that is possible"
             yield Finding("note", f"data {name}", place)
 
 
-def _settings(places: Places) -> Iterator[Finding]:
-    yield _store(places)
-    yield Finding("note", "DDRAY_DATA", str(places.data))
+def _settings(folders: Folders) -> Iterator[Finding]:
+    yield _store(folders)
+    yield Finding("note", "DDRAY_DATA", str(folders.data))
     for name, (value, reason) in RAY_ENVIRONMENT.items():
         actual = os.environ.get(name, value)
         mark = "" if actual == value else f" (ddray's own choice is {value})"

@@ -15,18 +15,18 @@ from ddray.request import Request
 from ddray.results import results_of, write_json
 from ddray.run.importing import bring_in
 from ddray.run.sweep import RunOptions, run_sweep
-from ddray.settings import Places
+from ddray.settings import Folders
 from ddray.store.artifacts import Store
 from trainables.data.cache import build
 
 
-def evaluate_file(options: Options, run: RunOptions, places: Places, *, as_json: bool = False) -> int:
+def evaluate_file(options: Options, run: RunOptions, folders: Folders, *, as_json: bool = False) -> int:
     """Import what was given and run its evaluations.
 
     Args:
         options: From the command line.
         run: Where and how jobs run.
-        places: Where things are.
+        folders: Where things are.
         as_json: Print the machine report instead of the report.
 
     Returns:
@@ -37,24 +37,24 @@ def evaluate_file(options: Options, run: RunOptions, places: Places, *, as_json:
         EnvironmentProblem: The data set is not there.
     """
     evaluation = checked(options)
-    path = results_of(places, evaluation.name).folder / FILE
+    path = results_of(folders, evaluation.name).folder / FILE
     known = load_evaluation(path) if path.is_file() else None
     if known is not None and known.sha256.get(known.kind) != evaluation.sha256.get(evaluation.kind):
         raise RequestError(
             f"--name: {show(evaluation.name)} holds the evaluation of another file; got {evaluation.file}; expected "
             f"{known.file} as it was. Give another --name, or move {path.parent} away."
         )
-    store = Store(places.store, places.cache / "artifacts")
+    store = Store(folders.store, folders.cache / "artifacts")
     if known is not None and known.requested == evaluation.requested and known.content is not None:
         evaluation = evaluation.with_content(known.content)
-    info = info_of(evaluation, places, build, read_all=True)
+    info = info_of(evaluation, folders, build, read_all=True)
     if evaluation.content is None or not store.has(subject_of(evaluation, info).stage().key):
-        evaluation = evaluation.with_content(bring_in(evaluation, info, store, places))
-    results_of(places, evaluation.name).register(Request(path))
+        evaluation = evaluation.with_content(bring_in(evaluation, info, store, folders))
+    results_of(folders, evaluation.name).register(Request(path))
     write_json(path, evaluation.model_dump(mode="json", by_alias=True))
     if not as_json:
-        return run_sweep(Request(path), run, places)
+        return run_sweep(Request(path), run, folders)
     with contextlib.redirect_stdout(sys.stderr):
-        code = run_sweep(Request(path), run, places)
+        code = run_sweep(Request(path), run, folders)
     sys.stdout.write(json.dumps(machine_report(path.parent), sort_keys=True) + "\n")
     return code

@@ -11,7 +11,7 @@ from ddray.plan.graph import Chain, Stage
 from ddray.plan.keys import short
 from ddray.prepare import prepare
 from ddray.results import find_sweep
-from ddray.settings import Places
+from ddray.settings import Folders
 from trainables.data.cache import build
 
 LISTED = 20
@@ -39,13 +39,13 @@ Named = Stage | Point
 Rule = Callable[[str], bool]
 
 
-def find(places: Places, name: str) -> Named:
+def find(folders: Folders, name: str) -> Named:
     """The stage or point of a name: a whole label or run name, else one that begins so, else one with all of its words.
 
     Raises:
         RequestError: There is none, or there are several; they are listed.
     """
-    points = _points(places)
+    points = _points(folders)
     words = set(name.split())
     rules: tuple[Rule, ...] = (
         lambda text: text == name,
@@ -66,16 +66,16 @@ def find(places: Places, name: str) -> Named:
             raise RequestError("\n".join([f"{name}: {len(found)} match; take the beginning of one:", *lines, *more]))
     raise RequestError(
         f"{name}: no finished or failed stage has a key that begins so, and no stage or point of a sweep that was run "
-        f"with home {places.home} is called so. `ddray plan SWEEP --points` lists points."
+        f"with home {folders.home} is called so. `ddray plan SWEEP --points` lists points."
     )
 
 
-def _points(places: Places) -> list[Point]:
+def _points(folders: Folders) -> list[Point]:
     """The points of all sweeps that were run here and whose files can still be read."""
     points = []
-    for sweep in sorted(entry.name for entry in places.results.iterdir()) if places.results.is_dir() else []:
+    for sweep in sorted(entry.name for entry in folders.results.iterdir()) if folders.results.is_dir() else []:
         try:
-            plan = prepare(find_sweep(places, sweep), places, build).plan
+            plan = prepare(find_sweep(folders, sweep), folders, build).plan
         except (DdrayError, OSError):  # its file is gone or was changed: keys still find what it left
             continue
         points += [Point(sweep, chain) for chain in plan.chains]

@@ -15,7 +15,7 @@ from ddray.errors import RequestError
 from ddray.results import results_of
 from ddray.run.progress import duration
 from ddray.run.status import FILE
-from ddray.settings import Places
+from ddray.settings import Folders
 from ddray.store.artifacts import Store
 
 STALE_SECONDS = 60.0
@@ -24,7 +24,7 @@ QUEUED = 3
 """Jobs that wait are named up to here: there may be many, and nothing else is to be said of them."""
 
 
-def status_facts(places: Places, name: str | None) -> list[dict[str, Any]]:
+def status_facts(folders: Folders, name: str | None) -> list[dict[str, Any]]:
     """State of one sweep (by name or path), or of every sweep that was run here.
 
     Returns:
@@ -36,14 +36,14 @@ def status_facts(places: Places, name: str | None) -> list[dict[str, Any]]:
     """
     if name is not None:
         name = Path(name).stem if name.endswith((".yaml", ".yml")) else name
-        if not results_of(places, name).folder.is_dir() and not (places.runs / name).is_dir():
-            raise RequestError([f"{name}: was never run with home {places.home}. Run: ddray sweep FILE"])
+        if not results_of(folders, name).folder.is_dir() and not (folders.runs / name).is_dir():
+            raise RequestError([f"{name}: was never run with home {folders.home}. Run: ddray sweep FILE"])
         names = [name]
     else:
         names = sorted(
-            {entry.name for folder in (places.results, places.runs) if folder.is_dir() for entry in folder.iterdir()}
+            {entry.name for folder in (folders.results, folders.runs) if folder.is_dir() for entry in folder.iterdir()}
         )
-    return [_facts(places, each) for each in names]
+    return [_facts(folders, each) for each in names]
 
 
 def status_text(facts: list[dict[str, Any]]) -> str:
@@ -53,14 +53,14 @@ def status_text(facts: list[dict[str, Any]]) -> str:
     return "\n".join("\n".join(_lines(entry)) for entry in facts)
 
 
-def _facts(places: Places, name: str) -> dict[str, Any]:
-    results = results_of(places, name)
+def _facts(folders: Folders, name: str) -> dict[str, Any]:
+    results = results_of(folders, name)
     facts = {"sweep": name, "results": str(results.folder), "counts": results.state().get("counts")}
-    runs = list(_runs(places.runs / name))
+    runs = list(_runs(folders.runs / name))
     running = next((run for run in runs if run["end"] is None), None)
     run = running or next(iter(runs), None)
     if run is not None:
-        run["checkpoints"] = _checkpoints(run, places) if run["end"] not in ("done", "failed") else []
+        run["checkpoints"] = _checkpoints(run, folders) if run["end"] not in ("done", "failed") else []
     return {**facts, "running": running, "run": run}
 
 
@@ -97,13 +97,13 @@ def _lives(status: dict[str, Any], age: float) -> bool:
     return True
 
 
-def _checkpoints(run: dict[str, Any], places: Places) -> list[dict[str, Any]]:
+def _checkpoints(run: dict[str, Any], folders: Folders) -> list[dict[str, Any]]:
     """Of the stages that were under way: label, iterations and folder of the furthest checkpoint that is there."""
-    location = run.get("store", places.store)
+    location = run.get("store", folders.store)
     under_way = [job for job in (*run.get("stopped", ()), *run.get("running", ())) if job.get("lineage")]
     if not under_way or ("://" not in location and not Path(location).is_dir()):
         return []
-    store = Store(location, places.cache / "artifacts")
+    store = Store(location, folders.cache / "artifacts")
     found = []
     for job in under_way:
         checkpoints, total = store.checkpoints(job["lineage"]), job.get("total") or job.get("budget")

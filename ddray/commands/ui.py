@@ -10,12 +10,12 @@ import subprocess
 import sys
 
 from ddray.errors import EnvironmentProblem, RequestError
-from ddray.settings import Places
+from ddray.settings import Folders
 from ddray.tracking.runs import read_only, tracking_uri
 from ddray.tracking.schema import check_schema
 
 
-def serve(places: Places, host: str, port: int) -> int:
+def serve(folders: Folders, host: str, port: int) -> int:
     """Run the MLflow UI until it is interrupted.
 
     Returns:
@@ -25,11 +25,11 @@ def serve(places: Places, host: str, port: int) -> int:
         RequestError: There is nothing to show yet.
         EnvironmentProblem: The port is taken, MLflow cannot use the database, or its server ended by itself.
     """
-    if not places.mlflow_database.exists():
+    if not folders.mlflow_database.exists():
         raise RequestError(
-            [f"{places.mlflow_database}: nothing to show yet. Run a sweep, or: ddray collect SWEEP --mlflow"]
+            [f"{folders.mlflow_database}: nothing to show yet. Run a sweep, or: ddray collect SWEEP --mlflow"]
         )
-    check_schema(places.mlflow_database)
+    check_schema(folders.mlflow_database)
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -49,12 +49,12 @@ def serve(places: Places, host: str, port: int) -> int:
         "--workers",
         "1",
         "--backend-store-uri",
-        tracking_uri(places.mlflow_database),
+        tracking_uri(folders.mlflow_database),
         "--default-artifact-root",
-        places.mlflow_artifacts.as_uri(),
+        folders.mlflow_artifacts.as_uri(),
     ]
     sys.stderr.write(f"MLflow: http://{host}:{port} (end with Ctrl-C)\n")
-    for name, number in _experiments(places):
+    for name, number in _experiments(folders):
         # Without the word in the address MLflow opens its pages about language models.
         page = f"http://{host}:{port}/#/experiments/{number}/runs?workflowType=machine_learning"
         sys.stderr.write(f"  {name}: {page}\n")
@@ -74,11 +74,11 @@ def serve(places: Places, host: str, port: int) -> int:
     return 0
 
 
-def _experiments(places: Places) -> list[tuple[str, str]]:
+def _experiments(folders: Folders) -> list[tuple[str, str]]:
     """(name, number) of our experiments; read directly, because importing MLflow takes seconds."""
     query = "SELECT name, experiment_id FROM experiments WHERE name LIKE 'ddray/%' AND lifecycle_stage = 'active'"
     try:
-        with contextlib.closing(read_only(places.mlflow_database)) as connection:
+        with contextlib.closing(read_only(folders.mlflow_database)) as connection:
             return [(str(name), str(number)) for name, number in connection.execute(query + " ORDER BY name")]
     except sqlite3.Error:
         return []  # the server itself will say what is wrong with its database

@@ -11,7 +11,7 @@ from ddray.plan.datasets import Build, DatasetInfo, resolve
 from ddray.plan.imported import EXTERNAL, Imported
 from ddray.plan.keys import digest, short
 from ddray.plan.points import DatasetDecl, Grid, GridPoint, Sweep
-from ddray.settings import Places
+from ddray.settings import Folders
 from trainables.configs import DistillConfig, ExternalConfig, NetworkConfig, OriginConfig
 from trainables.networks import parse
 
@@ -126,10 +126,10 @@ def points_of(evaluation: Evaluation, info: DatasetInfo, grid: Grid) -> Iterator
             )
 
 
-def info_of(evaluation: Evaluation, places: Places, build: Build, *, read_all: bool) -> DatasetInfo:
+def info_of(evaluation: Evaluation, folders: Folders, build: Build, *, read_all: bool) -> DatasetInfo:
     nothing = Sweep("", "", Path(), (), (), _declared(evaluation), {}, None, "")
     name = evaluation.dataset
-    return resolve(nothing, [name], places.data, places.cache, build, read_all=read_all)[name]
+    return resolve(nothing, [name], folders.data, folders.cache, build, read_all=read_all)[name]
 
 
 def _declared(evaluation: Evaluation) -> dict[str, DatasetDecl]:

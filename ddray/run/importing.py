@@ -16,7 +16,7 @@ from ddray.plan.datasets import DatasetInfo
 from ddray.plan.imported import Imported
 from ddray.run.context import StageContext
 from ddray.run.stage import code_state, versions
-from ddray.settings import Places
+from ddray.settings import Folders
 from ddray.store.artifacts import Store
 from ddray.store.manifest import Manifest
 from trainables.configs import DatasetConfig, ExternalConfig, OriginConfig
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
     from trainables.payloads import DistilledSet, TrainedModel
 
 
-def bring_in(evaluation: Evaluation, info: DatasetInfo, store: Store, places: Places) -> FileContent:
+def bring_in(evaluation: Evaluation, info: DatasetInfo, store: Store, folders: Folders) -> FileContent:
     """Read an evaluation's files and put what they hold into the store, unless it is there.
 
     Args:
         evaluation: Checked.
         info: Of its data set, decoded.
         store: Where the artifact goes.
-        places: Where the data are.
+        folders: Where the data are.
 
     Returns:
         What the files say that the request does not.
@@ -44,7 +44,7 @@ def bring_in(evaluation: Evaluation, info: DatasetInfo, store: Store, places: Pl
     """
     sys.stderr.write(f"reading {evaluation.file}\n")
     try:
-        members = _members(evaluation, info.config, places)
+        members = _members(evaluation, info.config, folders)
         if evaluation.kind == "set":
             payload = _read_set(evaluation, info.config)
             ipc = len(payload.labels) // len(evaluation.classes)
@@ -52,7 +52,7 @@ def bring_in(evaluation: Evaluation, info: DatasetInfo, store: Store, places: Pl
             return _commit(subject_of(evaluation.with_content(content), info), payload, content, store, {})
         content = FileContent(ipc=None, members=members)
         subject = subject_of(evaluation.with_content(content), info)
-        model, said = _read_model(Path(evaluation.file), subject, store, places)
+        model, said = _read_model(Path(evaluation.file), subject, store, folders)
         return _commit(subject, model, content, store, said)
     except DataMissing as error:
         raise EnvironmentProblem(str(error)) from error
@@ -80,7 +80,7 @@ def _read_set(evaluation: Evaluation, dataset: DatasetConfig) -> DistilledSet:
     )
 
 
-def _read_model(file: Path, subject: Imported, store: Store, places: Places) -> tuple[TrainedModel, dict[str, Any]]:
+def _read_model(file: Path, subject: Imported, store: Store, folders: Folders) -> tuple[TrainedModel, dict[str, Any]]:
     """The model with what it says of its images, and where that was computed."""
     import torch
 
@@ -95,8 +95,8 @@ def _read_model(file: Path, subject: Imported, store: Store, places: Places) -> 
     try:
         context = StageContext(
             device=device,
-            data=places.data,
-            cache=places.cache,
+            data=folders.data,
+            cache=folders.cache,
             checkpoints=store.checkpoints(subject.stage().lineage),
             budget=None,
             stop=threading.Event(),
@@ -117,15 +117,15 @@ def _read_model(file: Path, subject: Imported, store: Store, places: Places) -> 
         devices.reset()
 
 
-def _members(evaluation: Evaluation, dataset: DatasetConfig, places: Places) -> OriginConfig | None:
+def _members(evaluation: Evaluation, dataset: DatasetConfig, folders: Folders) -> OriginConfig | None:
     if evaluation.members is None:
         return None
     from trainables.data.cache import open_split
     from trainables.external.members import read_members
 
-    labels = open_split(dataset, "train", places.data, places.cache).labels
+    labels = open_split(dataset, "train", folders.data, folders.cache).labels
     path = Path(evaluation.members)
-    return read_members(path, dataset, evaluation.classes, evaluation.members_order, places.data, labels)
+    return read_members(path, dataset, evaluation.classes, evaluation.members_order, folders.data, labels)
 
 
 def _commit(

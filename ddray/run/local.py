@@ -22,7 +22,7 @@ def execute(
     Args:
         schedule: What may run when.
         handler: Turns outcomes into the schedule's next state.
-        env: Places and device.
+        env: Folders and device.
         progress: The display.
         stop: Set by the signal handler.
     """

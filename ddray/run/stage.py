@@ -90,7 +90,7 @@ def run_job(job: Mapping[str, Any], env: WorkerEnv, tick: Tick) -> Outcome:
 
     Args:
         job: ``name``, ``stages`` (specs, in order), ``cpus``, ``gpu`` (share of one card).
-        env: Places and device.
+        env: Folders and device.
         tick: Heartbeat, called about every second while the job runs.
     """
     started = time.monotonic()

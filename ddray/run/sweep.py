@@ -28,7 +28,7 @@ from ddray.run.schedule import Schedule
 from ddray.run.signals import StopRequest
 from ddray.run.stage import WorkerEnv, code_state
 from ddray.run.status import RunStatus
-from ddray.settings import Places
+from ddray.settings import Folders
 from ddray.store.artifacts import Store
 from trainables.data.cache import build as build_cache
 
@@ -50,7 +50,7 @@ class RunOptions:
     precision: Literal["float32", "tf32", "bf16"] = "float32"
 
 
-def run_sweep(request: Request, options: RunOptions, places: Places) -> int:
+def run_sweep(request: Request, options: RunOptions, folders: Folders) -> int:
     """Compute what is missing of a sweep, then its tables.
 
     Returns:
@@ -60,25 +60,25 @@ def run_sweep(request: Request, options: RunOptions, places: Places) -> int:
         RequestError: Before anything is started.
         EnvironmentProblem: The environment cannot run it.
     """
-    _check_home(places)
-    prepared = prepare(request, places, build_cache)
-    results = results_of(places, prepared.sweep.name)
+    _check_home(folders)
+    prepared = prepare(request, folders, build_cache)
+    results = results_of(folders, prepared.sweep.name)
     results.register(request)
     for note in prepared.notes:
         _say(f"note: {note}")
     if prepared.unread:
         _say(f"reading data: {', '.join(prepared.unread)}")
-        prepared = prepare(request, places, build_cache, read_all=True)
-    store = Store(places.store, places.cache / "artifacts")
+        prepared = prepare(request, folders, build_cache, read_all=True)
+    store = Store(folders.store, folders.cache / "artifacts")
     store.tidy()
-    run_folder = places.runs / prepared.sweep.name / f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{os.getpid()}"
-    with RunStatus(run_folder, places.store) as status:
-        status.code = _carry_out(prepared, results, store, options, places, status)
+    run_folder = folders.runs / prepared.sweep.name / f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{os.getpid()}"
+    with RunStatus(run_folder, folders.store) as status:
+        status.code = _carry_out(prepared, results, store, options, folders, status)
         return status.code
 
 
 def _carry_out(
-    prepared: Prepared, results: Results, store: Store, options: RunOptions, places: Places, status: RunStatus
+    prepared: Prepared, results: Results, store: Store, options: RunOptions, folders: Folders, status: RunStatus
 ) -> int:
     """Jobs, tables and mirror; returns the exit code."""
     worked = interrupted = False
@@ -86,13 +86,13 @@ def _carry_out(
         stamps = _stamps(prepared, store)
         done = stamps.keys() - _damaged(store, results, stamps)
         schedule = Schedule(runnable_jobs(prepared.plan, done), done)
-        _decode(prepared, schedule, places)
+        _decode(prepared, schedule, folders)
         if schedule.jobs:
             worked = True
-            _check_disk(places, schedule)
-            interrupted = _execute(prepared, schedule, done, options, places, status)
+            _check_disk(folders, schedule)
+            interrupted = _execute(prepared, schedule, done, options, folders, status)
             stamps = _stamps(prepared, store)
-        finished, stamps = _finish(prepared, results, store, stamps, options, places)
+        finished, stamps = _finish(prepared, results, store, stamps, options, folders)
         missing = _missing(prepared, schedule, stamps.keys())
         if interrupted or not missing:
             break
@@ -127,7 +127,7 @@ def _unexpected(missing: Sequence[str], store: Store, last_pass: bool) -> str:
     )
 
 
-def _decode(prepared: Prepared, schedule: Schedule, places: Places) -> None:
+def _decode(prepared: Prepared, schedule: Schedule, folders: Folders) -> None:
     """Make sure of the data that jobs will read, before anything is started: here it costs nothing to fail.
 
     Caches that were decoded before are compared with their digests, and decoded again where they changed.
@@ -141,7 +141,7 @@ def _decode(prepared: Prepared, schedule: Schedule, places: Places) -> None:
     missing = sorted(name for name in wanted if not prepared.datasets[name].decoded)
     if missing:
         _say(f"reading data: {', '.join(missing)}")
-    resolve(prepared.sweep, sorted(wanted), places.data, places.cache, build_cache, read_all=True)
+    resolve(prepared.sweep, sorted(wanted), folders.data, folders.cache, build_cache, read_all=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,14 +159,14 @@ def _execute(
     schedule: Schedule,
     done: Collection[str],
     options: RunOptions,
-    places: Places,
+    folders: Folders,
     status: RunStatus,
 ) -> bool:
     """Run the schedule; returns whether it was interrupted."""
     env = WorkerEnv(
-        store=places.store,
-        data=str(places.data),
-        cache=str(places.cache),
+        store=folders.store,
+        data=str(folders.data),
+        cache=str(folders.cache),
         code=code_state(),
         device="auto",
         precision=options.precision,
@@ -176,8 +176,8 @@ def _execute(
     if unavailable:
         reasons = ", ".join(f"{reason} ({count} stages)" for reason, count in Counter(unavailable.values()).items())
         _say(f"will stay blocked: {reasons}")
-    _say(f"{name}: {len(schedule.jobs)} jobs to run; store {places.store}")
-    checkpoints = Store(places.store, places.cache / "artifacts").checkpointed()
+    _say(f"{name}: {len(schedule.jobs)} jobs to run; store {folders.store}")
+    checkpoints = Store(folders.store, folders.cache / "artifacts").checkpointed()
     progress = Progress(schedule, name, quiet=options.quiet, checkpoints=checkpoints)
     stop = StopRequest()
     handler = OutcomeHandler(schedule, prepared.plan.stages, progress, stop)
@@ -218,7 +218,7 @@ def _finish(
     store: Store,
     stamps: dict[str, str],
     options: RunOptions,
-    places: Places,
+    folders: Folders,
 ) -> tuple[Finished, dict[str, str]]:
     """Tables, report and mirror, unless those on disk are current; the state, and the stages that are there now."""
     failures = sorted(store.failures() & prepared.plan.stages.keys())
@@ -227,7 +227,7 @@ def _finish(
         stamps = _stamps(prepared, store)  # collecting may have found damage
         results.record(prepared.digest, stamps, failures=failures, counts=asdict(finished), mirrored=False)
     state = results.state()
-    if options.mlflow and not state.get("mirrored") and mirror_to_mlflow(prepared, results, store, places):
+    if options.mlflow and not state.get("mirrored") and mirror_to_mlflow(prepared, results, store, folders):
         results.record(prepared.digest, stamps, failures=failures, counts=state["counts"], mirrored=True)
     return Finished(**state["counts"]), stamps
 
@@ -250,12 +250,12 @@ def rebuild(prepared: Prepared, results: Results, store: Store) -> Finished:
     return Finished(coverage.planned, coverage.done, coverage.failed, coverage.blocked)
 
 
-def mirror_to_mlflow(prepared: Prepared, results: Results, store: Store, places: Places) -> bool:
+def mirror_to_mlflow(prepared: Prepared, results: Results, store: Store, folders: Folders) -> bool:
     """Mirror the points to MLflow; an outage loses nothing, so it is reported, and tried again by the next run."""
     from ddray.tracking import mirror
 
     try:
-        mirrored = mirror.mirror(prepared.plan, prepared.sweep, store, places, results.folder)
+        mirrored = mirror.mirror(prepared.plan, prepared.sweep, store, folders, results.folder)
     except EnvironmentProblem as problem:
         _say(f"MLflow was not updated: {problem}\nMirror it later with: ddray collect {prepared.sweep.name} --mlflow")
         return False
@@ -355,27 +355,27 @@ def _notify(prepared: Prepared, code: int) -> None:
         _say(f"notify: {command!r} ended with {ran.returncode}: {ran.stderr.strip()[:300]}")
 
 
-def _check_home(places: Places) -> None:
+def _check_home(folders: Folders) -> None:
     try:
-        places.home.mkdir(parents=True, exist_ok=True)
-        probe = places.home / f".probe-{os.getpid()}"
+        folders.home.mkdir(parents=True, exist_ok=True)
+        probe = folders.home / f".probe-{os.getpid()}"
         probe.write_text("")
         probe.unlink()
     except OSError as error:
         raise EnvironmentProblem(
-            f"home {places.home}: not writable; got {error}. Set DDRAY_HOME to a folder you can write to."
+            f"home {folders.home}: not writable; got {error}. Set DDRAY_HOME to a folder you can write to."
         ) from error
 
 
-def _check_disk(places: Places, schedule: Schedule) -> None:
+def _check_disk(folders: Folders, schedule: Schedule) -> None:
     """Refuse a disk that cannot hold what is to be computed."""
-    if "://" in places.store:
+    if "://" in folders.store:
         return
     needed = MIN_FREE_BYTES + sum(stage.size for job in schedule.jobs.values() for stage in job.stages)
-    free = shutil.disk_usage(places.home if not Path(places.store).exists() else places.store).free
+    free = shutil.disk_usage(folders.home if not Path(folders.store).exists() else folders.store).free
     if free < needed:
         raise EnvironmentProblem(
-            f"store {places.store}: {free / 2**30:.1f} GiB free; expected about {needed / 2**30:.1f} GiB. "
+            f"store {folders.store}: {free / 2**30:.1f} GiB free; expected about {needed / 2**30:.1f} GiB. "
             "Free some space, narrow the sweep with --only, or set DDRAY_STORE to another disk."
         )
 

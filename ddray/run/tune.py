@@ -66,7 +66,7 @@ def execute(
     Args:
         schedule: What may run when.
         handler: Turns outcomes into the schedule's next state.
-        env: Places and device.
+        env: Folders and device.
         progress: The display.
         stop: Hears the signals.
         sweep: Name of the sweep, shown in the dashboard.

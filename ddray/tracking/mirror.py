@@ -11,7 +11,7 @@ from ddray.errors import EnvironmentProblem
 from ddray.plan.graph import Chain
 from ddray.plan.jobs import Plan
 from ddray.plan.points import Sweep
-from ddray.settings import Places
+from ddray.settings import Folders
 from ddray.store.artifacts import Store
 from ddray.tracking.measured import MeasuredPoint, measured_points
 from ddray.tracking.runs import PLANNED, Run, existing_runs
@@ -32,7 +32,7 @@ class MirrorResult:
 
 
 def mirror(
-    plan: Plan, sweep: Sweep, store: Store, places: Places, folder: Path, *, lock_seconds: float = LOCK_SECONDS
+    plan: Plan, sweep: Sweep, store: Store, folders: Folders, folder: Path, *, lock_seconds: float = LOCK_SECONDS
 ) -> MirrorResult:
     """Bring the runs of a sweep up to date.
 
@@ -43,7 +43,7 @@ def mirror(
         plan: The whole sweep.
         sweep: Gives the experiment its name, ``ddray/<sweep>``.
         store: Curves and pictures come from its artifacts.
-        places: Database and artifacts lie below home.
+        folders: Database and artifacts lie below home.
         folder: Holds the ``measurements.parquet`` just collected.
         lock_seconds: How long to wait for another mirror on the same database.
 
@@ -51,15 +51,15 @@ def mirror(
         EnvironmentProblem: MLflow is not installed, its database cannot be used, or another mirror takes too long.
     """
     points = measured_points(plan, folder / "measurements.parquet")
-    with _one_at_a_time(places, lock_seconds), _understood(places):
-        known = existing_runs(places.mlflow_database, f"ddray/{sweep.name}")
+    with _one_at_a_time(folders, lock_seconds), _understood(folders):
+        known = existing_runs(folders.mlflow_database, f"ddray/{sweep.name}")
         if known is not None:
             work = _compare(plan, points, known)
             if not work.chains and not work.left:
                 return MirrorResult(0, 0, work.stale)
-        check_schema(places.mlflow_database)
-        writer = Writer(places, sweep, store)
-        known = existing_runs(places.mlflow_database, f"ddray/{sweep.name}")
+        check_schema(folders.mlflow_database)
+        writer = Writer(folders, sweep, store)
+        known = existing_runs(folders.mlflow_database, f"ddray/{sweep.name}")
         if known is None:
             known = writer.existing()
         work = _compare(plan, points, known)
@@ -98,11 +98,11 @@ def _needs_writing(point: MeasuredPoint | None, runs: Sequence[Run]) -> bool:
 
 
 @contextlib.contextmanager
-def _one_at_a_time(places: Places, seconds: float) -> Iterator[None]:
+def _one_at_a_time(folders: Folders, seconds: float) -> Iterator[None]:
     """One mirror on a database: its first use creates tables, and two that do so at once break it."""
     from filelock import FileLock, Timeout
 
-    path = places.mlflow_database.with_name(places.mlflow_database.name + ".lock")
+    path = folders.mlflow_database.with_name(folders.mlflow_database.name + ".lock")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(path)
@@ -122,7 +122,7 @@ def _one_at_a_time(places: Places, seconds: float) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _understood(places: Places) -> Iterator[None]:
+def _understood(folders: Folders) -> Iterator[None]:
     """Errors of MLflow and its database, with what to do about them."""
     try:
         yield
@@ -133,5 +133,5 @@ def _understood(places: Places) -> Iterator[None]:
             raise
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise EnvironmentProblem(
-            f"{places.mlflow_database}: MLflow cannot use its database; got {first}. {REMEDY}"
+            f"{folders.mlflow_database}: MLflow cannot use its database; got {first}. {REMEDY}"
         ) from error

@@ -15,7 +15,7 @@ from ddray.measurements.exports.picture import picture
 from ddray.plan.axes import run_name
 from ddray.plan.graph import Chain, Stage
 from ddray.plan.points import Sweep
-from ddray.settings import Places
+from ddray.settings import Folders
 from ddray.store.artifacts import DamagedArtifact, Store
 from ddray.tracking import content
 from ddray.tracking.measured import MeasuredPoint, Number
@@ -33,13 +33,13 @@ _BATCH = 900
 class Writer:
     """Writes runs of one experiment."""
 
-    def __init__(self, places: Places, sweep: Sweep, store: Store) -> None:
+    def __init__(self, folders: Folders, sweep: Sweep, store: Store) -> None:
         mlflow = _mlflow()
-        places.mlflow_database.parent.mkdir(parents=True, exist_ok=True)
-        self.client: Any = mlflow.MlflowClient(tracking_uri(places.mlflow_database))
+        folders.mlflow_database.parent.mkdir(parents=True, exist_ok=True)
+        self.client: Any = mlflow.MlflowClient(tracking_uri(folders.mlflow_database))
         self.entities: Any = mlflow.entities
         self.store = store
-        self.experiment: str = self._experiment(places, sweep)
+        self.experiment: str = self._experiment(folders, sweep)
         self._pictures: dict[str, bytes] = {}
 
     def write(self, chain: Chain, point: MeasuredPoint, runs: Sequence[Run]) -> bool:
@@ -77,9 +77,9 @@ class Writer:
             token = page.token or None
         return runs
 
-    def _experiment(self, places: Places, sweep: Sweep) -> str:
+    def _experiment(self, folders: Folders, sweep: Sweep) -> str:
         name = f"ddray/{sweep.name}"
-        location = (places.mlflow_artifacts / sweep.name).absolute().as_uri()
+        location = (folders.mlflow_artifacts / sweep.name).absolute().as_uri()
         experiment = self.client.get_experiment_by_name(name)
         if experiment is None:
             return str(self.client.create_experiment(name, artifact_location=location))
@@ -89,7 +89,7 @@ class Writer:
             log.warning(
                 "%s: MLflow's database remembers artifacts of %s in %s, where home was before. Delete the database "
                 "and mirror again to have them here.",
-                places.mlflow_database,
+                folders.mlflow_database,
                 name,
                 experiment.artifact_location,
             )

@@ -21,7 +21,7 @@ import worlds
 from ddray.errors import EnvironmentProblem
 from ddray.measurements.exports.picture import GAP, picture
 from ddray.measurements.rows import collect
-from ddray.settings import Places
+from ddray.settings import Folders
 from ddray.store.artifacts import Store
 from ddray.tracking import content, measured, writer
 from ddray.tracking import mirror as mirroring
@@ -45,18 +45,18 @@ class World:
     sweep: Any
     plan: Any
     store: Store
-    places: Places
+    folders: Folders
     folder: Path
 
     def mirror(self, **said: Any) -> MirrorResult:
         collect(self.plan, self.sweep, self.store, self.folder)
-        return mirror(self.plan, self.sweep, self.store, self.places, self.folder, **said)
+        return mirror(self.plan, self.sweep, self.store, self.folders, self.folder, **said)
 
     @property
     def client(self) -> Any:
         from mlflow import MlflowClient
 
-        return MlflowClient(tracking_uri(self.places.mlflow_database))
+        return MlflowClient(tracking_uri(self.folders.mlflow_database))
 
     def runs(self) -> dict[str, Any]:
         """Active runs by point; that no point has two is asserted here."""
@@ -90,24 +90,24 @@ def mirror_elsewhere(folder: Path) -> subprocess.CompletedProcess[str]:
 
 def world(folder: Path) -> World:
     sweep, plan, store = worlds.world(folder, SWEEP)
-    places = Places(folder / "home", store.location, folder / "data", folder / "cache")
-    return World(sweep, plan, store, places, folder / "results")
+    folders = Folders(folder / "home", store.location, folder / "data", folder / "cache")
+    return World(sweep, plan, store, folders, folder / "results")
 
 
 @pytest.fixture(scope="module")
 def blank(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A database with tables and nothing in them; making one takes seconds."""
     made = world(tmp_path_factory.mktemp("blank"))
-    made.places.mlflow_database.parent.mkdir(parents=True)
+    made.folders.mlflow_database.parent.mkdir(parents=True)
     made.client.search_experiments()
-    return made.places.mlflow_database
+    return made.folders.mlflow_database
 
 
 @pytest.fixture
 def empty(tmp_path: Path, blank: Path) -> World:
     made = world(tmp_path)
-    made.places.mlflow_database.parent.mkdir(parents=True)
-    shutil.copy(blank, made.places.mlflow_database)
+    made.folders.mlflow_database.parent.mkdir(parents=True)
+    shutil.copy(blank, made.folders.mlflow_database)
     return made
 
 
@@ -201,8 +201,8 @@ def test_a_failed_run_says_why(mixed: World) -> None:
 
 def test_artifacts_lie_below_home(mixed: World) -> None:
     experiment = mixed.client.get_experiment_by_name("ddray/tiny")
-    assert experiment.artifact_location == (mixed.places.mlflow_artifacts / "tiny").as_uri()
-    assert len(list(mixed.places.mlflow_artifacts.rglob("distilled.png"))) == 2
+    assert experiment.artifact_location == (mixed.folders.mlflow_artifacts / "tiny").as_uri()
+    assert len(list(mixed.folders.mlflow_artifacts.rglob("distilled.png"))) == 2
 
 
 def test_mirroring_again_does_nothing_and_needs_no_mlflow(mixed: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -232,11 +232,11 @@ def test_what_arrives_later_is_added_to_the_run_that_is_there(empty: World) -> N
 def test_a_deleted_database_is_rebuilt_the_same_and_quietly(done: World, tmp_path: Path) -> None:
     assert done.mirror() == MirrorResult(6, 0, 0)
     before = contents(done)
-    done.places.mlflow_database.rename(tmp_path / "before.db")
+    done.folders.mlflow_database.rename(tmp_path / "before.db")
     ran = mirror_elsewhere(tmp_path)
     assert (ran.stdout.strip(), ran.stderr) == (str(MirrorResult(6, 0, 0)), "")
     rebuilt = world(tmp_path)
-    rebuilt.places = replace(rebuilt.places, home=shutil.copytree(done.places.home, tmp_path / "copy"))
+    rebuilt.folders = replace(rebuilt.folders, home=shutil.copytree(done.folders.home, tmp_path / "copy"))
     assert contents(rebuilt) == before
 
 
@@ -319,15 +319,15 @@ def test_tables_that_cannot_be_read_directly_are_asked_of_mlflow(done: World, mo
 def test_only_one_mirror_at_a_time(done: World) -> None:
     from filelock import FileLock
 
-    before = done.places.mlflow_database.read_bytes()
-    lock = FileLock(str(done.places.mlflow_database) + ".lock")
+    before = done.folders.mlflow_database.read_bytes()
+    lock = FileLock(str(done.folders.mlflow_database) + ".lock")
     with lock, pytest.raises(EnvironmentProblem, match="another mirror is writing"):
         done.mirror(lock_seconds=0.1)
-    assert done.places.mlflow_database.read_bytes() == before
+    assert done.folders.mlflow_database.read_bytes() == before
 
 
 def test_a_broken_database_says_what_to_do_and_that_helps(done: World, tmp_path: Path) -> None:
-    database = done.places.mlflow_database
+    database = done.folders.mlflow_database
     database.write_bytes(b"not a database, but long enough to be taken for one" * 100)
     with pytest.raises(EnvironmentProblem, match="Delete the file and mirror again"):
         done.mirror()
@@ -336,7 +336,7 @@ def test_a_broken_database_says_what_to_do_and_that_helps(done: World, tmp_path:
 
 
 def test_a_database_of_another_mlflow_is_said_to_be_one(done: World) -> None:
-    database = done.places.mlflow_database
+    database = done.folders.mlflow_database
     with contextlib.closing(sqlite3.connect(database)) as connection:
         (ours,) = connection.execute("SELECT version_num FROM alembic_version").fetchone()
         check_schema(database)  # control
@@ -373,7 +373,7 @@ def test_a_broken_table_says_what_to_do(done: World) -> None:
     done.folder.mkdir()
     (done.folder / "measurements.parquet").write_bytes(b"PAR1")
     with pytest.raises(EnvironmentProblem, match="Run `ddray collect`"):
-        mirror(done.plan, done.sweep, done.store, done.places, done.folder)
+        mirror(done.plan, done.sweep, done.store, done.folders, done.folder)
 
 
 # --- the picture ------------------------------------------------------------------------------------------------------

@@ -46,7 +46,7 @@ def test_nothing_to_show_is_said(workspace: Workspace) -> None:
 
 
 def test_a_taken_port_is_said(workspace: Workspace) -> None:
-    database = workspace.places.mlflow_database
+    database = workspace.folders.mlflow_database
     database.parent.mkdir(parents=True)
     sqlite3.connect(database).close()
     database.touch()
@@ -59,7 +59,7 @@ def test_a_taken_port_is_said(workspace: Workspace) -> None:
 
 
 def test_a_database_of_another_mlflow_ends_with_a_message(workspace: Workspace) -> None:
-    database = workspace.places.mlflow_database
+    database = workspace.folders.mlflow_database
     database.parent.mkdir(parents=True)
     with contextlib.closing(sqlite3.connect(database)) as connection:
         connection.execute("CREATE TABLE alembic_version (version_num TEXT)")
@@ -73,7 +73,7 @@ def test_a_database_of_another_mlflow_ends_with_a_message(workspace: Workspace) 
 
 
 def test_a_server_that_ends_by_itself_is_no_success(workspace: Workspace) -> None:
-    database = workspace.places.mlflow_database
+    database = workspace.folders.mlflow_database
     database.parent.mkdir(parents=True)
     database.touch()
     broken = workspace.folder / "broken" / "mlflow"
@@ -98,7 +98,7 @@ def test_the_server_shows_the_sweep_and_ends_with_the_command(odd: Workspace) ->
     workspace = odd
     path = workspace.tiny(iterations=1)
     assert workspace.run("sweep", path, "--local").code == 0
-    files = {entry.name for entry in workspace.places.mlflow_database.parent.iterdir()}
+    files = {entry.name for entry in workspace.folders.mlflow_database.parent.iterdir()}
     assert files == {"mlflow.db", "mlflow.db.lock", "artifacts"}
     port = free_port()
     with workspace.start("ui", "--port", str(port)) as running:

@@ -348,7 +348,7 @@ def test_what_is_lost_from_the_store_is_said_and_imported_again(exported: Export
 def _keys(exported: Exported, name: str, *kinds: Any) -> list[str]:
     """Keys of the stages of an evaluation's only point."""
     request = Request(exported.workspace.results(name).folder / FILE)
-    (chain,) = prepare(request, exported.workspace.places, build).plan.chains
+    (chain,) = prepare(request, exported.workspace.folders, build).plan.chains
     found = [chain.stage(kind) for kind in kinds]
     return [stage.key for stage in found if stage is not None]
 
@@ -510,7 +510,7 @@ def own_images(folder: Path, classes: int = 10) -> None:
 
 
 def test_data_of_ones_own_that_a_sweep_declares(exported: Exported) -> None:
-    own_images(exported.workspace.places.data / "my digits?")
+    own_images(exported.workspace.folders.data / "my digits?")
     sweep = exported.workspace.write(
         "declares",
         "ddray: 1\n"

@@ -74,7 +74,7 @@ def test_an_error_of_reading_is_tried_again_and_never_taken_for_damage(
         with pytest.raises(EnvironmentProblem, match=rf"artifact {key[:12]} cannot be read; got .*Input/output error"):
             workspace.store.open(key)
     assert workspace.store.has(key)
-    assert not (Path(workspace.places.store) / "quarantine").exists()
+    assert not (Path(workspace.folders.store) / "quarantine").exists()
 
 
 def test_damage_that_is_met_while_tables_are_made_is_computed_again_in_the_same_run(workspace: Workspace) -> None:
@@ -173,7 +173,7 @@ def test_damage_in_a_store_that_cannot_be_written(
 
 def claim_in_the_future(workspace: Workspace, key: str, silent: float) -> Path:
     """A claim of a node whose clock is an hour ahead, last written ``silent`` seconds ago."""
-    claim = Path(workspace.places.store) / "claims" / f"{key}.json"
+    claim = Path(workspace.folders.store) / "claims" / f"{key}.json"
     claim.parent.mkdir(parents=True, exist_ok=True)
     content: dict[str, Any] = {"host": "elsewhere", "pid": 1, "heartbeat": time.time() + 3600, "token": "x"}
     claim.write_text(json.dumps(content))

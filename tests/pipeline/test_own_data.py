@@ -26,7 +26,7 @@ AUDIT = "evaluations: {privacy: {audit: [seed], shadows: 0, start: false, attack
 def write_leaves(workspace: Workspace, classes: int = 10, shared: int = 0) -> Path:
     """Ten gray images of each class in each split, of which the first ``shared`` are the same in both."""
     rng = np.random.default_rng(0)
-    root = workspace.places.data / "leaves"
+    root = workspace.folders.data / "leaves"
     for label in range(classes):
         images = rng.integers(0, 256, (20, 8, 8), dtype=np.uint8)
         for split, chosen in (("train", images[:10]), ("test", [*images[:shared], *images[10 + shared :]])):
@@ -43,7 +43,7 @@ def sweep(workspace: Workspace, path: Path) -> Any:
 
 def forget(workspace: Workspace, *kinds: str) -> None:
     """Remove finished stages of these kinds."""
-    for manifest in Path(workspace.places.store).glob("artifacts/*/*/manifest.json"):
+    for manifest in Path(workspace.folders.store).glob("artifacts/*/*/manifest.json"):
         if json.loads(manifest.read_text())["kind"] in kinds:
             shutil.rmtree(manifest.parent)
 
@@ -79,7 +79,7 @@ def test_a_changed_cache_changes_no_payload(workspace: Workspace, monkeypatch: p
     path = workspace.tiny()
     assert sweep(workspace, path).code == 0
     before = workspace.payloads()
-    (images,) = Path(workspace.places.cache).glob("data/*/test_images.npy")
+    (images,) = Path(workspace.folders.cache).glob("data/*/test_images.npy")
     content = bytearray(images.read_bytes())
     content[200:6000] = bytes(byte ^ 0xFF for byte in content[200:6000])
     images.write_bytes(content)

@@ -127,8 +127,8 @@ def test_an_evaluation_is_named(workspace: Workspace) -> None:
 
 def test_failures_claims_and_manifests_are_shown_as_far_as_they_can_be(workspace: Workspace, finished: Path) -> None:
     (failed,) = workspace.store.failures()
-    record = Path(workspace.places.store) / "failures" / f"{failed}.json"
-    claim = Path(workspace.places.store) / "claims" / f"{failed}.json"
+    record = Path(workspace.folders.store) / "failures" / f"{failed}.json"
+    claim = Path(workspace.folders.store) / "claims" / f"{failed}.json"
     claim.parent.mkdir(exist_ok=True)
     held = json.dumps({"host": "there", "pid": 1, "heartbeat": 1.0, "token": "x"}).encode()
     for file, whole in ((record, record.read_bytes()), (claim, held)):
@@ -141,7 +141,7 @@ def test_failures_claims_and_manifests_are_shown_as_far_as_they_can_be(workspace
         told(workspace.run("sweep", finished / "tiny.yaml", "--local", "--no-mlflow"))
         file.write_bytes(whole)
     done = sorted(workspace.store.keys())[0]
-    manifest = next((Path(workspace.places.store) / "artifacts").glob(f"*/{done}/manifest.json"))
+    manifest = next((Path(workspace.folders.store) / "artifacts").glob(f"*/{done}/manifest.json"))
     whole = manifest.read_bytes()
     for content in _each(whole):
         manifest.parent.mkdir(parents=True, exist_ok=True)
@@ -156,7 +156,7 @@ def test_a_spoilt_checkpoint_is_left_out(workspace: Workspace) -> None:
         with checkpoints.writing(10, snapshot=True) as folder:
             (folder / "points.json").write_text("[1, 2]")
         assert checkpoints.furthest(10) is not None  # control
-        at = Path(workspace.places.store) / checkpoints.folder / f"{10:09d}"
+        at = Path(workspace.folders.store) / checkpoints.folder / f"{10:09d}"
         ways = [*_each((at / "checkpoint.json").read_bytes())]
         if nth >= len(ways):
             break

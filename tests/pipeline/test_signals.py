@@ -72,7 +72,7 @@ def until_a_job_runs(running: Running, workspace: Workspace) -> None:
     """Until one has done some steps, by what `ddray status` reads."""
 
     def steps_are_done() -> bool:
-        for path in workspace.places.runs.glob("*/*/status.json"):
+        for path in workspace.folders.runs.glob("*/*/status.json"):
             jobs = json.loads(path.read_text())["running"]
             if any(job.get("done", 0) > 0 and job.get("total") == LONG for job in jobs):
                 return True
@@ -124,7 +124,7 @@ def test_a_signal_ends_the_command_with_130(
 
 
 def checkpoints(workspace: Workspace) -> list[Path]:
-    return [path for path in (Path(workspace.places.store) / "checkpoints").glob("*/*/*") if path.is_dir()]
+    return [path for path in (Path(workspace.folders.store) / "checkpoints").glob("*/*/*") if path.is_dir()]
 
 
 @pytest.mark.faults

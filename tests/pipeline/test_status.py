@@ -24,7 +24,7 @@ def begun(workspace: Workspace, running: Running, lineage: str) -> dict[str, Any
     found: dict[str, Any] = {}
 
     def told() -> bool:
-        for path in workspace.places.runs.glob("tiny/*/status.json"):
+        for path in workspace.folders.runs.glob("tiny/*/status.json"):
             found.update(json.loads(path.read_text()))
             if found["pid"] == running.process.pid and workspace.checkpoints(lineage):
                 return any(job.get("lineage") == lineage for job in found["running"])
@@ -48,7 +48,7 @@ def test_a_run_that_is_killed_stopped_and_finished(workspace: Workspace) -> None
         running.process.wait(30)
     text = workspace.run("status", "tiny").out
     assert "last run: died without an end; last heard of 20" in text
-    kept = Path(workspace.places.store) / "checkpoints" / stage.lineage[:2] / stage.lineage
+    kept = Path(workspace.folders.store) / "checkpoints" / stage.lineage[:2] / stage.lineage
     assert "distill dm digits" in text
     assert f"of 1000 it, in {kept}" in text
     assert kept.is_dir()

@@ -176,7 +176,7 @@ def test_damage_is_reported_put_aside_and_mended(workspace: Workspace, kind: str
     ran = workspace.run("sweep", path, "--local", "--no-mlflow")
     assert ran.code == 0, ran.err
     assert f"artifact {stage.key[:12]} is damaged" in ran.err
-    quarantine = list((Path(workspace.places.store) / "quarantine").iterdir())
+    quarantine = list((Path(workspace.folders.store) / "quarantine").iterdir())
     assert [place.name.partition("-")[0] for place in quarantine] == [stage.key]
     assert (quarantine[0] / file.name).read_bytes() == bytes(content), "kept for whoever wants to look"
     assert workspace.payloads() == payloads
@@ -260,7 +260,7 @@ def test_wrong_requests_start_nothing(workspace: Workspace) -> None:
     ran = workspace.run("sweep", path, "--local", "--no-mlflow")
     assert (ran.code, "unknown method" in ran.err or "'dss'" in ran.err) == (2, True)
     assert "nothing was started" in ran.err
-    assert not Path(workspace.places.store).exists()
+    assert not Path(workspace.folders.store).exists()
 
 
 def _unreadable(*_: object) -> object:

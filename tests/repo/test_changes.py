@@ -436,8 +436,8 @@ def changed(tmp_path_factory: pytest.TempPathFactory, digits_cache: Path) -> Cha
     installed.mkdir()
     for name, text in ENTRY_POINT.items():
         (installed / name).write_text(text)
-    places = {"HOME": copy / "home", "STORE": copy / "home" / "store", "CACHE": digits_cache}
-    environment = {**os.environ, **{f"DDRAY_{name}": str(path) for name, path in places.items()}}
+    folders = {"HOME": copy / "home", "STORE": copy / "home" / "store", "CACHE": digits_cache}
+    environment = {**os.environ, **{f"DDRAY_{name}": str(path) for name, path in folders.items()}}
     environment.pop("DDRAY_DATA", None)
 
     def run(*arguments: str) -> str:

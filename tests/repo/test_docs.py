@@ -128,9 +128,9 @@ def test_decisions_are_numbered_without_gaps() -> None:
 def test_decision_has_its_three_parts_on_one_page(page: Path) -> None:
     text = page.read_text()
     assert text.startswith(f"# {page.name[:4]}: ")
-    places = [text.find(f"**{part}.**") for part in ("Context", "Choice", "What we gave up")]
-    assert -1 not in places
-    assert places == sorted(places)
+    folders = [text.find(f"**{part}.**") for part in ("Context", "Choice", "What we gave up")]
+    assert -1 not in folders
+    assert folders == sorted(folders)
     assert len(text.split()) < 500
 
 

@@ -20,7 +20,7 @@ from ddray.cli import cli
 from ddray.errors import EnvironmentProblem, RequestError
 from ddray.plan.schema import EVALUATIONS
 from ddray.run.sweep import DONE, FAILED, INTERRUPTED
-from ddray.settings import NUMERIC_ENVIRONMENT, RAY_ENVIRONMENT, Places
+from ddray.settings import NUMERIC_ENVIRONMENT, RAY_ENVIRONMENT, Folders
 from trainables.methods import METHODS
 from trainables.networks import NETWORKS
 
@@ -160,7 +160,7 @@ def test_exit_codes() -> None:
 
 
 def test_places_in_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from ddray.settings import places
+    from ddray.settings import folders
 
     rows = {name: default for name, default, _ in table(README, "variable", "Environment variables")}
     in_code = set(re.findall(r'"(DDRAY_[A-Z]+)"', (ROOT / "ddray" / "settings.py").read_text()))
@@ -170,8 +170,8 @@ def test_places_in_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.chdir(tmp_path)
     home = tmp_path / rows["DDRAY_HOME"]
     expected = {name: Path(default.replace("<home>", str(home))) for name, default in rows.items()}
-    found = places()
-    assert found == Places(home, str(expected["DDRAY_STORE"]), expected["DDRAY_DATA"], expected["DDRAY_CACHE"])
+    found = folders()
+    assert found == Folders(home, str(expected["DDRAY_STORE"]), expected["DDRAY_DATA"], expected["DDRAY_CACHE"])
 
 
 def test_what_is_set_for_libraries() -> None:

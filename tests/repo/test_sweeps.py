@@ -14,7 +14,7 @@ from ddray.plan.axes import AXES
 from ddray.plan.schema import json_schema
 from ddray.prepare import Prepared, expanded, load, prepare
 from ddray.request import Request
-from ddray.settings import places
+from ddray.settings import folders
 from trainables.data.cache import build
 
 SCHEMA = ROOT / "ddray.schema.json"
@@ -23,7 +23,7 @@ WRONG = "# wrong.yaml\n"
 
 
 def prepared(path: Path, **request: object) -> Prepared:
-    return prepare(Request(path, **request), places(), build)  # type: ignore[arg-type]
+    return prepare(Request(path, **request), folders(), build)  # type: ignore[arg-type]
 
 
 def test_the_quickstart_is_shipped() -> None:

@@ -168,9 +168,9 @@ def test_of_a_draw_all_members_stay_and_test_images_are_those_of_before(members:
     kept = np.flatnonzero(chosen[len(inside) :])
     wanted = []
     for label in EVERY:
-        places = np.flatnonzero(outside == label)
+        folders = np.flatnonzero(outside == label)
         rng = np.random.default_rng(derive("privacy", "spread", members, 3, label))
-        wanted.append(places if others <= members else np.sort(rng.choice(places, members, replace=False)))
+        wanted.append(folders if others <= members else np.sort(rng.choice(folders, members, replace=False)))
     assert kept.tolist() == np.concatenate(wanted).tolist()
     assert kept.tolist() == spread(outside, len(inside), members, 3).tolist()
 
@@ -178,10 +178,10 @@ def test_of_a_draw_all_members_stay_and_test_images_are_those_of_before(members:
 def test_members_are_drawn_not_taken_in_order() -> None:
     inside, outside = counted(50, 20), counted(20, 20)
     chosen = balanced(inside, outside, draw(0))
-    places = np.flatnonzero(chosen[:50])
-    assert len(places) == 20
+    folders = np.flatnonzero(chosen[:50])
+    assert len(folders) == 20
     assert chosen[50:70].all()
-    assert places.max() - places.min() > 25
+    assert folders.max() - folders.min() > 25
     assert np.array_equal(chosen, balanced(inside, outside, draw(0)))
     assert not np.array_equal(chosen, balanced(inside, outside, draw(1)))
     theirs = some_of_each(counted(50, 20), {0: 20, 1: 20}, 40, 0)
@@ -197,8 +197,8 @@ def test_what_the_class_alone_tells_is_the_best_that_any_order_of_classes_gives(
     inside, outside = counted(30, 5, 25), counted(10, 40, 10)
     told = class_problem(inside, outside)
     orders: list[Callable[[NDArray[np.int64]], Any]] = [
-        lambda labels, places=places: np.array(places)[labels]  # type: ignore[misc]
-        for places in [(0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0), (1, 0, 1)]
+        lambda labels, folders=folders: np.array(folders)[labels]  # type: ignore[misc]
+        for folders in [(0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0), (1, 0, 1)]
     ]
     member = np.r_[np.ones(60), np.zeros(60)]
     best = max(roc_auc_score(member, order(np.concatenate([inside, outside]))) for order in orders)

@@ -43,7 +43,7 @@ def failed(workspace: Workspace, key: str, **other: Any) -> None:
 
 
 def running(workspace: Workspace, sweep: str, run: str, pid: int | None, age: float = 0.0) -> None:
-    path = workspace.places.runs / sweep / run / "status.json"
+    path = workspace.folders.runs / sweep / run / "status.json"
     path.parent.mkdir(parents=True)
     job = {"label": "distill dm digits", "done": 30, "total": 100, "unit": "it", "seconds": 65.0}
     status = {"pid": pid, "jobs": {"total": 9, "done": 4}, "running": [job], "eta": 3700.0}
@@ -146,7 +146,7 @@ def test_status_of_nothing(workspace: Workspace) -> None:
     assert workspace.run("status", "--json").out == "[]\n"
     ran = workspace.run("status", "unknown")
     assert (ran.code, "unknown: was never run" in ran.err) == (2, True)
-    assert not Path(workspace.places.store).exists(), "looking creates nothing"
+    assert not Path(workspace.folders.store).exists(), "looking creates nothing"
 
 
 def test_status_of_a_running_sweep(workspace: Workspace) -> None:
@@ -181,7 +181,7 @@ def test_status_counts_points(workspace: Workspace) -> None:
 
 def test_status_tells_queued_jobs_from_running_ones(workspace: Workspace) -> None:
     running(workspace, "mine", "20260101T000000-1", os.getpid())
-    path = workspace.places.runs / "mine" / "20260101T000000-1" / "status.json"
+    path = workspace.folders.runs / "mine" / "20260101T000000-1" / "status.json"
     waiting = [{"label": f"train dm digits seed={seed}", "seconds": 5.0} for seed in range(5)]
     path.write_text(json.dumps({**json.loads(path.read_text()), "queued": waiting}))
     text = workspace.run("status", "mine").out
@@ -195,7 +195,7 @@ def test_status_of_another_host_goes_by_its_file(workspace: Workspace) -> None:
     """Its process number means nothing here."""
     for sweep, age in (("there", 0.0), ("gone", 3600.0)):
         running(workspace, sweep, "20260101T000000-1", 999_999_999, age)
-        path = workspace.places.runs / sweep / "20260101T000000-1" / "status.json"
+        path = workspace.folders.runs / sweep / "20260101T000000-1" / "status.json"
         path.write_text(json.dumps({**json.loads(path.read_text()), "host": "elsewhere"}))
         os.utime(path, (time.time() - age,) * 2)
     assert "running (process 999999999 on elsewhere): 4 of 9 jobs" in workspace.run("status", "there").out
@@ -204,7 +204,7 @@ def test_status_of_another_host_goes_by_its_file(workspace: Workspace) -> None:
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"jobs": 3}', '{"pid": 1, "jobs": null}'])
 def test_a_status_that_was_cut_short_is_as_none(workspace: Workspace, text: str) -> None:
-    path = workspace.places.runs / "mine" / "20260101T000000-1" / "status.json"
+    path = workspace.folders.runs / "mine" / "20260101T000000-1" / "status.json"
     path.parent.mkdir(parents=True)
     path.write_text(text)
     ran = workspace.run("status", "mine")

@@ -58,8 +58,8 @@ def test_a_job_caps_itself_at_what_it_was_given(
     """With a share the stage itself fails, for there is no card; without one it stays on the CPU, uncapped."""
     stage = stages(workspace.prepare(workspace.tiny(resources=f"{{distill: {{gpu: {share}}}}}")), "distill")[0]
     assert stage.share == share
-    places = workspace.places
-    env = WorkerEnv(places.store, str(places.data), str(places.cache), {})
+    folders = workspace.folders
+    env = WorkerEnv(folders.store, str(folders.data), str(folders.cache), {})
     job = make_job([stage], 1)
     outcome = run_one(job, env, Board(), threading.Event())
     assert limits[:1] == expected

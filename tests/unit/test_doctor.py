@@ -18,7 +18,7 @@ from trainables.data.layout import find_source
 
 
 def findings(workspace: Workspace) -> dict[str, Finding]:
-    return {finding.what: finding for finding in examine(workspace.places)}
+    return {finding.what: finding for finding in examine(workspace.folders)}
 
 
 def test_every_bad_finding_has_a_remedy_and_nothing_is_made(workspace: Workspace) -> None:
@@ -79,7 +79,7 @@ def test_folders_that_hide_packages(workspace: Workspace, monkeypatch: pytest.Mo
 
 
 def test_data_that_are_there_and_data_that_are_broken(workspace: Workspace) -> None:
-    data = workspace.places.data
+    data = workspace.folders.data
     (data / "cifar-100-python").mkdir(parents=True)
     (data / "cifar10").mkdir()
     (data / "cifar10" / "train-00000-of-00001.parquet").symlink_to(workspace.folder / "gone")
@@ -94,14 +94,14 @@ def test_data_that_are_there_and_data_that_are_broken(workspace: Workspace) -> N
 
 
 def test_data_are_found_where_a_sweep_finds_them(workspace: Workspace) -> None:
-    below = workspace.places.data / "cifar10" / "plain_text"
+    below = workspace.folders.data / "cifar10" / "plain_text"
     below.mkdir(parents=True)
     (below / "train-00000-of-00001.parquet").touch()
     assert "cifar10/plain_text/train-*.parquet without test-*.parquet" in findings(workspace)["data cifar10"].value
     (below / "test-00000-of-00001.parquet").touch()
     found = findings(workspace)["data cifar10"]
     assert (found.level, str(below) in found.value) == ("good", True)
-    assert find_source("cifar10", None, workspace.places.data) is not None
+    assert find_source("cifar10", None, workspace.folders.data) is not None
 
 
 def test_a_missing_library_and_a_foreign_setting(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -176,7 +176,7 @@ def mounted(folder: Path, monkeypatch: pytest.MonkeyPatch, *lines: str) -> None:
 
 @pytest.mark.parametrize("kind", ["nfs4", "lustre", "beegfs", "fuse.sshfs"])
 def test_a_store_that_nodes_share(workspace: Workspace, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
-    home = workspace.places.home
+    home = workspace.folders.home
     home.mkdir(exist_ok=True)
     monkeypatch.setenv("DDRAY_CACHE", str(workspace.folder / "elsewhere"))
     mounted(workspace.folder, monkeypatch, "/dev/sda / ext4", f"server:/export {home} {kind}")

@@ -23,9 +23,9 @@ from ddray.run.stage import Outcome, WorkerEnv, _cause, run_job
 
 @pytest.fixture
 def env(workspace: Workspace) -> WorkerEnv:
-    places = workspace.places
+    folders = workspace.folders
     return WorkerEnv(
-        store=places.store, data=str(places.data), cache=str(places.cache), code={"commit": None, "dirty": None}
+        store=folders.store, data=str(folders.data), cache=str(folders.cache), code={"commit": None, "dirty": None}
     )
 
 
