@@ -536,7 +536,7 @@ def test_data_of_ones_own_that_a_sweep_declares(exported: Exported) -> None:
 
 
 def test_data_of_ones_own_with_fewer_classes(exported: Exported) -> None:
-    own_images(exported.workspace.places.data / "three", 3)
+    own_images(exported.workspace.folders.data / "three", 3)
     sweep = exported.workspace.write(
         "three",
         "ddray: 1\n"

@@ -98,7 +98,7 @@ def test_jobs_that_wait_in_ray_are_queued(workspace: Workspace) -> None:
     seen: list[dict[str, Any]] = []
 
     def told() -> bool:
-        for file in workspace.places.runs.glob("tiny/*/status.json"):
+        for file in workspace.folders.runs.glob("tiny/*/status.json"):
             seen.append(json.loads(file.read_text()))
         return bool(seen) and any(job.get("done") for job in seen[-1]["running"])
 
