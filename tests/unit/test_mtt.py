@@ -270,9 +270,9 @@ def test_memory_of_activations_does_not_grow_with_the_steps() -> None:
 # --- segments and batches ---------------------------------------------------------------------------------------------
 
 
-def stored(folder: Path, accuracies: Sequence[float], folders: Sequence[float], index: int = 0) -> Path:
+def stored(folder: Path, accuracies: Sequence[float], places: Sequence[float], index: int = 0) -> Path:
     """An expert of one parameter that was at these places, with these train accuracies there."""
-    where = torch.tensor(folders).double()
+    where = torch.tensor(places).double()
     expert = Expert(
         where[:, None].float(), (where[:, None] - where).square(), [("weight", [1])], {"train_acc": list(accuracies)}
     )
@@ -303,8 +303,8 @@ LEARNING = [0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95]
     ],
     ids=["all", "T+", "M", "learned", "stands still", "never moves", "knows"],
 )
-def test_which_segments_there_are(tmp_path, accuracies, folders, changes, last, starts, refused) -> None:
-    found = mtt.trajectory(StoredExpert(stored(tmp_path, accuracies, folders)), settings(**changes))
+def test_which_segments_there_are(tmp_path, accuracies, places, changes, last, starts, refused) -> None:
+    found = mtt.trajectory(StoredExpert(stored(tmp_path, accuracies, places)), settings(**changes))
     assert (found.last, found.starts, found.refused) == (last, starts, refused)
 
 
