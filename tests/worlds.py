@@ -221,8 +221,8 @@ def payload_of(stage: Stage, chain: Chain, accuracy: float) -> Payload:
         rows = [_row("informativeness", "embed_outlier_rate", accuracy / 4)]
         return Embedding(torch.ones(len(positions), 4), positions, rows)
     if isinstance(stage.config, TsneConfig):
-        folders, sources = torch.zeros(2, dtype=torch.long), list(stage.config.sources)
-        return TsneMap(torch.ones(2, 2), folders, folders, {"sources": ["real", *sources], "perplexity": 5.0})
+        places, sources = torch.zeros(2, dtype=torch.long), list(stage.config.sources)
+        return TsneMap(torch.ones(2, 2), places, places, {"sources": ["real", *sources], "perplexity": 5.0})
     if stage.kind == "distill":
         return distilled_set(train.config, chain.point)
     if isinstance(stage.config, EnsembleConfig):

@@ -84,8 +84,8 @@ class Evaluation(BaseModel):
     @property
     def requested(self) -> dict[str, Any]:
         """The request alone, as JSON types; where its files lie does not matter."""
-        folders = {"content", "file", "labels", "members", *(("declared",) if self.declared is None else ())}
-        return self.model_dump(mode="json", exclude=folders) | {
+        left_out = {"content", "file", "labels", "members", *(("declared",) if self.declared is None else ())}
+        return self.model_dump(mode="json", exclude=left_out) | {
             "labels": self.labels if self.labels == CLASS_MAJOR else None
         }
 

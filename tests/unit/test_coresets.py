@@ -110,10 +110,10 @@ def test_rows_nearest_to_separate_centres_are_the_nearest_ones() -> None:
 def test_images_are_distinct_real_ones_of_their_class(method: str, features: str, tmp_path: Path) -> None:
     origin = tiny_origin()
     found = coreset(method, tmp_path, ipc=4, features=features)
-    folders = found.indices - 100
-    assert len(folders.unique()) == 12
-    assert torch.equal(origin.labels[folders], found.labels.classes)
-    assert torch.allclose((found.images - 0.4) / 0.3, origin.images[folders], atol=1e-6)
+    places = found.indices - 100
+    assert len(places.unique()) == 12
+    assert torch.equal(origin.labels[places], found.labels.classes)
+    assert torch.allclose((found.images - 0.4) / 0.3, origin.images[places], atol=1e-6)
     assert found.info["init"] == "real"
 
 

@@ -216,8 +216,8 @@ def test_members_that_are_canaries_are_loaded_with_the_wrong_label(
     assert 5 < len(members) < 30
     assert loaded.indices[changed].tolist() == members
     assert loaded.labels[changed].tolist() == [wrong[index] for index in members]
-    for position, folders in enumerate(loaded.by_class):
-        assert (loaded.labels[folders] == position).all()
+    for position, places in enumerate(loaded.by_class):
+        assert (loaded.labels[places] == position).all()
     assert sorted(torch.cat(loaded.by_class).tolist()) == list(range(36))
 
     asked = query_sets(digits, config, SignalsConfig(population=2), tmp_path, cache, "cpu")

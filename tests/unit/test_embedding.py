@@ -52,9 +52,9 @@ class Digits:
 
     def rows_of(self, each: int, offset: int = 0) -> Tensor:
         """Places of some images of each class, by what was drawn for no other purpose."""
-        folders = [torch.nonzero(self.labels == position).flatten() for position in range(len(CLASSES))]
+        places = [torch.nonzero(self.labels == position).flatten() for position in range(len(CLASSES))]
         order = torch.randperm(120, generator=seeds.generator("test", "rows"))[offset : offset + each]
-        return torch.cat([place[order] for place in folders])
+        return torch.cat([place[order] for place in places])
 
     def set_of(self, rows: Tensor, factor: int = 1, **changed: Tensor) -> DistilledSet:
         parts = {"images": self.pixels[rows], "labels": self.labels[rows], "indices": self.indices[rows], **changed}

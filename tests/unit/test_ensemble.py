@@ -74,8 +74,8 @@ def assert_agree(together: TrainedEnsemble, separate: dict[int, TrainedModel], t
         for name in ("optimiser_steps", "trained_lr", "epochs", "train_images", "num_parameters"):
             assert model.info[name] == other.info[name]
         assert model.info["train_loss"] == pytest.approx(other.info["train_loss"], abs=10 * tolerance)
-        folders = [[(point["epoch"], point["steps"]) for point in each.info["curve"]] for each in (model, other)]
-        assert folders[0] == folders[1]
+        places = [[(point["epoch"], point["steps"]) for point in each.info["curve"]] for each in (model, other)]
+        assert places[0] == places[1]
 
 
 # --- packed networks ----------------------------------------------------------------------------------------------

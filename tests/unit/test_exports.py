@@ -246,8 +246,8 @@ def test_answers_are_those_of_the_models(made: Made) -> None:
 
 def test_no_example_stands_twice(made: Made) -> None:
     columns = made.examples()
-    folders = list(zip(columns["model_key"], columns["split"], columns["example_id"], strict=True))
-    assert len(folders) == len(set(folders)) == made.rows == made.samples.num_rows
+    places = list(zip(columns["model_key"], columns["split"], columns["example_id"], strict=True))
+    assert len(places) == len(set(places)) == made.rows == made.samples.num_rows
 
 
 def test_a_file_per_data_set_and_method_that_says_so(made: Made) -> None:

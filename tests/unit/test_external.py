@@ -718,8 +718,8 @@ def test_indices_in_the_files_order_name_the_same_images(
     assert source is not None
     theirs, labels = decoding.read(source, "digits", "train")
     assert (canonical_order(theirs, labels) != np.arange(len(theirs))).any(), "the orders must differ"
-    folders = file_order(digits, tmp_path)
-    assert np.array_equal(split.images[folders], theirs)
+    places = file_order(digits, tmp_path)
+    assert np.array_equal(split.images[places], theirs)
     chosen = [7, 900, 1, 42]
     (tmp_path / "members.txt").write_text("\n".join(map(str, chosen)))
     found = read_members(tmp_path / "members.txt", digits, tuple(range(10)), "files", tmp_path, split.labels)

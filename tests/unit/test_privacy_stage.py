@@ -333,8 +333,8 @@ def test_blind_tells_two_distributions_apart_and_one_not(digits_cache: Path, tmp
     rng = np.random.default_rng(0)
     member = np.zeros(len(split.labels), dtype=np.bool_)
     for label in range(10):
-        folders = np.flatnonzero(split.labels == label)
-        member[rng.choice(folders, len(folders) // 2, replace=False)] = True
+        places = np.flatnonzero(split.labels == label)
+        member[rng.choice(places, len(places) // 2, replace=False)] = True
     same = blind_scores(split.images[:], split.labels, member, seed_parts=(0,))
     assert abs(roc_auc_score(member, same.scores) - same.centre) < same.reach
     assert 0.02 < same.reach < 0.06

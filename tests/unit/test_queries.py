@@ -104,7 +104,7 @@ def test_queried_images_are_whitened_as_the_test_images_are(tmp_path: Path, digi
     origin = load_origin(digits(), POOL, context.data, context.cache, "cpu")
     whitening = fit_whitening(origin.images, digits().mean, digits().std)
     facts = {"space": "pixel01", "factor": 1, "zca": True, "label_kind": "hard"}
-    chosen = torch.cat([folders[:4] for folders in origin.by_class])
+    chosen = torch.cat([places[:4] for places in origin.by_class])
     split = open_split(digits(), "train", context.data, context.cache)
     pixels = torch.from_numpy(split.images[origin.indices[chosen].numpy()]).float() / 255
     folder = tmp_path / "set"

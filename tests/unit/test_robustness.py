@@ -128,10 +128,10 @@ def test_images_are_bytes_over_255(context: At) -> None:
     assert (float(images.pixels.min()), float(images.pixels.max())) == (0.0, 1.0)
     assert torch.bincount(images.labels).tolist() == [8, 8, 7]
     assert (images.pixels * 255).equal((images.pixels * 255).round())
-    folders = torch.isin(test.ids, images.ids)
-    assert test.labels[folders].equal(images.labels)
+    places = torch.isin(test.ids, images.ids)
+    assert test.labels[places].equal(images.labels)
     again = (images.pixels - torch.tensor(digits().mean)) / torch.tensor(digits().std)
-    torch.testing.assert_close(again, test.images[folders])
+    torch.testing.assert_close(again, test.images[places])
 
 
 @pytest.mark.parametrize("name", QUICK)
@@ -148,8 +148,8 @@ def test_an_attack(name: str, model: TrainedModel, context: At, tmp_path: Path) 
     assert {row["n"] for row in shares} == {n}
     assert torch.bincount(result.labels).tolist() == [4] * 10
     stored = model.outputs["test"]
-    folders = torch.isin(stored.ids, result.ids)
-    hits = stored.logits[folders].argmax(1) == stored.labels[folders]
+    places = torch.isin(stored.ids, result.ids)
+    hits = stored.logits[places].argmax(1) == stored.labels[places]
     assert result.correct.equal(hits)
     assert 0 < int((~hits).sum()) < 20
     assert result.info["logit_drift"] < 1e-3
@@ -376,7 +376,7 @@ def test_a_dead_network_has_no_gradients_to_follow(model: TrainedModel, context:
         ({"epsilons": (0.2, 0.1)}, "expected ascending"),
         ({"epsilons": (0.0, 0.1)}, "above 0"),
         ({"epsilons": ()}, "expected ascending"),
-        ({"classes": (0, 1, 2)}, "the model does not fit_whitening the data"),
+        ({"classes": (0, 1, 2)}, "the model does not fit the data"),
     ],
 )
 def test_what_makes_no_sense_is_refused(change: dict[str, Any], match: str, model: TrainedModel, context: At) -> None:
