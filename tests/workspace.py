@@ -303,6 +303,7 @@ def debug_keys(text: str) -> list[str]:
 def _arguments(arguments: tuple[object, ...]) -> Iterator[None]:
     """Set what a process of its own would get and keep."""
     before, environment = sys.argv, dict(os.environ)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     sys.argv = ["ddray", *map(str, arguments)]
     try:
         yield
@@ -310,3 +311,5 @@ def _arguments(arguments: tuple[object, ...]) -> Iterator[None]:
         sys.argv = before
         os.environ.clear()
         os.environ.update(environment)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)

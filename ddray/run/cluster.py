@@ -153,6 +153,8 @@ def running(
         while not ready.wait(LISTEN_SECONDS):
             _listen(stop)
         _listen(stop)
+        if problems and stop.is_set():  # Ctrl-C reaches Ray's own processes too, and one that starts may end of it
+            raise KeyboardInterrupt
         if problems:
             raise _explained(problems[0], address)
         cluster.answered()

@@ -25,13 +25,20 @@ Handle = Callable[[int, FrameType | None], Any]
 
 @contextlib.contextmanager
 def interrupting() -> Iterator[None]:
-    """Each signal raises KeyboardInterrupt in the main thread, as Ctrl-C does by itself."""
+    """Each signal raises KeyboardInterrupt in the main thread, as Ctrl-C does by itself; after the block none does
+    anything any more, because the exit code is decided by then."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    with _handled(interrupt):
+    heeded = _heeded() if threading.current_thread() is threading.main_thread() else []
+    for number in heeded:
+        signal.signal(number, interrupt)
+    try:
         yield
+    finally:
+        for number in heeded:
+            signal.signal(number, signal.SIG_IGN)
 
 
 class StopRequest(threading.Event):
