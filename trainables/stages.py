@@ -74,7 +74,7 @@ def _experts(config: ExpertConfig, inputs: Inputs, context: Context) -> Expert:
 
 def _distill(config: DistillConfig, inputs: Inputs, context: Context) -> DistilledSet:
     from trainables.data.origins import load_origin
-    from trainables.data.pixels import far_range
+    from trainables.data.pixels import ran_away
     from trainables.distill.context import DistillContext
 
     method = METHODS.get(config.method)
@@ -88,7 +88,7 @@ def _distill(config: DistillConfig, inputs: Inputs, context: Context) -> Distill
     settings = method.settings.model_validate(config.settings)
     origin = load_origin(config.dataset, config.origin, context.data, context.cache, context.device)
     made = distill(origin, settings, DistillContext(config, context, inputs))
-    if (values := far_range(made.images)) is not None:  # a set from elsewhere is refused for the same
+    if (values := ran_away(made.images)) is not None:
         rate = "lr_img" if hasattr(settings, "lr_img") else "the rate that images are learned at"
         raise StageFailure(
             f"{config.method}: the distilled images left the range of images; got {values}; expected about 0 to 1 "

@@ -33,6 +33,7 @@ _USUAL = (-4.0, 5.0)
 """Learned images leave [0, 1]; nearly all their numbers stay in here. Bytes, counts and percent do not."""
 _LARGEST = 20.0
 """Of the few numbers outside ``_USUAL``."""
+_RAN_AWAY = 1000.0
 
 
 def normalise(images01: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
@@ -77,6 +78,18 @@ def pixel_problem(images: Tensor) -> str | None:
     if len(images) > 1 and bool((images == images[0]).all()):
         return f"{values} and {len(images)} times the same image"
     return None
+
+
+def ran_away(images: Tensor) -> str | None:
+    """The range of learned images that are images no more; None where they may be.
+
+    Far beyond what a set reaches on its way to something good, so that no distillation is lost to a rule of thumb.
+
+    Args:
+        images: (N, C, H, W), finite.
+    """
+    low, high = float(images.min()), float(images.max())
+    return f"values from {low:.3g} to {high:.3g}" if max(-low, high) > _RAN_AWAY else None
 
 
 def far_range(images: Tensor) -> str | None:
