@@ -161,7 +161,10 @@ def running(
         yield cluster
     finally:
         over.set()
-        keeper.join(SHUTDOWN_SECONDS)
+        given_up = time.monotonic() + SHUTDOWN_SECONDS
+        while keeper.is_alive() and time.monotonic() < given_up:
+            keeper.join(LISTEN_SECONDS)
+            _listen(stop)  # Ray, when it ends, gives the signals back to the system, which would end this process
         if cluster.lost:  # the same shutdown again at the end of this process would wait for what is gone
             atexit.unregister(ray.shutdown)
 
