@@ -21,8 +21,6 @@ import pyarrow.parquet as pq
 from ddray.measurements.columns import SCHEMA_VERSION, names
 
 Row = dict[str, Any]
-ByPoint = Mapping[str, float]
-"""Point -> value."""
 
 _NUMBER = (
     "point",

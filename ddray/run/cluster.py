@@ -151,8 +151,8 @@ def running(
     keeper.start()
     try:
         while not ready.wait(LISTEN_SECONDS):
-            _listen(stop)
-        _listen(stop)
+            stop.listen()
+        stop.listen()
         if problems and stop.is_set():  # Ctrl-C reaches Ray's own processes too, and one that starts may end of it
             raise KeyboardInterrupt
         if problems:
@@ -164,7 +164,7 @@ def running(
         given_up = time.monotonic() + SHUTDOWN_SECONDS
         while keeper.is_alive() and time.monotonic() < given_up:
             keeper.join(LISTEN_SECONDS)
-            _listen(stop)  # Ray, when it ends, gives the signals back to the system, which would end this process
+            stop.listen()  # Ray, when it ends, gives the signals back to the system, which would end this process
         if cluster.lost:  # the same shutdown again at the end of this process would wait for what is gone
             atexit.unregister(ray.shutdown)
 
@@ -215,11 +215,6 @@ def _dead_processes() -> list[tuple[str, Any]]:
 
     node = worker._global_node
     return node.dead_processes() if node is not None else []
-
-
-def _listen(stop: StopRequest) -> None:
-    if threading.current_thread() is threading.main_thread():
-        stop.listen()
 
 
 def _init(sweep: str, address: str | None, cpus: int | None, gpus: int | None) -> None:

@@ -12,15 +12,12 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from types import FrameType
-from typing import Any
 
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 SAME_REQUEST_SECONDS = 1.0
 """A second Ctrl-C within this time belongs to the first: ``timeout`` signals a process and its group, thus twice."""
-
-Handle = Callable[[int, FrameType | None], Any]
 
 
 @contextlib.contextmanager
@@ -31,7 +28,7 @@ def interrupting() -> Iterator[None]:
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    heeded = _heeded() if threading.current_thread() is threading.main_thread() else []
+    heeded = _heeded()
     for number in heeded:
         signal.signal(number, interrupt)
     try:
@@ -51,11 +48,15 @@ class StopRequest(threading.Event):
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
         """Hear the signals inside, in the main thread; elsewhere nobody can."""
-        with _handled(self._hear):
+        before = {number: signal.signal(number, self._hear) for number in _heeded()}
+        try:
             yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler if handler is not None else signal.SIG_DFL)
 
     def listen(self) -> None:
-        """Hear them again: a library has installed handlers of its own meanwhile (main thread only)."""
+        """Hear them again: a library has installed handlers of its own meanwhile."""
         for number in _heeded():
             signal.signal(number, self._hear)
 
@@ -69,18 +70,8 @@ class StopRequest(threading.Event):
 
 
 def _heeded() -> list[signal.Signals]:
-    """The signals that this process was not told to ignore (``nohup``, a shell's background)."""
-    return [number for number in ENDING if signal.getsignal(number) is not signal.SIG_IGN]
-
-
-@contextlib.contextmanager
-def _handled(handle: Handle) -> Iterator[None]:
+    """The signals that this process was not told to ignore (``nohup``, a shell's background); none outside the main
+    thread, which alone may handle them."""
     if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, handle) for number in _heeded()}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+        return []
+    return [number for number in ENDING if signal.getsignal(number) is not signal.SIG_IGN]
