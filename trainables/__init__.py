@@ -1,6 +1,6 @@
 """The science: what one stage computes. Knows torch; knows nothing of ddray, Ray, MLflow or the command line.
 
-Map, in the order of the flow:
+The map: a file uses only what is named above it.
 
     networks.py   which networks exist, and what the options in a name mean; no torch
     attacks.py    which attacks on robustness and on membership exist, their settings and costs; no torch

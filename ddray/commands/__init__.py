@@ -4,10 +4,10 @@
     evaluate.py    import a distilled set or a trained model, then its evaluations
     preset.py      published settings of a method, each with its source
     status.py      what runs, how the last run ended, how to go on
-    browse.py      what is behind a key or a name, one failed stage again
     names.py       what people call stages and points
-    doctor.py      is this machine fit
+    browse.py      what is behind a key or a name, one failed stage again
     machine.py     what the system tells of itself: file systems, limits, ports
+    doctor.py      is this machine fit
     new.py         a package that adds a method, to start from
     ui.py          MLflow on the results
 

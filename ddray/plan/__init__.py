@@ -1,5 +1,10 @@
 """From a sweep file to stages with keys, and jobs. Pure and instant: no torch, no ray, no numpy.
 
+What is computed of anything:
+
+    keys.py         what a key is made of
+    kinds.py        one record per stage kind
+
 What a file says:
 
     yaml.py         YAML text -> nodes that know their file and line
@@ -16,10 +21,8 @@ What a file says:
     splits.py       points that grids share until --set changes one of the grids
     datasets.py     what is known of the data sets: constants, class sizes, content digest
 
-What is computed:
+What is computed for it:
 
-    kinds.py        one record per stage kind
-    keys.py         what a key is made of
     graph.py        a stage, a chain
     imported.py     the stage of a set or model that ddray did not make
     resolve.py      point -> completed configurations

@@ -1,7 +1,5 @@
 """Files that ddray did not make: distilled sets, models, lists of members. Nothing in them is ever run.
 
-In the order of the flow:
-
     content.py  what a file holds, whatever kind it is, and the checks that all kinds share
     sets.py     distilled sets
     models.py   parameters of networks, as a trained model with its outputs

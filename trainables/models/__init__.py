@@ -1,10 +1,8 @@
 """The networks. Imports nothing.
 
-In the order of the flow:
-
-    network.py  what every network offers, its normalisation layers, and how one is built
-    convnet.py  ConvNet3, the network of the DC family
-    resnet.py   ResNet18
-    vgg.py      VGG16
-    packed.py   several networks of one kind as one
+network.py  what every network offers, its normalisation layers, and how one is built
+convnet.py  ConvNet3, the network of the DC family
+resnet.py   ResNet18
+vgg.py      VGG16
+packed.py   several networks of one kind as one
 """

@@ -1,8 +1,10 @@
 """How easily small changes of its input mislead one model: attacks, what they did to each image, and the numbers.
 
-In the order of the flow: ``network.py`` (the model as an attack sees it), ``foolbox_attacks.py`` and ``autoattack.py``
-(the attacks, each named by its record in ``trainables/attacks.py``), ``attack.py`` (one attack on one model, image by
-image), ``rows.py`` (what several attacks on one model say, as rows).
+network.py          the model as an attack sees it
+foolbox_attacks.py  foolbox's attacks, in its two families
+autoattack.py       AutoAttack, of another library
+attack.py           one attack on one model, image by image, as its record in ``trainables/attacks.py`` says
+rows.py             what several attacks on one model say, as rows
 """
 
 import os
