@@ -14,6 +14,7 @@ it. Nouns come first, the command line last.
     plan/          YAML -> points -> stages with keys -> jobs; pure and instant: no torch, no ray
     external/      requests about a set or a model from elsewhere
     prepare.py     request -> validated sweep with its plan, for sweep files and for what was imported
+    price/         a plan's bill on a device, from what finished stages took
     measurements/  store -> measurements.parquet, numbers of several points, exports
     report/        measurements -> tables and text beside the published numbers
     tracking/      the same numbers mirrored to MLflow, rebuildable at any time

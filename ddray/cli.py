@@ -153,14 +153,16 @@ def check(prepared: Any) -> None:
 @filter_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option("--points", "show_points", is_flag=True, help="List the points.")
+@click.option("--gpu", metavar="DEVICE", help="Price it for this card (v100-32g, h100-80g, ...) or cpu-N.")
+@click.option("--gpus", type=click.IntRange(min=0), metavar="N", help="So many of them.  [default: what is here]")
 @prepared_command
-def plan(prepared: Any, as_json: bool, show_points: bool) -> None:
-    """How many points, stages and jobs: total, finished, to do, blocked and why. Starts nothing."""
-    from ddray.commands.plan import plan_facts
-    from ddray.plan.summary import summary_text
+def plan(prepared: Any, as_json: bool, show_points: bool, gpu: str | None, gpus: int | None) -> None:
+    """How many points, stages and jobs: total, finished, to do, blocked and why; what they cost. Starts nothing."""
+    from ddray.commands.plan import plan_facts, plan_text
+    from ddray.price.devices import machine
 
-    facts = plan_facts(prepared, folders())
-    click.echo(json.dumps(facts, sort_keys=True) if as_json else summary_text(prepared.plan, facts, show_points))
+    facts = plan_facts(prepared, folders(), machine(gpu, gpus))
+    click.echo(json.dumps(facts, sort_keys=True) if as_json else plan_text(prepared.plan, facts, show_points))
 
 
 @cli.command()

@@ -36,6 +36,8 @@ class Stage:
     """Rough GFLOP."""
     size: int
     """Rough bytes in the store."""
+    cost_class: str = ""
+    """Stages of one class cost the same for each GFLOP; "": nothing is computed."""
 
     def spec(self) -> dict[str, Any]:
         """Everything a worker needs, as JSON types."""

@@ -382,3 +382,28 @@ def reservation(kind: Kind, config: Config, load: Load, requests: Mapping[str, R
 def work_of(kind: Kind, config: Config, load: Load) -> float:
     """GFLOP of a stage: the record's estimate. A measured cost of stages like it would enter here."""
     return STAGE_KINDS[kind].work(config, load)
+
+
+def cost_class_of(kind: Kind, config: Config, load: Load) -> str:
+    """What stages have in common that cost the same for each GFLOP: kind and version, method or attack, network, size
+    of the images. Measured costs are kept by it (``ddray/price/``)."""
+    record = STAGE_KINDS[kind]
+    words = [f"{kind}.{record.version}"]
+    if record.of_method:
+        words.append(load.method)
+    elif isinstance(config, AttackConfig):
+        words.append(config.attack)
+    match config:
+        case DistillConfig():
+            words.append(_matched(config).name if config.network is not None else "no-network")
+        case ExpertConfig():
+            words.append(config.network.variant.name)
+        case EnsembleConfig():
+            words.append(f"{len(config.seeds)}x{load.network.name}")
+        case EmbeddingConfig():
+            words.append(ENCODER)
+        case _:
+            words.append(load.network.name if record.of_model else "no-network")
+    if record.copies(config):
+        words.append("copied")
+    return " ".join([*words, f"{load.image_size}px"])

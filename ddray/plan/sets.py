@@ -17,7 +17,7 @@ from ddray.plan.axes import label_words
 from ddray.plan.graph import SetStages, Stage
 from ddray.plan.imported import Imported
 from ddray.plan.keys import lineage_key, stage_key
-from ddray.plan.kinds import STAGE_KINDS, Load, Request, reservation, work_of
+from ddray.plan.kinds import STAGE_KINDS, Load, Request, cost_class_of, reservation, work_of
 from ddray.plan.points import GridPoint
 from ddray.plan.resolve import Resolved, SetSpec
 from trainables.configs import Config, DistillConfig, Kind
@@ -73,6 +73,7 @@ class StageTable:
             share=share,
             work=work_of(kind, config, load),
             size=record.size(config, load),
+            cost_class=cost_class_of(kind, config, load),
         )
         return stage
 

@@ -11,11 +11,10 @@ from typing import Any, Literal
 
 from ddray.plan.graph import Stage
 from ddray.plan.jobs import Job
+from ddray.price.estimates import head_starts
 from ddray.run.schedule import Schedule
 from ddray.run.stage import Outcome
 
-OVERHEAD_GFLOP = 2.0
-"""Added to each stage's estimated work so that many tiny stages count for what they take."""
 State = Literal["queued", "running"]
 """A job that an executor has: it waits for a worker, or a worker has begun it."""
 
@@ -65,6 +64,7 @@ class Progress:
         title: The sweep's name.
         quiet: Say nothing.
         checkpoints: Lineage -> iterations of the checkpoints that the store has.
+        cost: What a stage is expected to take, in any unit.
     """
 
     def __init__(
@@ -74,6 +74,7 @@ class Progress:
         *,
         quiet: bool = False,
         checkpoints: Mapping[str, Iterable[int]] | None = None,
+        cost: Callable[[Stage], float],
     ) -> None:
         self.schedule = schedule
         self.title = title
@@ -82,7 +83,8 @@ class Progress:
         self.stopped: list[Released] = []
         """Jobs that were interrupted, as they were last."""
         self.failures: list[str] = []
-        self._starts = _starts([stage for job in schedule.jobs.values() for stage in job.stages], checkpoints or {})
+        self._cost = cost
+        self._starts = head_starts([stage for job in schedule.jobs.values() for stage in job.stages], checkpoints or {})
         self._board: Mapping[str, Mapping[str, Any]] = {}
         self._works: dict[Job, float] = {}
         self._first: float | None = None
@@ -117,7 +119,7 @@ class Progress:
                     self._first = released.since
                 for stage in job.stages:
                     if stage.key in outcome.done:
-                        self._done_work += _work(stage) * (1 - self._start(stage, released))
+                        self._done_work += self._cost(stage) * (1 - self._start(stage, released))
             for key, cause in outcome.failed.items():
                 self.failures.append(f"{key[:12]} {cause}")
             at = f"[{len(self.schedule.finished)}/{len(self.schedule.jobs)}]"
@@ -193,8 +195,8 @@ class Progress:
                 for stage in job.stages:
                     start = self._start(stage, released)
                     at = max(start, reached.get(stage.key, 0.0))
-                    done += _work(stage) * (at - start)
-                    left += _work(stage) * (1 - at)
+                    done += self._cost(stage) * (at - start)
+                    left += self._cost(stage) * (1 - at)
             if self._first is None or done <= 0 or done < (done + left) / 20:  # start-up would dominate the estimate
                 return None
             return round((time.monotonic() - self._first) * left / done, 1)
@@ -206,34 +208,13 @@ class Progress:
     def _expected(self, job: Job) -> float:
         """The work of a job that nobody has begun; asked for again and again."""
         if job not in self._works:
-            self._works[job] = sum(_work(stage) * (1 - self._starts.get(stage.key, 0.0)) for stage in job.stages)
+            self._works[job] = sum(self._cost(stage) * (1 - self._starts.get(stage.key, 0.0)) for stage in job.stages)
         return self._works[job]
-
-
-def _starts(stages: Iterable[Stage], checkpoints: Mapping[str, Iterable[int]]) -> dict[str, float]:
-    """Key -> share of a stage's iterations that a checkpoint holds, or will hold once a shorter budget of the same
-    path is done."""
-    stages = [stage for stage in stages if stage.budget]
-    known = {lineage: set(done) for lineage, done in checkpoints.items()}
-    for stage in stages:
-        known.setdefault(stage.lineage, set()).add(stage.budget or 0)
-    starts = {}
-    for stage in stages:
-        budget = stage.budget or 0
-        saved = checkpoints.get(stage.lineage, ())
-        before = [done for done in known[stage.lineage] if done < budget or (done == budget and done in saved)]
-        if before:
-            starts[stage.key] = max(before) / budget
-    return starts
 
 
 def _to_stderr(text: str, style: str | None) -> None:
     sys.stderr.write(text + "\n")
     sys.stderr.flush()
-
-
-def _work(stage: Stage) -> float:
-    return stage.work + OVERHEAD_GFLOP
 
 
 def _facts(released: Released, now: float) -> dict[str, Any]:

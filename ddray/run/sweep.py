@@ -20,6 +20,9 @@ from ddray.plan.datasets import resolve
 from ddray.plan.jobs import blocked_stages, runnable_jobs
 from ddray.plan.keys import short
 from ddray.prepare import Prepared, prepare
+from ddray.price.devices import device_here
+from ddray.price.estimates import Prices
+from ddray.price.measured import learn, measured_in
 from ddray.request import Request
 from ddray.results import Results, results_of
 from ddray.run.outcomes import OutcomeHandler
@@ -177,8 +180,15 @@ def _execute(
         reasons = ", ".join(f"{reason} ({count} stages)" for reason, count in Counter(unavailable.values()).items())
         _say(f"will stay blocked: {reasons}")
     _say(f"{name}: {len(schedule.jobs)} jobs to run; store {folders.store}")
-    checkpoints = Store(folders.store, folders.cache / "artifacts").checkpointed()
-    progress = Progress(schedule, name, quiet=options.quiet, checkpoints=checkpoints)
+    store = Store(folders.store, folders.cache / "artifacts")
+    prices = Prices(device_here(), measured_in(store))
+    progress = Progress(
+        schedule,
+        name,
+        quiet=options.quiet,
+        checkpoints=store.checkpointed(),
+        cost=lambda stage: prices.of(stage, stage.share or 0.0).seconds,
+    )
     stop = StopRequest()
     handler = OutcomeHandler(schedule, prepared.plan.stages, progress, stop)
     status.follow(progress)
@@ -233,7 +243,8 @@ def _finish(
 
 
 def rebuild(prepared: Prepared, results: Results, store: Store) -> Finished:
-    """Build measurements.parquet, coverage.json, report.md and, of t-SNE maps, embeddings.parquet from the store."""
+    """Build measurements.parquet, coverage.json, report.md and, of t-SNE maps, embeddings.parquet from the store; and
+    keep there what stages took, for the next plan."""
     from ddray.measurements.exports.maps import write_embeddings
     from ddray.measurements.rows import collect
     from ddray.report.report import report
@@ -247,6 +258,8 @@ def rebuild(prepared: Prepared, results: Results, store: Store) -> Finished:
         text = f"# {prepared.sweep.name}\n\nNo report: {refused}\n"
     (results.folder / "report.md").write_text(text)
     write_embeddings(prepared.plan, prepared.sweep, store, results.folder)
+    done = store.keys()
+    learn((stage for key, stage in prepared.plan.stages.items() if key in done), store)
     return Finished(coverage.planned, coverage.done, coverage.failed, coverage.blocked)
 
 

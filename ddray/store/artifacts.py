@@ -207,6 +207,17 @@ class Store:
         """A claim on computing a stage; see ``claims.py``."""
         return Claim(self.files, key)
 
+    def hint(self, name: str) -> bytes | None:
+        """What was kept under a name by ``keep_hint``; None where there is nothing, or nothing that can be read."""
+        with contextlib.suppress(OSError):
+            return self.files.read(f"hints/{name}")
+        return None
+
+    def keep_hint(self, name: str, content: bytes) -> None:
+        """Keep what spares work later and is never needed: nothing happens where it cannot be written."""
+        with contextlib.suppress(OSError):
+            self.files.write(f"hints/{name}", content)
+
     def tidy(self) -> None:
         """Remove what killed processes left half-written more than a day ago."""
         if not isinstance(self.files, LocalFiles):

@@ -27,7 +27,7 @@ class Bench:
 
     def __init__(self, workspace: Workspace, jobs: list[Job], *, cpus: float, gpus: int = 0) -> None:
         self.schedule = Schedule(jobs, set())
-        progress = Progress(self.schedule, "test", quiet=True)
+        progress = Progress(self.schedule, "test", quiet=True, cost=lambda stage: stage.work)
         self.stop = threading.Event()
         self.handler = OutcomeHandler(self.schedule, {}, progress, self.stop)
         self.searcher = tune.Admitter(

@@ -12,7 +12,7 @@ from rich.console import Console
 from ddray.plan.graph import Stage
 from ddray.plan.jobs import Job, make_job
 from ddray.run.display import ROWS, LiveTable, shortened
-from ddray.run.progress import OVERHEAD_GFLOP, Progress
+from ddray.run.progress import Progress
 from ddray.run.schedule import Schedule
 from ddray.run.stage import Outcome
 
@@ -31,7 +31,7 @@ def stage(number: int, work: float, label: str = "", *, path: str = "", budget: 
         unavailable=None,
         cpus=1.0,
         share=None,
-        work=work - OVERHEAD_GFLOP,
+        work=work,
         size=0,
     )
 
@@ -44,7 +44,7 @@ class Run:
         patch.setattr("ddray.run.progress.time.monotonic", lambda: self.now)
         patch.setattr("ddray.run.display.time.monotonic", lambda: self.now)
         self.schedule = Schedule(jobs, ())
-        self.progress = Progress(self.schedule, "mine", quiet=True, **options)
+        self.progress = Progress(self.schedule, "mine", quiet=True, cost=lambda stage: stage.work, **options)
         self.board: dict[str, dict[str, Any]] = {}
 
     def start(self, job: Job) -> None:
@@ -75,7 +75,7 @@ class Run:
             for done in range(first, 101):
                 self.post(job, each, done, start=first)
                 told.append((self.now, self.progress.eta()))
-                self.now += (each.work + OVERHEAD_GFLOP) / 100 if done < 100 else 0
+                self.now += each.work / 100 if done < 100 else 0
             self.post(job)
             told.append((self.now, self.progress.eta()))
         self.end(job)

@@ -125,7 +125,10 @@ def test_the_cause_of_a_failure_names_no_place_in_memory() -> None:
 
 def handler(schedule: Schedule, made: list[Stage]) -> OutcomeHandler:
     return OutcomeHandler(
-        schedule, {stage.key: stage for stage in made}, Progress(schedule, "test", quiet=True), threading.Event()
+        schedule,
+        {stage.key: stage for stage in made},
+        Progress(schedule, "test", quiet=True, cost=lambda stage: stage.work),
+        threading.Event(),
     )
 
 
