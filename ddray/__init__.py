@@ -16,6 +16,7 @@ it. Nouns come first, the command line last.
     prepare.py     request -> validated sweep with its plan, for sweep files and for what was imported
     price/         a plan's bill on a device, from what finished stages took
     measurements/  store -> measurements.parquet, numbers of several points, exports
+    opened.py      the numbers of a sweep as data frames: ``ddray.open``
     report/        measurements -> tables and text beside the published numbers
     tracking/      the same numbers mirrored to MLflow, rebuildable at any time
     run/           jobs -> Ray Tune or this process, one path for a stage; then tables, report and mirror
@@ -24,5 +25,30 @@ it. Nouns come first, the command line last.
     __main__.py    `python -m ddray`
 
 What a stage computes is a package of its own, ``trainables``. The picture is in `docs/architecture.md`. This file
-imports nothing.
+imports nothing before `open` is called.
 """
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from ddray.opened import SweepResults
+
+__all__ = ["open"]
+
+
+def open(results: str | Path) -> SweepResults:
+    """The numbers of a sweep that was run.
+
+    Args:
+        results: The sweep's name, as ``quickstart`` or ``table3@laptop``, looked for below ``DDRAY_HOME``; or its
+            results folder.
+
+    Raises:
+        ddray.errors.DdrayError: There are no such results.
+    """
+    from ddray.opened import open_results
+
+    return open_results(results)

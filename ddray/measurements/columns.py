@@ -58,6 +58,7 @@ VALUES: dict[str, tuple[str, ...]] = {
         "low_resolution",
         "not_converged",
         "not_applicable",
+        "not_shown",
         "outside_frontier",
         "unequal_steps",
         "above_ceiling",

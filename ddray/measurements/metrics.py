@@ -94,8 +94,8 @@ MEASURED: tuple[Metric, ...] = (
             "distill_loss",
             "ratio",
             "lower",
-            "MTT: its loss at the end, in units of the expert's own way; 1 or more (`not_converged`): nothing was "
-            "learned",
+            "MTT: its loss at the end, in units of the expert's own way; 1 or more (`not_converged`): the last network "
+            "came no nearer to its expert than it had begun",
         ),
         (
             "distill_rate_clamped",

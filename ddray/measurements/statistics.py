@@ -144,6 +144,78 @@ def paired(ours: Values, other: Values, seeded: bool = True) -> Difference | Non
     return Difference(mean, mean - reach, mean + reach, pairs, trainings)
 
 
+class Estimate(NamedTuple):
+    """A number with an interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+class _Mean(NamedTuple):
+    """A mean accuracy, its variance and the parts of that with their degrees of freedom."""
+
+    value: float
+    variance: float
+    parts: tuple[tuple[float, float], ...]
+
+
+def _mean_accuracy(repeats: Sequence[float], images: int) -> _Mean:
+    """Over repeats, where there are several, and test images: as if every mean had images of its own, which is too much
+    where two are compared on the same ones."""
+    mean = fmean(repeats)
+    of_repeats = ((stdev(repeats) ** 2 / len(repeats), len(repeats) - 1.0),) if len(repeats) > 1 else ()
+    parts = (*of_repeats, (mean * (1 - mean) / images, max(1.0, images - 1.0)))
+    return _Mean(mean, sum(variance for variance, _ in parts), parts)
+
+
+def _student(*means: _Mean) -> float:
+    """The quantile with the degrees of freedom of a sum (Welch and Satterthwaite)."""
+    from scipy.special import stdtrit  # a tenth of the time that importing scipy.stats takes
+
+    parts = [part for mean in means for part in mean.parts]
+    divisor = sum(variance**2 / freedom for variance, freedom in parts)
+    freedom = sum(variance for variance, _ in parts) ** 2 / divisor if divisor > 0 else math.inf
+    return float(stdtrit(min(freedom, 1e9), (1 + LEVEL) / 2))
+
+
+def accuracy_difference(first: Sequence[float], second: Sequence[float], images: int) -> Estimate:
+    """First less second, with Student's interval over repeats and test images (see ``_mean_accuracy``).
+
+    Args:
+        first: Accuracies of repeats; of a single one the interval is about images alone.
+        second: Likewise.
+        images: Test images.
+    """
+    one, other = _mean_accuracy(first, images), _mean_accuracy(second, images)
+    value = one.value - other.value
+    reach = _student(one, other) * math.sqrt(one.variance + other.variance)
+    return Estimate(value, max(-1.0, value - reach), min(1.0, value + reach))
+
+
+def share_of_way(ours: Sequence[float], start: Sequence[float], end: Sequence[float], images: int) -> Estimate | None:
+    """(ours - start) / (end - start) of mean accuracies, with Fieller's interval over repeats and test images.
+
+    Args:
+        ours: Accuracies of repeats.
+        start: Likewise; where the share is 0.
+        end: Likewise; where it is 1.
+        images: Test images.
+
+    Returns:
+        None where the divisor's interval holds 0: then the share may be anything, and Fieller's interval has no end.
+    """
+    here, low, high = (_mean_accuracy(repeats, images) for repeats in (ours, start, end))
+    way, gone = high.value - low.value, here.value - low.value
+    squared = _student(here, low, high) ** 2
+    whole = way**2 - squared * (high.variance + low.variance)
+    if way <= 0 or whole <= 0 or accuracy_difference(end, start, images).low <= 0:
+        return None
+    middle = gone * way - squared * low.variance
+    reach = math.sqrt(max(0.0, middle**2 - whole * (gone**2 - squared * (here.variance + low.variance))))
+    return Estimate(gone / way, (middle - reach) / whole, (middle + reach) / whole)
+
+
 def by_seed(entries: Iterable[tuple[int | None, int, float]]) -> dict[int | None, dict[int, float]]:
     """(distill_seed, seed, value) -> nested mappings."""
     values: dict[int | None, dict[int, float]] = {}
@@ -244,6 +316,14 @@ def adjusted(values: Sequence[float | None]) -> list[float | None]:
 
     corrected = iter(false_discovery_control(known).tolist())
     return [None if value is None else float(next(corrected)) for value in values]
+
+
+def holm(values: Sequence[float | None]) -> list[float | None]:
+    """p-values adjusted for the chance of any false rejection (Holm 1979), however they depend on one another."""
+    known = sorted(value for value in values if value is not None)
+    stepped = [min(1.0, (len(known) - index) * value) for index, value in enumerate(known)]
+    reached = dict(zip(known, itertools.accumulate(stepped, max), strict=True))
+    return [None if value is None else reached[value] for value in values]
 
 
 # --- classes ----------------------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from ddray.report.sections import BlockSection, Measured, Section, SweepSection,
 from ddray.report.table import Facts
 
 _OF_POINT = (
-    *("schema_version", "point", "method", "value", "n", "param_json", "numerics", "status", "class_ids"),
+    *("schema_version", "point", "method", "value", "n", "param_json", "numerics", "status", "class_ids", "model_hash"),
     *(*in_report("repeat"), *BLOCK_AXES, *ROW_AXES, *SAME_IN_CELL, *SAME_IN_BLOCK),
 )
 """Columns read for every point."""
@@ -54,7 +54,12 @@ def report(folder: Path) -> str:
     Args:
         folder: As for ``machine_report``, which raises the same.
     """
-    return page.markdown(_elements(machine_report(folder)))
+    return page_of(machine_report(folder))
+
+
+def page_of(facts: Facts) -> str:
+    """The same, of what ``machine_report`` says."""
+    return page.markdown(_elements(facts))
 
 
 def _read(folder: Path, sections: Iterable[Section]) -> Measured:

@@ -14,7 +14,7 @@ import html
 import io
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 Facts = Mapping[str, Any]
@@ -83,6 +83,8 @@ class Table:
     rows: Sequence[Facts]
     notes: Sequence[str | Bullets] = ()
     """About the table as a whole; the footnotes of its columns follow them."""
+    words: Mapping[str, str] = field(default_factory=dict)
+    """A word that cells may hold -> what it means there; printed last, where a cell holds it."""
 
     @property
     def shown(self) -> list[Column]:
@@ -98,6 +100,12 @@ class Table:
             together = dict.fromkeys(each.text for each in notes if each.group == note.group)
             lines[f"{note.group}: {'; '.join(together)}." if note.group else note.text] = None
         return list(lines)
+
+    @property
+    def explained(self) -> list[str]:
+        """What words in its cells mean."""
+        texts = [text for line in self.cells[1:] for text in line]
+        return [meaning for word, meaning in self.words.items() if any(word in text for text in texts)]
 
     @property
     def cells(self) -> list[list[str]]:
@@ -146,7 +154,7 @@ class Table:
         return "\n".join([*lines, "</table>"]) + "\n"
 
     def _notes(self, bullet: str) -> Iterator[str]:
-        for note in (*self.notes, *self.footnotes):
+        for note in (*self.notes, *self.footnotes, *self.explained):
             if isinstance(note, str):
                 yield note
             else:

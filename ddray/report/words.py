@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 
 from ddray.report.table import NOTHING, Bullets, Column, Facts, Table
@@ -41,6 +41,7 @@ def cell_table(
     rows: Sequence[Facts],
     columns: Iterable[Column],
     notes: Sequence[str | Bullets] = (),
+    words: Mapping[str, str] | None = None,
 ) -> Table:
     """A table with a row for each cell, whose first columns say which.
 
@@ -50,12 +51,13 @@ def cell_table(
         rows: With these axes and ``method``, the variant.
         columns: What is shown of them.
         notes: Below the table.
+        words: That cells may hold -> what they mean; beside ``ALIKE``.
     """
     keys = [
         Column(axes_title(axes), lambda row: row_title(axes, row)),
         Column("method", "method", variant_title),
     ]
-    return Table(title, [*keys, *columns], rows, notes)
+    return Table(title, [*keys, *columns], rows, notes, {ALIKE: _SAME_NUMBER, **(words or {})})
 
 
 def cells_of(block: Facts) -> list[Facts]:
@@ -70,18 +72,52 @@ def cells_of(block: Facts) -> list[Facts]:
 # --- numbers ----------------------------------------------------------------------------------------------------------
 
 
-def plus_minus(value: Facts, scale: float = 100, digits: int = 2) -> str:
-    """``52.50 ± 2.00 n=3``, of a mean over seeds.
+ALIKE = "(alike)"
+"""Stands for the ± of repeats that gave one and the same number."""
+_SAME_NUMBER = (
+    f"{ALIKE}: all repeats gave the same number; their scatter is too small for these images to show it, which is not "
+    "that there is none."
+)
+
+
+def resolution(block: Facts) -> dict[str, str]:
+    """What ``ALIKE`` means of the accuracies of a block."""
+    known = [row["cell"]["test_images"] for row in cells_of(block) if row["cell"]["test_images"]]
+    if not known:
+        return {}
+    images = min(known)
+    return {
+        ALIKE: f"{ALIKE}: all repeats gave the same number. {images} test images tell accuracies apart in steps of "
+        f"{100 / images:.2g} points, those of one class in steps of about {100 * block['num_classes'] / images:.2g}; a "
+        "smaller scatter does not show, which is not that there is none."
+    }
+
+
+def plus_minus(value: Facts, scale: float = 100, digits: int = 2, signed: bool = False) -> str:
+    """``52.50 ± 2.00 n=3``, of a mean over seeds; a scatter that is not seen is never printed as 0.
 
     Args:
         value: With ``mean`` and ``sd``, and ``level`` where it is to be printed.
         scale: What a fraction is multiplied with: 100 for percent, 10 000 for its square.
         digits: Decimals.
+        signed: Whether a number above 0 has a sign.
     """
-    text = f"{scale * value['mean']:.{digits}f}"
+    text = f"{scale * value['mean']:{'+' if signed else ''}.{digits}f}"
     if value["sd"] is not None:
-        text += f" ± {scale * value['sd']:.{digits}f}"
+        sd = scale * value["sd"]
+        least = 10.0**-digits
+        if sd <= 1e-9 * least:
+            text += f" {ALIKE}"
+        else:
+            text += f" ± {sd:.{digits}f}" if sd >= least / 2 else f" ± <{least:.{digits}f}"
     return f"{text} {value.get('level', '')}".rstrip()
+
+
+def measured(value: Facts, scale: float = 100, digits: int = 1, signed: bool = False) -> str:
+    """``67.0 (60.2 to 73.2)`` of one model whose interval over images is known, else as ``plus_minus``."""
+    if value.get("low") is None or value.get("high") is None:
+        return plus_minus(value, scale, digits, signed)
+    return f"{interval({**value, 'value': value['mean']}, scale, digits, signed)} {value.get('level', '')}".rstrip()
 
 
 PERCENT = plus_minus

@@ -126,17 +126,34 @@ def test_python_block_runs(block: Block, finished_home: Path, tmp_path: Path) ->
         if importlib.util.find_spec(library) is None:
             pytest.skip(f"NOT RUN: {library} is not installed")
     (tmp_path / "outputs").symlink_to(finished_home)
-    ran = subprocess.run([sys.executable, "-c", block.text], cwd=tmp_path, capture_output=True, text=True, timeout=240)
+    environment = {**os.environ, "DDRAY_HOME": str(tmp_path / "outputs")}
+    ran = subprocess.run(
+        [sys.executable, "-c", block.text], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240
+    )
     assert ran.returncode == 0, ran.stderr
     assert "random" in ran.stdout
 
 
 def test_the_quoted_report_has_the_form_of_the_real_one(finished_home: Path) -> None:
     quoted, _ = blocks("text", README)  # the other is held against a sweep that has its evaluations: test_full_grid.py
-    shown = [shape(line) for line in quoted.text.splitlines() if line.startswith(("#", "| ipc", "Recipe:"))]
-    assert len(shown) == 4
+    shown = [shape(line) for line in quoted.text.splitlines() if line.startswith(("#", "| ipc"))]
+    assert len(shown) == 3
     real = [shape(line) for line in run("report", "quickstart", home=finished_home).stdout.splitlines()]
     assert [line for line in shown if line not in real] == []
+
+
+def test_the_quoted_numbers_are_those_that_are_recorded() -> None:
+    """Of the quickstart's accuracy and robustness, as the store of ``tests/golden`` gives them."""
+    from goldens import TABLES
+
+    from ddray.report.report import page_of
+
+    (recorded,) = (each for each in TABLES if each.name == "quickstart")
+    real = {shape(line) for line in page_of(recorded.shown()["report"]).splitlines()}
+    quoted = [line for block in blocks("text", README)[:2] for line in block.text.splitlines()]
+    until = next(index for index, line in enumerate(quoted) if line.startswith("### Attack"))
+    missing = [line for line in map(shape, quoted[:until]) if line not in real and not set(line) <= set("|-")]
+    assert missing == []
 
 
 def shape(line: str) -> str:

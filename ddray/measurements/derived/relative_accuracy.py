@@ -15,6 +15,7 @@ from statistics import fmean
 
 from ddray.measurements.derived.records import Derivation, PointRecord, Row, grouped, unequal
 from ddray.measurements.metrics import records
+from ddray.measurements.statistics import accuracy_difference
 
 _Seeds = tuple[int | None, int | None, int]
 """ipc, distill_seed, seed; without a distill_seed: all of them."""
@@ -29,7 +30,13 @@ _INFORMATIVENESS = records(
     "informativeness",
     "relative_accuracy",
     ("ior", "fraction", "higher", "acc - acc(random): improvement over random"),
-    ("recovery", "ratio", "higher", "(acc - acc(random)) / (acc(full) - acc(random))"),
+    (
+        "recovery",
+        "ratio",
+        "higher",
+        "(acc - acc(random)) / (acc(full) - acc(random)); `low_resolution`: the test images do not tell the divisor "
+        "from 0",
+    ),
     ("dd_hlr", "fraction", "lower", "DD-Ranking's hard label recovery: acc(full) - acc"),
     ("dd_ior", "fraction", "higher", "DD-Ranking's improvement over random: `ior`"),
     (
@@ -102,6 +109,8 @@ def _one(point: PointRecord, full: Sequence[PointRecord], random: Sequence[Point
             gap = whole - chance
             flag = unequal(*drawn, *steps)
             recovered = ior / gap if gap > 0 else None
+            if accuracy_difference([whole], [chance], n).low <= 0:
+                flag = {"flag": "low_resolution"}
             point.add(RECOVERY, recovered, n, **_unless_missing(recovered, flag))
     if whole is not None and point.distilled and point.label_kind == "hard":
         hlr = whole - ours

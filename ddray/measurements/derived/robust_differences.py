@@ -35,7 +35,8 @@ _DELTA, _CROSS = records(
         NORM,
         "lower",
         "smallest epsilon above 0 at which the interval of that difference, made for all epsilons together "
-        "(Bonferroni), is above 0 and both accuracies are at least 2 %; `not_applicable`: there is none",
+        "(Bonferroni), is above 0 and both accuracies are at least 2 %; `not_shown`: there is none, which is not that "
+        "they do not cross",
     ),
     mirrored=(),
 )
@@ -127,7 +128,7 @@ def _compare(point: PointRecord, ours: _AttackResult, references: Sequence[tuple
         }
         point.add(_DELTA, delta.value, delta.n, "robustness", **columns, **interval, epsilon=epsilon, **flag)
     cross = crossover(epsilons, robust, theirs)
-    none = flag if cross is not None else {"flag": "not_applicable"}
+    none = flag if cross is not None else {"flag": "not_shown"}
     point.add(_CROSS, cross, len(ids), "robustness", **columns, **none)
     own = [each for full, each in references if full.chain.point.seed == point.chain.point.seed]
     _distances(point, ours, own[0] if own else references[0][1], columns | {"n_agg": 1}, flag)

@@ -11,14 +11,14 @@ from typing import Any
 
 from ddray.measurements.reading import Numbers
 from ddray.measurements.references import CHEN2023
-from ddray.measurements.statistics import Values, paired
+from ddray.measurements.statistics import Values, accuracy_difference, paired
 from ddray.plan.imported import EXTERNAL
 from ddray.report.beside_paper import BesidePaper
 from ddray.report.comparable import ROW_AXES, Cell, ReportBlock, RowKey
 from ddray.report.page import Element, Heading, Lines
 from ddray.report.sections import BlockSection, Measured, SweepSection
 from ddray.report.table import Column, Facts, Table
-from ddray.report.words import cell_table, cells_of, plus_minus, span, variant_title
+from ddray.report.words import cell_table, cells_of, plus_minus, resolution, span, variant_title
 from trainables.methods import METHODS
 
 BASELINES = ("random", "full")
@@ -31,15 +31,16 @@ def _rows(block: ReportBlock, numbers: Numbers) -> list[dict[str, Any]]:
     return [
         {
             **key.facts,
-            "cells": {cell.variant: _cell(cell) for cell in cells},
+            "cells": {cell.variant: _cell(cell, numbers.plain.get("trained_lr", {})) for cell in cells},
             "against_random": _differences({cell.variant: cell for cell in cells}),
         }
         for key, cells in block.rows.items()
     ]
 
 
-def _cell(cell: Cell) -> dict[str, Any]:
+def _cell(cell: Cell, trained_lr: Mapping[str, float]) -> dict[str, Any]:
     first = cell.points[0]
+    rates = {trained_lr[point["point"]] for point in cell.points if point["point"] in trained_lr}
     published = CHEN2023.accuracy_of(first["dataset"], first["ipc"], first["architecture"], cell.method)
     states = Counter(point["status"] for point in cell.points)
     return {
@@ -48,6 +49,9 @@ def _cell(cell: Cell) -> dict[str, Any]:
         "done": states.pop("ok", 0),
         "not_done": dict(sorted(states.items())),
         "accuracy": cell.mean(),
+        "test_images": min((point["n"] for point in cell.points if point["n"]), default=None),
+        "init": first["init"],
+        "learned_lr": sorted(rates - {first["lr"]}),
         "budget_fraction": first["budget_fraction"],
         "distill_iters": first["distill_iters"],
         "paper": asdict(published) if published else None,
@@ -69,7 +73,7 @@ def _differences(cells: Mapping[str, Cell]) -> dict[str, Any]:
         seeded = cell.method in METHODS and "distill_seed" in METHODS[cell.method].uses
         difference = paired(cell.values(), random, seeded)
         if difference is not None:
-            differences[variant] = {**asdict(difference), "unit": "distillations"}
+            differences[variant] = {**asdict(difference), "unit": "distillations" if seeded else "draws"}
     return differences
 
 
@@ -80,7 +84,8 @@ def _elements(block: Facts) -> Iterator[Element]:
     """Our accuracies, the paper's below them."""
     beside = BesidePaper(block, "Table 3", "is over three trainings")
     rows = beside.rows(_accuracy, plus_minus)
-    yield Table("Test accuracy, percent: mean ± sd", beside.columns(), rows, [*_seed_level(block), *beside.notes])
+    notes = [*_seed_level(block), *beside.notes]
+    yield Table("Test accuracy, percent: mean ± sd", beside.columns(), rows, notes, resolution(block))
 
 
 def _accuracy(cell: Facts) -> str:
@@ -101,7 +106,9 @@ def _seed_level(block: Facts) -> list[str]:
     if not levels:
         return []
     each = [f"{variant_title(name)} {', '.join(levels[name])}" for name in block["methods"] if name in levels]
-    if any("×" in level for of_variant in levels.values() for level in of_variant):
+    if all(row["cell"]["accuracy"]["sd"] is None for row in cells_of(block) if row["cell"]["accuracy"]):
+        about = "One training of each: how much trainings scatter is not known here, nor how much distillations do."
+    elif any("×" in level for of_variant in levels.values() for level in of_variant):
         about = (
             "With ×, ± is over distilled sets, each by the mean of its trainings; otherwise over trainings of one set."
         )
@@ -130,13 +137,15 @@ def _against_random(block: Facts) -> Iterator[Element]:
     ]
     if not rows:
         yield Heading("Against random images", 3)
-        yield Lines(("No method has a distillation seed in common with random here.",))
+        yield Lines(("No method has a distillation seed and a training seed in common with random here.",))
         return
     notes = [
         "Unit: a distilled set, by the mean over the trainings whose seeds both sides have. A set that no seed made is "
         "compared with every draw of random images."
     ]
-    if any(row["init"] == "noise" for row in rows):
+    if any(
+        entry["cells"][variant]["init"] == "noise" for entry in block["rows"] for variant in entry["against_random"]
+    ):
         notes.append("With init noise a pair shares its training seeds, not its images.")
     columns = [
         Column("difference, points", "mean", lambda mean: f"{100 * mean:+.2f}"),
@@ -154,7 +163,8 @@ def _t_interval(difference: Facts) -> str:
 
 
 def _pairs(difference: Facts) -> str:
-    return f"{difference['pairs']} {difference['unit'] if difference['pairs'] != 1 else 'distillation'}"
+    unit: str = difference["unit"]
+    return f"{difference['pairs']} {unit if difference['pairs'] != 1 else unit.removesuffix('s')}"
 
 
 # --- alarms -----------------------------------------------------------------------------------------------------------
@@ -172,7 +182,30 @@ def _below_random(block: Facts) -> list[str]:
             difference = (paired_difference or {"mean": cell["accuracy"]["mean"] - baseline["mean"]})["mean"]
             if difference < 0:
                 row = RowKey.of(entry, ROW_AXES).text
-                alarms.append(f"{block['title']}: {variant} is {-100 * difference:.2f} points below random at {row}")
+                said = f"{block['title']}: {variant} is {-100 * difference:.2f} points below random at {row}"
+                alarms.append(
+                    said + ("" if _resolved(cell, baseline) else ", which the test images do not tell from 0")
+                )
+    return alarms
+
+
+def _resolved(cell: Facts, baseline: Facts) -> bool:
+    """Whether test images alone would hardly make such a difference."""
+    images = cell["test_images"]
+    return images is not None and accuracy_difference([cell["accuracy"]["mean"]], [baseline["mean"]], images).high < 0
+
+
+def _copies(_: Facts, measured: Measured) -> list[str]:
+    """Repeats that left one and the same network: they are copies, and their scatter of 0 says nothing."""
+    alarms = []
+    for block in measured.blocks:
+        for cell in block.own_cells:
+            models = [point["model_hash"] for point in cell.points if point["model_hash"] is not None]
+            if len(set(models)) < len(models):
+                alarms.append(
+                    f"{block.title}: {cell.variant} at {cell.key.text}: {len(models)} trainings left "
+                    f"{len(set(models))} different networks: the others are copies to the last byte, and no repeats"
+                )
     return alarms
 
 
@@ -190,12 +223,15 @@ def _at_chance(_: Facts, measured: Measured) -> list[str]:
             if mean["mean"] <= reach:
                 alarms.append(
                     f"{block.title}: {cell.variant} is at chance at {cell.key.text}: {100 * mean['mean']:.2f} %, where "
-                    f"guessing among {first['num_classes']} classes reaches up to {100 * reach:.2f} % on "
-                    f"{min(images)} test images"
+                    f"guessing among {first['num_classes']} classes stays below {100 * reach:.2f} % in 39 of 40 cases "
+                    f"on {min(images)} test images"
                 )
     return alarms
 
 
+COPIES = SweepSection(id="copies", order=12, elements=lambda _: (), alarms=_copies)
 AT_CHANCE = SweepSection(id="at_chance", order=11, elements=lambda _: (), alarms=_at_chance)
-ACCURACY = BlockSection(id="rows", order=10, facts=_rows, elements=_elements, alarms=_below_random)
+ACCURACY = BlockSection(
+    id="rows", order=10, plain=("trained_lr",), facts=_rows, elements=_elements, alarms=_below_random
+)
 AGAINST_RANDOM = BlockSection(id="against_random", order=30, applies=_has_methods, elements=_against_random)

@@ -1,154 +1,254 @@
-"""Do the methods differ over all cells of the sweep? One test for each property, corrected for their number.
+"""Do the methods differ over all of the sweep? One test for each property, corrected for their number.
 
-A *cell* is one data set, origin, network and number of images per class, and what else the methods vary in (start,
-augmentation, iterations); within it every method has one value, the mean over its seeds. Where a method does not know
-such a setting, its one value stands in several rows: they are one cell, with the means of the others. What is tested is
-whether the methods' ranks within cells could come from exchanging the methods within each: Friedman's statistic, with
-its distribution under permutation instead of chi-square's, which needs many cells.
-``random`` and ``full`` take no part: that a method is better than random images is another question.
+A *replicate* is what was made independently of the others: another data set, draw of its classes or of the origin, or
+another distill_seed. A *cell* of a replicate is one network, size of the origin, number of images per class, and what
+else the methods vary in (start, augmentation, iterations). Cells of one replicate share images and seeds, so they do
+not repeat one another: a method has one value in a replicate, the mean of its ranks over the cells. A method without a
+distill_seed is the same in all distillations, which then are one replicate.
+
+Only cells count in which all methods ran for the same share of the published iterations: else the order of the methods
+would be that of the budgets. What is tested is whether their order within replicates could come from exchanging the
+methods within each: Friedman's statistic, with its distribution under permutation instead of chi-square's, which needs
+many replicates. The p of several properties are adjusted by Holm's method, which holds however they hang together.
+
+Classes are compared at equal accuracy: their variance as such goes down with every model that is better, and would be
+accuracy's test once more. ``random`` and ``full`` take no part: that a method beats random images is another question.
 """
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from statistics import fmean
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from ddray.measurements.statistics import ALPHA, Floats, adjusted, ranks
-from ddray.report.comparable import BLOCK_AXES, ROW_AXES
+from ddray.measurements.reading import Row
+from ddray.measurements.references import percent
+from ddray.measurements.statistics import ALPHA, Floats, holm, ranks
+from ddray.report.comparable import Cell
 from ddray.report.page import Element
-from ddray.report.sections import SweepSection
-from ddray.report.table import Column, Facts, Footnote, Table
+from ddray.report.sections import Measured, SweepSection
+from ddray.report.table import Bullets, Column, Facts, Footnote, Table
 from ddray.report.words import DEEPFOOL, epsilon_text, shown_epsilons, variant_title
 
 RESAMPLES = 9999
 """Permutations drawn where there are more; below that number all are tried."""
+LEAST_REPLICATES = 3
+EQUAL_SHARES = 1.1
+"""Ratio of the largest to the smallest share of the published iterations that still counts as equal: iterations are
+whole numbers."""
+ACCURACY = "accuracy"
+FAIRNESS = "variance of class accuracies at equal accuracy"
+EXCESS_OF_VARIANCE = "excess_fair_var_acc_corr"
 _BASELINES = {"random", "full"}
-_BLOCK = tuple(axis for axis in BLOCK_AXES if axis != "protocol")
 
 
-def contrasts(blocks: Sequence[Facts], tables: Sequence[Facts]) -> list[dict[str, Any]]:
-    """One entry for each property and protocol that several methods have in several cells.
+class Value(NamedTuple):
+    """A number of a method in a cell of a replicate, mean over trainings."""
+
+    replicate: tuple[Any, ...]
+    """Data set and draws."""
+    distill_seed: int | None
+    cell: tuple[Any, ...]
+    variant: str
+    value: float
+    share: float | None
+    """Of the published iterations, at most 1; NaN where they are not known, None of a method without iterations."""
+
+
+def contrasts(measured: Measured, report: Facts) -> list[dict[str, Any]]:
+    """One entry for each property and protocol that several methods have.
 
     Args:
-        blocks: Of the report.
-        tables: Of membership inference.
+        measured: Of the sweep.
+        report: The facts of its blocks and of membership inference.
 
     Returns:
-        ``property``, ``protocol``, ``cells``, ``mean_ranks`` (method -> rank, 1 is the lowest value), ``statistic``,
-        ``p`` and ``p_adjusted`` (Benjamini-Hochberg over all entries); p is None where no order of so few cells could
-        have given 0.05 or less.
+        ``property`` and ``protocol``, what ``compared`` says of them, and ``p_adjusted`` (Holm's, over all entries).
     """
-    values: dict[tuple[str, str], dict[tuple[Any, ...], dict[str, float]]] = defaultdict(lambda: defaultdict(dict))
-    for name, protocol, cell, method, value in (*_of_blocks(blocks), *_of_privacy(tables)):
-        if value is not None and method.split()[0] not in _BASELINES:
-            values[name, protocol][cell][method] = value
-    tested = (_tested(name, protocol, merged(cells)) for (name, protocol), cells in values.items())
-    entries = [entry for entry in tested if entry is not None]
-    for entry, p in zip(entries, adjusted([entry["p"] for entry in entries]), strict=True):
+    values: dict[tuple[str, str], list[Value]] = defaultdict(list)
+    for name, protocol, value in (*_of_blocks(measured, report["blocks"]), *_of_audits(measured, report["privacy"])):
+        values[name, protocol].append(value)
+    for _, protocol in [key for key in values if key[0] == ACCURACY]:
+        values[FAIRNESS, protocol] += []  # where no number stands at equal accuracy, that is the reason
+    entries = [
+        {"property": name, "protocol": protocol, **compared(each)}
+        for (name, protocol), each in values.items()
+        if name == FAIRNESS or len({value.variant for value in each}) > 1
+    ]
+    if not any(entry["property"] == ACCURACY for entry in entries):
+        return []  # one method, or none
+    for entry, p in zip(entries, holm([entry["p"] for entry in entries]), strict=True):
         entry["p_adjusted"] = p
     return entries
 
 
-_Value = tuple[str, str, tuple[Any, ...], str, float | None]
-"""Property, protocol, cell, method, value."""
+# --- values -----------------------------------------------------------------------------------------------------------
 
 
-def _of_blocks(blocks: Sequence[Facts]) -> Iterator[_Value]:
-    for block in blocks:
-        protocol = block["protocol"]
-        for row in block["rows"]:
-            for variant, cell in row["cells"].items():
-                variance = cell["fairness"]["fair_var_acc_corr"]
-                yield "accuracy", protocol, _cell(block, row), variant, _mean(cell["accuracy"])
-                yield "variance of class accuracies, corrected", protocol, _cell(block, row), variant, _mean(variance)
-        for attack in block["robustness"]:
+def _of_blocks(measured: Measured, blocks: Sequence[Facts]) -> Iterator[tuple[str, str, Value]]:
+    numbers = measured.numbers
+    for block, facts in zip(measured.blocks, blocks, strict=True):
+        points = [point["point"] for point in block.points]
+        excess = numbers.of(EXCESS_OF_VARIANCE, points)
+        named: dict[str, Mapping[str, float] | None] = {ACCURACY: None, FAIRNESS: _by_point(excess)}
+        for attack in facts["robustness"]:
             if attack["attack"] == DEEPFOOL[0] and attack["epsilons"]:
                 shown = shown_epsilons(attack["epsilons"], attack["norm"])
                 epsilon = shown[len(shown) // 2]
                 name = f"accuracy under {attack['title']} at {epsilon_text(epsilon, attack['norm'])}"
-                for row in attack["rows"]:
-                    within = next((each for each in row["adv_acc"] if each["epsilon"] == epsilon), None)
-                    yield name, protocol, _cell(block, row), row["method"], _mean(within)
+                named[name] = _by_point(
+                    row
+                    for row in numbers.of("adv_acc", points)
+                    if (row["attack"], row["epsilon"], row["adv_def"]) == (DEEPFOOL[0], epsilon, "clip")
+                )
+        for cell in block.cells:
+            for name, metric in named.items():
+                yield from ((name, facts["protocol"], value) for value in _of_cell(cell, metric))
 
 
-def _of_privacy(tables: Sequence[Facts]) -> Iterator[_Value]:
-    for table in tables:
-        name = f"AUC of {table['attack']}, audit {table['audit']}"
-        for row in table["rows"]:
-            for variant, cell in row["cells"].items():
-                auc = cell["attacks"].get(table["attack"])
-                yield name, table["protocol"], _cell(table, row), variant, None if auc is None else auc["value"]
+def _of_audits(measured: Measured, tables: Sequence[Facts]) -> Iterator[tuple[str, str, Value]]:
+    attacks = dict.fromkeys((table["audit"], table["attack"], table["nonmember_source"]) for table in tables)
+    for audit, attack, source in attacks:
+        for block in measured.blocks:
+            rows = measured.numbers.of("mia_auc", [point["point"] for point in block.points])
+            aucs = _by_point(row for row in rows if _is_of(row, audit, attack, source))
+            for cell in block.cells:
+                for value in _of_cell(cell, aucs):
+                    yield f"AUC of {attack}, audit {audit}", cell.points[0]["protocol"], value
 
 
-def _cell(table: Facts, row: Facts) -> tuple[Any, ...]:
-    return tuple({**table, **row}.get(axis) for axis in (*_BLOCK, *ROW_AXES))
+def _is_of(row: Row, audit: str, attack: str, source: str) -> bool:
+    """Whether an AUC is of all members of the usual variant of an attack, on a model of the distilled set."""
+    variant = (row["variance_mode"], row["param"].get("rmia_mode"), row["param"].get("distance"))
+    return bool(
+        (row["audit"], row["attack"], row["nonmember_source"]) == (audit, attack, source)
+        and row["member_role"] is None
+        and row["agg"] != "pooled"
+        and row["param"].get("iteration") is None
+        and all(name in ("shrunk", "online", "pixel", None) for name in variant)
+    )
 
 
-def merged(cells: Mapping[tuple[Any, ...], Mapping[str, float]]) -> list[dict[str, float]]:
-    """The cells, those in one that hold the same number of a method.
+def _by_point(rows: Iterator[Row] | Sequence[Row]) -> dict[str, float]:
+    return {row["point"]: row["value"] for row in rows if row["value"] is not None}
+
+
+def _of_cell(cell: Cell, metric: Mapping[str, float] | None) -> Iterator[Value]:
+    if cell.method in _BASELINES:
+        return
+    first = cell.points[0]
+    # A draw of a larger origin holds that of a smaller one: sizes are cells of one replicate.
+    replicate = (first["dataset"], first["class_draw"] or 0, first["origin_draw"] or 0)
+    place = (first["num_classes"], first["origin_per_class"], first["architecture"], *cell.key.values)
+    for distill_seed, trainings in cell.values(metric).items():
+        yield Value(replicate, distill_seed, place, cell.variant, fmean(trainings.values()), _share(first))
+
+
+def _share(point: Row) -> float | None:
+    if point["budget_fraction"] is not None:
+        return min(1.0, float(point["budget_fraction"]))
+    return None if point["distill_iters"] is None else math.nan
+
+
+# --- the test ---------------------------------------------------------------------------------------------------------
+
+
+def compared(values: Sequence[Value]) -> dict[str, Any]:
+    """One property over its replicates.
 
     Args:
-        cells: Cell, as the axes of block and row -> variant -> value; the axes after ipc are what methods vary in.
+        values: Of all methods.
+
+    Returns:
+        ``replicates`` and ``cells`` that count, ``cells_left_out`` (a method is missing), ``cells_unequal`` (budgets),
+        ``mean_ranks`` (method -> rank, 1 is the lowest value), ``statistic`` and ``p``; without a test the latter are
+        None and ``not_tested`` says why.
     """
-    together: list[list[Mapping[str, float]]] = []
-    families: dict[tuple[Any, ...], list[Mapping[str, float]]] = defaultdict(list)
-    for cell, values in cells.items():
-        families[cell[: len(_BLOCK) + 1]].append(values)
-    for family in families.values():
-        sets: list[list[Mapping[str, float]]] = []
-        for values in family:
-            same = [each for each in sets if any(values.items() & other.items() for other in each)]
-            sets = [each for each in sets if each not in same] + [[values, *itertools.chain(*same)]]
-        together += sets
-    return [
-        {
-            method: fmean(each[method] for each in same if method in each)
-            for method in dict.fromkeys(itertools.chain(*same))
-        }
-        for same in together
-    ]
-
-
-def _mean(mean: Facts | None) -> float | None:
-    return None if mean is None else mean["mean"]
-
-
-def _tested(name: str, protocol: str, cells: Sequence[Mapping[str, float]]) -> dict[str, Any] | None:
-    """Over the cells that hold all methods of which there is more than one cell."""
-    seen = [method for cell in cells for method in cell]
-    methods = [method for method in dict.fromkeys(seen) if seen.count(method) > 1]
-    whole = [cell for cell in cells if all(method in cell for method in methods)]
-    if len(methods) < 2 or len(whole) < 2:
-        return None
-    values = np.array([[cell[method] for method in methods] for cell in whole])
-    statistic, p = friedman(values)
-    mean_ranks = dict(zip(methods, ranks(values).mean(axis=0).tolist(), strict=True))
-    return {
-        "property": name,
-        "protocol": protocol,
-        "cells": len(whole),
-        "cells_left_out": len(cells) - len(whole),
-        "mean_ranks": mean_ranks,
-        "statistic": statistic,
-        "p": p,
+    methods = list(dict.fromkeys(value.variant for value in values))
+    seeded = all(value.distill_seed is not None for value in values)
+    cells: dict[tuple[Any, ...], dict[str, list[Value]]] = defaultdict(lambda: defaultdict(list))
+    for value in values:
+        distillation = value.distill_seed if seeded else None
+        cells[(*value.replicate, distillation), value.cell][value.variant].append(value)
+    together = {at: cell for at, cell in cells.items() if len(cell) == len(methods)}
+    equal = {at: cell for at, cell in together.items() if _equal_shares(cell)}
+    ranked: dict[tuple[Any, ...], list[Floats]] = defaultdict(list)
+    for (replicate, _), cell in equal.items():
+        means = [fmean(value.value for value in cell[method]) for method in methods]
+        ranked[replicate].append(ranks(np.array([means]))[0])
+    found: dict[str, Any] = {
+        "replicates": len(ranked),
+        "cells": len(equal),
+        "cells_left_out": len(cells) - len(together),
+        "cells_unequal": len(together) - len(equal),
+        "mean_ranks": None,
+        "statistic": None,
+        "p": None,
+        "not_tested": None,
     }
+    if len(methods) < 2:
+        return found | {"not_tested": f"{'one method has' if methods else 'no method has'} such numbers"}
+    needed = replicates_needed(len(methods))
+    if not together:
+        return found | {"not_tested": f"no cell holds all of {', '.join(map(variant_title, methods))}"}
+    if not equal:
+        budgets = f"the methods ran for unequal shares of the published iterations ({_shares(values)})"
+        return found | {"not_tested": budgets}
+    if len(ranked) < needed:
+        return found | {"not_tested": _too_few(len(ranked), len(equal), len(methods), needed)}
+    by_replicate = np.array([np.mean(each, axis=0) for each in ranked.values()])
+    statistic, p = friedman(by_replicate)
+    mean_ranks = dict(zip(methods, by_replicate.mean(axis=0).tolist(), strict=True))
+    found |= {"mean_ranks": mean_ranks, "statistic": statistic, "p": p}
+    return found | {"not_tested": "the methods tie everywhere"} if p is None else found
+
+
+def replicates_needed(methods: int) -> int:
+    """How many replicates can give a p of ``ALPHA`` or less: an order that N of K methods share is one of K! to the
+    power of N - 1."""
+    return max(LEAST_REPLICATES, 1 + math.ceil(math.log(1 / ALPHA) / math.log(math.factorial(methods)) - 1e-9))
+
+
+def _too_few(replicates: int, cells: int, methods: int, needed: int) -> str:
+    there = "one replicate is there" if replicates == 1 else f"{replicates} replicates are there"
+    kinds = f" ({cells} cells share its data and seeds)" if cells > replicates == 1 else ""
+    return f"{there}{kinds}, and {methods} methods need {needed}: further data sets, draws or distillations"
+
+
+def _equal_shares(cell: Mapping[str, Sequence[Value]]) -> bool:
+    shares = [value.share for values in cell.values() for value in values if value.share is not None]
+    return not shares or (not any(map(math.isnan, shares)) and max(shares) <= EQUAL_SHARES * min(shares))
+
+
+def _shares(values: Sequence[Value]) -> str:
+    """``DM 0.5 %, DSA 0.2 to 6 %``."""
+    by_method: dict[str, list[float]] = defaultdict(list)
+    for value in values:
+        if value.share is not None:
+            by_method[value.variant].append(value.share)
+    return ", ".join(f"{variant_title(method)} {_span(shares)}" for method, shares in by_method.items())
+
+
+def _span(shares: Sequence[float]) -> str:
+    if any(map(math.isnan, shares)):
+        return "of an unknown whole"
+    low, high = percent(min(shares)), percent(max(shares))
+    return low if low == high else f"{low.removesuffix(' %')} to {high}"
 
 
 def friedman(values: Floats) -> tuple[float, float | None]:
-    """Friedman's test with ties (Conover 1999), by permutation of the methods within each cell.
+    """Friedman's test with ties (Conover 1999), by permutation of the methods within each replicate.
 
     Args:
-        values: (N, K): N cells, K methods.
+        values: (N, K): N replicates, K methods.
 
     Returns:
-        The statistic, 0 where all cells are ties; and p, None where the smallest that N cells of K methods can give is
-        above ``ALPHA``: one over K! to the power of N - 1, for an order that all cells share is as good as any other.
+        The statistic, 0 where all replicates are ties; and p, None where the smallest that N replicates of K methods
+        can give is above ``ALPHA``.
     """
     count, methods = values.shape
     within = ranks(values)
@@ -162,7 +262,7 @@ def friedman(values: Floats) -> tuple[float, float | None]:
     observed = float(statistic(*within.T))
     if scale <= 0 or math.factorial(methods) ** (count - 1) < 1 / ALPHA:
         return observed, None
-    from scipy.stats import permutation_test  # a second and more, and most sweeps have too few cells
+    from scipy.stats import permutation_test  # a second and more, and most sweeps have too few replicates
 
     test = permutation_test(
         tuple(within.T),
@@ -176,19 +276,30 @@ def friedman(values: Floats) -> tuple[float, float | None]:
     return observed, float(test.pvalue)
 
 
+# --- what is printed --------------------------------------------------------------------------------------------------
+
+
 def _elements(report: Facts) -> Iterator[Element]:
-    """One row per property."""
+    """One row per property that was tested, one line per property that was not."""
     entries: Sequence[Facts] = report["contrasts"]
-    if not entries:
-        return
-    notes = [
-        "A cell is one data set, origin, network, ipc, and start, augmentation and iterations where all methods differ "
-        "in them, with the mean over seeds of each method; those of several networks share their sets and are not "
-        "quite independent."
-    ]
-    if left_out := sum(entry["cells_left_out"] for entry in entries):
-        notes.append(f"{left_out} cells that lack one of the methods are left out.")
-    yield Table("", _COLUMNS, entries, notes)
+    made = [entry for entry in entries if entry["not_tested"] is None]
+    if made:
+        notes = [
+            "A replicate is another data set, draw of classes or of the origin, or distillation; its cells (network, "
+            "ipc, start, size of the origin) share images and seeds, and a method counts once in it, by its mean rank "
+            "over them. Replicates of one data set have their test images in common: what is said holds for those."
+        ]
+        if left_out := sum(entry["cells_left_out"] for entry in made):
+            notes.append(f"Cells that lack one of the methods are left out: {left_out}.")
+        if unequal := sum(entry["cells_unequal"] for entry in made):
+            notes.append(f"Cells with unequal shares of the published iterations are left out: {unequal}.")
+        yield Table("", _COLUMNS, made, notes)
+    if reasons := [
+        f"{entry['property']}, protocol {entry['protocol']}: not tested, because {entry['not_tested']}"
+        for entry in entries
+        if entry["not_tested"] is not None
+    ]:
+        yield Bullets("", reasons)
 
 
 def _order(entry: Facts) -> str:
@@ -197,12 +308,13 @@ def _order(entry: Facts) -> str:
 
 
 _P = Footnote(
-    "p: of no difference, by permutation of the methods within cells, adjusted for the number of tests; absent where "
-    "so few cells could not have given a small one."
+    "p: of no difference, by permutation of the methods within replicates, adjusted for the number of tests by Holm's "
+    "method, which holds for properties that go together. A large one does not say that the methods are equal."
 )
 _COLUMNS = [
     Column("property", "property"),
     Column("protocol", "protocol"),
+    Column("replicates", "replicates"),
     Column("cells", "cells"),
     Column("mean ranks, highest value first", _order),
     Column("Friedman's statistic", "statistic", "{:.1f}".format),
@@ -212,7 +324,8 @@ _COLUMNS = [
 CONTRASTS = SweepSection(
     id="contrasts",
     order=120,
-    title="Do the methods differ over all cells?",
-    facts=lambda _, report: contrasts(report["blocks"], report["privacy"]),
+    title="Do the methods differ?",
+    detailed=("adv_acc", "mia_auc", EXCESS_OF_VARIANCE),
+    facts=contrasts,
     elements=_elements,
 )

@@ -75,7 +75,14 @@ def _elements(block: Facts) -> Iterator[Element]:
             _beside("outliers % (real)", "outlier_rate", "outlier_rate_real", 100, 1, outliers),
             _beside("coverage % (expected)", "coverage", "coverage_expected", 100, 1, _COVERAGE),
             _beside("centre moved (expected)", "centroid_distance", "centroid_distance_expected", 1, 3, _CENTRE),
-            _beside("MMD² (95 % null)", "mmd", "mmd_null95", 1, 4, "MMD²: in brackets, what chance alone reaches."),
+            _beside(
+                "MMD² (95 % null)",
+                "mmd",
+                "mmd_null95",
+                1,
+                4,
+                "MMD²: in brackets, what chance alone stays below in 95 % of cases.",
+            ),
             Column("n", lambda row: next(iter(row["numbers"].values()))["short"]),
         ],
     )

@@ -11,7 +11,7 @@ from ddray.report.comparable import Cell
 from ddray.report.page import Element, Heading, Lines
 from ddray.report.sections import BlockSection
 from ddray.report.table import Column, Facts, Footnote
-from ddray.report.words import PERCENT, SQUARED_POINTS, cell_table, cells_of, plus_minus
+from ddray.report.words import PERCENT, SQUARED_POINTS, cell_table, cells_of, plus_minus, resolution
 
 OWN = ("fair_var_acc", "fair_var_acc_corr", "fair_worst_acc")
 """Of one model alone."""
@@ -36,12 +36,11 @@ def _elements(block: Facts) -> Iterator[Element]:
         yield Heading("Fairness between classes", 3)
         yield Lines(("No numbers yet.",))
         return
-    notes = ["Low accuracy alone looks fair: compare methods at equal accuracy."]
+    notes = ["How unequal classes can be depends on the accuracy itself: compare methods at equal accuracy."]
     if any("level" in (_of_fewer(row, metric) or {}) for row in rows for metric in AGAINST_FULL):
         notes.append("[n]: of these seeds alone, as the others have no such number.")
-    yield cell_table(
-        "Fairness between classes: mean ± sd over the same seeds", block["row_axes"], rows, _COLUMNS, notes
-    )
+    title = "Fairness between classes: mean ± sd over the same seeds"
+    yield cell_table(title, block["row_axes"], rows, _COLUMNS, notes, resolution(block))
 
 
 def _floored(row: Facts) -> Facts | None:
@@ -76,7 +75,11 @@ _COLUMNS = [
     _against_full(
         "least kept", "fair_retention_min", "the smallest share of its accuracy that a class keeps", "%", 100, 1
     ),
-    _against_full("amplification", "fair_amplification", "how many times larger the relative scatter over classes is"),
+    _against_full(
+        "amplification",
+        "fair_amplification",
+        "how many times larger the relative scatter over classes is, noise of test images on both sides",
+    ),
     _against_full("slope", "fair_hardness_slope", "of log accuracies, above 1 where hard classes lose more"),
     _against_full("rho", "fair_hardness_rho", "rank correlation of a class's full-data accuracy with what it keeps"),
     Column("persistent", "cell.fairness.fair_persistent", SQUARED_POINTS, "pp²", _PERSISTENT, optional=True),

@@ -6,13 +6,14 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from ddray.measurements.reading import Row
 from ddray.measurements.references import percent
 from ddray.plan.keys import short
 from ddray.report.comparable import block_key
 from ddray.report.page import Element, Lines
 from ddray.report.sections import BlockSection, Measured, SweepSection
 from ddray.report.table import Bullets, Facts
-from ddray.report.words import cells_of, variant_title
+from ddray.report.words import cells_of, span, variant_title
 from trainables.protocols import PROTOCOLS
 
 # --- coverage ---------------------------------------------------------------------------------------------------------
@@ -112,6 +113,48 @@ def _mixtures(report: Facts, measured: Measured) -> list[str]:
     return alarms
 
 
+_KINDS = {"robustness": "adv_acc", "privacy": "mia_auc", "embedding": "embed_outlier_rate"}
+"""Evaluations that a sweep asks for by themselves -> a metric of theirs."""
+_OF_SET = ("dataset", "num_classes", "method", "ipc", "init", "distill_aug")
+
+
+def _of_other_sets(_: Facts, measured: Measured) -> list[str]:
+    """Evaluations of some sets alone, where a method's accuracy is shown of others as well: of other iterations or
+    settings, as when ``--set`` changes one of the grids that shared them."""
+    sets: dict[tuple[Any, ...], dict[tuple[Any, ...], list[Row]]] = defaultdict(lambda: defaultdict(list))
+    for point in measured.points:
+        if point["distill_cfg_hash"] is not None and point["value"] is not None:
+            made = (point["distill_iters"], point["distill_cfg_hash"])
+            sets[tuple(point[name] for name in _OF_SET)][made].append(point)
+    alarms = []
+    for place, by_made in sets.items():
+        for kind, metric in _KINDS.items():
+            rows = measured.numbers.rows.get(metric, {})
+            known = {
+                made: any(row["value"] is not None for point in points for row in rows.get(point["point"], ()))
+                for made, points in by_made.items()
+            }
+            seen, unseen = [made for made in known if known[made]], [made for made in known if not known[made]]
+            if seen and unseen:
+                dataset, method, ipc = place[0], place[2], place[3]
+                alarms.append(
+                    f"{kind} of {method} at ipc {ipc} on {dataset} is of sets with {_told(seen, unseen)} alone; "
+                    f"accuracy is also shown of sets with {_told(unseen, seen)}, of which it says nothing"
+                )
+    return alarms
+
+
+def _told(made: list[tuple[Any, ...]], others: list[tuple[Any, ...]]) -> str:
+    """By what sets are told apart: iterations, where those differ."""
+    iterations = {each for each, _ in made}
+    if iterations & {each for each, _ in others}:
+        return f"the settings {', '.join(sorted(str(settings)[:8] for _, settings in made))} (distill_cfg_hash)"
+    return f"{', '.join(map(str, sorted(iterations)))} iterations"
+
+
+OTHER_SETS = SweepSection(
+    id="other_sets", order=16, detailed=tuple(_KINDS.values()), elements=lambda _: (), alarms=_of_other_sets
+)
 PROVENANCE = SweepSection(
     id="provenance", order=-20, facts=lambda measured, _: measured.provenance, elements=_provenance
 )
@@ -138,7 +181,14 @@ def _recipe(block: Facts) -> str:
         text += f"; {name} with " + ", ".join(f"{key}={value}" for key, value in sorted(changes.items()))
     elif block["protocol"] in PROTOCOLS:
         text += f" ({PROTOCOLS[block['protocol']].source})"
-    return text
+    learned: dict[str, set[float]] = {}
+    for row in cells_of(block):
+        if row["cell"]["learned_lr"]:
+            learned.setdefault(row["method"], set()).update(row["cell"]["learned_lr"])
+    return text + "".join(
+        f"; {variant_title(name)} at the rate learned with its sets, lr {span(rates, '.3g')}"
+        for name, rates in learned.items()
+    )
 
 
 def _budgets(block: Facts) -> list[str]:
@@ -173,10 +223,10 @@ BORROWED = SweepSection(id="borrowed", order=140, title="Settings without a publ
 
 # --- flags ------------------------------------------------------------------------------------------------------------
 
-INFORMATION = frozenset({"not_applicable", "outside_frontier", "degenerate", "low_resolution"})
+INFORMATION = frozenset({"not_applicable", "not_shown", "outside_frontier", "degenerate", "low_resolution"})
 """Flags that say why a number is missing or how far it carries, not that something is wrong with it."""
 WORDS = {
-    "distill_loss": "the loss ended at 1 or more, so that nothing was learned",
+    "distill_loss": "the loss ended at 1 or more: the last network came no nearer to its expert than it had begun",
     "distill_rate_clamped": "the learned rate had to be kept above 0",
 }
 """Metric -> what its flagged numbers mean, where that can be said better than by flag and metric."""

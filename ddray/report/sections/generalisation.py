@@ -8,6 +8,7 @@ from statistics import fmean
 from typing import Any, NamedTuple
 
 from ddray.measurements.reading import Numbers, Row
+from ddray.measurements.statistics import accuracy_difference, share_of_way
 from ddray.report.comparable import Cell, ReportBlock
 from ddray.report.page import Element, Lines
 from ddray.report.sections import BlockSection, Measured, SweepSection
@@ -16,7 +17,6 @@ from ddray.report.words import PERCENT_1, cell_table, epsilon_text, interval, pl
 
 PLAIN = (
     "acc_over_full",
-    "recovery",
     "ior",
     "xarch_retention",
     "xarch_mean",
@@ -34,14 +34,44 @@ _KIND = ("attack", "norm", "epsilon", "audit", "nonmember_source")
 
 
 def _facts(block: ReportBlock, numbers: Numbers) -> list[dict[str, Any]]:
-    """One entry per cell that has any of the numbers: ``numbers`` by metric, and ``excess``."""
+    """One entry per cell that has any of the numbers: ``numbers`` by metric, ``recovery`` and ``excess``."""
     entries = []
+    recoveries = _recoveries(block)
     for cell in block.own_cells:
         means = {metric: mean for metric in PLAIN if (mean := cell.mean(numbers.plain.get(metric, {}))) is not None}
         excess = _excess(cell, numbers)
         if means or excess:
-            entries.append({**cell.facts, "numbers": means, "excess": excess})
+            recovery = recoveries.get((cell.variant, cell.points[0]["point"]))
+            entries.append({**cell.facts, "numbers": means, "recovery": recovery, "excess": excess})
     return entries
+
+
+def _recoveries(block: ReportBlock) -> dict[tuple[str, str], dict[str, Any]]:
+    """Variant and its first point -> the share of the way from random images to the full data (None where that way may
+    be none), and the way itself, each with its interval."""
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    for cells in block.rows.values():
+        by_variant = {cell.variant: cell for cell in cells}
+        if not {"random", "full"} <= by_variant.keys():
+            continue
+        random, full = (_scores(by_variant[name]) for name in ("random", "full"))
+        for variant, cell in by_variant.items():
+            images = [point["n"] for point in cell.points if point["n"]]
+            ours = _scores(cell)
+            if variant not in ("random", "full") and images and random and full and ours:
+                share = share_of_way(ours, random, full, min(images))
+                way = accuracy_difference(full, random, min(images))
+                found.setdefault(
+                    (variant, cell.points[0]["point"]),
+                    {"share": None if share is None else share._asdict(), "way": way._asdict()},
+                )
+    return found
+
+
+def _scores(cell: Cell) -> list[float]:
+    """Accuracies at the highest level of repetition: of sets where there are several, else of trainings."""
+    sets = [list(trainings.values()) for trainings in cell.values().values()]
+    return [fmean(trainings) for trainings in sets] if len(sets) > 1 else [value for each in sets for value in each]
 
 
 def _excess(cell: Cell, numbers: Numbers) -> list[dict[str, Any]]:
@@ -87,7 +117,9 @@ def _elements(block: Facts) -> Iterator[Element]:
     rows = [entry for entry in block["generalisation"] if entry["numbers"]]
     # What is gained on random images stands in a table of its own already.
     if any(column.filled(rows) for column in _WORTH if column is not _IOR):
-        yield cell_table("Informativeness: mean ± sd over the same seeds", block["row_axes"], rows, _WORTH)
+        yield cell_table(
+            "Informativeness: mean ± sd over the same seeds", block["row_axes"], rows, _WORTH, words={NO_WAY: _NO_WAY}
+        )
     yield from _over_real_images(block)
 
 
@@ -96,7 +128,22 @@ def _ior(entry: Facts) -> Facts | None:
     return numbers.get("dd_ior") or numbers.get("ior")
 
 
-_RECOVERY = Footnote("recovery: the share of the way from random images to the full data.")
+NO_WAY = "no way"
+_RECOVERY = Footnote(
+    "recovery: the share of the way from random images to the full data (95 % interval, over trainings or draws and "
+    "test images)."
+)
+_NO_WAY = (
+    f"{NO_WAY}: the full data are not shown to be ahead of random images, and a share of what may be 0 is no number. "
+    "Beside it, by how many points they are ahead."
+)
+
+
+def _recovery(recovery: Facts) -> str:
+    share: Facts | None = recovery["share"]
+    return interval(share) if share is not None else f"{NO_WAY}: {interval(recovery['way'], signed=True)}"
+
+
 _HLR = Footnote("HLR: what is lost to the full data.")
 _OF_CONVNET = Footnote("of convnet3: accuracy over that of ConvNet3 on the same set.")
 _SCORES = Footnote("LRS and ARS: DD-Ranking's scores, of fractions; its leaderboard uses other protocols.")
@@ -105,7 +152,7 @@ _SCORE = partial(plus_minus, scale=1, digits=3)
 _IOR = Column("IOR", _ior, PERCENT_1, "points", Footnote("IOR: what is gained on random images."), optional=True)
 _WORTH = [
     Column("of full data", "numbers.acc_over_full", PERCENT_1, "%", optional=True),
-    Column("recovery", "numbers.recovery", PERCENT_1, "%", _RECOVERY, optional=True),
+    Column("recovery", "recovery", _recovery, "%", _RECOVERY, optional=True),
     Column("HLR", "numbers.dd_hlr", PERCENT_1, "points", _HLR, optional=True),
     _IOR,
     Column("of convnet3", "numbers.xarch_retention", PERCENT_1, "%", _OF_CONVNET, optional=True),

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from statistics import fmean
+from statistics import NormalDist, fmean
 from typing import Any
 
 from ddray.measurements.reading import Numbers, Row
+from ddray.measurements.statistics import ALPHA
 from ddray.report.comparable import ROW_AXES, Cell, ReportBlock, refuse_mixed
 from ddray.report.page import Element
 from ddray.report.sections import BlockSection
 from ddray.report.table import NOTHING, Column, Facts, Footnote, Table
-from ddray.report.words import DEEPFOOL, PERCENT_1, cell_table, epsilon_text, plus_minus, shown_epsilons
+from ddray.report.words import DEEPFOOL, cell_table, epsilon_text, measured, shown_epsilons
 from trainables.attacks import ROBUSTNESS_ATTACKS
+from trainables.evaluate.paired import FLOOR
 
 METRICS = (
     "adv_acc",
     "adv_dist_median",
     "adv_gap_strong",
+    "adv_delta_full",
     "eps_cross",
     "zero_gradient_share",
     "adv_pgd_weaker_than_fgsm",
@@ -97,28 +100,34 @@ def _entry(cell: Cell, rows_of: _Rows, ensembles: _Ensembles) -> dict[str, Any] 
     def rows(metric: str) -> list[Row]:
         return [row for point in cell.points for row in rows_of[metric].get(point["point"], ())]
 
-    def by_epsilon(rows: Sequence[Row]) -> dict[float, dict[str, Any] | None]:
-        return {epsilon: cell.mean(_values(rows, epsilon)) for epsilon in sorted({row["epsilon"] for row in rows})}
+    def by_epsilon(metric: str) -> list[dict[str, Any]]:
+        """Above 0."""
+        found = rows(metric)
+        means = {
+            epsilon: _mean(cell, _at_budget(found, epsilon)) for epsilon in sorted({row["epsilon"] for row in found})
+        }
+        return [{"epsilon": epsilon, **mean} for epsilon, mean in means.items() if epsilon and mean]
 
-    curves = rows("adv_acc")
+    curves, distances = rows("adv_acc"), rows("adv_dist_median")
     if not curves:
         return None
-    means, gaps = by_epsilon(curves), rows("adv_gap_strong")
-    distances = rows("adv_dist_median")
     crossings = [row["value"] for row in rows("eps_cross")]
     crossed = [value for value in crossings if value is not None]
     return {
         **cell.facts,
-        "clean": means.get(0.0),
-        "adv_acc": [{"epsilon": epsilon, **mean} for epsilon, mean in means.items() if epsilon and mean],
-        "adv_dist_median": cell.mean(_values(distances)),
-        "distances_missing": sum(row["value"] is None for row in distances),
-        "gap_strong": [{"epsilon": epsilon, **mean} for epsilon, mean in by_epsilon(gaps).items() if mean],
-        "strong_attack": sorted({_strong(row, ensembles) for row in gaps}),
+        "clean": _mean(cell, _at_budget(curves, 0.0)),
+        "adv_acc": by_epsilon("adv_acc"),
+        "less_full": by_epsilon("adv_delta_full"),
+        "adv_dist_median": _mean(cell, distances),
+        "distances_known": sum(row["value"] is not None for row in distances),
+        "distances_missing": sum(row["flag"] == "not_converged" for row in distances if row["value"] is None),
+        "gap_strong": by_epsilon("adv_gap_strong"),
+        "strong_attack": sorted({_strong(row, ensembles) for row in rows("adv_gap_strong")}),
         "eps_cross": {
             "compared": len(crossings),
             "crossed": len(crossed),
             "mean": fmean(crossed) if crossed else None,
+            "lead": None if crossed else _lead(curves, rows("adv_delta_full")),
         },
         "converged_share": min(_known(row["converged_share"] for row in curves), default=None),
         "zero_gradient_share": max(_known(row["value"] for row in rows("zero_gradient_share")), default=None),
@@ -137,12 +146,54 @@ def _strong(row: Row, ensembles: _Ensembles) -> str:
     return ensemble if ensemble.startswith(f"{name} of") else name
 
 
-def _values(rows: Iterable[Row], epsilon: float | None = None) -> dict[str, float]:
-    return {
-        row["point"]: row["value"]
-        for row in rows
-        if row["value"] is not None and (epsilon is None or row["epsilon"] == epsilon)
-    }
+def _at_budget(rows: Iterable[Row], epsilon: float) -> list[Row]:
+    return [row for row in rows if row["epsilon"] == epsilon]
+
+
+def _mean(cell: Cell, rows: Iterable[Row]) -> dict[str, Any] | None:
+    """Over the cell's models; of one model with its interval over images, ``low`` and ``high``."""
+    known = [row for row in rows if row["value"] is not None]
+    mean = cell.mean({row["point"]: row["value"] for row in known})
+    if mean is None:
+        return None
+    one = known[0] if len(known) == 1 and known[0]["ci_unit"] == "images" else {}
+    return {**mean, "low": one.get("ci_low"), "high": one.get("ci_high")}
+
+
+def _lead(curves: Sequence[Row], deltas: Sequence[Row]) -> dict[str, Any] | None:
+    """The budget at which a model that was not shown to cross leads most, or falls behind least.
+
+    Args:
+        curves: ``adv_acc`` of the cell's models.
+        deltas: Their ``adv_delta_full``, with intervals of one budget each.
+
+    Returns:
+        ``epsilon``, ``value`` (mean over models) and ``needed``: about what it would have had to exceed for its
+        interval, made for all ``budgets`` together as that of ``eps_cross`` is, to lie above 0. None where both are
+        broken at every budget, or no interval is known.
+    """
+    ours = {(row["point"], row["epsilon"]): row["value"] for row in curves}
+    budgets = len({row["epsilon"] for row in deltas} - {0.0})
+    wider = _quantile(ALPHA / max(1, budgets)) / _quantile(ALPHA)
+    found: dict[float, list[tuple[float, float]]] = defaultdict(list)
+    for row in deltas:
+        here = ours.get((row["point"], row["epsilon"]))
+        if not row["epsilon"] or here is None or row["value"] is None or row["ci_low"] is None:
+            continue
+        if min(here, here - row["value"]) >= FLOOR:
+            middle, reach = (row["ci_high"] + row["ci_low"]) / 2, (row["ci_high"] - row["ci_low"]) / 2
+            found[row["epsilon"]].append((row["value"], row["value"] - middle + wider * reach))
+    leads = {epsilon: [fmean(each) for each in zip(*models, strict=True)] for epsilon, models in found.items()}
+    if not leads:
+        return None
+    epsilon = max(leads, key=lambda epsilon: leads[epsilon][0])
+    value, needed = leads[epsilon]
+    return {"epsilon": epsilon, "value": value, "needed": needed, "budgets": budgets}
+
+
+def _quantile(error: float) -> float:
+    """Standard deviations within which all but the share ``error`` of normal values lie."""
+    return NormalDist().inv_cdf(1 - error / 2)
 
 
 # --- alarms -----------------------------------------------------------------------------------------------------------
@@ -158,7 +209,7 @@ def _alarms(block: Facts) -> Iterator[str]:
         slow = [entry for entry in attack["rows"] if 1 - _or(entry["converged_share"], 1.0) > NOT_CONVERGED]
         if slow:
             share = min(entry["converged_share"] for entry in slow)
-            yield f"{where} did not end for up to {100 * (1 - share):.0f} % of the images of {_methods(slow)}"
+            yield f"{where} did not end for up to {100 * (1 - share):.0f} % of what {_methods(slow)} had right"
         # DeepFool, FMN and C&W follow logits and margins, whose gradients do not vanish with the cross-entropy's.
         follows = attack["attack"] in ROBUSTNESS_ATTACKS and ROBUSTNESS_ATTACKS[attack["attack"]].cross_entropy
         blind = [entry for entry in attack["rows"] if _or(entry["zero_gradient_share"], 0.0) > VANISHED]
@@ -195,7 +246,7 @@ def _deepfool(block: Facts, attack: Facts) -> Table:
     shown = shown_epsilons(attack["epsilons"], norm)
     settings = ", ".join(f"{name.removeprefix('attack_')} {value}" for name, value in attack["settings"].items())
     strongest = sorted({name for entry in attack["rows"] for name in entry["strong_attack"]})
-    notes = [f"± is over the same seeds as the accuracy, not over images. {settings}."]
+    notes = [*_what_is_shown(attack["rows"]), f"Settings: {settings}."]
     if len(strongest) > 1:
         notes.append(
             f"gap to strongest: not shown, because it is to different attacks: {'; '.join(strongest)}. It stands in "
@@ -203,19 +254,60 @@ def _deepfool(block: Facts, attack: Facts) -> Table:
         )
     columns = [
         *_accuracies(shown, norm),
+        _less_full(shown, norm),
         _median_distance(norm),
         Column("crosses full at", lambda row: _crossing(row["eps_cross"], norm), footnote=_CROSSES, optional=True),
         *(_gap(name, shown, norm) for name in strongest if len(strongest) == 1),
         Column("ended", "converged_share", lambda share: f"{100 * share:.0f}", "%", optional=True),
     ]
     title = f"Robustness: {attack['title']}, percent of {attack['images']} images still classified correctly"
-    return cell_table(title, block["row_axes"], attack["rows"], columns, notes)
+    return cell_table(title, block["row_axes"], attack["rows"], columns, notes, {NOT_SHOWN: _not_shown(attack)})
 
 
+NOT_SHOWN = "not shown"
 _CROSSES = Footnote(
     "crosses full at: the smallest budget at which a model is more accurate than the full-data model, with an interval "
-    "for all budgets together above 0 and both at 2 % or more."
+    f"for all budgets together above 0 and both at {100 * FLOOR:g} % or more."
 )
+
+
+def _what_is_shown(rows: Iterable[Facts]) -> Iterator[str]:
+    """What stands beside the accuracies."""
+    accuracies = [mean for row in rows for mean in (row["clean"], *row["adv_acc"]) if mean]
+    if any(mean["low"] is not None for mean in accuracies):
+        yield (
+            "In brackets: the 95 % interval over images, for that one model; it says nothing of another training. All "
+            "models are attacked on the same images: a difference between two is known better than these intervals say."
+        )
+    if any(mean["sd"] is not None for mean in accuracies):
+        yield "± is over the same seeds as the accuracy, not over images."
+
+
+def _not_shown(attack: Facts) -> str:
+    budgets = len(attack["epsilons"])
+    return (
+        f"{NOT_SHOWN}: at no budget does that interval lie above 0, which does not say that the model is nowhere more "
+        "robust. In brackets: its largest lead over the full-data model in points, and about what that would have "
+        f"had to exceed, with {attack['images']} images and {budgets} budgets tested together (Bonferroni)."
+    )
+
+
+def _less_full(shown: Sequence[float], norm: str) -> Column:
+    """At the middle one of the shown budgets."""
+    if not shown:
+        return Column("less full", lambda row: None, optional=True)
+    epsilon = shown[len(shown) // 2]
+    note = Footnote(
+        "less full: the difference to the full-data model in points, image by image on the same images"
+        " (95 % interval of one budget by itself)."
+    )
+    return Column(
+        f"less full at {epsilon_text(epsilon, norm)}",
+        lambda row: _at(row["less_full"], epsilon),
+        lambda less: measured(less, signed=True),
+        footnote=note,
+        optional=True,
+    )
 
 
 def _others(block: Facts, attacks: Sequence[Facts], norm: str) -> Table:
@@ -227,11 +319,13 @@ def _others(block: Facts, attacks: Sequence[Facts], norm: str) -> Table:
             cells.setdefault(key, []).append({**entry, "attack": attack["title"]})
     shown = shown_epsilons(sorted({epsilon for attack in attacks for epsilon in attack["epsilons"]}), norm)
     images = ", ".join(map(str, sorted({attack["images"] for attack in attacks})))
+    entries = [entry for each in cells.values() for entry in each]
     return cell_table(
         f"Robustness: other attacks in {norm.capitalize()}, percent of {images} images still classified correctly",
         block["row_axes"],
-        [entry for entries in cells.values() for entry in entries],
+        entries,
         [Column("attack", "attack"), *_accuracies(shown, norm), _median_distance(norm)],
+        list(_what_is_shown(entries)),
     )
 
 
@@ -239,10 +333,10 @@ def _accuracies(epsilons: Iterable[float], norm: str) -> list[Column]:
     """Clean accuracy, that within each budget, and the seeds."""
 
     def within(epsilon: float) -> Column:
-        return Column(epsilon_text(epsilon, norm), lambda row: _at(row["adv_acc"], epsilon), PERCENT_1)
+        return Column(epsilon_text(epsilon, norm), lambda row: _at(row["adv_acc"], epsilon), measured)
 
     n = Column("n", lambda row: row["clean"]["short"] if row["clean"] else "")
-    return [Column("clean", "clean", PERCENT_1), *map(within, epsilons), n]
+    return [Column("clean", "clean", measured), *map(within, epsilons), n]
 
 
 def _at(entries: Iterable[Facts], epsilon: float) -> Facts | None:
@@ -258,17 +352,26 @@ def _distance(entry: Facts, norm: str) -> str:
     median = entry["adv_dist_median"]
     if median is None:
         return "beyond what was found" if entry["distances_missing"] else NOTHING
-    shown = plus_minus(median, 255, 2) + "/255" if norm == "linf" else plus_minus(median, 1, 3)
-    return f"{shown} ({entry['distances_missing']} not found)" if entry["distances_missing"] else shown
+    shown = measured(median, 255, 2) + " /255" if norm == "linf" else measured(median, 1, 3)
+    if not entry["distances_missing"]:
+        return shown
+    known = entry["distances_known"]
+    return f"{shown} in {known} of {known + entry['distances_missing']} models, beyond what was found in the others"
 
 
 def _crossing(models: Facts, norm: str) -> str:
     if not models["compared"]:
         return NOTHING
-    if models["mean"] is None:
-        return "nowhere"
-    some = f" ({models['crossed']} of {models['compared']})" if models["crossed"] < models["compared"] else ""
-    return epsilon_text(models["mean"], norm) + some
+    if models["mean"] is not None:
+        some = (
+            f" in {models['crossed']} of {models['compared']} models" if models["crossed"] < models["compared"] else ""
+        )
+        return epsilon_text(models["mean"], norm) + some
+    lead = models["lead"]
+    if lead is None:
+        return NOT_SHOWN
+    value, needed = (f"{100 * lead[name]:{form}}" for name, form in (("value", "+.1f"), ("needed", ".1f")))
+    return f"{NOT_SHOWN} ({value} of {needed} at {epsilon_text(lead['epsilon'], norm)})"
 
 
 def _gap(strongest: str, shown: Sequence[float], norm: str) -> Column:
@@ -280,7 +383,7 @@ def _gap(strongest: str, shown: Sequence[float], norm: str) -> Column:
         return known[-1] if known else None
 
     def text(gap: Facts) -> str:
-        return f"{PERCENT_1(gap)} at {epsilon_text(gap['epsilon'], norm)}"
+        return f"{measured(gap)} at {epsilon_text(gap['epsilon'], norm)}"
 
     note = Footnote(f"gap to strongest: points by which {strongest} is below this attack.")
     return Column("gap to strongest", value, text, footnote=note, optional=True)
