@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from support import FakeContext, folder_bytes, recipe, tiny_network
-from torch import nn
+from torch import Tensor, nn
 
 from trainables import device
 from trainables.attacks import ROBUSTNESS_ATTACKS, attack_settings
@@ -22,8 +22,9 @@ from trainables.data.origins import load_origin, load_test
 from trainables.data.pixels import fit_whitening
 from trainables.evaluate.paired import robust_curve
 from trainables.evaluate.robustness import attack as attack_module
+from trainables.evaluate.robustness import foolbox_attacks
 from trainables.evaluate.robustness.attack import attack_images, first_of_each_class, load_images, run_attack
-from trainables.evaluate.robustness.network import PixelNetwork, pixel_network
+from trainables.evaluate.robustness.network import Batch, PixelNetwork, frozen, pixel_network
 from trainables.evaluate.robustness.rows import robustness_rows
 from trainables.payloads import AttackResult, TrainedModel
 from trainables.train import predict, train
@@ -396,3 +397,74 @@ def test_a_diverged_model_is_refused(model: TrainedModel, context: At) -> None:
     state["classifier.bias"][0] = torch.nan
     with pytest.raises(ValueError, match="not finite"):
         run_attack(config("fgsm"), replace(model, state=state), context)
+
+
+class Second:
+    """Attacks of the Adversarial Robustness Toolbox on the images that a network classifies correctly."""
+
+    def __init__(self, model: TrainedModel, context: At) -> None:
+        from art.estimators.classification import PyTorchClassifier
+
+        images = load_images(config("fgsm", images=100), context)
+        self.network = pixel_network(model, "cpu")
+        with torch.no_grad():
+            right = self.network(images.pixels).argmax(1) == images.labels
+        self.batch = Batch(images.pixels[right], images.labels[right], images.ids[right], 10)
+        self.classifier = PyTorchClassifier(
+            self.network,
+            loss=nn.CrossEntropyLoss(),
+            input_shape=(1, 8, 8),
+            nb_classes=10,
+            clip_values=(0, 1),
+            device_type="cpu",
+        )
+
+    def run(self, kind: Any, **settings: Any) -> tuple[Tensor, Tensor]:
+        """Whether each image (b,) is misled, and by what: perturbations (b, 1, 8, 8)."""
+        attack = kind(self.classifier, batch_size=len(self.batch.pixels), verbose=False, **settings)
+        found = torch.from_numpy(attack.generate(self.batch.pixels.numpy(), self.batch.labels.numpy()))
+        with torch.no_grad():
+            return self.network(found).argmax(1) != self.batch.labels, found - self.batch.pixels
+
+
+def test_deepfool_against_a_second_implementation(model: TrainedModel, context: At) -> None:
+    """The Toolbox goes to the boundary and adds the overshoot at the end, foolbox adds it to every step: its way ends
+    when the boundary is crossed, so it is up to the overshoot, 2 %, shorter."""
+    from art.attacks.evasion import DeepFool
+
+    second, settings = Second(model, context), attack_settings("deepfool_l2")
+    misled, perturbation = second.run(DeepFool, max_iter=settings["steps"], epsilon=settings["overshoot"], nb_grads=10)
+    theirs = perturbation.flatten(1).norm(dim=1)
+    with frozen(second.network):
+        _, ours = foolbox_attacks.smallest(
+            ROBUSTNESS_ATTACKS["deepfool_l2"], settings, second.network, second.batch, (0.1,)
+        )
+    assert len(ours) > 80
+    assert bool(misled.all())
+    ratio = ours / theirs
+    assert 0.96 < float(ratio.min()) <= float(ratio.max()) < 1.01
+    assert 0.98 < float(ratio.median()) < 0.99
+    assert np.corrcoef(ours, theirs)[0, 1] > 0.9995
+
+
+@pytest.mark.parametrize("name", ["pgd_linf", "pgd_l2"])
+def test_pgd_against_a_second_implementation(
+    name: str, model: TrainedModel, context: At, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the image itself, where neither draws: misled are the same images, save one or two at the boundary."""
+    from art.attacks.evasion import ProjectedGradientDescent
+
+    second, spec, settings = Second(model, context), ROBUSTNESS_ATTACKS[name], {**attack_settings(name), "restarts": 1}
+    monkeypatch.setattr(foolbox_attacks, "starts", lambda norm, restart, ids, like: torch.zeros_like(like))
+    for epsilon in (0.03, 0.06, 0.1) if spec.norm == "linf" else (0.15, 0.3, 0.5):
+        theirs, _ = second.run(
+            ProjectedGradientDescent,
+            norm=np.inf if spec.norm == "linf" else 2,
+            eps=epsilon,
+            eps_step=settings["rel_stepsize"] * epsilon,
+            max_iter=settings["steps"],
+        )
+        with frozen(second.network):
+            ours = foolbox_attacks.pgd(spec, settings, second.network, second.batch, (epsilon,))[0]
+        assert 0 < int(ours.sum()) < len(ours)
+        assert int((ours != theirs).sum()) <= 2
