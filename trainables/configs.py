@@ -273,6 +273,8 @@ class RecipeConfig(Config):
         return self
 
 
+PRESET = "preset"
+"""Beside a method's settings in a sweep: the alternative of its presets that what is left out comes from."""
 SNAPSHOTS = 8
 """Kept states of a distillation with the authors' budget."""
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from trainables.configs import RecipeConfig
 
@@ -18,9 +19,9 @@ class Protocol:
     source: str
 
 
-def _sgd(epochs: int, augmentation: str, **other: object) -> RecipeConfig:
+def _sgd(epochs: int, augmentation: str, **other: Any) -> RecipeConfig:
     """The DC family's optimiser: SGD 0.01, momentum 0.9, weight decay 5e-4, one drop by ten at half, batches of 256."""
-    values: dict[str, object] = {
+    values: dict[str, Any] = {
         "epochs": epochs,
         "lr": 0.01,
         "momentum": 0.9,
@@ -33,6 +34,9 @@ def _sgd(epochs: int, augmentation: str, **other: object) -> RecipeConfig:
     return RecipeConfig.model_validate({**values, **other})
 
 
+_IDC: dict[str, Any] = {"batch": 64, "milestones": (2 / 3, 5 / 6), "gamma": 0.2, "cutmix": 0.5}
+"""What the recipe of IDC's authors has instead."""
+
 PROTOCOLS: dict[str, Protocol] = {
     "paper2023": Protocol(
         _sgd(2000, "dsa"),
@@ -44,8 +48,18 @@ PROTOCOLS: dict[str, Protocol] = {
     ),
     "dsa1000": Protocol(_sgd(1000, "dsa"), "DSA (ICML 2021) and DM (WACV 2023): 1000 epochs, DSA augmentation"),
     "idc": Protocol(
-        _sgd(1000, "idc", batch=64, milestones=(2 / 3, 5 / 6), gamma=0.2, cutmix=0.5),
+        _sgd(1000, "idc", **_IDC),
         "IDC (Kim et al., ICML 2022): 1000 epochs, batches of 64, x0.2 at 2/3 and 5/6, IDC augmentation and CutMix",
     ),
     "quick": Protocol(_sgd(100, "dsa"), "ours: a tenth of dsa1000, to try things out; not a published recipe"),
+    "paper2023_fixed_lr": Protocol(
+        _sgd(2000, "dsa", learned_lr="never"),
+        "paper2023, in which sets of MTT are trained at 0.01 too: the paper does not say what it does with their rate",
+    ),
+    "paper2023_idc": Protocol(
+        _sgd(2000, "idc", **_IDC), "2000 epochs of Chen et al. 2023, the rest IDC's recipe, which the paper also knows"
+    ),
+    "paper2023_idc_fixed_lr": Protocol(
+        _sgd(2000, "idc", learned_lr="never", **_IDC), "paper2023_idc, in which sets of MTT are trained at 0.01 too"
+    ),
 }

@@ -1,20 +1,29 @@
 """The table of published settings: which values a paper or its code gives for which combinations. No torch.
 
 Values that were published together, as on one command line, are one row and are never taken apart: ``presets.py``
-chooses whole rows. What it does where there is no row stands there. Another package adds rows for its own method with
-``publish``.
+chooses whole rows. What it does where there is no row stands there. Every row names who states its values, because a
+result may stand beside a paper's only where its settings are what that paper and the method's authors state. Another
+package adds rows for its own method with ``publish``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
+
+AUTHORS = "authors"
+CHEN2023 = "chen2023"
+SAID_BY = {AUTHORS: "the authors", CHEN2023: "Chen et al. 2023", "mct": "MCT", "tesla": "TESLA"}
+"""Who states a value -> as people read it. ``authors``: of the row's method."""
+_BOTH = (AUTHORS, CHEN2023)
+"""Of DSA, DM, MTT and IDC: Chen et al. 2023 take what the methods' authors give, except where a row says otherwise."""
 
 _DC = "VICO-UoE/DatasetCondensation"
 _MTT = "GeorgeCazenavette/mtt-distillation"
 _DCB = "justincui03/dc_benchmark methods/tm/readme.md (MTT commands, values by its authors)"
-_MCT = "Zhong0x29a/MCT run_command.md"
+_MCT = "Zhong0x29a/MCT run_command.md at commit 6341cac (its section on MTT itself)"
+_TESLA = "justincui03/tesla README.md at commit 488842e (Cui et al., ICML 2023)"
 _IDC = "snu-mllab/Efficient-Dataset-Condensation"
 
 
@@ -39,6 +48,14 @@ class Preset:
     """Other settings and the values they must have for the row to count."""
     note: str = ""
     """What to know of it: conflicting sources, units, reasons."""
+    agrees: tuple[str, ...] = (AUTHORS,)
+    """Who states these values: names of ``SAID_BY``, or others. Empty for values of our own."""
+    name: str | None = None
+    """Of an alternative, which counts only where a sweep names it (``preset: NAME``); None: counts by itself."""
+
+    def __post_init__(self) -> None:
+        if self.source is None:
+            object.__setattr__(self, "agrees", ())
 
 
 PRESETS: list[Preset] = []
@@ -51,6 +68,22 @@ PROGRAMS: dict[str, tuple[str, ...]] = {
 }
 """Data sets that the authors' program of a method reads (methods.md 1.1); a row for any data set is published for them.
 A method that is not here has no such limit."""
+
+
+class Constants(NamedTuple):
+    """Whose mean and deviation a program normalises a data set's images with."""
+
+    of: str
+    """A known data set's name."""
+    source: str
+
+
+CONSTANTS: dict[tuple[str, str], Constants] = {
+    ("mtt", "cifar100"): Constants("cifar10", f"{_MTT} utils.py (get_dataset)"),
+    ("idc", "cifar100"): Constants("cifar10", f"{_IDC} data.py (MEANS, STDS)"),
+}
+"""(method, data set) -> constants of the method's program where they are not the data set's own, which are those of
+DC's program. Distillation, experts, training and evaluation of the method's sets take them alike, as in the program."""
 
 
 def publish(*rows: Preset) -> None:
@@ -73,19 +106,24 @@ def publish(*rows: Preset) -> None:
         PRESETS.append(row)
 
 
-def _network(method: str, source: str, tiny: str | None, note: str = "") -> tuple[Preset, ...]:
+def _network(
+    method: str, source: str, tiny: str | None, note: str = "", agrees: tuple[str, ...] = _BOTH
+) -> tuple[Preset, ...]:
     """ConvNet3 as the authors call it, one block deeper at 64 pixels."""
     convnet = (("architecture", "convnet3"),)
     return (
-        Preset(method=method, values={"architecture": "convnet3"}, source=source),
+        Preset(method=method, values={"architecture": "convnet3"}, source=source, agrees=agrees),
         Preset(
             method=method,
             values={"width": None, "norm": None},
             source=source,
             when=convnet,
             note="null: 128 filters, instance norm",
+            agrees=agrees,
         ),
-        Preset(method=method, values={"depth": None}, source=source, when=convnet, note="null: 3 blocks"),
+        Preset(
+            method=method, values={"depth": None}, source=source, when=convnet, note="null: 3 blocks", agrees=agrees
+        ),
         Preset(
             method=method,
             values={"depth": 4},
@@ -97,10 +135,11 @@ def _network(method: str, source: str, tiny: str | None, note: str = "") -> tupl
     )
 
 
-def _common(method: str, rows: Mapping[str, tuple[Any, str]]) -> tuple[Preset, ...]:
+def _common(method: str, rows: Mapping[str, tuple[Any, str]], agrees: tuple[str, ...] = _BOTH) -> tuple[Preset, ...]:
     """Settings that are the same for every data set and ipc: setting -> (value, source)."""
     return tuple(
-        Preset(method=method, values={setting: value}, source=source) for setting, (value, source) in rows.items()
+        Preset(method=method, values={setting: value}, source=source, agrees=agrees)
+        for setting, (value, source) in rows.items()
     )
 
 
@@ -115,6 +154,7 @@ publish(
             source=f"{_DC} readme.md (DM commands)",
             datasets=(dataset,),
             ipcs=ipcs,
+            agrees=_BOTH,
         )
         for dataset, ipcs, rate in (
             ("cifar10", (1, 10, 50), 1.0),
@@ -134,11 +174,21 @@ publish(
 
 # --- DC and DSA (methods.md 3.2, 3.5) ---------------------------------------------------------------------------------
 
-for _method in ("dsa", "dc"):
+for _method, _agrees in (("dsa", _BOTH), ("dc", (AUTHORS,))):
     publish(
-        *_network(_method, f"{_DC} main.py (default ConvNet)", f"{_DC} networks.py (ConvNetD4)"),
+        *_network(_method, f"{_DC} main.py (default ConvNet)", f"{_DC} networks.py (ConvNetD4)", agrees=_agrees),
         *(
-            Preset(method=_method, values={"loops": loops}, source=f"{_DC} utils.py (get_loops)", ipcs=(ipc,))
+            Preset(
+                method=_method,
+                values={"loops": loops},
+                source=f"{_DC} utils.py (get_loops)",
+                ipcs=(ipc,),
+                note="Chen et al. 2023 take ipc 50 for undefined and set its loops by hand, without values; the "
+                "program defines it"
+                if (_method, ipc) == ("dsa", 50)
+                else "",
+                agrees=_agrees,
+            )
             for ipc, loops in (
                 (1, (1, 1)),
                 (10, (10, 50)),
@@ -155,6 +205,7 @@ for _method in ("dsa", "dc"):
             ipcs=(100,),
             note="the program stops at ipc 100; its author names the better of (50, 10) and (20, 25) above 50, and "
             "(100, 2) for 66.7 % of DSA on CIFAR-10; Chen et al. 2023 set the loops by hand and give no values",
+            agrees=(AUTHORS,),
         ),
         *_common(
             _method,
@@ -167,6 +218,7 @@ for _method in ("dsa", "dc"):
                 "batch_train": (256, f"{_DC} main.py (default)"),
                 "distance": ("ours", f"{_DC} main.py (default)"),
             },
+            _agrees,
         ),
     )
 
@@ -176,22 +228,54 @@ _COMMAND = ("syn_steps", "match_snapshots", "max_start", "batch_syn", "lr_img", 
 """N, M, T+, images per student step (null: all), lr_img, lr_lr, lr_teacher of one command line."""
 
 
+_Command = tuple[int | float | None, ...]
+
+
 def _command(
-    dataset: str, ipc: int, zca: bool, values: tuple[int | float | None, ...], source: str, note: str = ""
+    dataset: str,
+    ipc: int,
+    values: _Command,
+    source: str,
+    note: str = "",
+    *,
+    agrees: tuple[str, ...] = _BOTH,
+    zca: bool | None = None,
 ) -> Preset:
-    named = dict(zip(_COMMAND, values, strict=True))
+    """A row of the whole command line.
+
+    Args:
+        dataset: Known data set.
+        ipc: Images per class.
+        values: Of ``_COMMAND``.
+        source: Where the command stands.
+        note: What else to know.
+        agrees: Who states it. One that neither MTT's authors nor Chen et al. 2023 state is an alternative of that name.
+        zca: The value of ``zca`` for which it was given; None: any, because Chen et al. 2023 take the authors' values
+            without the whitening.
+    """
     return Preset(
-        method="mtt", values=named, source=source, datasets=(dataset,), ipcs=(ipc,), when=(("zca", zca),), note=note
+        method="mtt",
+        values=dict(zip(_COMMAND, values, strict=True)),
+        source=source,
+        datasets=(dataset,),
+        ipcs=(ipc,),
+        when=() if zca is None else (("zca", zca),),
+        note=note,
+        agrees=agrees,
+        name=None if AUTHORS in agrees else agrees[0],
     )
 
+
+_WHITENED = "the authors whiten here (ZCA); Chen et al. 2023 take the same values without"
+_LR_INIT = "lr_syn: as the command's lr_init, an option that MTT's program ignores"
 
 publish(
     Preset(
         method="mtt",
         values={"zca": False},
-        source="Chen et al. 2023 (ZCA off)",
-        note="MTT's authors whiten CIFAR-10 at ipc 1 and 10 and CIFAR-100 at ipc 1 and 50; their rows apply when the "
-        "sweep sets zca: true",
+        source="Chen et al. 2023, appendix A (the authors' hyper-parameters, ZCA off)",
+        note="MTT's authors whiten CIFAR-10 at ipc 1 and 10 and CIFAR-100 at ipc 1 and 50",
+        agrees=(CHEN2023,),
     ),
     *_network(
         "mtt",
@@ -199,54 +283,57 @@ publish(
         f"{_DCB}: ConvNetD4",
         "named by the command for ipc 50; those for 1 and 10 leave it out, which we take for an omission",
     ),
+    _command("cifar10", 1, (50, 2, 2, None, 1e2, 1e-7, 0.01), _DCB, _WHITENED),
+    _command(
+        "cifar10",
+        10,
+        (30, 2, 20, None, 1e2, 1e-5, 0.001),
+        _DCB,
+        f"{_WHITENED}; the table in MTT's readme has a typo here, as its author says in {_MTT} issue #31 without the "
+        "right values; a user there finds lr_img 100 and 1000 stable",
+    ),
+    _command("cifar10", 50, (30, 2, 40, None, 1e3, 1e-5, 0.001), f"{_DCB}; MCT agrees"),
+    _command("cifar100", 1, (20, 3, 20, None, 1e3, 1e-5, 0.01), f"{_MTT} readme.md; {_DCB} agrees", _WHITENED),
+    _command("cifar100", 10, (20, 2, 20, None, 1e3, 1e-5, 0.01), _DCB),
+    _command("cifar100", 50, (80, 2, 40, 125, 1e3, 1e-5, 0.01), _DCB, _WHITENED),
+    _command("tiny_imagenet", 1, (10, 2, 10, None, 1e4, 1e-4, 0.01), _DCB, agrees=(AUTHORS,)),
+    _command("tiny_imagenet", 10, (20, 2, 40, 200, 1e4, 1e-4, 0.01), _DCB, agrees=(AUTHORS,)),
+    _command("tiny_imagenet", 50, (20, 2, 40, 300, 1e4, 1e-4, 0.01), _DCB, agrees=(AUTHORS,)),
+    # Values that other papers found for MTT, most of them for images that are not whitened: by name only.
+    *(
+        _command("cifar10", ipc, values, _MCT, note, agrees=("mct",), zca=zca)
+        for ipc, zca, values, note in (
+            (1, False, (50, 2, 5, None, 1e3, 1e-7, 0.01), ""),
+            (10, False, (30, 2, 15, None, 1e3, 1e-5, 0.01), "later versions of the file give other M and T+"),
+            (50, False, (30, 2, 40, None, 1e3, 1e-5, 0.001), _LR_INIT),
+            (1, True, (50, 2, 2, None, 1e2, 1e-7, 0.01), ""),
+            (10, True, (30, 2, 20, None, 1e5, 1e-4, 0.01), ""),
+            (50, True, (30, 2, 20, None, 1e2, 1e-5, 0.001), f"{_LR_INIT}; MTT's own result at ipc 50 is without ZCA"),
+        )
+    ),
     _command(
         "cifar10",
         1,
-        False,
         (50, 2, 5, None, 1e3, 1e-7, 0.01),
-        f"justincui03/tesla README.md (Cui et al., ICML 2023), {_MCT}; second hand",
+        _TESLA,
+        "the file's experts are trained on whitened images, the set is not",
+        agrees=("tesla",),
+        zca=False,
     ),
-    _command(
-        "cifar10",
-        10,
-        False,
-        (30, 2, 15, None, 1e3, 1e-5, 0.01),
-        f"{_MCT}; second hand",
-        "other versions of that file give other M and T+; lr_syn is the program's default, for the file sets an option "
-        "that MTT ignores",
+    Preset(
+        method="mtt",
+        values=dict(zip(_COMMAND, (10, 2, 3, None, 1e2, 1e-4, 0.01), strict=True)),
+        source=None,
+        datasets=("digits",),
+        note="what sweeps/quickstart.yaml runs with on images of 8 pixels",
     ),
-    _command("cifar10", 50, False, (30, 2, 40, None, 1e3, 1e-5, 0.001), f"{_DCB}; {_MCT} agrees"),
-    _command("cifar10", 1, True, (50, 2, 2, None, 1e2, 1e-7, 0.01), _DCB),
-    _command(
-        "cifar10",
-        10,
-        True,
-        (30, 2, 20, None, 1e2, 1e-5, 0.001),
-        _DCB,
-        f"the table in MTT's readme has a typo here, as its author says in {_MTT} issue #31 without the right values; "
-        "a user there finds lr_img 100 and 1000 stable; third parties' files give lr_img 1e4 or 1e5, lr_lr 1e-4, "
-        "lr_syn 0.01",
-    ),
-    _command(
-        "cifar10",
-        50,
-        True,
-        (30, 2, 20, None, 1e2, 1e-5, 0.001),
-        f"{_MCT}, scripts derived from MTT; second hand",
-        "MTT's own result at ipc 50 is without ZCA",
-    ),
-    _command("cifar100", 10, False, (20, 2, 20, None, 1e3, 1e-5, 0.01), _DCB),
-    _command("cifar100", 1, True, (20, 3, 20, None, 1e3, 1e-5, 0.01), f"{_MTT} readme.md; {_DCB} agrees"),
-    _command("cifar100", 50, True, (80, 2, 40, 125, 1e3, 1e-5, 0.01), _DCB),
-    _command("tiny_imagenet", 1, False, (10, 2, 10, None, 1e4, 1e-4, 0.01), _DCB),
-    _command("tiny_imagenet", 10, False, (20, 2, 40, 200, 1e4, 1e-4, 0.01), _DCB),
-    _command("tiny_imagenet", 50, False, (20, 2, 40, 300, 1e4, 1e-4, 0.01), _DCB),
     Preset(
         method="mtt",
         values={"mtt_gradient": "recompute"},
         source=f"{_MTT} distill.py (gradient through all steps)",
         note="the authors keep every student step in memory (unrolled); recompute gives the same gradient with the "
         "memory of one step",
+        agrees=_BOTH,
     ),
     Preset(
         method="mtt",
@@ -259,6 +346,7 @@ publish(
         },
         source=f"{_MTT} readme.md, buffer.py (defaults)",
         note="a constant rate without momentum is deliberate: easier to imitate (issue #8)",
+        agrees=_BOTH,
     ),
     Preset(
         method="mtt",
@@ -266,6 +354,7 @@ publish(
         source=f"{_MTT} buffer.py (one snapshot per epoch)",
         note="null: one epoch; where that is less than 50 steps, 50 steps, which is ours, so that snapshots of a small "
         "origin differ",
+        agrees=_BOTH,
     ),
     *_common(
         "mtt",
@@ -294,6 +383,7 @@ publish(
             source=f"{_IDC} argument.py",
             datasets=datasets,
             note=note,
+            agrees=_BOTH,
         )
         for datasets, rate, images, metric, note in (
             (("cifar10", "cifar100"), 5e-3, 2000, "mse", ""),
@@ -319,6 +409,7 @@ publish(
         values=_AUGMENTED,
         source=f"{_IDC} argument.py",
         datasets=("cifar10", "cifar100", "svhn", "fashion_mnist"),
+        agrees=_BOTH,
     ),
     Preset(method="idc", values=_AUGMENTED, source=f"{_IDC} argument.py", datasets=("mnist",), when=(("factor", 1),)),
     Preset(
@@ -328,12 +419,19 @@ publish(
         datasets=("mnist",),
         note="MNIST with a factor above 1: no cutout, no CutMix",
     ),
-    Preset(method="idc", values={"factor": 2}, source=f"{_IDC} README.md (IDC; factor 1 is IDC-I)", datasets=_IDC_SETS),
+    Preset(
+        method="idc",
+        values={"factor": 2},
+        source=f"{_IDC} README.md (IDC; factor 1 is IDC-I)",
+        datasets=_IDC_SETS,
+        agrees=_BOTH,
+    ),
     Preset(
         method="idc",
         values={"iterations": 200_000, "inner_loop": 100},
         source=f"{_IDC} argument.py (niter 2000, inner_loop 100)",
         note="in our unit, inner steps; the author says 2000 is for full convergence (issue #1)",
+        agrees=_BOTH,
     ),
     *_common(
         "idc",

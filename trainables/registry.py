@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 from pydantic.fields import FieldInfo
 
-from trainables.configs import KINDS, Init, MethodSettings
+from trainables.configs import KINDS, PRESET, Init, MethodSettings
 
 log = logging.getLogger(__name__)
 
@@ -117,7 +117,7 @@ def method(
 
     Raises:
         ValueError: The name is taken or malformed, ``shares`` do not end with any ipc, ``init`` does not go with
-            ``uses``, or a setting has no default.
+            ``uses``, or a setting has no default or is called ``preset``.
     """
 
     def declare(settings: S) -> S:
@@ -129,6 +129,8 @@ def method(
             owner = METHODS[name].settings.__module__
             raise ValueError(f"method {name}: declared twice; got {settings.__module__}, after {owner}. Rename one.")
         fields = _fields(settings)
+        if PRESET in fields:
+            raise ValueError(f"method {name}: a setting is called {PRESET!r}, which names presets; rename it.")
         bare = [field for field, info in fields.items() if info.is_required()]
         if bare:
             raise ValueError(

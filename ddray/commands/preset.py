@@ -11,10 +11,11 @@ from ddray.errors import RequestError, show, suggest
 from ddray.plan.annotations import at_ipc
 from ddray.plan.sources import Reader
 from ddray.plan.yaml import plain
-from trainables.configs import canonical_json
+from trainables.configs import PRESET, canonical_json
 from trainables.data.known import KNOWN
 from trainables.methods import METHODS, Method
-from trainables.presets import PRESETS, Chosen, candidates, choose
+from trainables.presets import PRESETS, Chosen, alternatives, candidates, choose, constants
+from trainables.published import CHEN2023, SAID_BY
 
 Facts = dict[str, Any]
 
@@ -64,8 +65,10 @@ def preset_facts(method: str, dataset: str, ipc: int | None, sets: Sequence[str]
 
     Returns:
         ``settings``: those with a preset or set here, each with ``setting``, ``value``, ``kind`` (``published``,
-        ``nearest``, ``ours``, ``set``), ``source``, ``note`` and ``ipc`` (null: the same for all); ``defaults``: the
-        other settings, with the model's default.
+        ``nearest``, ``ours``, ``set``), ``source``, ``note``, ``agrees`` (who states it for the combination) and
+        ``ipcs`` (null: the same for all); ``defaults``: the other settings, with the model's default; ``constants``:
+        whose mean and deviation the method's program normalises with, where they are not the data set's own, else
+        null; ``alternatives``: presets that a sweep may name.
 
     Raises:
         RequestError: An unknown method, data set or setting, or a value that the setting does not take.
@@ -81,7 +84,7 @@ def preset_facts(method: str, dataset: str, ipc: int | None, sets: Sequence[str]
     by_setting: dict[str, dict[str, Facts]] = {}
     for at in ipcs:
         set_here = at_ipc(given, at)
-        for entry in choose(method, dataset, at, set_here):
+        for entry in _chosen(method, dataset, at, set_here):
             if entry.setting not in set_here:
                 facts = _entry(entry)
                 by_setting.setdefault(entry.setting, {}).setdefault(canonical_json(facts), {**facts, "ipcs": []})
@@ -93,11 +96,12 @@ def preset_facts(method: str, dataset: str, ipc: int | None, sets: Sequence[str]
             settings.append({**facts, "ipcs": None if shared else facts["ipcs"]})
     fields = declared.settings.model_fields
     settings += [
-        {"setting": name, "value": value, "kind": "set", "source": "set here", "note": "", "ipcs": None}
+        {"setting": name, "value": value, "kind": "set", "source": "set here", "note": "", "agrees": [], "ipcs": None}
         for name, value in given.items()
     ]
     rest = [name for name in fields if name not in by_setting and name not in given]
     defaults = {name: fields[name].get_default() for name in rest}
+    program = constants(method, dataset)
     return {
         "method": method,
         "title": declared.title,
@@ -106,6 +110,8 @@ def preset_facts(method: str, dataset: str, ipc: int | None, sets: Sequence[str]
         "ipc": ipc,
         "settings": settings,
         "defaults": json.loads(canonical_json(defaults)),
+        "constants": program._asdict() if program is not None else None,
+        "alternatives": list(alternatives(method)),
     }
 
 
@@ -119,15 +125,24 @@ def preset_text(facts: Facts) -> str:
         return "\n".join([*lines, f"nothing is learned and nothing can be set: {reason}"])
     notes = list(dict.fromkeys(entry["note"] for entry in facts["settings"] if entry["note"]))
     rows = [
-        (_name(entry), json.dumps(entry["value"]), entry["source"] + _mark(entry["note"], notes))
+        (
+            *(_name(entry), json.dumps(entry["value"]), _agreement(entry["agrees"])),
+            entry["source"] + _mark(entry["note"], notes),
+        )
         for entry in facts["settings"]
     ]
     if rows:
-        lines += ["", *_table([("setting", "value", "source"), *rows])]
+        lines += ["", *_table([("setting", "value", "agrees with", "source"), *rows])]
     for number, note in enumerate(notes, 1):
         text = textwrap.fill(f"[{number}] {note}", 100, subsequent_indent="    ")
         lines += ["", text] if number == 1 else [text]
-    lines += ["", _verdict(facts, place)]
+    lines += ["", _verdict(facts, place), *_not_the_papers(facts)]
+    if facts["constants"] is not None:
+        program = facts["constants"]
+        lines.append(f"images are normalised with the constants of {program['of']}: {program['source']}")
+    if facts["alternatives"]:
+        names = ", ".join(f"{name} ({SAID_BY.get(name, name)})" for name in facts["alternatives"])
+        lines.append(f"other published values, by name: {names}; --set preset=NAME here, preset: NAME in a sweep")
     if facts["defaults"]:
         values = ", ".join(f"{name} = {json.dumps(value)}" for name, value in facts["defaults"].items())
         lines.append(f"without a preset, the default of the model: {values}")
@@ -136,6 +151,20 @@ def preset_text(facts: Facts) -> str:
 
 def _mark(note: str, notes: Sequence[str]) -> str:
     return f" [{notes.index(note) + 1}]" if note else ""
+
+
+def _agreement(agrees: Sequence[str]) -> str:
+    return ", ".join(SAID_BY.get(name, name) for name in agrees) or "-"
+
+
+def _not_the_papers(facts: Facts) -> list[str]:
+    """Which values Chen et al. 2023 do not state; nothing of methods that the paper does not have."""
+    published = [entry for entry in facts["settings"] if entry["kind"] == "published"]
+    if not any(CHEN2023 in entry["agrees"] for entry in published):
+        return []
+    others = dict.fromkeys(_name(entry) for entry in published if CHEN2023 not in entry["agrees"])
+    said = SAID_BY[CHEN2023]
+    return [f"published, but not what {said} state: {', '.join(others)}"] if others else []
 
 
 def _verdict(facts: Facts, place: str) -> str:
@@ -154,10 +183,19 @@ def _name(entry: Facts) -> str:
     return entry["setting"] if ipcs is None else f"{entry['setting']} (ipc {', '.join(map(str, ipcs))})"
 
 
-def _table(rows: Iterable[tuple[str, str, str]]) -> list[str]:
+def _table(rows: Iterable[tuple[str, str, str, str]]) -> list[str]:
     rows = list(rows)
-    first, second = (max(len(row[column]) for row in rows) for column in (0, 1))
-    return [f"{name:<{first}}  {value:<{second}}  {source}".rstrip() for name, value, source in rows]
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    return [
+        "  ".join([*(f"{text:<{width}}" for text, width in zip(row, widths, strict=False)), row[3]]) for row in rows
+    ]
+
+
+def _chosen(method: str, dataset: str, ipc: int | None, given: Mapping[str, Any]) -> tuple[Chosen, ...]:
+    try:
+        return choose(method, dataset, ipc, given)
+    except ValueError as error:
+        raise RequestError(f"preset: {method}: {error}.") from error
 
 
 def _method(name: str) -> Method:
@@ -172,7 +210,7 @@ def _published(method: str) -> dict[str, list[int]]:
     """Data set -> ipcs that rows of the method name."""
     found: dict[str, set[int]] = {}
     for row in PRESETS:
-        if row.method == method and row.source is not None:
+        if row.method == method and row.source is not None and row.name is None:
             for dataset in row.datasets or (("any data set",) if row.ipcs else ()):
                 found.setdefault(dataset, set()).update(row.ipcs)
     return {dataset: sorted(ipcs) for dataset, ipcs in found.items()}
@@ -182,7 +220,7 @@ def _ipcs(method: Method, dataset: str, given: Mapping[str, Any]) -> list[int | 
     """The ipcs for which something is published, for this data set or the one that stands in for it."""
     defaults = {name: field.get_default() for name, field in method.settings.model_fields.items()}
     known = defaults | at_ipc(given, None)
-    rows = [row for pool in candidates(method.name, dataset, known) for row in pool]
+    rows = [row for pool in candidates(method.name, dataset, known, known.get(PRESET)) for row in pool]
     return [*sorted({ipc for row in rows for ipc in row.ipcs})] or [None]
 
 
@@ -195,6 +233,7 @@ def _entry(chosen: Chosen) -> Facts:
                 "kind": chosen.kind,
                 "source": chosen.source,
                 "note": chosen.note,
+                "agrees": chosen.agrees,
             }
         )
     )

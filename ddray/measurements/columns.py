@@ -105,6 +105,11 @@ COLUMNS: tuple[Column, ...] = (
         "origin_per_class",
         "origin_draw",
         ("data_hash", TEXT, "hash of the data set's content digest and the origin"),
+        (
+            "constants",
+            NAME,
+            "known data set whose mean and deviation normalise the images; null: others, see param_json",
+        ),
         "method",
         "ipc",
         ("effective_ipc", COUNT, "training images per class that they hold: ipc * factor^2; null for full"),

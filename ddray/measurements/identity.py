@@ -16,7 +16,7 @@ from ddray.plan.graph import Chain, Stage
 from ddray.plan.imported import EXTERNAL
 from ddray.plan.keys import canonical, digest
 from ddray.store.manifest import Manifest
-from trainables.configs import DistillConfig, ExternalConfig, OriginConfig, TrainConfig
+from trainables.configs import PRESET, DistillConfig, ExternalConfig, OriginConfig, TrainConfig
 from trainables.data.known import KNOWN
 from trainables.methods import METHODS
 from trainables.presets import choose
@@ -97,6 +97,7 @@ class PointColumns:
             "origin_per_class": origin.per_class,
             "origin_draw": origin.draw,
             "data_hash": self._data_hash(config),
+            "constants": _constants(config),
             "ratio": _ratio(point.ipc, config),
             "norm_layer": config.network.norm,
             "model_hash": trained.content if trained else None,
@@ -123,15 +124,17 @@ class PointColumns:
     def param(self, chain: Chain) -> str | None:
         """``param_json``: the method's settings, and how they and the recipe differ from what is published.
 
-        ``settings`` (all of them), ``changed_settings`` (given by the sweep and not the published or default value; the
-        budget has a column of its own), ``unpublished`` (setting -> where its value was borrowed),
-        ``protocol_changes``, ``declared`` (the data set is not a known one as it is), ``ensemble`` (the seeds that
-        were trained together).
+        ``settings`` (all of them), ``preset`` (the alternative that the sweep names), ``changed_settings`` (given by
+        the sweep and not the published or default value; the budget has a column of its own), ``unpublished`` (setting
+        -> where its value was borrowed), ``protocol_changes``, ``declared`` (the data set is not a known one as it is:
+        ``like``, ``folder``, ``resize``, and ``classes`` or ``constants`` where they differ), ``ensemble`` (the seeds
+        that were trained together).
         """
         distill, model = chain.stage("distill"), training(chain)
         changes = canonical(dict(chain.protocol_changes)) if chain.protocol_changes else ""
         brought = model.file if isinstance(model, ExternalConfig) else None
-        key = (distill.key if distill else brought, chain.point.dataset, changes, model.ensemble)
+        preset = chain.point.settings.get(PRESET)
+        key = (distill.key if distill else brought, chain.point.dataset, changes, model.ensemble, preset)
         if key not in self._params:
             self._params[key] = _param(chain, distill)
         return self._params[key]
@@ -195,10 +198,12 @@ def _param(chain: Chain, distill: Stage | None) -> str | None:
     if together := training(chain).ensemble:
         param["ensemble"] = list(together)
     dataset = training(chain).dataset
-    if dataset.folder is not None or dataset.resize is not None:
+    if dataset.folder is not None or dataset.resize is not None or dataset.name != dataset.base:
         param["declared"] = {"like": dataset.base, "folder": dataset.folder, "resize": dataset.resize}
         if dataset.num_classes != KNOWN[dataset.base].num_classes:
             param["declared"]["classes"] = dataset.num_classes
+        if (name := constants_name(dataset.base, dataset.mean, dataset.std)) != dataset.base:
+            param["declared"]["constants"] = name
     if isinstance(model := training(chain), ExternalConfig):
         param["settings"] = {"file": model.file, "mean": list(model.mean), "std": list(model.std)}
     if distill is not None and isinstance(distill.config, DistillConfig):
@@ -206,6 +211,8 @@ def _param(chain: Chain, distill: Stage | None) -> str | None:
             param["settings"] = dict(distill.config.settings)
         if chain.point.method in METHODS and (changed := _changed_settings(chain, distill.config)):
             param["changed_settings"] = changed
+    if PRESET in chain.point.settings:
+        param["preset"] = chain.point.settings[PRESET]
     if chain.unpublished:
         param["unpublished"] = {entry.setting: entry.source for entry in chain.unpublished}
     return canonical(param) if param else None
@@ -217,7 +224,7 @@ def _changed_settings(chain: Chain, config: DistillConfig) -> dict[str, Any]:
     return {
         name: config.settings.get(name, value)
         for name, value in chain.point.settings.items()
-        if name != budget and config.settings.get(name, value) != usual.get(name)
+        if name not in (budget, PRESET) and config.settings.get(name, value) != usual.get(name)
     }
 
 
@@ -235,6 +242,24 @@ def _chosen(method: str, dataset: str, ipc: int | None, settings: str) -> dict[s
     published = {entry.setting: entry.value for entry in choose(method, dataset, ipc, json.loads(settings))}
     values: dict[str, Any] = json.loads(canonical(published))
     return values
+
+
+def _constants(config: TrainConfig | ExternalConfig) -> str | None:
+    """Whose constants normalise the images that the trained network sees."""
+    brought = config if isinstance(config, ExternalConfig) else config.dataset
+    return constants_name(config.dataset.base, brought.mean, brought.std)
+
+
+@cache
+def constants_name(base: str, mean: tuple[float, ...], std: tuple[float, ...]) -> str | None:
+    """The known data set that has these constants, of several the one at hand; None: none has.
+
+    Args:
+        base: The data set at hand.
+        mean: Per channel.
+        std: Per channel.
+    """
+    return next((name for name in (base, *KNOWN) if (KNOWN[name].mean, KNOWN[name].std) == (mean, std)), None)
 
 
 def _ratio(ipc: int | None, config: TrainConfig | ExternalConfig) -> float | None:

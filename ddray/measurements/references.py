@@ -8,11 +8,17 @@ are fractions.
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import resources
 from typing import Any, NamedTuple
+
+from trainables.methods import METHODS
+from trainables.presets import constants, departures
+from trainables.published import CHEN2023 as CHEN2023_SETTINGS
+from trainables.published import SAID_BY
 
 
 class Setting(NamedTuple):
@@ -55,8 +61,15 @@ class Reference:
     url: str
     notes: str
     """How the values were read, and what the paper leaves open."""
+    settings: str
+    """Under which name ``published.py`` says which settings the paper states."""
     protocol: str
-    """The training recipe."""
+    """The training recipe that stands for the paper's."""
+    admissible: tuple[str, ...]
+    """Recipes that the paper's words allow as well, named before any of them was run: each stands beside the paper, and
+    none is chosen because it comes closest."""
+    recipe: str
+    """What the paper states of its recipe, as a clause."""
     init: str
     distill_arch: str
     distill_aug: str
@@ -89,7 +102,8 @@ class Reference:
         Args:
             row: As for ``objections``.
         """
-        wanted = Setting(**{name: row[name] for name in Setting._fields if name != "metric"}, metric="mia_auc")
+        own = {name: row[name] for name in Setting._fields if name not in ("metric", "dataset")}
+        wanted = Setting(**own, dataset=known_data(row), metric="mia_auc")
         return next((value for at, value in self.values if at == wanted), None)
 
     def objections(self, row: Mapping[str, Any]) -> list[str]:
@@ -98,7 +112,7 @@ class Reference:
         Args:
             row: Identity columns of ``columns.MEASUREMENTS`` (``param_json`` as a mapping under ``param``).
         """
-        if self.accuracy_of(row["dataset"], row["ipc"], row["architecture"], row["method"]) is None:
+        if self.accuracy_of(known_data(row), row["ipc"], row["architecture"], row["method"]) is None:
             return ["no such cell in the paper"]
         reasons = self._recipe(row)
         if row["distill_cfg_hash"] is not None and row["init"] not in (None, self.init):
@@ -127,7 +141,7 @@ class Reference:
         """How the set was made, and what was trained on it, otherwise than in the paper."""
         protocol, reasons = row["protocol"], []
         param: Mapping[str, Any] = row.get("param") or {}
-        if protocol != self.protocol:
+        if protocol not in (self.protocol, *self.admissible):
             changes = ", ".join(sorted(param.get("protocol_changes", {})))
             reasons.append(f"protocol {protocol}" + (f" ({changes} changed)" if changes else ""))
         if row["distill_cfg_hash"] is not None:
@@ -142,11 +156,59 @@ class Reference:
                 reasons.append(f"distilled on {row['distill_arch']}")
             if row["factor"] != self.factor.get(row["method"], 1):
                 reasons.append(f"factor {row['factor']}")
-            if changed := param.get("changed_settings"):
-                reasons.append("settings " + ", ".join(f"{name}={value}" for name, value in sorted(changed.items())))
-        if param.get("declared"):
+            reasons += self._settings(row, param.get("settings") or {})
+        if known_data(row) != row["dataset"] or not param.get("declared"):
+            reasons += _constants(row)
+        else:
             reasons.append("a data set declared in the sweep")
         return reasons
+
+    def _settings(self, row: Mapping[str, Any], settings: Mapping[str, Any]) -> list[str]:
+        """Settings that neither the paper nor, where it follows them, the method's authors state."""
+        own: dict[str, str] = {}
+        borrowed: dict[str, list[str]] = {}
+        for found in departures(row["method"], known_data(row), row["ipc"], settings, self.settings):
+            if found.setting in _HAVE_COLUMNS:
+                continue
+            if found.borrowed and found.instead is not None:
+                source = found.instead.source
+                said = f"{source}, not {SAID_BY[self.settings]}" if found.instead.exact else source
+                borrowed.setdefault(said, []).append(found.setting)
+            else:
+                own[found.setting] = json.dumps(found.value)
+        reasons = ["settings " + ", ".join(f"{name}={value}" for name, value in sorted(own.items()))] if own else []
+        return [*reasons, *(f"{', '.join(names)} ({said})" for said, names in borrowed.items())]
+
+
+_HAVE_COLUMNS = frozenset({"architecture", "factor"})
+"""Settings that rows have a column of."""
+
+
+def known_data(row: Mapping[str, Any]) -> str:
+    """The known data set whose images, all of them as they are, a row is about: that of a declared data set which only
+    normalises them otherwise; else the name that the sweep gives.
+
+    Args:
+        row: As for ``Reference.objections``.
+    """
+    declared = (row.get("param") or {}).get("declared")
+    if declared is None or any(declared.get(name) is not None for name in ("folder", "resize", "classes")):
+        return str(row["dataset"])
+    return str(declared["like"])
+
+
+def _constants(row: Mapping[str, Any]) -> list[str]:
+    """Images that are normalised otherwise than by the method's program."""
+    dataset, inside = known_data(row), row.get("constants")
+    program = constants(row["method"], dataset)
+    expected = program.of if program is not None else dataset
+    if inside == expected or "constants" not in row or row["distill_cfg_hash"] is None:
+        return []
+    source = f" ({program.source})" if program is not None else ""
+    title = METHODS[row["method"]].title
+    return [
+        f"normalised with the constants of {inside or 'no known data set'}, {title}'s program with {expected}'s{source}"
+    ]
 
 
 CHEN2023 = Reference(
@@ -161,7 +223,10 @@ CHEN2023 = Reference(
         "initialisation: those of Table 1, whose values it repeats. 'random' initialisation of the paper is 'noise'. "
         "The factor is that of the method's authors for CIFAR."
     ),
+    settings=CHEN2023_SETTINGS,
     protocol="paper2023",
+    admissible=("paper2023_fixed_lr", "paper2023_idc", "paper2023_idc_fixed_lr"),
+    recipe="The paper states 2,000 epochs and three trainings and nothing else of its recipe",
     init="real",
     distill_arch="convnet3",
     distill_aug="dsa",

@@ -13,7 +13,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from ddray.errors import show, suggest
-from trainables.configs import TIERS, Config
+from trainables.configs import PRESET, TIERS, Config
 
 T = TypeVar("T")
 
@@ -171,10 +171,12 @@ def at_ipc(settings: Mapping[str, Any], ipc: int | None) -> dict[str, Any]:
 
 
 def accepted_at_each_ipc(config: type[Config]) -> Callable[[dict[str, Any]], None]:
-    """The configuration's own rules, for each number of images per class that is named, and for the others."""
+    """The configuration's own rules, for each number of images per class that is named, and for the others; which
+    preset is named is not one of its settings."""
     accepted = accepted_by(config)
 
     def rule(given: dict[str, Any]) -> None:
+        given = {name: value for name, value in given.items() if name != PRESET}
         named = {ipc for value in given.values() if isinstance(value, dict) for ipc in value}
         for ipc in (None, *sorted(named, key=int)):
             accepted(at_ipc(given, None if ipc is None else int(ipc)))

@@ -8,7 +8,7 @@ cache exists. Until then planning goes on with a placeholder (nothing of such a 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -17,6 +17,7 @@ from ddray.plan.points import Sweep
 from trainables.configs import DatasetConfig
 from trainables.data.known import KNOWN
 from trainables.data.layout import DataBroken, DataMissing, Index, find_index, known_dataset, resized_digest
+from trainables.presets import constants
 
 
 class Build(Protocol):
@@ -49,6 +50,16 @@ class DatasetInfo:
     """Whether the decoded cache exists on this machine."""
     alarm: str | None = None
     """What is wrong with the images: identical ones."""
+    constants_given: bool = False
+    """Whether the sweep says whose constants normalise the images; else a method's program may."""
+
+    def for_method(self, method: str) -> DatasetInfo:
+        """The same with the constants of a method's program, which its sets, experts and networks share."""
+        program = constants(method, self.config.base)
+        if program is None or self.constants_given:
+            return self
+        known = KNOWN[program.of]
+        return replace(self, config=self.config.model_copy(update={"mean": known.mean, "std": known.std}))
 
 
 def resolve(
@@ -80,7 +91,7 @@ def _resolve(sweep: Sweep, name: str, data: Path, cache: Path, build: Build, rea
     resize = declared.resize if declared is not None else None
     classes = declared.classes if declared is not None else None
     known = known_dataset(base, classes)
-    constants = KNOWN[declared.constants] if declared is not None and declared.constants is not None else known
+    normalised = KNOWN[declared.constants] if declared is not None and declared.constants is not None else known
     pinned = known.digest if folder is None else None
     if pinned is not None and resize is not None:
         pinned = resized_digest(pinned, resize)
@@ -102,8 +113,8 @@ def _resolve(sweep: Sweep, name: str, data: Path, cache: Path, build: Build, rea
         num_classes=known.num_classes,
         image_size=resize or known.image_size,
         channels=1 if known.channels == 1 else 3,
-        mean=constants.mean,
-        std=constants.std,
+        mean=normalised.mean,
+        std=normalised.std,
         flip=known.flip,
     )
     return DatasetInfo(
@@ -113,6 +124,7 @@ def _resolve(sweep: Sweep, name: str, data: Path, cache: Path, build: Build, rea
         read=index is not None or pinned is not None,
         decoded=index is not None,
         alarm=f"{name}: {index.duplicates_told()}" if index is not None and index.duplicates else None,
+        constants_given=declared is not None and declared.constants is not None,
     )
 
 

@@ -212,6 +212,8 @@ def _completed(method: str, dataset: str, ipc: int | None, given: Mapping[str, A
     except ValidationError as error:
         causes = "; ".join(str(entry.get("ctx", {}).get("error", entry["msg"])) for entry in error.errors())
         return causes.rstrip(".")
+    except ValueError as error:
+        return str(error)
 
 
 # --- points -------------------------------------------------------------------------------------------------------

@@ -33,7 +33,7 @@ def embed(table: StageTable, resolver: Resolver, resolved: Resolved, own_set: Se
     training = whole.training(whole.point.seed, recipe=whole.own_recipe)
     encoder = table.add("train", label_of("train", whole.point), training, (), whole.load)
     config = EmbeddingConfig(
-        dataset=resolved.data.config,
+        dataset=whole.data.config,  # images are the same in its constants, and methods with others share a map
         classes=resolved.origin.classes,
         real_per_class=requested.real_per_class,
         neighbours=requested.neighbours,

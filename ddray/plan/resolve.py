@@ -195,10 +195,11 @@ class Resolver:
         self.imported = imported
         # Of this plan alone: the table of presets may grow before the next one.
         self._settings = cache(_settings)
+        self._data = cache(lambda dataset, method: datasets[dataset].for_method(method))
 
     def __call__(self, point: GridPoint) -> Resolved:
         """Everything that the point consists of."""
-        data = self.datasets[point.dataset]
+        data = self._data(point.dataset, point.method)
         imported = self.imported if point.method == EXTERNAL else None
         origin = self._origin(point, data.config)
         recipe, changes = self._recipe(point)

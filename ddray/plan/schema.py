@@ -37,12 +37,14 @@ from ddray.plan.axes import AXES
 from ddray.plan.kinds import STAGE_KINDS
 from trainables.configs import (
     KINDS,
+    PRESET,
     Config,
     NetworkSettings,
     RecipeConfig,
 )
 from trainables.data.known import KNOWN
 from trainables.methods import METHODS
+from trainables.presets import alternatives
 from trainables.protocols import PROTOCOLS
 
 GRAMMAR = 1
@@ -118,6 +120,13 @@ def _settings() -> type[BaseModel]:
     for name, method in METHODS.items():
         varying = set(method.settings.model_fields) - _SAME_FOR_ALL
         model = _partial(method.settings.__name__, method.settings, by_ipc=varying)
+        if names := alternatives(name):
+            said = (
+                f"Named preset that left-out settings come from: {', '.join(names)}. Left out: the method's authors'."
+            )
+            kind = annotated[annotated[str, OneOf(names)] | None, NotNull()]
+            preset: Any = {PRESET: (kind, Field(None, description=said))}
+            model = create_model(model.__name__, __base__=model, __doc__=model.__doc__, **preset)
         entries[name] = annotated[dict[str, Any], Given(model, accepted_at_each_ipc(method.settings))]
     return _by_name("Settings", "Settings by method; what is not given comes from the presets.", entries)
 

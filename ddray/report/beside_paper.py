@@ -30,6 +30,7 @@ class BesidePaper:
         cells = [cell for row in block["rows"] for cell in row["cells"].values() if cell["paper"]]
         self.published = bool(cells)
         self._block, self._source, self._spread = block, source, spread
+        self._protocol: str = block["protocol"]
         self._compared = any(map(comparable, cells))
         self._reasons = list(dict.fromkeys("; ".join(cell["objections"]) for cell in cells if cell["objections"]))
         self._shared = len(self._reasons) == 1 and not self._compared
@@ -71,10 +72,21 @@ class BesidePaper:
         if self._shared:
             return [f"{refused} {self._reasons[0]}."]
         spread = f"; its ± {self._spread}" if self._spread else ""
-        notes: list[str | Bullets] = [f"paper: {self._source} of {CHEN2023.title}{spread}."] if self._compared else []
+        notes: list[str | Bullets] = []
+        if self._compared:
+            notes += [f"paper: {self._source} of {CHEN2023.title}{spread}.", f"{self._recipe} {_DEVIATIONS}"]
         if self._reasons:
             notes.append(Bullets(refused, [f"[{self._letter(reason)}] {reason}" for reason in self._reasons]))
         return notes
+
+    @property
+    def _recipe(self) -> str:
+        """That the recipe is one of several, and which."""
+        others = [name for name in CHEN2023.admissible if name != self._protocol]
+        own = self._protocol == CHEN2023.protocol
+        role = "the one that stands for it" if own else f"another one; {CHEN2023.protocol} stands for it"
+        also = "Admissible too" if own else "Admissible"
+        return f"{CHEN2023.recipe}: {self._protocol} is {role}. {also}, as registered beforehand: {', '.join(others)}."
 
     def _mark(self, cell: Facts) -> str:
         reason = "; ".join(cell["objections"])
@@ -83,6 +95,9 @@ class BesidePaper:
     def _letter(self, reason: str) -> str:
         index = self._reasons.index(reason)
         return chr(ord("a") + index) if index < 26 else f"z{index - 25}"
+
+
+_DEVIATIONS = "How our programs differ from the authors', and by how much: docs/protocols.md."
 
 
 def _column(variant: str, title: str) -> Column:

@@ -32,6 +32,7 @@ SAME_IN_CELL = (
     "distill_iters",
     *_OPTIONAL_ROW_AXES,
     "factor",
+    "constants",
     "zca",
     "label_kind",
     "budget_fraction",

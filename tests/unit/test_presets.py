@@ -24,7 +24,7 @@ from trainables import presets
 from trainables.data.known import KNOWN
 from trainables.methods import METHODS
 from trainables.presets import PRESETS, Chosen, Preset, choose
-from trainables.published import PROGRAMS, publish
+from trainables.published import CHEN2023, PROGRAMS, SAID_BY, publish
 
 LEARNING = ("dm", "dsa", "dc", "mtt", "idc")
 IRRELEVANT = {"tesla_cosine"}
@@ -53,6 +53,9 @@ def test_a_row_is_of_a_method_that_takes_its_values_and_says_where_they_are_from
     assert set(row.datasets) <= set(KNOWN)
     assert list(row.ipcs) == sorted(set(row.ipcs))
     assert row.note if row.source is None else "/" in row.source or "et al." in row.source
+    assert bool(row.agrees) == (row.source is not None)
+    assert set(row.agrees) <= SAID_BY.keys()
+    assert row.name is None or row.agrees == (row.name,)
 
 
 @pytest.mark.parametrize("method", LEARNING)
@@ -65,7 +68,9 @@ def test_every_setting_that_matters_has_a_preset_for_every_combination(method: s
 def test_no_two_rows_claim_the_same_combination() -> None:
     for position, row in enumerate(PRESETS):
         for other in PRESETS[:position]:
-            same = (row.method, row.values.keys(), row.when) == (other.method, other.values.keys(), other.when)
+            same = (row.method, row.name, row.values.keys(), row.when) == (
+                *(other.method, other.name, other.values.keys(), other.when),
+            )
             if same and set(row.datasets) & set(other.datasets):
                 assert not set(row.ipcs) & set(other.ipcs), (row, other)
             if same and not row.datasets and not other.datasets:
@@ -108,46 +113,59 @@ def test_what_was_published_together_is_taken_together(
 # --- values, as methods.md has them -----------------------------------------------------------------------------------
 
 MTT_ROWS = [
-    # data set, ipc, zca, N, M, T+, batch, lr_img, lr_lr, lr_syn
-    ("cifar10", 1, True, 50, 2, 2, None, 1e2, 1e-7, 0.01),
-    ("cifar10", 10, True, 30, 2, 20, None, 1e2, 1e-5, 0.001),
-    ("cifar10", 50, True, 30, 2, 20, None, 1e2, 1e-5, 0.001),
-    ("cifar10", 1, False, 50, 2, 5, None, 1e3, 1e-7, 0.01),
-    ("cifar10", 10, False, 30, 2, 15, None, 1e3, 1e-5, 0.01),
-    ("cifar10", 50, False, 30, 2, 40, None, 1e3, 1e-5, 0.001),
-    ("cifar100", 1, True, 20, 3, 20, None, 1e3, 1e-5, 0.01),
-    ("cifar100", 10, False, 20, 2, 20, None, 1e3, 1e-5, 0.01),
-    ("cifar100", 50, True, 80, 2, 40, 125, 1e3, 1e-5, 0.01),
-    ("tiny_imagenet", 1, False, 10, 2, 10, None, 1e4, 1e-4, 0.01),
-    ("tiny_imagenet", 10, False, 20, 2, 40, 200, 1e4, 1e-4, 0.01),
-    ("tiny_imagenet", 50, False, 20, 2, 40, 300, 1e4, 1e-4, 0.01),
+    # preset, data set, ipc, zca, N, M, T+, batch, lr_img, lr_lr, lr_syn; first the authors', whitened or not
+    (None, "cifar10", 1, False, 50, 2, 2, None, 1e2, 1e-7, 0.01),
+    (None, "cifar10", 1, True, 50, 2, 2, None, 1e2, 1e-7, 0.01),
+    (None, "cifar10", 10, False, 30, 2, 20, None, 1e2, 1e-5, 0.001),
+    (None, "cifar10", 10, True, 30, 2, 20, None, 1e2, 1e-5, 0.001),
+    (None, "cifar10", 50, False, 30, 2, 40, None, 1e3, 1e-5, 0.001),
+    (None, "cifar100", 1, False, 20, 3, 20, None, 1e3, 1e-5, 0.01),
+    (None, "cifar100", 10, False, 20, 2, 20, None, 1e3, 1e-5, 0.01),
+    (None, "cifar100", 50, False, 80, 2, 40, 125, 1e3, 1e-5, 0.01),
+    (None, "tiny_imagenet", 1, False, 10, 2, 10, None, 1e4, 1e-4, 0.01),
+    (None, "tiny_imagenet", 10, False, 20, 2, 40, 200, 1e4, 1e-4, 0.01),
+    (None, "tiny_imagenet", 50, False, 20, 2, 40, 300, 1e4, 1e-4, 0.01),
+    ("mct", "cifar10", 1, False, 50, 2, 5, None, 1e3, 1e-7, 0.01),
+    ("mct", "cifar10", 10, False, 30, 2, 15, None, 1e3, 1e-5, 0.01),
+    ("mct", "cifar10", 50, False, 30, 2, 40, None, 1e3, 1e-5, 0.001),
+    ("mct", "cifar10", 10, True, 30, 2, 20, None, 1e5, 1e-4, 0.01),
+    ("mct", "cifar10", 50, True, 30, 2, 20, None, 1e2, 1e-5, 0.001),
+    ("tesla", "cifar10", 1, False, 50, 2, 5, None, 1e3, 1e-7, 0.01),
 ]
 
 
 @pytest.mark.parametrize("row", MTT_ROWS, ids=str)
 def test_mtt_commands(row: tuple[Any, ...]) -> None:
-    dataset, ipc, zca, *expected = row
-    found = chosen("mtt", dataset, ipc, zca=zca)
+    preset, dataset, ipc, zca, *expected = row
+    found = chosen("mtt", dataset, ipc, zca=zca, **({"preset": preset} if preset else {}))
     assert [found[name].value for name in COMMAND] == expected
     assert all(found[name].exact for name in COMMAND)
+    assert all((CHEN2023 in found[name].agrees) == (preset is None and "cifar" in dataset) for name in COMMAND)
 
 
 def test_mtt_is_without_zca_unless_the_sweep_sets_it() -> None:
-    assert values("mtt", "cifar10", 1)["zca"] is False
-    assert values("mtt", "cifar10", 1) == values("mtt", "cifar10", 1, zca=False)
-    assert "#31" in chosen("mtt", "cifar10", 10, zca=True)["lr_img"].note
+    zca = chosen("mtt", "cifar10", 1)["zca"]
+    assert (zca.value, zca.agrees) == (False, (CHEN2023,))
+    assert "#31" in chosen("mtt", "cifar10", 10)["lr_img"].note
     gradient = chosen("mtt", "cifar10", 1)["mtt_gradient"]
     assert gradient.value == "recompute"
     assert "memory" in gradient.note
 
 
+def test_an_alternative_counts_only_by_name_and_where_it_has_values() -> None:
+    named = chosen("mtt", "cifar10", 20, preset="mct")
+    assert {named[name].value for name in ("max_start", "lr_img")} == {15, 1e3}
+    assert named["lr_img"].source.startswith("nearest: Zhong0x29a/MCT")
+    assert named["num_experts"] == chosen("mtt", "cifar10", 20)["num_experts"]
+    with pytest.raises(ValueError, match=r"preset mct has no values; got cifar100; expected one of cifar10"):
+        chosen("mtt", "cifar100", 1, preset="mct")
+
+
 @pytest.mark.parametrize(
     "dataset, ipc, like",
     [
-        ("cifar100", 1, 10),
-        ("cifar100", 50, 10),
         ("cifar100", 20, 10),
-        ("cifar100", 100, 10),
+        ("cifar100", 100, 50),
         ("cifar10", 20, 10),
         ("cifar10", 100, 50),
         ("cifar10", 23, 50),
@@ -159,7 +177,8 @@ def test_mtt_without_a_row_borrows_a_whole_one_and_says_so(dataset: str, ipc: in
     for name in COMMAND:
         assert found[name].value == lender[name].value
         assert (found[name].kind, lender[name].kind) == ("nearest", "published")
-        assert f"for {dataset} ipc {like}; none published for {dataset} ipc {ipc} zca false" in found[name].source
+        assert (found[name].agrees, "authors" in lender[name].agrees) == ((), True)
+        assert f"for {dataset} ipc {like}; none published for {dataset} ipc {ipc}" in found[name].source
 
 
 @pytest.mark.parametrize("method", ["dsa", "dc"])
@@ -405,10 +424,23 @@ def test_nothing_is_published_for_data_that_the_authors_program_does_not_read(me
 
 
 def test_what_is_set_moves_what_depends_on_it() -> None:
-    facts = preset_facts("mtt", "cifar10", 10, ["zca=true"])
+    facts = preset_facts("idc", "mnist", 10, ["factor=1"])
     found = {entry["setting"]: entry for entry in facts["settings"]}
-    assert (found["zca"]["value"], found["zca"]["kind"]) == (True, "set")
-    assert found["max_start"]["value"] == 20 != values("mtt", "cifar10", 10)["max_start"]
+    assert (found["factor"]["value"], found["factor"]["kind"]) == (1, "set")
+    assert found["cutmix"]["value"] == 0.5 != values("idc", "mnist", 10)["cutmix"]
+
+
+def test_the_command_says_who_states_what() -> None:
+    text = preset_text(preset_facts("mtt", "cifar100", 50))
+    (line,) = (line for line in text.splitlines() if line.startswith("batch_syn"))
+    assert "the authors, Chen et al. 2023" in line
+    assert "images are normalised with the constants of cifar10: GeorgeCazenavette/mtt-distillation" in text
+    assert "by name: mct (MCT), tesla (TESLA)" in text
+    assert "published, but not what Chen et al. 2023 state: loops" in preset_text(preset_facts("dsa", "cifar10", 100))
+    named = {entry["setting"]: entry for entry in preset_facts("mtt", "cifar10", 1, ["preset=mct"])["settings"]}
+    assert (named["max_start"]["value"], named["max_start"]["agrees"]) == (5, ["mct"])
+    with pytest.raises(RequestError, match="preset: mtt: preset tesla has no values; got cifar100"):
+        preset_facts("mtt", "cifar100", 1, ["preset=tesla"])
 
 
 def test_without_an_ipc_every_published_one_is_shown() -> None:

@@ -67,7 +67,7 @@ KNOWN: dict[str, KnownDataset] = {
         train_per_class=500,
         test_per_class=100,
         label_column="fine_label",
-        source="Krizhevsky 2009; constants as in the DC code (MTT and IDC use CIFAR-10's: `constants: cifar10`)",
+        source="Krizhevsky 2009; constants as in the DC code (MTT and IDC use CIFAR-10's: published.py)",
     ),
     "mnist": KnownDataset(
         num_classes=10,

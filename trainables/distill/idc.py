@@ -43,7 +43,9 @@ def distill(origin: Origin, settings: IDCSettings, context: DistillContext) -> D
     Differs from the authors' code: the classes' turns are computed together, to the same result (``step_in_turns``);
     images are clamped when they are handed on as well; a real start takes random images of each class, not the first
     ones, and may be laid out ``whole``; everything random is derived from (seed, purpose, step); a class with fewer
-    real images than a batch gives all it has; a network is not trained after its last step, where nothing would see it;
+    real images than a batch gives all it has; every step draws its class batches, and the permutation its network is
+    trained on, anew, where theirs run on through an epoch; a network is not trained after its last step, where nothing
+    would see it;
     batch norm is in evaluation mode while gradients are matched, with the statistics of the training on real images
     (before the first training: of a fresh network).
 

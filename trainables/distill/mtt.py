@@ -55,8 +55,9 @@ def distill(origin: Origin, settings: MTTSettings, context: DistillContext) -> D
 
     Differs from the authors' code: ``iterations`` updates instead of one more; the exact gradient is computed with the
     memory of one student step (``mtt_gradient: recompute``); the learned rate is saved with the set and kept above
-    1e-6; starts as above; no choice among sets by test accuracy; all
-    random numbers are derived from (seed, purpose, step).
+    1e-6; starts as above; a permutation of the set is cut into parts from its beginning, the short one last, where
+    theirs begins at the end with the short one; no choice among sets by test accuracy; all random numbers are derived
+    from (seed, purpose, step).
 
     Raises:
         StageFailure: The loss, a gradient or the learned rate is not finite; or no expert has a segment to match.

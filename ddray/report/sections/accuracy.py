@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from ddray.measurements.reading import Numbers
-from ddray.measurements.references import CHEN2023
+from ddray.measurements.references import CHEN2023, known_data
 from ddray.measurements.statistics import Values, accuracy_difference, paired
 from ddray.plan.imported import EXTERNAL
 from ddray.report.beside_paper import BesidePaper
@@ -41,7 +41,7 @@ def _rows(block: ReportBlock, numbers: Numbers) -> list[dict[str, Any]]:
 def _cell(cell: Cell, trained_lr: Mapping[str, float]) -> dict[str, Any]:
     first = cell.points[0]
     rates = {trained_lr[point["point"]] for point in cell.points if point["point"] in trained_lr}
-    published = CHEN2023.accuracy_of(first["dataset"], first["ipc"], first["architecture"], cell.method)
+    published = CHEN2023.accuracy_of(known_data(first), first["ipc"], first["architecture"], cell.method)
     states = Counter(point["status"] for point in cell.points)
     return {
         "method": cell.method,
@@ -57,6 +57,7 @@ def _cell(cell: Cell, trained_lr: Mapping[str, float]) -> dict[str, Any]:
         "paper": asdict(published) if published else None,
         "objections": CHEN2023.objections(first),
         "unpublished": first["param"].get("unpublished", {}),
+        "constants": first["constants"],
     }
 
 
@@ -84,7 +85,7 @@ def _elements(block: Facts) -> Iterator[Element]:
     """Our accuracies, the paper's below them."""
     beside = BesidePaper(block, "Table 3", "is over three trainings")
     rows = beside.rows(_accuracy, plus_minus)
-    notes = [*_seed_level(block), *beside.notes]
+    notes = [*_seed_level(block), *_constants(block), *beside.notes]
     yield Table("Test accuracy, percent: mean ± sd", beside.columns(), rows, notes, resolution(block))
 
 
@@ -117,6 +118,17 @@ def _seed_level(block: Facts) -> list[str]:
     else:
         about = "± is over trainings of one distilled set and leaves out how much distillations scatter."
     return [f"Seed level: {'; '.join(each)}. {about}"]
+
+
+def _constants(block: Facts) -> list[str]:
+    """Whose constants normalise the images, where methods of the block differ in them, as the authors' programs do."""
+    methods: dict[str, dict[str, None]] = {}
+    for row in cells_of(block):
+        methods.setdefault(row["cell"]["constants"] or "others", {})[variant_title(row["method"])] = None
+    if len(methods) < 2:
+        return []
+    each = [f"{name} for {', '.join(titles)}" for name, titles in sorted(methods.items())]
+    return [f"Images are normalised with the constants of {'; of '.join(each)}: those of the methods' programs."]
 
 
 # --- against random images --------------------------------------------------------------------------------------------
