@@ -24,7 +24,7 @@ allowed="${ALLOWED_HOSTS:-localhost,localhost:$port,127.0.0.1,127.0.0.1:$port}"
 mlflow="$root/.venv/bin/mlflow"
 [ -x "$mlflow" ] || mlflow="mlflow"
 
-# Addresses are quoted: a path may hold a question mark.
+# The path may hold a question mark: the database is named from where the server starts, artifacts in a quoted address.
 python="$root/.venv/bin/python"
 [ -x "$python" ] || python="python3"
 quoted="$("$python" -c 'import sys, urllib.parse; print(urllib.parse.quote(sys.argv[1]))' "$home")"
@@ -33,6 +33,6 @@ quoted="$("$python" -c 'import sys, urllib.parse; print(urllib.parse.quote(sys.a
 cd "$home"
 exec env MLFLOW_DISABLE_TELEMETRY=true "$mlflow" server \
     --host "$bind" --port "$port" --workers "${WORKERS:-1}" \
-    --backend-store-uri "${BACKEND:-sqlite+pysqlite:///$quoted/mlflow/mlflow.db}" \
+    --backend-store-uri "${BACKEND:-sqlite:///mlflow/mlflow.db}" \
     --artifacts-destination "${ARTIFACTS:-file://$quoted/mlflow/artifacts}" \
     --allowed-hosts "$allowed"

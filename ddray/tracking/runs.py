@@ -7,11 +7,13 @@ import logging
 import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 log = logging.getLogger(__name__)
 
 POINT, DIGEST, PLANNED = "ddray.point", "ddray.digest", "ddray.planned"
 """Tags of a run: its point, what it holds, and whether the sweep still plans it."""
+DRIVER = "sqlite+pysqlite"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +30,13 @@ def tracking_uri(database: Path) -> str:
 
     With the driver's name, because MLflow takes what follows a plain ``sqlite:///`` for a path and makes its folders.
     """
-    from sqlalchemy import URL
+    from sqlalchemy.engine import make_url
 
-    return URL.create("sqlite+pysqlite", database=str(database.absolute())).render_as_string()
+    path = str(database.absolute())
+    quoted = quote(path)
+    if make_url(f"{DRIVER}:///{quoted}").database == path:
+        return f"{DRIVER}:///{quoted}"
+    return f"{DRIVER}:///file:{quoted}?uri=true"  # SQLAlchemy before 2.1 takes paths as they stand; SQLite unquotes
 
 
 def read_only(database: Path) -> sqlite3.Connection:

@@ -363,6 +363,37 @@ def test_what_is_no_database_of_mlflow_is_told_apart(tmp_path: Path, content: st
         check_schema(database)
 
 
+@pytest.mark.parametrize("unquotes", [True, False], ids=["SQLAlchemy 2.1", "SQLAlchemy 2.0"])
+@pytest.mark.parametrize("name", ["plain", "what next?", "50%", "50%25 #1", "für Müller & Söhne", "a=b;c"])
+def test_the_address_of_a_database_names_its_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, unquotes: bool
+) -> None:
+    """Whether the library unquotes paths or takes them as they stand."""
+    import sqlalchemy.engine
+
+    ours = sqlalchemy.engine.make_url
+
+    def as_it_stands(address: str) -> Any:
+        return types.SimpleNamespace(database=address.split("///", 1)[1].split("?")[0])
+
+    if not unquotes:
+        monkeypatch.setattr(sqlalchemy.engine, "make_url", as_it_stands)
+    database = tmp_path / name / "mlflow.db"
+    database.parent.mkdir()
+    address = tracking_uri(database)
+    if unquotes:
+        assert ours(address).database == str(database)
+        engine = sqlalchemy.create_engine(address)
+        with engine.begin() as connection:
+            connection.exec_driver_sql("CREATE TABLE songs (title TEXT)")
+        engine.dispose()
+    else:  # what that version hands to SQLite: the path as it stands, with the option uri where it is asked for
+        path, _, query = address.split("///", 1)[1].partition("?")
+        with contextlib.closing(sqlite3.connect(path, uri=query == "uri=true")) as connection:
+            connection.execute("CREATE TABLE songs (title TEXT)")
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [database]
+
+
 def test_the_repositorys_folder_is_not_taken_for_mlflow(done: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "mlflow", types.ModuleType("mlflow"))
     with pytest.raises(EnvironmentProblem, match="folder mlflow/ of this repository is not the package"):

@@ -90,8 +90,11 @@ def check_compose(words: tuple[str, ...]) -> None:
         assert words[words.index("--profile") + 1] in profiles
     declared = set(content["volumes"])
     for service in services.values():
-        named = {volume.split(":")[0] for volume in service["volumes"] if volume[0] not in "./$"}
-        assert named <= declared
+        bound = [volume for volume in service["volumes"] if not isinstance(volume, str)]
+        assert {volume.split(":")[0] for volume in service["volumes"] if volume not in bound} <= declared
+        assert all(volume["type"] == "bind" for volume in bound)
+        # A path may hold a question mark, a colon or a space: it is mounted, never part of an address or a command.
+        assert not any("DDRAY_HOME" in word for word in service.get("command", ()))
         assert set(service.get("depends_on", ())) <= set(services)
 
 
