@@ -11,7 +11,7 @@ from support import FakeContext, folder_bytes, query_sets, recipe, tiny_network,
 from trainables import stages
 from trainables.configs import EnsembleConfig, OriginConfig, SignalsConfig, TrainConfig
 from trainables.data.cache import open_split
-from trainables.data.origins import load_origin, origin_indices
+from trainables.data.origins import load_origin, origin_indices, query_indices
 from trainables.data.pixels import fit_whitening
 from trainables.evaluate.privacy.designs import (
     learning_outputs,
@@ -171,12 +171,21 @@ def test_rows_that_were_asked_about_other_images_are_refused(filled: Audited, tm
 
 
 def test_shadows_of_the_seed_audit_teach_by_their_own_candidates(filled: Audited) -> None:
-    rows = seed_outputs(filled.config(), filled.inputs)
+    images, split_labels = (lambda split: (split.images, split.labels))(open_split(digits(), "train", *filled.place))
+    rows = seed_outputs(filled.config(), filled.inputs, images)
     assert rows is not None
     assert rows.shadow.tolist() == [1] * 160 + [2] * 160
     assert rows.member.tolist() == ([True] * 80 + [False] * 80) * 2
     assert np.bincount(rows.labels).tolist() == [32] * 10
-    assert seed_outputs(filled.config(shadows=0), filled.inputs) is None
+    assert seed_outputs(filled.config(shadows=0), filled.inputs, images) is None
+    # Of identical images nobody can tell which was a member: the others of them teach nothing.
+    blocks = [query_indices(filled.origin_of(f"shadow.{block}"), SignalsConfig(), split_labels) for block in (1, 2)]
+    alike = images.copy()
+    alike[blocks[0]["other"][:3]] = images[blocks[0]["origin"][:3]]
+    rows = seed_outputs(filled.config(), filled.inputs, alike)
+    assert rows is not None
+    assert [int(((rows.shadow == block) & ~rows.member).sum()) for block in (1, 2)] == [77, 80]
+    assert int(rows.member.sum()) == 160
 
 
 def test_learning_rows_are_capped_class_by_class(filled: Audited, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -133,7 +133,9 @@ def designs(config: PrivacyConfig, inputs: Mapping[str, Path], context: Context)
             continue
         if audit == "seed":
             test = open_split(config.dataset, "test", context.data, context.cache)
-            outputs = seed_outputs(config, inputs)  # of both: what is learned from them is kept for the second
+            outputs = seed_outputs(
+                config, inputs, split.images
+            )  # of both: what is learned from them is kept for the second
         for trained_on in ("model", "start"):
             if audit == "seed" and f"seed.{trained_on}" in inputs:
                 yield _seed(config, inputs, split, test, outputs, trained_on)
@@ -389,8 +391,13 @@ def _pool_truth(pool: Pool, models: list[AttackedModel]) -> dict[str, NDArray[An
 # --- seed ---
 
 
-def seed_outputs(config: PrivacyConfig, inputs: Mapping[str, Path]) -> ShadowOutputs | None:
+def seed_outputs(config: PrivacyConfig, inputs: Mapping[str, Path], images: Images) -> ShadowOutputs | None:
     """What attacks learn from: each shadow on its own block, as members, and on the next, as others.
+
+    As of the target, others that are identical to a member are left out.
+
+    Args:
+        images: Of the whole train split.
 
     Returns:
         None without shadows.
@@ -398,11 +405,19 @@ def seed_outputs(config: PrivacyConfig, inputs: Mapping[str, Path]) -> ShadowOut
     parts = []
     for block in range(1, config.shadows + 1):
         by_split = load_outputs(inputs[f"shadow.{block}.model"])
-        for split, member in (("origin", True), ("other", False)):
-            kept = spread(by_split[split].labels, LEARNING_ROWS // (2 * config.shadows), block)
-            logits, labels = by_split[split].logits[kept], by_split[split].labels[kept]
+        inside, outside = by_split["origin"], by_split["other"]
+        for said, member in ((inside, True), (outside.take(_unlike(inside.ids, outside.ids, images)), False)):
+            kept = spread(said.labels, LEARNING_ROWS // (2 * config.shadows), block)
+            logits, labels = said.logits[kept], said.labels[kept]
             parts.append((logits, labels, np.full(len(labels), member), np.full(len(labels), block)))
     return ShadowOutputs(*map(np.concatenate, zip(*parts, strict=True))) if parts else None
+
+
+def _unlike(inside: Integers, outside: Integers, images: Images, others: Images | None = None) -> Booleans:
+    """(n,): which of the images ``outside``, of ``others`` (None: the same split), are identical to none ``inside``."""
+    of_members = set(pixel_digests(images[inside]))
+    digests = pixel_digests((images if others is None else others)[outside])
+    return np.array([digest not in of_members for digest in digests], dtype=np.bool_)
 
 
 def _seed(
@@ -416,8 +431,7 @@ def _seed(
     start = trained_on == "start"
     by_split = load_outputs(inputs[f"seed.{trained_on}"])
     inside, outside = by_split["origin"], by_split["test"]
-    of_members = set(pixel_digests(split.images[inside.ids]))
-    kept = np.array([digest not in of_members for digest in pixel_digests(test.images[outside.ids])], dtype=np.bool_)
+    kept = _unlike(inside.ids, outside.ids, split.images, test.images)
     left_out, outside = _left_out("seed", kept), outside.take(kept)
     count, first_test_id = len(inside.ids), len(split.labels)
     released = DistilledSet.load(inputs["seed.set"]) if "seed.set" in inputs else None
