@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 SWEEP ?= sweeps/quickstart.yaml
 
-.PHONY: help setup quickstart test test-faults check bench format clean
+.PHONY: help setup quickstart test test-faults test-signals check bench format clean
 .DEFAULT_GOAL := help
 
 help:  ## what there is
@@ -26,8 +26,11 @@ quickstart: setup  ## a real sweep on embedded data, 191 seconds on two cores on
 test: setup  ## the suite
 	$(BIN)/python -m pytest $(ARGS)
 
-test-faults: setup  ## what goes wrong on real processes and disks: signals, deaths, full disks; about a quarter of an hour
-	$(BIN)/python -m pytest -m faults $(ARGS)
+test-faults: setup  ## faults on real processes and disks, and the tally of what was lost and recomputed after them
+	$(BIN)/python -m pytest tests/faults -m faults $(ARGS)
+
+test-signals: setup  ## the rest of the table of signals, executors and moments; a quarter of an hour
+	$(BIN)/python -m pytest tests/faults -m every_row $(ARGS)
 
 check: setup  ## format, lint, types, direction of imports
 	$(BIN)/ruff format --check .

@@ -5,15 +5,23 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
 import pytest
+from object_store import ObjectStore
+from tally import Tally
 from workspace import SHARING, Swept, Workspace, places_in
 
 # A shared machine makes single examples slow; the suite's own timeout catches what hangs.
 hypothesis.settings.register_profile("ddray", deadline=None)
 hypothesis.settings.load_profile("ddray")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(Tally(), "tally")
 
 
 @pytest.fixture(autouse=True)
@@ -50,6 +58,24 @@ def workspace(tmp_path: Path, digits_cache: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.delenv("DDRAY_DATA", raising=False)
     shutil.copytree(digits_cache, Path(os.environ["DDRAY_CACHE"]))
     return Workspace(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[ObjectStore]:
+    """An S3-compatible server."""
+    with ObjectStore().serving() as server:
+        yield server
+
+
+@pytest.fixture(params=["folder", "memory", "s3"])
+def location(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Where a store may be: on a disk, in a file system of fsspec, at a server."""
+    if request.param == "folder":
+        return str(tmp_path / "store")
+    if request.param == "memory":
+        return f"memory://{uuid.uuid4().hex}/store"
+    server: ObjectStore = request.getfixturevalue("s3")
+    return server.location()
 
 
 @pytest.fixture(scope="session")

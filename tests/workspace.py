@@ -59,25 +59,6 @@ grids:
 """
 """Jobs of three shapes, more of them than one card takes at once, and one that fails."""
 
-LOG_COMMITS = """
-import json, os, sys
-from ddray import cli
-from ddray.store.artifacts import Store
-
-commit = Store.commit
-
-def logged(self, folder, manifest):
-    made = commit(self, folder, manifest)
-    with open(os.environ["COMMIT_LOG"], "a") as file:
-        file.write(json.dumps([manifest.key, made]) + "\\n")
-    return made
-
-Store.commit = logged
-sys.argv[0] = "ddray"
-cli.main()
-"""
-"""ddray, noting each commit in the file COMMIT_LOG."""
-
 
 @dataclass(frozen=True)
 class Ran:
@@ -146,6 +127,21 @@ def places_in(folder: Path, cache: Path) -> Iterator[Workspace]:
             patch.delenv(name, raising=False)
         shutil.copytree(cache, folder / "cache")
         yield Workspace(folder)
+
+
+@contextlib.contextmanager
+def mounted(folder: Path, size: str) -> Iterator[Path]:
+    """A small disk of its own; the test is NOT RUN where nobody may mount one."""
+    folder.mkdir()
+    ran = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)], capture_output=True, text=True
+    )
+    if ran.returncode:
+        pytest.skip(f"NOT RUN: no disk can be mounted here: {ran.stderr.strip()}")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
 class Workspace:

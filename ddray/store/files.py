@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import tempfile
@@ -12,6 +13,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ddray.atomic import replacing
+
+CREATING = frozenset({"memory", "s3"})
+"""Protocols whose servers are asked to write a file only if there is none; elsewhere it is looked up just before."""
 
 
 class Files(Protocol):
@@ -29,8 +33,12 @@ class Files(Protocol):
     def tree(self, folder: str) -> dict[str, str]:
         """Every file below a folder, by its path from there -> what changes when it is written again."""
 
-    def changed_at(self, path: str) -> float | None:
-        """When a file was written, by the clock of whoever keeps it, in seconds since the epoch; None: not known."""
+    def silence(self, path: str) -> float | None:
+        """Seconds since a file was written, by the clock of whoever keeps it; None when there is no such file.
+
+        Raises:
+            NotImplementedError: The place does not say when a file was written.
+        """
 
     def names(self, folder: str) -> list[str]:
         """Names directly below a folder; empty when there is no such folder."""
@@ -108,10 +116,15 @@ class LocalFiles:
     def exists(self, path: str) -> bool:
         return (self.root / path).exists()
 
-    def changed_at(self, path: str) -> float | None:
-        with contextlib.suppress(FileNotFoundError):
-            return (self.root / path).stat().st_mtime
-        return None
+    def silence(self, path: str) -> float | None:
+        target = self.root / path
+        try:
+            with target.open("rb") as file:  # opening makes a network file system look again
+                written = os.fstat(file.fileno()).st_mtime
+        except FileNotFoundError:
+            return None
+        with tempfile.TemporaryFile(dir=target.parent) as probe:
+            return os.fstat(probe.fileno()).st_mtime - written
 
     def remove(self, path: str) -> None:
         target = self.root / path
@@ -166,55 +179,67 @@ class RemoteFiles:
         self.filesystem: Any = filesystem
         self.root: str = root.rstrip("/")
         self.downloads = downloads
+        protocols = {filesystem.protocol} if isinstance(filesystem.protocol, str) else set(filesystem.protocol)
+        self._creates = bool(protocols & CREATING)
 
     def read(self, path: str) -> bytes:
-        content: bytes = self.filesystem.cat_file(self._at(path))
+        content: bytes = self._ask("cat_file", self._at(path))
         return content
 
     def write(self, path: str, content: bytes) -> None:
-        self.filesystem.pipe_file(self._at(path), content)
+        self._ask("pipe_file", self._at(path), content)
 
     def create(self, path: str, content: bytes) -> bool:
-        if self.exists(path):
+        if not self._creates and self.exists(path):
             return False
-        self.write(path, content)
+        try:
+            self._ask("pipe_file", self._at(path), content, **({"mode": "create"} if self._creates else {}))
+        except FileExistsError:
+            return False
         return True
 
     def names(self, folder: str) -> list[str]:
-        self.filesystem.invalidate_cache()
+        self._ask("invalidate_cache")
         try:
-            found = self.filesystem.ls(self._at(folder), detail=False)
+            found = self._ask("ls", self._at(folder), detail=False)
         except FileNotFoundError:
             return []
         return sorted(entry.rstrip("/").rsplit("/", 1)[-1] for entry in found)
 
-    def changed_at(self, path: str) -> float | None:
-        with contextlib.suppress(FileNotFoundError, NotImplementedError):
-            return float(self.filesystem.modified(self._at(path)).timestamp())
-        return None
+    def silence(self, path: str) -> float | None:
+        probe = self._at(f"tmp/{uuid.uuid4().hex}")
+        try:
+            self._ask("invalidate_cache")
+            written = self._ask("modified", self._at(path))
+        except FileNotFoundError:
+            return None
+        self._ask("pipe_file", probe, b"")
+        now = self._ask("modified", probe)
+        self._ask("rm", probe)
+        return float((now - written).total_seconds())
 
     def tree(self, folder: str) -> dict[str, str]:
-        self.filesystem.invalidate_cache()
+        self._ask("invalidate_cache")
         root = self._at(folder).lstrip("/")
-        found: dict[str, dict[str, Any]] = self.filesystem.find(self._at(folder), detail=True)
+        found: dict[str, dict[str, Any]] = self._ask("find", self._at(folder), detail=True)
         return {
             path.lstrip("/").removeprefix(f"{root}/"): f"{entry.get('size')}:{_tag(entry)}"
             for path, entry in found.items()
         }
 
     def exists(self, path: str) -> bool:
-        self.filesystem.invalidate_cache()
-        return bool(self.filesystem.exists(self._at(path)))
+        self._ask("invalidate_cache")
+        return bool(self._ask("exists", self._at(path)))
 
     def remove(self, path: str) -> None:
         with contextlib.suppress(FileNotFoundError):
-            self.filesystem.rm(self._at(path), recursive=True)
+            self._ask("rm", self._at(path), recursive=True)
 
     def move(self, source: str, target: str) -> None:
         with contextlib.suppress(FileNotFoundError):
             # the manifest first: from then on the artifact does not exist
             for name in sorted(self.names(source), key=lambda name: name != "manifest.json"):
-                self.filesystem.mv(self._at(f"{source}/{name}"), self._at(f"{target}/{name}"))
+                self._ask("mv", self._at(f"{source}/{name}"), self._at(f"{target}/{name}"))
 
     def scratch(self) -> Path:
         return Path(tempfile.mkdtemp(prefix="ddray-"))
@@ -224,7 +249,7 @@ class RemoteFiles:
             if self.exists(f"{path}/{last}"):
                 return False
             for file in sorted(scratch.iterdir(), key=lambda file: file.name == last):
-                self.filesystem.put_file(str(file), self._at(f"{path}/{file.name}"))
+                self._ask("put_file", str(file), self._at(f"{path}/{file.name}"))
             return True
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
@@ -236,7 +261,7 @@ class RemoteFiles:
             target = folder / name
             if not target.exists():
                 with replacing(target) as temporary:
-                    self.filesystem.get_file(self._at(f"{path}/{name}"), str(temporary))
+                    self._ask("get_file", self._at(f"{path}/{name}"), str(temporary))
         return folder
 
     def forget(self, path: str) -> None:
@@ -244,6 +269,17 @@ class RemoteFiles:
 
     def _at(self, path: str) -> str:
         return f"{self.root}/{path}"
+
+    def _ask(self, what: str, *arguments: Any, **options: Any) -> Any:
+        """What the driver answers; whatever it raises is an OSError, as of a disk (many have errors of their own)."""
+        try:
+            return getattr(self.filesystem, what)(*arguments, **options)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(errno.ENOENT, str(error), *arguments[:1]) from error  # servers do not say which
+        except (OSError, NotImplementedError):
+            raise
+        except Exception as error:
+            raise OSError(errno.EIO, f"{type(error).__name__}: {error}") from error
 
 
 def _tag(entry: Mapping[str, Any]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import shutil
+import socket
 import subprocess
 import sys
 import threading
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from object_store import ObjectStore
 from workspace import Workspace
 
 from ddray.errors import EnvironmentProblem
@@ -28,11 +30,6 @@ PAYLOAD = {"set.safetensors": b"\x00\x01tensors", "facts.json": b"{}\n"}
 
 class Killed(BaseException):
     """Stands for the end of the process: nothing catches it."""
-
-
-@pytest.fixture(params=["folder", "memory"])
-def location(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    return str(tmp_path / "store") if request.param == "folder" else f"memory://{uuid.uuid4().hex}/store"
 
 
 @pytest.fixture
@@ -202,7 +199,7 @@ class TestStore:
         commit(store, OTHER)
         stamp = store.stamps()[KEY]
         tamper(store, KEY, name, change)
-        if isinstance(store.files, LocalFiles):
+        if not store.location.startswith("memory://"):
             assert store.stamps().get(KEY) != stamp
         with pytest.raises(DamagedArtifact, match=reason) as damage:
             store.open(KEY)
@@ -361,6 +358,32 @@ def test_a_download_older_than_the_artifact_is_fetched_again(tmp_path: Path) -> 
 def test_a_url_without_a_driver_names_the_remedy(location: str, tmp_path: Path) -> None:
     with pytest.raises(EnvironmentProblem, match=r"Install the protocol's fsspec driver"):
         Store(location, tmp_path)
+
+
+def test_a_server_that_does_not_answer_is_named(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drivers have errors of their own, which are not the system's."""
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{nobody.getsockname()[1]}")
+        monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+        monkeypatch.setenv("DDRAY_STORE", "s3://bucket/store")
+        monkeypatch.setattr("s3fs.S3FileSystem.retries", 1)
+        for variable in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            monkeypatch.setenv(variable, "x")
+        monkeypatch.setattr("s3fs.S3FileSystem.cachable", False)
+        ran = workspace.run("sweep", workspace.tiny(), "--local", "--no-mlflow")
+    assert ran.code == 3, ran.err
+    assert "store s3://bucket/store: cannot be read or written; got" in ran.err
+    assert "Traceback" not in ran.err
+
+
+def test_a_bucket_that_is_not_there_is_named(
+    workspace: Workspace, s3: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DDRAY_STORE", "s3://nowhere/store")
+    ran = workspace.run("sweep", workspace.tiny(), "--local", "--no-mlflow")
+    assert ran.code == 3, ran.err
+    assert "store s3://nowhere/store: cannot be read or written; got" in ran.err
 
 
 def test_damage_travels_between_processes() -> None:

@@ -1,15 +1,14 @@
 """INT, TERM and HUP, at every moment of a run and on every executor: checkpoint, exit code 130, the same command again.
 
-All of it on real processes. The whole table is `make test-faults`; the suite takes a row of each kind.
+All of it on real processes. `make test-faults` takes rows with each executor, moment and signal, `make test-signals`
+all the others.
 """
 
 from __future__ import annotations
 
 import itertools
 import json
-import os
 import signal
-import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -40,17 +39,17 @@ cli.main()
 STEPS = {"prepare": "prepare", "tables": "rebuild"}
 """Moment -> the function of ``ddray.run.sweep`` that is held."""
 
-ROWS = [
-    (name, executor, moment, times)
-    for name, executor, moment, times in itertools.product(
-        ("INT", "TERM", "HUP"),
-        ("ray", "local", "evaluate", "evaluate local"),
-        ("prepare", "ray starts", "job", "tables"),
-        (1, 2),
-    )
+EXECUTORS = ("ray", "local", "evaluate", "evaluate local")
+MOMENTS = ("prepare", "ray starts", "job", "tables")
+SIGNALS = list(itertools.product(("INT", "TERM", "HUP"), (1, 2)))
+PAIRS = [
+    (executor, moment)
+    for executor, moment in itertools.product(EXECUTORS, MOMENTS)
     if moment != "ray starts" or "local" not in executor
 ]
-IN_SUITE = {("TERM", "ray", "job", 1), ("HUP", "local", "prepare", 2), ("TERM", "local", "tables", 1)}
+OFTEN = [pair for pair in PAIRS if "evaluate" not in pair[0] or pair[1] == "job"]
+"""Each executor and each moment: every signal once and twice by turns. The other rows are ``every_row``."""
+BY_TURNS = {(pair, SIGNALS[number % len(SIGNALS)]) for number, pair in enumerate(OFTEN)}
 
 
 def arguments(workspace: Workspace, executor: str, moment: str) -> list[object]:
@@ -85,8 +84,12 @@ def until_a_job_runs(running: Running, workspace: Workspace) -> None:
 @pytest.mark.parametrize(
     "name, executor, moment, times",
     [
-        pytest.param(*row, marks=() if row in IN_SUITE else pytest.mark.faults, id=" ".join(map(str, row)))
-        for row in ROWS
+        pytest.param(
+            *(name, *pair, times),
+            marks=pytest.mark.faults if (pair, (name, times)) in BY_TURNS else pytest.mark.every_row,
+            id=f"{name} {' '.join(pair)} {times}",
+        )
+        for pair, (name, times) in itertools.product(PAIRS, SIGNALS)
     ],
 )
 def test_a_signal_ends_the_command_with_130(
@@ -170,25 +173,3 @@ def test_a_worker_that_dies_twice_at_one_stage_fails_it_with_its_cause(workspace
     assert failure is not None
     assert failure["cause"].startswith("2 workers died at this stage; the last: segmentation fault in string_at")
     assert "ddray doctor" in failure["cause"]
-
-
-@pytest.mark.ray
-@pytest.mark.faults
-@pytest.mark.parametrize("process", ["raylet/raylet", "gcs_server"])
-def test_a_ray_that_dies_ends_the_run_with_what_is_missing(workspace: Workspace, process: str) -> None:
-    """Ray itself waits: for minutes without its raylet, and without its control store until it aborts the driver."""
-    path = workspace.tiny(iterations=LONG)
-    with workspace.start("sweep", path, "--cpus", "2", "--no-mlflow") as running:
-        until_a_job_runs(running, workspace)
-        children = subprocess.run(
-            ["pgrep", "-P", str(running.process.pid), "-f", process], capture_output=True, text=True, check=True
-        )
-        os.kill(int(children.stdout.split()[0]), signal.SIGKILL)
-        at = time.monotonic()
-        ran = running.wait()
-    assert ran.code == 3, ran.err
-    assert time.monotonic() - at < STOP_SECONDS
-    assert f"Ray's own process {process.split('/')[0]} on this machine ended" in ran.err
-    assert "Run the same command again to continue" in ran.err
-    assert "Traceback" not in ran.err
-    assert checkpoints(workspace)

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
-import json
 import os
 import subprocess
-import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from workspace import Workspace
+from workspace import Workspace, mounted
 
 from ddray.errors import EnvironmentProblem
 from ddray.run.sweep import with_variables
@@ -33,21 +28,6 @@ def finished(workspace: Workspace) -> Path:
 
 def key_of(workspace: Workspace, kind: str) -> str:
     return next(key for key in sorted(workspace.store.keys()) if workspace.store.manifest(key).kind == kind)
-
-
-@contextlib.contextmanager
-def mounted(folder: Path, size: str) -> Iterator[Path]:
-    """A small disk of its own; the test is NOT RUN where nobody may mount one."""
-    folder.mkdir()
-    ran = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)], capture_output=True, text=True
-    )
-    if ran.returncode:
-        pytest.skip(f"NOT RUN: no disk can be mounted here: {ran.stderr.strip()}")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------
@@ -124,33 +104,6 @@ def test_a_results_folder_that_does_not_know_its_sweep(workspace: Workspace, con
 # --- writing ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.faults
-def test_a_full_disk_stops_the_run_with_one_message_and_no_leftovers(
-    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with mounted(tmp_path / "disk", "700m") as disk:
-        monkeypatch.setenv("DDRAY_STORE", str(disk / "store"))
-        path = workspace.tiny(iterations=300, distill_seeds=(0, 1, 2))
-        with workspace.start("sweep", path, *LOCAL) as running:
-            running.until(lambda: workspace.store.keys())
-            with contextlib.suppress(OSError), (disk / "fill").open("wb") as fill:
-                while True:
-                    fill.write(bytes(2**16))
-                    fill.flush()
-            ran = running.wait()
-        assert ran.code == 3, ran.err
-        assert ran.err.count("No space left on device") == 1, ran.err
-        assert "Traceback" not in ran.err
-        assert "failed" not in ran.err
-        claims = disk / "store" / "claims"
-        assert [name for name in os.listdir(claims) if name.startswith(".")] == []
-        assert workspace.store.failures() == set()
-        (disk / "fill").unlink()
-        ran = workspace.run("sweep", path, *LOCAL)
-        assert ran.code == 0, ran.err
-    # nothing that was finished before is the worse for it: `sweep` has checked every digest it read
-
-
 def test_damage_in_a_store_that_cannot_be_written(
     workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -166,42 +119,6 @@ def test_damage_in_a_store_that_cannot_be_written(
             assert ran.code == 3, ran.err
             assert f"artifact {key[:12]} is damaged" in ran.err
             assert "cannot be moved away" in ran.err
-
-
-# --- clocks -----------------------------------------------------------------------------------------------------------
-
-
-def claim_in_the_future(workspace: Workspace, key: str, silent: float) -> Path:
-    """A claim of a node whose clock is an hour ahead, last written ``silent`` seconds ago."""
-    claim = Path(workspace.folders.store) / "claims" / f"{key}.json"
-    claim.parent.mkdir(parents=True, exist_ok=True)
-    content: dict[str, Any] = {"host": "elsewhere", "pid": 1, "heartbeat": time.time() + 3600, "token": "x"}
-    claim.write_text(json.dumps(content))
-    os.utime(claim, (time.time() - silent, time.time() - silent))
-    return claim
-
-
-def test_a_clock_that_is_ahead_delays_nobody_for_ever(workspace: Workspace) -> None:
-    claim_in_the_future(workspace, "0" * 64, silent=5.0)
-    assert not workspace.store.claim("0" * 64).acquire(), "it was written just now: somebody lives there"
-    claim_in_the_future(workspace, "0" * 64, silent=90.0)
-    assert workspace.store.claim("0" * 64).acquire()
-
-
-@pytest.mark.faults
-def test_waiting_is_said_once_with_whom_it_waits_for(workspace: Workspace) -> None:
-    path = finished(workspace)
-    store = workspace.store
-    key = key_of(workspace, "accuracy")
-    store.files.remove(f"artifacts/{key[:2]}/{key}")
-    claim = claim_in_the_future(workspace, key, silent=0.0)
-    with workspace.start("sweep", path, *LOCAL) as running:
-        running.until(lambda: "waiting for" in running.err)
-        time.sleep(5.0)
-        claim.unlink()
-        ran = running.wait()
-    assert ran.code == 0, ran.err
-    assert ran.err.count("which is computed elsewhere (process 1 on elsewhere") == 1
 
 
 # --- the machines of others ------------------------------------------------------------------------------------------
@@ -242,19 +159,6 @@ def test_names_stay_names_however_a_command_quotes_them(tmp_path: Path, command:
     ran = subprocess.run(["bash", "-c", text], capture_output=True, text=True, cwd=tmp_path, env=variables)
     assert ran.stdout == said.replace("NAME", name) + "\n"
     assert list(tmp_path.glob("broken*")) == []
-
-
-@pytest.mark.ray
-@pytest.mark.faults
-def test_a_plain_sweep_starts_a_ray_of_its_own_whatever_the_environment_says(workspace: Workspace) -> None:
-    """RAY_ADDRESS as in pods and job scripts, and a TMPDIR that is longer than names of sockets may be."""
-    long = workspace.folder / ("a-folder-of-a-batch-system-" * 4)
-    long.mkdir()
-    ran = workspace.spawn(
-        *("sweep", workspace.tiny(), "--cpus", "1", "--no-mlflow"), RAY_ADDRESS="127.0.0.1:29999", TMPDIR=str(long)
-    )
-    assert ran.code == 0, ran.err
-    assert "4 of 4 points done" in ran.err
 
 
 @pytest.mark.parametrize(

@@ -16,10 +16,9 @@ from ddray.store.checkpoints import Checkpoints
 LINEAGE = "ef" * 32
 
 
-@pytest.fixture(params=["folder", "memory"])
-def view(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[..., Checkpoints]:
-    place = str(tmp_path / "store") if request.param == "folder" else f"memory://{uuid.uuid4().hex}"
-    return lambda node="here": Store(place, tmp_path / node).checkpoints(LINEAGE)
+@pytest.fixture
+def view(location: str, tmp_path: Path) -> Callable[..., Checkpoints]:
+    return lambda node="here": Store(location, tmp_path / node).checkpoints(LINEAGE)
 
 
 def save(checkpoints: Checkpoints, iteration: int, *, snapshot: bool = False, content: bytes | None = None) -> None:

@@ -16,13 +16,14 @@ import pytest
 
 from ddray.store.artifacts import Store
 from ddray.store.claims import EXPIRES_SECONDS, HEARTBEAT_SECONDS
+from ddray.store.files import LocalFiles, RemoteFiles
 
 KEY = "ab" * 32
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(str(tmp_path / "store"), tmp_path)
+def store(location: str, tmp_path: Path) -> Store:
+    return Store(location, tmp_path)
 
 
 def hold(store: Store, **other: Any) -> None:
@@ -61,25 +62,43 @@ def test_only_the_holder_lets_go(store: Store) -> None:
     assert store.claim(KEY).holder() is not None
 
 
+def silent_for(store: Store, seconds: float, patch: pytest.MonkeyPatch) -> None:
+    """Let the claim be that old; a server writes its own times, so there the clock that it tells is moved."""
+    if isinstance(store.files, LocalFiles):
+        path = store.files.root / f"claims/{KEY}.json"
+        os.utime(path, (path.stat().st_mtime - seconds,) * 2)
+    else:
+        ask = RemoteFiles.silence
+        patch.setattr(RemoteFiles, "silence", lambda files, path: (ask(files, path) or 0.0) + seconds)
+
+
 @pytest.mark.parametrize(
-    "holder, taken",
+    "holder, silent, taken",
     [
-        ({}, False),
-        ({"pid": -1}, True),  # stands for a process that has ended
-        ({"host": "elsewhere", "pid": -1}, False),  # nobody here can know
-        ({"host": "elsewhere", "heartbeat": 0}, True),
-        ({"heartbeat": 0}, True),
-        ({"pid": 1}, False),  # not ours to signal, but it lives
-        ({"pid": "x"}, False),
+        ({}, 0, False),
+        ({}, EXPIRES_SECONDS + 5, True),
+        ({"pid": -1}, 0, True),  # stands for a process that has ended
+        ({"host": "elsewhere", "pid": -1}, 0, False),  # nobody here can know
+        ({"host": "elsewhere"}, EXPIRES_SECONDS + 5, True),
+        ({"host": "elsewhere", "heartbeat": -3600}, 0, False),  # its clock is behind, and it was written just now
+        ({"host": "elsewhere", "heartbeat": +3600}, 0, False),
+        ({"host": "elsewhere", "heartbeat": +3600}, EXPIRES_SECONDS + 5, True),  # nobody is waited for for ever
+        ({"pid": 1}, 0, False),  # not ours to signal, but it lives
+        ({"pid": "x"}, 0, False),
     ],
 )
-def test_a_claim_counts_while_its_holder_lives(store: Store, holder: dict[str, Any], taken: bool) -> None:
+def test_a_claim_counts_while_its_holder_lives(
+    store: Store, monkeypatch: pytest.MonkeyPatch, holder: dict[str, Any], silent: float, taken: bool
+) -> None:
     if holder.get("pid") == -1:
         holder = {**holder, "pid": dead_process()}
-    if holder.get("heartbeat") == 0:
-        holder = {**holder, "heartbeat": time.time() - EXPIRES_SECONDS - 1}
-    hold(store, **holder)
-    assert store.claim(KEY).acquire() is taken
+    hold(store, **{**holder, "heartbeat": time.time() + holder.get("heartbeat", 0)})
+    silent_for(store, silent, monkeypatch)
+    claim = store.claim(KEY)
+    said = claim.description()
+    assert f"on {holder.get('host', socket.gethostname())}, heard of" in said
+    assert claim.acquire() is taken
+    assert store.files.names("tmp") == [], "nothing is left of asking what time it is"
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"3", b"{}", b'{"heartbeat": null}'])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-import uuid
 from pathlib import Path
 
 import pytest
@@ -15,11 +14,9 @@ from ddray.store.files import Files, LocalFiles, RemoteFiles
 from ddray.store.manifest import BrokenManifest, Manifest, digest_files, sha256
 
 
-@pytest.fixture(params=["folder", "memory"])
-def files(request: pytest.FixtureRequest, tmp_path: Path) -> Files:
-    if request.param == "folder":
-        return LocalFiles(tmp_path / "store")
-    return RemoteFiles(f"memory://{uuid.uuid4().hex}/store", tmp_path / "downloads")
+@pytest.fixture
+def files(location: str, tmp_path: Path) -> Files:
+    return RemoteFiles(location, tmp_path / "downloads") if "://" in location else LocalFiles(Path(location))
 
 
 def test_write_replaces_and_create_does_not(files: Files) -> None:
