@@ -253,8 +253,8 @@ def block_of(**fair: Row | None) -> Row:
     """One cell; what is not said of fairness has no number."""
     metrics = {**dict.fromkeys(fairness.METRICS), "fair_best_acc": mean(0.875)}
     own = {name: mean(0.01) for name in fairness.OWN}
-    cell = {"method": "dm", "accuracy": mean(0.5), "fairness": {**metrics, **own, **fair}}
-    return {"row_axes": ["ipc"], "rows": [{"ipc": 1, "cells": {"dm": cell}}]}
+    cell = {"method": "dm", "accuracy": mean(0.5), "test_images": 10_000, "fairness": {**metrics, **own, **fair}}
+    return {"row_axes": ["ipc"], "num_classes": 10, "rows": [{"ipc": 1, "cells": {"dm": cell}}]}
 
 
 AGAINST_FULL = {name: mean(0.25) for name in fairness.AGAINST_FULL}

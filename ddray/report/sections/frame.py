@@ -136,9 +136,9 @@ def _of_other_sets(_: Facts, measured: Measured) -> list[str]:
             }
             seen, unseen = [made for made in known if known[made]], [made for made in known if not known[made]]
             if seen and unseen:
-                dataset, method, ipc = place[0], place[2], place[3]
+                its = dict(zip(_OF_SET, place, strict=True))
                 alarms.append(
-                    f"{kind} of {method} at ipc {ipc} on {dataset} is of sets with {_told(seen, unseen)} alone; "
+                    f"{kind} of {its['method']} at ipc {its['ipc']} on {its['dataset']} is of sets with {_told(seen, unseen)} alone; "
                     f"accuracy is also shown of sets with {_told(unseen, seen)}, of which it says nothing"
                 )
     return alarms
