@@ -16,16 +16,15 @@ from types import SimpleNamespace
 
 import pyarrow as pa
 from goldens import (
-    SAME_CLASS,
     TABLES,
     Built,
     Recorded,
     build,
     differences,
-    processor,
     renderer_message,
     shown_differences,
     stage_message,
+    tolerance_of,
 )
 from pyarrow import parquet
 
@@ -67,18 +66,24 @@ def write(recorded: Recorded, built: Built, measurements: Path) -> None:
     """What the tests compare tables and report with."""
     table: pa.Table = parquet.read_table(measurements)
     parquet.write_table(table, recorded.path("parquet"), compression="zstd", compression_level=19)
-    shown = {"processor": processor(), "renderer": built.renderer, "maps": built.maps, "report": built.report,
-             "cells": sorted(built.cells.elements())}  # fmt: skip
+    cells = sorted(built.cells.elements())
+    shown = {"renderer": built.renderer, "maps": built.maps, "report": built.report, "cells": cells}
     text = json.dumps(shown, sort_keys=True, indent=0, ensure_ascii=False)
     recorded.path("json").write_text(text + "\n", encoding="utf-8")
 
 
 def _refuse_changed_stages(before: Path, store: Path) -> None:
-    """Stages with equal keys must have equal results, within a tolerance of training."""
+    """Stages with equal keys must have equal results.
+
+    Of stages recorded in another numerics class this whole computation says nothing, because training amplifies
+    rounding: ``tests/unit/test_golden_stages.py`` runs them one by one from recorded inputs.
+    """
     for old in sorted(before.glob("artifacts/*/*")):
         new = store / old.relative_to(before)
-        if new.exists() and (texts := [text for text in differences(old, new, SAME_CLASS) if "both sides" not in text]):
-            manifest = json.loads((old / "manifest.json").read_text(encoding="utf-8"))
+        manifest = json.loads((old / "manifest.json").read_text(encoding="utf-8"))
+        if not new.exists() or tolerance_of(manifest):
+            continue
+        if texts := [text for text in differences(old, new, 0.0) if "both sides" not in text]:
             sys.exit(stage_message(manifest["kind"], manifest["label"], texts))
 
 

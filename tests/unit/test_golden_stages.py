@@ -1,7 +1,6 @@
 """Every kind of stage, run again from recorded inputs, gives what is recorded: payload, metric rows and all.
 
-On the recorded processor and numerics class to the byte, on another of the class to ``SAME_CLASS``, elsewhere to what
-was measured between AVX-512 and AVX2.
+In the recorded numerics class to the byte, in another to what was measured between AVX-512 and AVX2.
 """
 
 from __future__ import annotations
@@ -11,31 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from goldens import SAME_CLASS, STAGES, differences, processor, stage_message
+from goldens import ACROSS, CHAOTIC, STAGES, differences, stage_message, tolerance_of
 from workspace import Workspace, places_in
 
 from trainables import stages
-from trainables.device import numerics_class
 from trainables.testing import FolderContext
 
 MOST = 12
 """Stages of a kind that are run again: those of different methods and attacks first."""
-ACROSS = {
-    "experts": 1e-4,
-    "distill": 1e-3,
-    "ensemble": 5e-3,
-    "train": 5e-3,
-    "accuracy": 1e-9,
-    "attack": 1e-3,
-    "robustness": 1e-9,
-    "privacy": 1e-4,
-    "embedding": 1e-3,
-    "tsne": 0.05,
-}
-"""Kind -> how far apart its numbers may be on another instruction set: ten times what was measured or more. Kinds that
-compute from recorded logits agree to rounding, networks amplify it."""
-CHAOTIC = ("tsne.json.fit_id ", "tsne.safetensors: points ")
-"""What no tolerance holds: the last bit of a distance decides where t-SNE puts a point."""
 
 
 class Golden:
@@ -70,13 +52,6 @@ class Golden:
 def golden(tmp_path_factory: pytest.TempPathFactory, digits_cache: Path) -> Any:
     with places_in(tmp_path_factory.mktemp("golden"), digits_cache) as workspace:
         yield Golden(workspace)
-
-
-def tolerance_of(manifest: dict[str, Any]) -> float:
-    recorded, here = manifest["provenance"], numerics_class("cpu")
-    if recorded["numerics"] != here:
-        return ACROSS[manifest["kind"]]
-    return 0.0 if processor() == STAGES.shown()["processor"] else SAME_CLASS
 
 
 @pytest.mark.parametrize("kind", ACROSS)

@@ -138,7 +138,8 @@ def _of_other_sets(_: Facts, measured: Measured) -> list[str]:
             if seen and unseen:
                 its = dict(zip(_OF_SET, place, strict=True))
                 alarms.append(
-                    f"{kind} of {its['method']} at ipc {its['ipc']} on {its['dataset']} is of sets with {_told(seen, unseen)} alone; "
+                    f"{kind} of {its['method']} at ipc {its['ipc']} on {its['dataset']} is of sets with "
+                    f"{_told(seen, unseen)} alone; "
                     f"accuracy is also shown of sets with {_told(unseen, seen)}, of which it says nothing"
                 )
     return alarms
