@@ -80,6 +80,7 @@ def _put_together(reader: Reader, root: Document, patch: Node, path: Path, profi
     problems = reader.problems
     owners = _owners(documents, problems)
     problems += _unknown_profiles(documents, profiles)
+    problems += _unknown_profiles_of_grids(owners, _names(documents, "profiles"))
     for document in documents:
         below = [name for other in document.family() for name, _ in _entries(other.raw, "grids")]
         for profile, node in _entries(document.node, "profiles"):
@@ -95,6 +96,14 @@ def _put_together(reader: Reader, root: Document, patch: Node, path: Path, profi
     known = frozenset((*KNOWN, *datasets))
     grids = []
     for name, owner in owners.items():
+        wanted = _profiles_of(owner, name)
+        if wanted and not set(wanted) & set(profiles):
+            if (patched := patch.get("grids", name)) is not None and patched.value is not None:
+                problems.append(
+                    f"{patched.where}: grids.{name}: is part of the sweep with a profile alone; got {_given(profiles)}; "
+                    f"expected --profile {' or '.join(wanted)}. Add it, or drop the value."
+                )
+            continue
         resolved, inherited = _resolve(name, owner, profiles, patch, problems)
         if resolved is not None:
             grids.append(_grid(name, owner, resolved, inherited, known, reader))
@@ -155,6 +164,27 @@ def _unknown_profiles(documents: Sequence[Document], profiles: Sequence[str]) ->
                 f"--profile: unknown profile {show(profile)}; known: {names}. {suggest(profile, known)}".rstrip()
             )
     return problems
+
+
+def _given(profiles: Sequence[str]) -> str:
+    return " ".join(f"--profile {name}" for name in profiles) or "none"
+
+
+def _profiles_of(owner: Document, grid: str) -> list[str]:
+    """The profiles that a grid is part of the sweep with; none: always."""
+    node = owner.node.get("grids", grid, "profiles")
+    listed = plain(node) if node is not None else []
+    return [str(name) for name in listed] if isinstance(listed, list) else [str(listed)]
+
+
+def _unknown_profiles_of_grids(owners: Mapping[str, Document], known: Sequence[str]) -> list[str]:
+    return [
+        f"{yaml.where(owner.node, ('grids', grid, 'profiles'))}: grids.{grid}.profiles: unknown profile {show(name)}; "
+        f"known: {', '.join(known) or 'none in this sweep'}. {suggest(name, known)}".rstrip()
+        for grid, owner in owners.items()
+        for name in _profiles_of(owner, grid)
+        if name not in known
+    ]
 
 
 def _unknown_grids(root: Node, steps: Steps, node: Node, known: Sequence[str]) -> list[Problem]:
@@ -319,7 +349,7 @@ def _resolve(
                     length = layer.get("train", given)  # two ways to say one thing: the stronger layer's word holds
                     if length is not None and length.value is not None:
                         result = yaml.without(result, {("train", other)})
-                result = merge(result, layer)
+                result = merge(result, yaml.without(layer, {("profiles",)}) if not steps else layer)
     return (None if removed else result), inherited
 
 

@@ -170,6 +170,14 @@ class GridBlock(Model):
     )
 
 
+class FileGrid(GridBlock):
+    """A grid where a file first names it."""
+
+    profiles: Left[Annotated[tuple[Name, ...], Field(min_length=1)]] = Field(
+        None, description="The grid is part of the sweep with one of these profiles alone. Left out: always."
+    )
+
+
 class DatasetPatch(Model):
     """Some values of a declared data set."""
 
@@ -241,7 +249,7 @@ class SweepFile(Model):
         None, description="Folders under DDRAY_DATA that are not a known data set, or known ones at another size."
     )
     defaults: Left[GridBlock] = Field(None, description="Values of every grid of this file that does not set its own.")
-    grids: Left[dict[Name, GridBlock]] = Field(None, description="Named grids; the sweep is their union.")
+    grids: Left[dict[Name, FileGrid]] = Field(None, description="Named grids; the sweep is their union.")
     include: Left[tuple[Annotated[str, Field(min_length=1)], ...]] = Field(
         None, description="Sweep files whose grids make up this sweep, instead of grids; relative to this file."
     )

@@ -171,6 +171,38 @@ def test_null_in_a_profile_or_set_removes_a_grid(tmp_path: Path) -> None:
     assert [entry.name for entry in sweep_of(tmp_path, SMALL, sets=["grids.two=null"]).grids] == ["one"]
 
 
+PRICED = """\
+ddray: 1
+defaults: {protocol: quick, axes: {dataset: digits}}
+grids:
+  cheap: {axes: {method: [random], ipc: [1, 10]}}
+  dear: {profiles: [rigorous, all], axes: {method: [dm], ipc: [50]}}
+profiles:
+  rigorous: {}
+  all: {grids: {dear: {axes: {ipc: [60]}}}}
+"""
+
+
+def test_a_grid_may_belong_to_profiles(tmp_path: Path) -> None:
+    assert [grid.name for grid in sweep_of(tmp_path, PRICED).grids] == ["cheap"]
+    assert grid_of(sweep_of(tmp_path, PRICED, profiles=["rigorous"]), "dear").axes["ipc"] == (50,)
+    assert grid_of(sweep_of(tmp_path, PRICED, profiles=["rigorous", "all"]), "dear").axes["ipc"] == (60,)
+    assert grid_of(sweep_of(tmp_path, PRICED, sets=["grids.dear.axes.ipc=[2]"], profiles=["all"]), "dear").axes[
+        "ipc"
+    ] == (2,)
+    assert [grid.name for grid in sweep_of(tmp_path, PRICED, sets=["grids.dear=null"], profiles=["all"]).grids] == [
+        "cheap"
+    ]
+    with pytest.raises(RequestError, match="grids.dear: is part of .* got none; expected --profile rigorous or all"):
+        sweep_of(tmp_path, PRICED, sets=["grids.dear.axes.ipc=[2]"])
+    with pytest.raises(
+        RequestError, match=r"s.yaml:5: grids.dear.profiles: unknown profile 'al'; known: rigorous, all"
+    ):
+        sweep_of(tmp_path, PRICED.replace("rigorous, all]", "al]"))
+    with pytest.raises(RequestError, match="no grid is left"):
+        sweep_of(tmp_path, PRICED.replace("cheap: {", "cheap: {profiles: [all], "))
+
+
 def test_steps_and_epochs_take_each_others_place_between_layers(tmp_path: Path) -> None:
     text = "ddray: 1\ndefaults: {train: {epochs: 5}}\n"
     text += "grids: {t: {axes: {method: full, dataset: digits}, train: {steps: 9}}}"

@@ -134,7 +134,7 @@ def _longest(job: Job, jobs: list[Job], seconds: dict[str, float]) -> float:
 
 def test_the_full_grid_costs_what_was_counted_by_hand() -> None:
     """8,150 hours of a V100 at 5 TFLOP/s, counted from the plan at commit 512babc."""
-    prepared = prepare(Request(ROOT / "sweeps/full_grid.yaml"), folders(), build)
+    prepared = prepare(Request(ROOT / "sweeps/full_grid.yaml", profiles=("rigorous",)), folders(), build)
     facts = bill(prepared.plan, (), machine("v100-32g", 8), Measured(), {})
     assert facts["count"] == 8
     assert facts["hours"] == pytest.approx(
@@ -144,6 +144,18 @@ def test_the_full_grid_costs_what_was_counted_by_hand() -> None:
     assert f"about {hours(facts['hours'])} of one v100-32g card" in lines
     assert "rests on: assumed 100%" in lines
     assert bill_lines(bill(prepared.plan, prepared.plan.stages, machine("v100-32g", 8), Measured(), {})) == []
+
+
+def test_tiers_share_their_stages() -> None:
+    """What the paper's study computed is part of the rigorous one; the audits alone are made again, from its models."""
+    study, rigorous = (
+        prepare(Request(ROOT / "sweeps/full_grid.yaml", profiles=profiles), folders(), build).plan.stages
+        for profiles in ((), ("rigorous",))
+    )
+    lost = [stage for key, stage in study.items() if key not in rigorous]
+    assert {stage.kind for stage in lost} == {"privacy"}
+    assert sum(stage.work for stage in lost) < 0.001 * sum(stage.work for stage in study.values())
+    assert sum(stage.work for stage in study.values()) < 0.16 * sum(stage.work for stage in rigorous.values())
 
 
 def test_jobs_that_may_not_fit_a_card_are_counted() -> None:
