@@ -100,7 +100,7 @@ def _put_together(reader: Reader, root: Document, patch: Node, path: Path, profi
         if wanted and not set(wanted) & set(profiles):
             if (patched := patch.get("grids", name)) is not None and patched.value is not None:
                 problems.append(
-                    f"{patched.where}: grids.{name}: is part of the sweep with a profile alone; got {_given(profiles)}; "
+                    f"{patched.where}: grids.{name}: is there with a profile alone; got {_given(profiles)}; "
                     f"expected --profile {' or '.join(wanted)}. Add it, or drop the value."
                 )
             continue

@@ -45,7 +45,8 @@ def test_folders_of_tests_shadow_nothing() -> None:
 
 def test_the_packages_import_nothing_by_themselves() -> None:
     for package in ("ddray", "trainables"):
-        program = f'import sys; before = {{*sys.modules, "__future__"}}; import {package}; print(sorted(set(sys.modules) - before))'
+        program = "import sys; before = {*sys.modules, '__future__'}; "
+        program += f"import {package}; print(sorted(set(sys.modules) - before))"
         ran = subprocess.run([sys.executable, "-P", "-c", program], capture_output=True, text=True)
         assert ran.stdout.strip() == f"['{package}']"
 

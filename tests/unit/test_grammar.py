@@ -193,7 +193,7 @@ def test_a_grid_may_belong_to_profiles(tmp_path: Path) -> None:
     assert [grid.name for grid in sweep_of(tmp_path, PRICED, sets=["grids.dear=null"], profiles=["all"]).grids] == [
         "cheap"
     ]
-    with pytest.raises(RequestError, match="grids.dear: is part of .* got none; expected --profile rigorous or all"):
+    with pytest.raises(RequestError, match=r"grids\.dear: is there .* got none; expected --profile rigorous or all"):
         sweep_of(tmp_path, PRICED, sets=["grids.dear.axes.ipc=[2]"])
     with pytest.raises(
         RequestError, match=r"s.yaml:5: grids.dear.profiles: unknown profile 'al'; known: rigorous, all"
