@@ -17,7 +17,10 @@ from ddray.settings import folders, set_environment
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 INTERRUPTED = 130
-RUN_OPTIONS = ("local", "address", "cpus", "gpus", "precision", "mlflow", "quiet")
+RUN_OPTIONS = (
+    *("local", "address", "cpus", "gpus", "gpus_expected", "wait_for_nodes"),
+    *("precision", "mlflow", "quiet"),
+)
 """What ``run_options`` adds: the fields of ``ddray.run.sweep.RunOptions``."""
 
 
@@ -84,7 +87,7 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(command)
     def wrapped(**given: Any) -> Any:
         said = {name: given.pop(name) for name in RUN_OPTIONS}
-        _check_address(given.get("sweep", "..."), **{name: said[name] for name in ("address", "local", "cpus", "gpus")})
+        _check_address(given.get("sweep", "..."), **{name: said[name] for name in RUN_OPTIONS[:6]})
         from ddray.run.sweep import RunOptions
 
         return command(run=RunOptions(**said), **given)
@@ -96,6 +99,19 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
         ),
         click.option("--cpus", type=click.IntRange(min=1), help="CPUs to use on this machine.  [default: all]"),
         click.option("--gpus", type=click.IntRange(min=0), help="GPUs to use on this machine.  [default: all]"),
+        click.option(
+            "--gpus-expected",
+            type=click.IntRange(min=0),
+            default=0,
+            metavar="N",
+            help="GPUs that the cluster will have once it has grown: jobs ask for them before they are there.",
+        ),
+        click.option(
+            "--wait-for-nodes",
+            type=click.FloatRange(min=0),
+            metavar="MINUTES",
+            help="Wait so long, with nothing to do, for nodes that jobs need and the cluster does not have yet.",
+        ),
         click.option(
             "--precision",
             type=click.Choice(["float32", "tf32", "bf16"]),
@@ -412,8 +428,21 @@ def ui(host: str, port: int) -> int:
     return serve(folders(), host, port)
 
 
-def _check_address(sweep: str, *, address: str | None, local: bool, cpus: int | None, gpus: int | None) -> None:
+def _check_address(
+    sweep: str,
+    *,
+    address: str | None,
+    local: bool,
+    cpus: int | None,
+    gpus: int | None,
+    gpus_expected: int,
+    wait_for_nodes: float | None,
+) -> None:
     """Refuse what cannot work before anything else is looked at."""
+    if address is None and (gpus_expected or wait_for_nodes is not None):
+        raise click.UsageError(
+            "--gpus-expected and --wait-for-nodes are for a cluster that grows, at --address; this machine does not."
+        )
     if address is None:
         return
     if local:

@@ -13,6 +13,9 @@ from ddray.plan.keys import digest
 from ddray.plan.kinds import STAGE_KINDS
 from trainables.configs import Kind
 
+Shape = tuple[float, float]
+"""CPUs and share of a GPU: what a job asks for."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Job:
@@ -30,6 +33,10 @@ class Job:
     work: float
     points: int
     """Points that need the job."""
+
+    @property
+    def shape(self) -> Shape:
+        return self.cpus, self.gpu
 
     @property
     def label(self) -> str:

@@ -7,10 +7,12 @@ stage.py      run_stage: the one path that every executor shares
 importing.py  a file that ddray did not make -> the store, as the artifact of a finished stage
 schedule.py   which jobs may run now, in which order
 ledger.py     which GPUs and CPUs are free: what may be admitted
+nodes.py      what a node must share with the driver before it gets jobs
 progress.py   what became of each job, and the time that is left
 outcomes.py   what the outcome of a job means for the others
+watch.py      what jobs wait for that no worker begins, and when nothing will come of it
 local.py      one job at a time, in this process
-cluster.py    the Ray that jobs run on, from its start to its end
+cluster.py    the Ray that jobs run on, from its start to its end, and its nodes as they come and go
 tune.py       Ray Tune: a searcher that admits jobs, a trainable that runs them
 display.py    the live table of progress
 status.py     the same in a file, for `ddray status` elsewhere, and how the run ended

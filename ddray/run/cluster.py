@@ -1,4 +1,4 @@
-"""The Ray that jobs run on: started here, or a cluster that is joined.
+"""The Ray that jobs run on: started here, or a cluster that is joined; and its nodes, as they come and go.
 
 Ray lives in a thread of its own from start to end. It gives the process handlers for the signals that we promise to
 hear, and its daemons and workers would die of a TERM that a batch system sends to all processes at once, before any
@@ -19,22 +19,28 @@ import socket
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 import ray
 from ray.job_config import JobConfig
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from ddray.errors import EnvironmentProblem
-from ddray.run.ledger import Node, nodes_of
+from ddray.errors import EnvironmentProblem, without_addresses
+from ddray.run.board import Board
+from ddray.run.ledger import Node
+from ddray.run.nodes import PLACES, Agreement, disagreement, on_this_node
 from ddray.run.signals import ENDING, StopRequest
+from ddray.run.stage import WorkerEnv
 from ddray.settings import LONGEST_TEMPORARY
 
 log = logging.getLogger(__name__)
 
+BOARD = "ddray-board"
 LAST_LINES = 100
-NODE_PLACES = ("DDRAY_DATA", "DDRAY_CACHE")
 REACH_SECONDS = 5.0
 LISTEN_SECONDS = 0.01
 """Ray's own handlers are in force for at most this long while it starts."""
@@ -45,6 +51,12 @@ SILENT_SECONDS = 45.0
 INTERRUPTIONS = 8
 """Of the main thread, one a second, before the process ends without it."""
 SHUTDOWN_SECONDS = 20.0
+ANSWER_SECONDS = 120.0
+"""A node that has not said by then whether it may take jobs is left out: a process starts there, nothing more."""
+POLL_SECONDS = 2.0
+"""Between two looks at the nodes."""
+WITNESS_LOOKS = 10
+"""How often an answer is looked for in the store: a network file system shows it late."""
 
 
 class Cluster:
@@ -128,7 +140,7 @@ def running(
         EnvironmentProblem: Ray cannot be started or reached.
     """
     _reach(address)
-    for name in NODE_PLACES:
+    for name in PLACES:
         if os.environ.get(name):  # workers started here inherit it, perhaps with another working directory
             os.environ[name] = str(Path(os.environ[name]).expanduser().absolute())
     ready, over = threading.Event(), threading.Event()
@@ -169,9 +181,170 @@ def running(
             atexit.unregister(ray.shutdown)
 
 
-def nodes() -> list[Node]:
-    """The nodes that live now."""
-    return nodes_of(node["Resources"] for node in ray.nodes() if node["Alive"])
+class Members:
+    """The nodes of the cluster that may take jobs, as they join, answer and are gone.
+
+    Args:
+        joined: Whether others made the cluster: then each node is asked whether it shares version, store and data with
+            us, and counts from its answer on. Ours has this machine alone, and its first worker looks.
+        board: Where nodes answer.
+        agreed: What they must share.
+        env: The driver's folders.
+        answered: Whether a node's answer is in the store.
+        say: Tells a person.
+    """
+
+    def __init__(
+        self,
+        joined: bool,
+        board: Any,
+        agreed: Agreement,
+        env: WorkerEnv,
+        answered: Callable[[str], bool],
+        say: Callable[[str], None],
+    ) -> None:
+        self.joined = joined
+        self.nodes: tuple[Node, ...] = ()
+        """Those that may take jobs now."""
+        self.refused: dict[str, str] = {}
+        """Node -> why it may not."""
+        self.places: Mapping[str, str] = {}
+        """Job -> node on which its worker is."""
+        self._board = board
+        self._agreed = agreed
+        self._env = env
+        self._living: tuple[Node, ...] = ()
+        self._answered = answered
+        self._say = say
+        self._asked: dict[str, tuple[Any, float]] = {}
+        self._looks: Counter[str] = Counter()
+        self._trusted: set[str] = set()
+        self._known: dict[str, Node] | None = None
+        """Those of the last look, once the first were all there."""
+
+    def first(self, stop: StopRequest) -> None:
+        """Wait until every node that lives has answered, or a stop is asked for."""
+        self.poll()
+        while not (all(self._is_settled(node) for node in self._living) or stop.is_set()):
+            time.sleep(POLL_SECONDS / 10)
+            self.poll()
+        self._known = {node.id: node for node in self.nodes}
+
+    def poll(self) -> None:
+        """Look at the cluster: who lives, who has answered, who is to be asked."""
+        # A node without CPUs takes no jobs, so that nobody need ask it.
+        living = [node for node in map(_node, filter(itemgetter("Alive"), ray.nodes())) if node.cpus > 0]
+        names = {node.id: node for node in living}
+        for node, problem in ray.get(self._board.judged.remote(), timeout=10).items():
+            if node not in self._trusted and node not in self.refused:
+                self._hear(names.get(node, Node(node, 0.0, 0)), problem)
+        for node in living:
+            if not self._is_settled(node):
+                self._ask(node)
+        self._living = tuple(living)
+        self.nodes = tuple(
+            node for node in living if node.id not in self.refused and (node.id in self._trusted or not self.joined)
+        )
+        self._tell()
+
+    def has_refused(self, node: str) -> bool:
+        """Whether a node may not take jobs, as far as is known at this moment."""
+        return bool(node) and (node in self.refused or bool(ray.get(self._board.judged.remote(), timeout=10).get(node)))
+
+    def is_gone(self, node: str) -> bool:
+        """Whether a node was there and is no more."""
+        return bool(node) and all(found["NodeID"] != node or not found["Alive"] for found in ray.nodes())
+
+    def _is_settled(self, node: Node) -> bool:
+        return not self.joined or node.id in self._trusted or node.id in self.refused
+
+    def _ask(self, node: Node) -> None:
+        if node.id not in self._asked:
+            here = NodeAffinitySchedulingStrategy(node.id, soft=False)
+            task = ray.remote(_look_around).options(num_cpus=0, max_retries=0, scheduling_strategy=here)
+            self._asked[node.id] = (task.remote(self._agreed, self._env), time.monotonic())
+            return
+        answer, asked_at = self._asked[node.id]
+        if ray.wait([answer], timeout=0)[0]:
+            try:
+                ray.get(answer)
+            except ray.exceptions.RayTaskError as error:  # no ddray there, or one that cannot answer
+                cause = without_addresses(str(error.cause or error)).strip().splitlines()[-1]
+                expected = f"ddray {self._agreed.versions.get('ddray', '?')}"
+                self._refuse(node, f"It cannot answer; got {cause}; expected {expected}. Install it there.")
+            except ray.exceptions.RayError as error:  # the node went away meanwhile, or could not start a process
+                log.debug("node %s gave no answer: %s", node, error)
+                del self._asked[node.id]
+        elif time.monotonic() - asked_at > ANSWER_SECONDS:
+            self._refuse(node, f"It has started no process in {ANSWER_SECONDS:.0f} s. Look at it with `ray status`.")
+
+    def _hear(self, node: Node, problem: str) -> None:
+        if problem:
+            self._refuse(node, problem)
+        elif self._answered(node.id):
+            self._trusted.add(node.id)
+        else:
+            self._looks[node.id] += 1
+            if self._looks[node.id] >= WITNESS_LOOKS:
+                self._refuse(
+                    node,
+                    f"It writes into another store than the one at {self._env.store} here; got no answer of it there. "
+                    "Mount the same folder on all nodes.",
+                )
+
+    def _refuse(self, node: Node, problem: str) -> None:
+        self.refused[node.id] = problem
+        self._say(f"left out: node {node.name or node.id[:8]}. {problem}")
+
+    def _tell(self) -> None:
+        """Who has joined and who is gone."""
+        if self._known is None:
+            return
+        now = {node.id: node for node in self.nodes}
+        for node in now.keys() - self._known.keys():
+            self._say(f"a node has joined: {now[node]}")
+        for node in self._known.keys() - now.keys() - self.refused.keys():
+            self._say(f"a node is gone: {self._known[node]}; what ran there is tried again")
+        self._known = now
+
+
+def start_board() -> Any:
+    """The board as an actor, on the driver's own node.
+
+    It holds only what jobs tell every second: a new one is as good when it is lost.
+    """
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+    options = {"num_cpus": 0, "max_concurrency": 1, "max_restarts": -1, "scheduling_strategy": here}
+    return ray.remote(Board).options(name=BOARD, **options).remote()
+
+
+def judged(board: Any, agreed: Agreement, env: WorkerEnv) -> str:
+    """Why the node of this process must not take jobs, "" if it may; who comes first to a node looks, and tells."""
+    node = ray.get_runtime_context().get_node_id()
+    said: dict[str, str] = ray.get(board.judged.remote(), timeout=10)
+    if node not in said:
+        said[node] = disagreement(agreed, on_this_node(env), node)
+        ray.get(board.judge.remote(node, said[node]), timeout=10)
+    return said[node]
+
+
+def _look_around(agreed: Agreement, env: WorkerEnv) -> None:
+    """The task that asks a node."""
+    judged(ray.get_actor(BOARD), agreed, env)
+
+
+def _node(facts: Mapping[str, Any]) -> Node:
+    has = facts["Resources"]
+    name = str(facts.get("NodeManagerHostname") or facts.get("NodeName") or facts["NodeID"][:8])
+    address = facts.get("NodeManagerAddress")
+    told = f"{name} ({address}, {facts['NodeID'][:8]})" if address else name
+    return Node(facts["NodeID"], float(has.get("CPU", 0.0)), int(has.get("GPU", 0)), told)
+
+
+def free() -> str:
+    """What Ray says is free in the whole cluster."""
+    resources = ray.available_resources()
+    return f"{resources.get('CPU', 0.0):g} CPUs and {resources.get('GPU', 0.0):g} GPUs"
 
 
 def dashboard() -> str:

@@ -31,6 +31,8 @@ class Released:
     """What the worker posted last: key and label of the stage it is at, iterations done and in all, values."""
     before: Mapping[str, Any] | None = None
     """What the board had of the job when it was released: a worker that died takes nothing back."""
+    node: str = ""
+    """Where its worker is, on Ray."""
     starts: dict[str, float] = field(default_factory=dict)
     """Key -> share of the stage that a checkpoint held already when the worker came to it."""
 
@@ -40,6 +42,7 @@ class Released:
             if posted == self.before:
                 return
             self.state, self.since = "running", now
+        self.node = posted.get("node", "")
         if "key" in posted:
             self.stage = posted
             if posted.get("total"):

@@ -6,13 +6,10 @@ import heapq
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping
 
-from ddray.plan.jobs import Job, restrict
+from ddray.plan.jobs import Job, Shape, restrict
 
 LONG_GFLOP = 2000.0
 """A job of more work than this is worth the seconds that a new worker takes to start."""
-
-Shape = tuple[float, float]
-"""CPUs and share of a GPU: what a job asks for."""
 
 
 class Schedule:
@@ -64,6 +61,10 @@ class Schedule:
     def any_ready(self) -> bool:
         return any(self._ready.values())
 
+    def heads(self) -> list[Job]:
+        """Of each shape the ready job that comes first, in the order in which they come."""
+        return [self.jobs[name] for _, _, name in sorted(heap[0] for heap in self._ready.values() if heap)]
+
     def take(self, fits: Callable[[Job], bool], rank: Callable[[Job], int] | None = None) -> Job | None:
         """Remove and return the next ready job that fits, or None.
 
@@ -72,14 +73,13 @@ class Schedule:
             rank: How costly it is to start a job of this shape now, 0 for nothing. Short jobs are taken in that
                 order before their own; a long one does not wait for the sake of a start.
         """
-        heads = sorted(heap[0] for heap in self._ready.values() if heap)
-        candidates = [self.jobs[name] for _, _, name in heads if fits(self.jobs[name])]
+        candidates = [job for job in self.heads() if fits(job)]
         if not candidates:
             return None
         job = candidates[0]
         if rank is not None and job.work < LONG_GFLOP:
             job = min(candidates, key=rank)  # the first of equals: the order of heads decides
-        heapq.heappop(self._ready[_shape(job)])
+        heapq.heappop(self._ready[job.shape])
         self.running.add(job.name)
         return job
 
@@ -172,7 +172,7 @@ class Schedule:
 
     def _push(self, name: str) -> None:
         entry = (-self._tail.get(name, 0.0), self._order[name], name)
-        heapq.heappush(self._ready[_shape(self.jobs[name])], entry)
+        heapq.heappush(self._ready[self.jobs[name].shape], entry)
 
     def _tails(self) -> dict[str, float]:
         """Job -> its work plus that of the longest chain of jobs behind it."""
@@ -195,7 +195,3 @@ class Schedule:
                 if waiting[maker] == 0:
                     stack.append(maker)
         return tails
-
-
-def _shape(job: Job) -> Shape:
-    return job.cpus, job.gpu

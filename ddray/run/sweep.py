@@ -48,6 +48,8 @@ class RunOptions:
     address: str | None = None
     cpus: int | None = None
     gpus: int | None = None
+    gpus_expected: int = 0
+    wait_for_nodes: float | None = None
     mlflow: bool = True
     quiet: bool = False
     precision: Literal["float32", "tf32", "bf16"] = "float32"
@@ -214,6 +216,8 @@ def _execute(
                 address=options.address,
                 cpus=options.cpus,
                 gpus=options.gpus,
+                gpus_expected=options.gpus_expected,
+                wait_for_nodes=options.wait_for_nodes,
                 on_start=lambda url: _say(f"Ray dashboard: {url}" if url else "Ray runs without a dashboard"),
             )
         shutil.rmtree(status.folder / "tune", ignore_errors=True)

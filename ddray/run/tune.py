@@ -4,6 +4,9 @@ Tune asks our searcher for configurations; the searcher admits jobs: it hands ou
 the free cards by the ledger, plus a small look-ahead of the same shape so that an actor that becomes free finds its
 next job waiting. The trainable runs one job per trial; actors are reused between jobs of one shape, because a new
 one pays seconds for importing torch.
+
+A cluster that grows adds nodes for what waits in Ray and fits nowhere. So jobs that no node can hold are released all
+the same, as many as were asked for (`--gpus-expected`) or a few: they are the demand.
 """
 
 from __future__ import annotations
@@ -13,9 +16,9 @@ import logging
 import os
 import threading
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -24,27 +27,33 @@ from ray import tune
 from ray.tune import PlacementGroupFactory
 from ray.tune.search import Searcher
 
-from ddray.errors import RequestError
+from ddray.errors import EnvironmentProblem, RequestError
 from ddray.plan.graph import Stage
-from ddray.plan.jobs import Job
+from ddray.plan.jobs import Job, Shape
 from ddray.run import cluster
-from ddray.run.board import Board
 from ddray.run.ledger import Ledger, Node
+from ddray.run.nodes import Agreement, agreement, on_this_node
 from ddray.run.outcomes import OutcomeHandler
 from ddray.run.progress import Progress
 from ddray.run.schedule import Schedule
 from ddray.run.signals import StopRequest
 from ddray.run.stage import Outcome, WorkerEnv, between_jobs, run_job
+from ddray.run.watch import PATIENCE_SECONDS, Waiting, Watch, asked
 from ddray.settings import set_environment
 from ddray.store.artifacts import Store
+from ddray.store.witness import Witness
 
 log = logging.getLogger(__name__)
 
-BOARD = "ddray-board"
 LOOK_AHEAD = 4
+MOST_WAITING = 32
+"""Jobs released without a free place, half of what Tune takes before it asks no more (TUNE_MAX_PENDING_TRIALS_PG)."""
+NODE_LABEL = "ray.io/node-id"
+"""Ray puts it on every node."""
 DEATHS = 2
 """Workers that may die at one stage: the first may have been bad luck, the second fails the stage."""
 SYNC_SECONDS = 0.5
+ATTEND_SECONDS = 0.5
 
 
 def execute(
@@ -59,6 +68,8 @@ def execute(
     address: str | None,
     cpus: int | None,
     gpus: int | None,
+    gpus_expected: int,
+    wait_for_nodes: float | None,
     on_start: Callable[[str], None],
 ) -> None:
     """Run every job of the schedule on Ray, or until a stop is asked for.
@@ -74,31 +85,53 @@ def execute(
         address: Of a running cluster, or None to start Ray here.
         cpus: CPUs to offer when Ray is started here; None: all.
         gpus: GPUs to offer when Ray is started here; None: those there are.
+        gpus_expected: GPUs that a cluster will have once it has grown.
+        wait_for_nodes: Minutes to wait for nodes that a job needs and a cluster does not have yet; None: such a job is
+            refused, unless the cluster has no node at all.
         on_start: Called with the dashboard's address.
 
     Raises:
-        EnvironmentProblem: Ray cannot be started or reached.
+        EnvironmentProblem: Ray cannot be started or reached, or no node may take jobs.
         RequestError: A job asks for more than any node has.
     """
+    joined = address is not None
+    store = Store(env.store, Path(env.cache) / "artifacts")
+    witness = Witness(store.files)
     with cluster.running(sweep, address, cpus, gpus, stop) as ray_cluster:
-        nodes = cluster.nodes()
         on_start(cluster.dashboard())
-        _refuse_impossible(schedule, nodes)
-        # It holds only what jobs tell every second: a new one is as good when its node is lost.
-        board = ray.remote(Board).options(name=BOARD, num_cpus=0, max_concurrency=1, max_restarts=-1).remote()
-        ledger = Ledger(Node(node.cpus, list(node.gpus)) for node in nodes)
-        use_gpus = any(node.gpus for node in nodes)
-        store = Store(env.store, Path(env.cache) / "artifacts")
-        admitter = Admitter(schedule, handler, ledger, progress, stop, store, use_gpus=use_gpus, board=board)
-        over = threading.Event()
-        syncing = threading.Thread(target=_sync, args=(board, progress, stop, over, ray_cluster), daemon=True)
-        syncing.start()
+        witness.write()
+        agreed = _agreement(schedule, env, witness, joined)
+        board = cluster.start_board()
+        members = cluster.Members(joined, board, agreed, env, witness.answered, progress.note)
         try:
-            with ray_cluster.watched(stop):
-                _fit(admitter, env, run_folder)
+            members.first(stop)
+            _refuse_impossible(schedule, members, gpus_expected, waits=wait_for_nodes is not None)
+            patience = PATIENCE_SECONDS if wait_for_nodes is None else 60 * wait_for_nodes
+            watch = Watch(progress.note, gpus_expected=gpus_expected, patience=patience)
+            admitter = Admitter(
+                schedule,
+                handler,
+                Ledger(members.nodes),
+                progress,
+                stop,
+                store,
+                members=members,
+                board=board,
+                watch=watch,
+            )
+            over = threading.Event()
+            syncing = threading.Thread(
+                target=_sync, args=(board, members, progress, stop, over, ray_cluster), daemon=True
+            )
+            syncing.start()
+            try:
+                with ray_cluster.watched(stop):
+                    _fit(admitter, env, agreed, run_folder)
+            finally:
+                over.set()
+                syncing.join(timeout=5)
         finally:
-            over.set()
-            syncing.join(timeout=5)
+            witness.remove()
 
 
 class Admitter(Searcher):
@@ -113,8 +146,9 @@ class Admitter(Searcher):
         stop: threading.Event,
         store: Store,
         *,
-        use_gpus: bool,
+        members: cluster.Members | None = None,
         board: Any = None,
+        watch: Watch | None = None,
     ) -> None:
         super().__init__()
         self.schedule = schedule
@@ -123,17 +157,28 @@ class Admitter(Searcher):
         self.progress = progress
         self.stop = stop
         self.store = store
-        self.use_gpus = use_gpus
-        self.trials: dict[str, Job] = {}
-        self.released_at: dict[str, float] = {}
-        self._freed: tuple[float, float] | None = None
+        self.members = members
         self.board = board
-        self.deaths: Counter[str] = Counter()
-        """Key -> workers that died while computing it."""
-        self.ahead: dict[str, Job] = {}
+        self.watch = watch or Watch(progress.note)
+        self.use_gpus = False
+        """Whether jobs ask for GPUs: there are some, there were, or they are expected."""
+        self.trials: dict[str, Job] = {}
+        self.begun: set[str] = set()
+        """Trials that have a worker."""
+        self.shapes: dict[str, Shape] = {}
+        """Released job -> what was asked of Ray for it."""
+        self.released_at: dict[str, float] = {}
+        self._freed: Shape | None = None
+        self.deaths: dict[str, list[str]] = defaultdict(list)
+        """Key -> nodes of the workers that died while computing it; "" where none is known."""
+        self.ahead: set[str] = set()
         """Released without a free place: they wait in Ray for an actor of their shape."""
+        self.awaited: set[str] = set()
+        """Released for nodes that are to come."""
+        self._attended = 0.0
+        self._follow()
 
-    def shape(self, job: Job) -> tuple[float, float]:
+    def shape(self, job: Job) -> Shape:
         """CPUs and share of a GPU that are asked of Ray; without GPUs everything runs on CPUs."""
         return job.cpus, job.gpu if self.use_gpus else 0.0
 
@@ -143,6 +188,7 @@ class Admitter(Searcher):
 
     def suggest(self, trial_id: str) -> Any:
         """The next job for a trial, None for "nothing now", FINISHED at the end."""
+        self._attend()
         if self.stop.is_set():
             return str(Searcher.FINISHED)
         self.handler.release_deferred()
@@ -155,19 +201,25 @@ class Admitter(Searcher):
                 break
             # Another driver has finished it meanwhile.
             self.handler.settle(job, Outcome(done=[stage.key for stage in job.stages]))
-        slot = self.ledger.fit(*self.shape(job))
+        shape = self.shapes[job.name] = self.shape(job)
+        slot = self.ledger.fit(shape)
         if slot is not None:
             self.ledger.take(job.name, slot)
+        elif self._is_awaited(shape):
+            self.awaited.add(job.name)
         else:
-            self.ahead[job.name] = job
+            self.ahead.add(job.name)
         self.trials[trial_id] = job
         self.released_at[job.name] = time.time()
         self.progress.started(job)
-        cpus, gpu = self.shape(job)
-        return {"job": job.name, "cpus": cpus, "gpu": gpu, "spec": json.dumps(job.spec() | {"gpu": gpu})}
+        cpus, gpu = shape
+        left_out = sorted(self.members.refused) if self.members is not None else []
+        spec = json.dumps(job.spec() | {"gpu": gpu})
+        return {"job": job.name, "cpus": cpus, "gpu": gpu, "left_out": left_out, "spec": spec}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Take a job's outcome; a trial that ended without one died."""
+        self.begun.discard(trial_id)
         job = self.trials.pop(trial_id, None)
         if job is None:
             return
@@ -203,12 +255,65 @@ class Admitter(Searcher):
     def save_to_dir(self, checkpoint_dir: str, session_str: str = "default") -> None:
         return None
 
+    def _attend(self) -> None:
+        """See what became of the cluster, and what waits for it."""
+        now = time.monotonic()
+        if now - self._attended < ATTEND_SECONDS:
+            return
+        self._attended = now
+        self._follow()
+        if self.members is None:
+            return
+        waiting = [
+            Waiting(queued.job.label, self.shapes[queued.job.name], now - queued.since)
+            for queued in self.progress.jobs("queued")
+            if queued.job.name in self.shapes and queued.job.name not in self.ahead
+        ]
+        self.watch.tell(waiting, self.ledger, cluster.free)
+        idle = self.shapes.keys() <= self.awaited and not self.handler.waiting
+        shapes = {*self.shapes.values(), *map(self.shape, self.schedule.heads())} if idle else ()
+        if problem := self.watch.given_up(shapes, self.ledger, self.members.refused, now):
+            self.handler.environment = self.handler.environment or problem
+            self.stop.set()
+
+    def _follow(self) -> None:
+        """Take the nodes as they are now into the books, and jobs where their workers are."""
+        if self.members is not None and self.members.nodes != tuple(self.ledger.nodes.values()):
+            self.ledger.follow(self.members.nodes)
+        self.use_gpus = self.use_gpus or self.ledger.gpus > 0 or self.watch.gpus_expected > 0
+        for running in self.progress.jobs("running"):
+            name = running.job.name
+            if running.node in self.ledger.nodes and name in self.shapes:
+                self.ledger.place(name, running.node, self.shapes[name])
+                self.ahead.discard(name)
+                self.awaited.discard(name)
+        self._give_places()
+
+    def _give_places(self) -> None:
+        """Book those that wait, as far as there is room."""
+        for waiting in (self.awaited, self.ahead):
+            for name in sorted(waiting, key=self.released_at.__getitem__):
+                slot = self.ledger.fit(self.shapes[name])
+                if slot is not None:
+                    self.ledger.take(name, slot)
+                    waiting.discard(name)
+
     def _admissible(self, job: Job) -> bool:
-        if self.ledger.fit(*self.shape(job)) is not None and not any(
-            self.shape(waiting) == self.shape(job) for waiting in self.ahead.values()
-        ):
+        shape = self.shape(job)
+        waiting = self.ahead | self.awaited
+        if self.ledger.fit(shape) is not None and all(self.shapes[name] != shape for name in waiting):
             return True
-        return len(self.ahead) < LOOK_AHEAD and self.shape(job) in self._running_shapes()
+        if len(waiting) >= MOST_WAITING:
+            return False
+        return self._is_awaited(shape) or (len(self.ahead) < LOOK_AHEAD and shape in self._running_shapes())
+
+    def _is_awaited(self, shape: Shape) -> bool:
+        """Whether a job of this shape is to wait for nodes that are to come."""
+        waiting = [self.shapes[name] for name in self.awaited]
+        share = shape[1]
+        if share > 0 and share + sum(each[1] for each in waiting) <= self.watch.gpus_expected - self.ledger.gpus:
+            return True
+        return not self.ledger.ever_fits(shape) and waiting.count(shape) < LOOK_AHEAD
 
     def _rank(self, job: Job) -> int:
         """0 for the shape of the worker that has just become free, 1 for shapes that run, 2 for new ones."""
@@ -216,18 +321,15 @@ class Admitter(Searcher):
             return 0
         return 1 if self.shape(job) in self._running_shapes() else 2
 
-    def _running_shapes(self) -> set[tuple[float, float]]:
+    def _running_shapes(self) -> set[Shape]:
         return {(slot.cpus, slot.share) for slot in self.ledger.taken.values()}
 
     def _free(self, job: Job) -> None:
-        self._freed = self.shape(job)
-        if self.ahead.pop(job.name, None) is None:
-            self.ledger.release(job.name)
-        for name, waiting in list(self.ahead.items()):
-            slot = self.ledger.fit(*self.shape(waiting))
-            if slot is not None:
-                self.ledger.take(name, slot)
-                del self.ahead[name]
+        self._freed = self.shapes.pop(job.name)
+        self.ahead.discard(job.name)
+        self.awaited.discard(job.name)
+        self.ledger.release(job.name)
+        self._give_places()
 
     def _post_mortem(self, job: Job) -> Outcome:
         """The worker died, or gave up after running out of GPU memory: the store says how far it came."""
@@ -246,16 +348,30 @@ class Admitter(Searcher):
 
     def _died_at(self, stage: Stage, job: Job, outcome: Outcome) -> None:
         """A stage without a word of its own: once may be bad luck, and its checkpoint is still there."""
-        self.deaths[stage.key] += 1
-        cause = cluster.cause_of_death(self._worker_of(job))
-        if self.deaths[stage.key] < DEATHS:
+        worker = self._worker_of(job)
+        node = worker.get("node", "")
+        if self._has_refused(node):
+            outcome.busy[stage.key] = ""
+            return
+        self.deaths[stage.key].append(node)
+        # Those that went with their node say nothing of the stage.
+        deaths = sum(not self._is_gone(at) for at in self.deaths[stage.key])
+        cause = "its node is gone" if self._is_gone(node) else cluster.cause_of_death(worker)
+        if deaths < DEATHS:
             self.progress.note(f"the worker of {stage.label} died ({cause}); the job is tried again")
             outcome.busy[stage.key] = ""
             return
-        cause = f"{self.deaths[stage.key]} workers died at this stage; the last: {cause}"
+        cause = f"{deaths} workers died at this stage; the last: {cause}"
         record = {**stage.spec(), "cpus": job.cpus, "gpu": job.gpu, "cause": cause, "traceback": ""}
         self.store.record_failure(stage.key, record)
         outcome.failed[stage.key] = cause
+
+    def _is_gone(self, node: str) -> bool:
+        return self.members is not None and self.members.is_gone(node)
+
+    def _has_refused(self, node: str) -> bool:
+        """Whether the worker ended because its node may not take jobs."""
+        return self.members is not None and self.members.has_refused(node)
 
     def _worker_of(self, job: Job) -> dict[str, Any]:
         """The worker's process and node, as it posted them last."""
@@ -275,15 +391,13 @@ class JobTrial(tune.Trainable):
     def setup(self, config: dict[str, Any]) -> None:
         """A new actor: environment first, before anything imports torch."""
         set_environment()
-        self._board = ray.get_actor(BOARD)
+        self._board = ray.get_actor(cluster.BOARD)
         self._worker = {"pid": os.getpid(), "node": ray.get_runtime_context().get_node_id()}
         given = WorkerEnv(**json.loads(config["env"]))
-        # Data and cache belong to the node: what its own environment says goes before the driver's.
-        self._env = replace(
-            given,
-            data=os.environ.get(cluster.NODE_PLACES[0]) or given.data,
-            cache=os.environ.get(cluster.NODE_PLACES[1]) or given.cache,
-        )
+        if problem := cluster.judged(self._board, Agreement(**json.loads(config["agreed"])), given):
+            self._tick(config["job"], {})
+            raise EnvironmentProblem(problem)
+        self._env = on_this_node(given)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """The actor takes the next job."""
@@ -310,7 +424,31 @@ class JobTrial(tune.Trainable):
         return bool(ray.get(self._board.tick.remote(job, posted), timeout=10))
 
 
-def _fit(admitter: Admitter, env: WorkerEnv, run_folder: Path) -> None:
+class Beginnings(tune.Callback):
+    """Tells the searcher which trials have a worker."""
+
+    def __init__(self, admitter: Admitter) -> None:
+        self.admitter = admitter
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self.admitter.begun.add(trial.trial_id)
+
+
+class NothingBegins(tune.Stopper):
+    """Ends trials that wait in Ray once a stop was asked for and those that had begun have ended: what they wait for
+    may never come."""
+
+    def __init__(self, admitter: Admitter) -> None:
+        self.admitter = admitter
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return False
+
+    def stop_all(self) -> bool:
+        return self.admitter.stop.is_set() and not self.admitter.begun
+
+
+def _fit(admitter: Admitter, env: WorkerEnv, agreed: Agreement, run_folder: Path) -> None:
     """Hand over to Tune until the searcher says that it has finished."""
     run_folder.mkdir(parents=True, exist_ok=True)
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # our summary tells what failed
@@ -319,11 +457,14 @@ def _fit(admitter: Admitter, env: WorkerEnv, run_folder: Path) -> None:
         bundle = {"CPU": float(config.get("cpus", 1.0))}
         if config.get("gpu"):
             bundle["GPU"] = float(config["gpu"])
+        if left_out := config.get("left_out"):
+            elsewhere = {NODE_LABEL: f"!in({', '.join(left_out)})"}
+            return PlacementGroupFactory([bundle], bundle_label_selector=[elsewhere])
         return PlacementGroupFactory([bundle])
 
     tuner = tune.Tuner(
         tune.with_resources(JobTrial, request),
-        param_space={"env": json.dumps(asdict(env))},
+        param_space={"env": json.dumps(asdict(env)), "agreed": json.dumps(asdict(agreed))},
         tune_config=tune.TuneConfig(
             search_alg=admitter,
             num_samples=-1,
@@ -337,34 +478,67 @@ def _fit(admitter: Admitter, env: WorkerEnv, run_folder: Path) -> None:
             verbose=0,
             failure_config=tune.FailureConfig(max_failures=0),
             log_to_file=False,
+            stop=NothingBegins(admitter),
+            callbacks=[Beginnings(admitter)],
         ),
     )
     tuner.fit()
 
 
-def _refuse_impossible(schedule: Schedule, nodes: list[Node]) -> None:
+def _agreement(schedule: Schedule, env: WorkerEnv, witness: Witness, joined: bool) -> Agreement:
+    """What nodes must share with us; of a Ray that was started here only the store is to be seen."""
+    found = {}
+    for job in schedule.jobs.values() if joined else ():
+        for stage in job.stages:
+            if (dataset := getattr(stage.config, "dataset", None)) is not None:
+                found[dataset.name] = dataset
+    return agreement(env, witness, found.values())
+
+
+def _refuse_impossible(schedule: Schedule, members: cluster.Members, gpus_expected: int, *, waits: bool) -> None:
     """A job that no node can ever hold would wait for ever; say so before anything starts."""
-    use_gpus = any(node.gpus for node in nodes)
+    nodes = members.nodes
+    if members.refused and not nodes:
+        raise EnvironmentProblem("no node of the cluster may take jobs; what they lack is said above.")
+    if waits or (members.joined and not nodes):
+        return
+    with_gpus = gpus_expected > 0 or any(node.gpus for node in nodes)
     problems = []
     for job in schedule.jobs.values():
-        share = job.gpu if use_gpus else 0.0
-        if Ledger.never_fits(job.cpus, share, nodes):
+        shape = (job.cpus, job.gpu if with_gpus else 0.0)
+        if shape[1] > 0 and gpus_expected > sum(node.gpus for node in nodes):
+            continue
+        if not any(node.holds(shape) for node in nodes):
+            growing = ", or wait for one that joins with --wait-for-nodes" if members.joined else ""
             problems.append(
-                f"resources: {job.label} asks for {job.cpus:g} CPUs and {share:g} GPU; got nodes with "
-                f"{', '.join(f'{node.cpus:g} CPUs and {len(node.gpus)} GPUs' for node in nodes)}. "
-                "Lower resources: in the sweep, or use a larger machine."
+                f"resources: {job.label} asks for {asked(shape)}; got nodes with {_told(nodes)}. "
+                f"Lower resources: in the sweep, or use a larger machine{growing}."
             )
     if problems:
         raise RequestError(list(dict.fromkeys(problems))[:20])
 
 
+def _told(nodes: tuple[Node, ...]) -> str:
+    return ", ".join(dict.fromkeys(f"{node.cpus:g} CPUs and {node.gpus} GPUs" for node in nodes))
+
+
 def _sync(
-    board: Any, progress: Progress, stop: threading.Event, over: threading.Event, ray_cluster: cluster.Cluster
+    board: Any,
+    members: cluster.Members,
+    progress: Progress,
+    stop: threading.Event,
+    over: threading.Event,
+    ray_cluster: cluster.Cluster,
 ) -> None:
-    """Carry progress from the board to the display, and the stop from the signal handler to the board."""
+    """Carry progress from the board to the display, the stop from the signal handler to the board, and nodes that come
+    and go to the searcher."""
+    looked = time.monotonic()
     while not over.is_set():
         try:
             progress.update(ray.get(board.look.remote(stop.is_set()), timeout=10))
+            if time.monotonic() - looked > cluster.POLL_SECONDS:
+                members.poll()
+                looked = time.monotonic()
             ray_cluster.answered()
         except Exception as error:
             if over.is_set():

@@ -17,10 +17,13 @@ from ddray.store.checkpoints import Checkpoints
 from ddray.store.claims import Claim
 from ddray.store.files import Files, LocalFiles, RemoteFiles
 from ddray.store.manifest import NAME, BrokenManifest, Manifest, digest_files, sha256
+from ddray.store.witness import FOLDER as WITNESSES
 
 Content = TypeVar("Content")
 
 SCRATCH_SECONDS = 86400.0
+WITNESS_SECONDS = 100 * 86400.0
+"""A witness is asked as long as its sweep runs."""
 READ_AGAIN_SECONDS = (0.1, 1.0)
 """Pauses before a read that failed is tried again: a network file system hiccups, and an artifact is not to blame."""
 FORMAT = 1
@@ -61,8 +64,8 @@ class Store:
         Raises:
             EnvironmentProblem: Not writable, or written by a newer version.
         """
-        self.location = location = location.removeprefix("file://")
-        self.files: Files = _remote(location, downloads) if "://" in location else LocalFiles(Path(location))
+        self.location = location.removeprefix("file://")
+        self.files: Files = files_at(location, downloads)
         self._check_format()
 
     # --- artifacts ---------------------------------------------------------------------------------------------
@@ -219,13 +222,14 @@ class Store:
             self.files.write(f"hints/{name}", content)
 
     def tidy(self) -> None:
-        """Remove what killed processes left half-written more than a day ago."""
+        """Remove what killed processes left behind, once none can be at work on it."""
         if not isinstance(self.files, LocalFiles):
             return
-        for name in self.files.names("tmp"):
-            with contextlib.suppress(OSError):
-                if time.time() - (self.files.root / "tmp" / name).stat().st_mtime > SCRATCH_SECONDS:
-                    self.files.remove(f"tmp/{name}")
+        for folder, seconds in (("tmp", SCRATCH_SECONDS), (WITNESSES, WITNESS_SECONDS)):
+            for name in self.files.names(folder):
+                with contextlib.suppress(OSError):
+                    if time.time() - (self.files.root / folder / name).stat().st_mtime > seconds:
+                        self.files.remove(f"{folder}/{name}")
 
     # --- inside --------------------------------------------------------------------------------------------------
 
@@ -305,7 +309,19 @@ class Store:
             )
 
 
-def _remote(location: str, downloads: Path) -> RemoteFiles:
+def files_at(location: str, downloads: Path) -> Files:
+    """The files of a store, whatever they are; nothing is read or written yet.
+
+    Args:
+        location: Folder or URL.
+        downloads: Local folder where files of a URL store are kept.
+
+    Raises:
+        EnvironmentProblem: There is no driver for the URL.
+    """
+    location = location.removeprefix("file://")
+    if "://" not in location:
+        return LocalFiles(Path(location))
     try:
         return RemoteFiles(location, downloads)
     except (ImportError, ValueError) as error:  # no driver for the protocol, or no such protocol

@@ -17,27 +17,47 @@ from ddray.run.outcomes import OutcomeHandler
 from ddray.run.progress import Progress
 from ddray.run.schedule import Schedule
 from ddray.run.stage import Outcome
+from ddray.run.watch import Watch
 
 tune = pytest.importorskip("ddray.run.tune")
 FINISHED = tune.Searcher.FINISHED
 
 
+class Members:
+    """A cluster without Ray."""
+
+    def __init__(self, *nodes: Node) -> None:
+        self.nodes = nodes
+        self.refused: dict[str, str] = {}
+        self.gone: set[str] = set()
+
+    def is_gone(self, node: str) -> bool:
+        return node in self.gone
+
+    def has_refused(self, node: str) -> bool:
+        return node in self.refused
+
+
 class Bench:
     """A searcher over some jobs on one node, with what a test wants to look at."""
 
-    def __init__(self, workspace: Workspace, jobs: list[Job], *, cpus: float, gpus: int = 0) -> None:
+    def __init__(
+        self, workspace: Workspace, jobs: list[Job], *, cpus: float, gpus: int = 0, gpus_expected: int = 0
+    ) -> None:
         self.schedule = Schedule(jobs, set())
-        progress = Progress(self.schedule, "test", quiet=True, cost=lambda stage: stage.work)
+        self.progress = Progress(self.schedule, "test", quiet=True, cost=lambda stage: stage.work)
         self.stop = threading.Event()
-        self.handler = OutcomeHandler(self.schedule, {}, progress, self.stop)
+        self.handler = OutcomeHandler(self.schedule, {}, self.progress, self.stop)
+        self.members = Members(Node("here", cpus, gpus))
         self.searcher = tune.Admitter(
             self.schedule,
             self.handler,
-            Ledger([Node(cpus, [1.0] * gpus)]),
-            progress,
+            Ledger(self.members.nodes),
+            self.progress,
             self.stop,
             workspace.store,
-            use_gpus=gpus > 0,
+            members=self.members,
+            watch=Watch(lambda text: None, gpus_expected=gpus_expected, patience=0.0),
         )
         self._trials = iter(range(1000))
 
@@ -136,3 +156,97 @@ def test_short_jobs_of_one_shape_follow_each_other(workspace: Workspace) -> None
     assert len(shares) == 6
     changes = sum(before != after for before, after in itertools.pairwise(shares))
     assert changes == 1, shares
+
+
+# --- a cluster that changes -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The searcher looks at the cluster whenever it is asked."""
+    monkeypatch.setattr(tune, "ATTEND_SECONDS", 0.0)
+
+
+def test_nodes_that_join_get_full_sized_work_and_nodes_that_die_leave_no_ghosts(workspace: Workspace) -> None:
+    bench = Bench(workspace, distillations(workspace, 20), cpus=2, gpus=1)
+    assert len(list(bench.release())) == 2 + tune.LOOK_AHEAD
+    bench.members.nodes += (Node("joined", 8, 2),)
+    assert len(list(bench.release())) == 8 - tune.LOOK_AHEAD + tune.LOOK_AHEAD, "those that waited took places too"
+    assert len(bench.searcher.ledger.taken) == 10
+    bench.members.nodes = bench.members.nodes[1:]
+    assert list(bench.release()) == []
+    assert {slot.node for slot in bench.searcher.ledger.taken.values()} == {"joined"}
+    assert len(bench.searcher.ledger.taken) == 8
+
+
+def test_a_job_is_booked_where_its_worker_says_that_it_is(workspace: Workspace) -> None:
+    bench = Bench(workspace, distillations(workspace, 2), cpus=4, gpus=1)
+    bench.members.nodes += (Node("other", 4, 1),)
+    ((_, config), _) = bench.release()
+    name = str(config["job"])
+    assert bench.searcher.ledger.taken[name].node == "here"
+    bench.progress.update({name: {"pid": 1, "node": "other"}})
+    assert list(bench.release()) == []
+    assert bench.searcher.ledger.taken[name].node == "other"
+
+
+def test_gpus_that_are_expected_are_asked_for_and_no_more(workspace: Workspace) -> None:
+    bench = Bench(workspace, distillations(workspace, 12), cpus=4, gpus_expected=2)
+    released = [config for _, config in bench.release()]
+    assert [config["gpu"] for config in released] == [0.25] * 8, "what two cards take: the demand that a cluster sees"
+    assert not bench.searcher.ledger.taken
+    bench.members.nodes += (Node("joined", 8, 1),)
+    assert len(list(bench.release())) == tune.LOOK_AHEAD, "of a shape that runs, and one more card is awaited"
+    assert len(bench.searcher.ledger.taken) == 4
+
+
+def test_gpus_that_join_are_used_from_then_on(workspace: Workspace) -> None:
+    bench = Bench(workspace, distillations(workspace, 12), cpus=1)
+    ((_, config), *_) = bench.release()
+    assert config["gpu"] == 0.0
+    bench.members.nodes += (Node("joined", 4, 1),)
+    later = [config["gpu"] for _, config in bench.release()]
+    assert set(later) == {0.25}
+    bench.members.nodes = bench.members.nodes[:1]
+    assert all(config["gpu"] for _, config in bench.release()), "a card that died may come again"
+
+
+def test_work_that_no_node_can_hold_waits_in_ray_until_patience_ends(workspace: Workspace) -> None:
+    bench = Bench(workspace, distillations(workspace, 12), cpus=4, gpus=1)
+    bench.members.nodes = ()
+    assert [trial for trial, _ in itertools.islice(bench.release(), 1)], "the demand for which a cluster grows"
+    assert bench.searcher.suggest("t") == FINISHED, "patience was none"
+    assert bench.stop.is_set()
+    assert "no node came in 0 s that has 1 CPU and 0.25 GPU" in bench.handler.environment
+    assert tune.NothingBegins(bench.searcher).stop_all()
+
+
+def test_what_has_begun_is_let_end_and_what_waits_in_ray_is_not(workspace: Workspace) -> None:
+    bench = Bench(workspace, distillations(workspace, 2), cpus=4, gpus=1)
+    ending = tune.NothingBegins(bench.searcher)
+    (trial, _), _ = bench.release()
+    bench.searcher.begun.add(trial)
+    assert not ending.stop_all()
+    bench.stop.set()
+    assert not ending.stop_all()
+    bench.end(trial, Outcome(interrupted=True))
+    assert ending.stop_all()
+
+
+@pytest.mark.parametrize("why", ["gone", "refused"])
+def test_a_worker_whose_node_went_away_says_nothing_of_its_stage(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, why: str
+) -> None:
+    (job,) = distillations(workspace, 1)
+    bench = Bench(workspace, [job], cpus=1)
+    monkeypatch.setattr(bench.searcher, "_worker_of", lambda job: {"pid": 1, "node": "lost"})
+    if why == "gone":
+        bench.members.gone.add("lost")
+    else:
+        bench.members.refused["lost"] = "It has another ddray."
+    for _ in range(2 * tune.DEATHS):
+        bench.handler.release_deferred(at_once=True)
+        ((trial, config),) = bench.release()
+        bench.end(trial, None)
+    assert not bench.schedule.failed
+    assert config["left_out"] == sorted(bench.members.refused)
