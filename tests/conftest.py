@@ -11,6 +11,7 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+from clusters import Grown
 from object_store import ObjectStore
 from tally import Tally
 from workspace import SHARING, Swept, Workspace, places_in
@@ -87,3 +88,13 @@ def on_ray(tmp_path_factory: pytest.TempPathFactory, digits_cache: Path) -> Swep
         assert ran.code == 1, ran.err
         assert "5 of 6 points done, 1 failed" in ran.err
         return workspace.swept("sharing")
+
+
+@pytest.fixture
+def grown() -> Iterator[Grown]:
+    """A cluster without nodes, for a test to let it grow."""
+    made = Grown()
+    try:
+        yield made
+    finally:
+        made.cluster.shutdown()

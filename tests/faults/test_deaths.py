@@ -9,6 +9,7 @@ import subprocess
 import time
 
 import pytest
+from clusters import Grown
 from trials import LOCAL, RAY, Trial, claims
 from workspace import Running
 
@@ -35,6 +36,25 @@ def test_a_worker(trial: Trial) -> None:
         ran = running.wait()
     assert ran.code == 0, ran.err
     assert "the job is tried again" in ran.err
+    trial.compare(before)
+
+
+@pytest.mark.ray
+@pytest.mark.fault("node dies, node joins")
+def test_a_node_that_joins_and_one_that_dies(trial: Trial, grown: Grown) -> None:
+    """The first worked alone; the second takes its place."""
+    grown.add(0)
+    first = grown.add(1, **trial.variables)
+    with trial.start(*grown.options) as running:
+        until_steps_are_kept(running, trial)
+        grown.add(1, **trial.variables)
+        running.until(lambda: "a node has joined: " in running.err)
+        before = trial.finished()
+        grown.kill(first)
+        running.until(lambda: "a node is gone: " in running.err)
+        ran = running.wait()
+    assert ran.code == 0, ran.err
+    assert "workers died at this stage" not in ran.err
     trial.compare(before)
 
 

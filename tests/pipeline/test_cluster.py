@@ -1,4 +1,4 @@
-"""Clusters of several nodes, on real Rays of one machine: nodes join, die, have no CPUs, or share too little."""
+"""Clusters of several nodes, on real Rays of one machine: nodes join, have no CPUs, or share too little."""
 
 from __future__ import annotations
 
@@ -9,45 +9,15 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
+from clusters import Grown
 from workspace import Running, Workspace
 
 pytestmark = pytest.mark.ray
 SEEDS = (0, 1, 2, 3)
 LONG = 1500
 """Iterations: some seconds."""
-
-
-class Grown:
-    """A cluster of logical nodes on this machine."""
-
-    def __init__(self) -> None:
-        from ray.cluster_utils import Cluster
-
-        self.cluster: Any = Cluster()
-
-    def add(self, cpus: int, gpus: int = 0, **variables: str) -> Any:
-        """A node that has joined."""
-        return self.cluster.add_node(num_cpus=cpus, num_gpus=gpus, env_vars=variables)
-
-    def kill(self, node: Any) -> None:
-        """As a power cut does."""
-        self.cluster.remove_node(node, allow_graceful=False)
-
-    @property
-    def options(self) -> tuple[str, ...]:
-        return ("--address", self.cluster.address, "--no-mlflow")
-
-
-@pytest.fixture
-def grown(workspace: Workspace) -> Iterator[Grown]:
-    made = Grown()
-    try:
-        yield made
-    finally:
-        made.cluster.shutdown()
 
 
 def jobs_done(running: Running) -> int:
@@ -131,26 +101,3 @@ def test_a_node_that_sees_another_store_is_left_out_even_when_it_joins_late(work
     assert ran.code == 0, ran.err
     assert f"It does not see the store {workspace.folders.store}; got no file " in ran.err
     assert "died" not in ran.err
-
-
-@pytest.mark.faults
-def test_a_node_joins_and_one_dies_and_nothing_is_lost(workspace: Workspace, grown: Grown) -> None:
-    grown.add(0)
-    first = grown.add(1)
-    path = workspace.tiny(distill_seeds=SEEDS, iterations=LONG)
-    with workspace.start("sweep", path, *grown.options) as running:
-        running.until(lambda: jobs_done(running) >= 1)
-        grown.add(2)
-        running.until(lambda: "a node has joined: " in running.err)
-        before = jobs_done(running)
-        running.until(lambda: jobs_done(running) > before)
-        grown.kill(first)
-        running.until(lambda: "a node is gone: " in running.err)
-        ran = running.wait()
-    assert ran.code == 0, ran.err
-    assert "16 of 16 points done" in ran.err
-    assert "workers died at this stage" not in ran.err
-    disturbed = workspace.payloads()
-    workspace.folders.home.rename(workspace.folder / "disturbed")
-    assert workspace.run("sweep", path, "--local", "--no-mlflow").code == 0
-    assert workspace.payloads() == disturbed
