@@ -18,7 +18,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -486,13 +486,15 @@ def _fit(admitter: Admitter, env: WorkerEnv, agreed: Agreement, run_folder: Path
 
 
 def _agreement(schedule: Schedule, env: WorkerEnv, witness: Witness, joined: bool) -> Agreement:
-    """What nodes must share with us; of a Ray that was started here only the store is to be seen."""
+    """What nodes must share with us. A Ray that was started here runs this checkout, even if somebody commits to it
+    meanwhile, and reads our data: only the store is to be seen."""
     found = {}
     for job in schedule.jobs.values() if joined else ():
         for stage in job.stages:
             if (dataset := getattr(stage.config, "dataset", None)) is not None:
                 found[dataset.name] = dataset
-    return agreement(env, witness, found.values())
+    agreed = agreement(env, witness, found.values())
+    return agreed if joined else replace(agreed, commit=None)
 
 
 def _refuse_impossible(schedule: Schedule, members: cluster.Members, gpus_expected: int, *, waits: bool) -> None:
