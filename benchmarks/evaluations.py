@@ -187,7 +187,6 @@ def privacy(bench: Bench) -> float:
         canaries=asked.canaries,
         signals=signals,
         start=asked.start,
-        resamples=asked.resamples,
     )
     return bench.stage("privacy", "privacy", config, inputs)
 

@@ -88,7 +88,6 @@ class Audited:
             "canaries": self.canaries,
             "signals": self.signals,
             "start": True,
-            "resamples": 200,
         }
         return PrivacyConfig(**{**values, **other})
 

@@ -556,8 +556,6 @@ class PrivacySettings(Config):
     """Images per class that are never members, for low false positive rates; fewer where the data have fewer."""
     start: bool = True
     """Whether the same attacks also run on models trained on the undistilled start (``iteration 0``)."""
-    resamples: int = Field(default=1000, ge=100)
-    """Of the bootstrap."""
 
     @property
     def num_rows(self) -> int:
@@ -597,7 +595,6 @@ class PrivacyConfig(Config):
     canaries: int = Field(ge=0)
     signals: SignalsConfig
     start: bool
-    resamples: int = Field(ge=100)
 
 
 class EmbeddingSettings(Config):

@@ -21,6 +21,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from trainables.evaluate.student import Error, freedom_of
+
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
@@ -369,107 +371,102 @@ def persistent(first: Floats, second: Floats) -> float:
 # --- a property as a function of accuracy -----------------------------------------------------------------------------
 
 
-class Knot(NamedTuple):
-    """Draws of one ipc of random real images."""
+class Sets(NamedTuple):
+    """Sets that differ in seeds alone: draws of random real images of one ipc, or distillations of one cell."""
 
     accuracy: Floats
-    """(D,) mean over the trainings of each draw."""
+    """(D,) mean over the trainings of each set; of a single set, its trainings."""
     value: Floats
     """(D,) the same of the property."""
     steps: float
     """Mean optimiser steps."""
 
 
-class OnFrontier(NamedTuple):
-    """What real images give at some accuracies."""
+class Excess(NamedTuple):
+    """A property of sets less that of random real images of the same accuracy."""
 
-    value: Floats
-    """(P,) NaN outside the frontier's accuracies: nothing is extrapolated."""
-    reach: Floats
-    """(P,) half of the interval; NaN where a knot beside it has a single draw."""
-    draws: Integers
-    """(P,) behind the knots beside it."""
-    steps: Floats
-    """(P, 2) optimiser steps of the two knots; equal at the ends."""
+    value: float
+    """NaN outside the accuracies of real images: nothing is extrapolated."""
+    reach: float
+    """Half of the interval; NaN without one."""
+    reason: str | None
+    """Why there is no interval."""
+    draws: int
+    """Of real images, at the knots beside it."""
+    apart: float
+    """By how much the accuracies of those knots differ; 0 on a knot."""
+    steps: tuple[float, float]
+    """Optimiser steps of those knots."""
 
 
-def on_frontier(knots: Sequence[Knot], accuracies: Floats) -> OnFrontier | None:
-    """The property of real images at given accuracies: linear between the means of neighbouring ipc.
+def excess(knots: Sequence[Sets], own: Sets) -> Excess | None:
+    """What sets have more than random real images of their mean accuracy, which lie on straight lines between ipc.
 
-    Estimates the expected property, over draws of real images, of a set whose accuracy is the given one. The interval
-    is Student's over draws. A draw's residual is its distance from the segment, so it holds what scatters of the
-    accuracy as well as of the property; the variances of the two knots are combined by the weights of the
-    interpolation, with the degrees of freedom of Welch and Satterthwaite. It covers the frontier alone: the point that
-    is compared with it is taken as measured.
+    Estimates the expected property of a set less the line at its expected accuracy, over distillations (trainings where
+    there is a single set) and draws of real images. Both sides are measured from the line between the two knots
+    beside: a residual holds what scatters of the accuracy as well as of the property. The interval is Student's;
+    variances of the sets and of the knots, these by the weights of the interpolation, are added (``student.py``).
 
     Args:
-        knots: One per ipc, in any order; ordered by accuracy here.
-        accuracies: (P,).
+        knots: Random real images, one per ipc in any order; ordered by accuracy here.
+        own: The sets.
 
     Returns:
         None with fewer than two knots of different accuracy: there is no line.
     """
-    from scipy.special import stdtrit
-
     knots = _merged(sorted(knots, key=lambda knot: float(knot.accuracy.mean())))
     if len(knots) < 2:
         return None
     x = np.array([knot.accuracy.mean() for knot in knots])
-    y = np.array([knot.value.mean() for knot in knots])
-    counts = np.array([len(knot.accuracy) for knot in knots])
-    steps = np.array([knot.steps for knot in knots])
-    segment = np.clip(np.searchsorted(x, accuracies, side="right") - 1, 0, len(x) - 2)
-    weight = (accuracies - x[segment]) / (x[segment + 1] - x[segment])
-    weight = np.where(np.abs(weight - np.round(weight)) < _ROUNDING, np.round(weight), weight)
-    inside = (weight >= 0) & (weight <= 1)
-    weight = np.clip(weight, 0, 1)
-    slopes = np.diff(y) / np.diff(x)
-
-    variance, freedom = np.zeros(len(accuracies)), np.zeros(len(accuracies))
-    draws, alone = np.zeros(len(accuracies), dtype=np.int64), np.zeros(len(accuracies), dtype=bool)
-    for side, share in ((segment, 1 - weight), (segment + 1, weight)):
-        scatter = _scatter(knots, side, slopes[segment], segment)
-        needed = share > 0
-        alone |= needed & (counts[side] < 2)
-        part = np.where(needed, share**2 * np.nan_to_num(scatter) / counts[side], 0.0)
-        variance += part
-        freedom += part**2 / np.maximum(counts[side] - 1, 1)
-        draws += np.where(needed, counts[side], 0)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        degrees = np.where(freedom > 0, variance**2 / freedom, np.inf)
-        reach = np.where(variance > 0, stdtrit(degrees, (1 + LEVEL) / 2) * np.sqrt(variance), 0.0)
-    value = (1 - weight) * y[segment] + weight * y[segment + 1]
-    beside = np.stack(
-        [
-            np.where(weight < 1, steps[segment], steps[segment + 1]),
-            np.where(weight > 0, steps[segment + 1], steps[segment]),
-        ],
-        axis=1,
-    )
-    return OnFrontier(
-        np.where(inside, value, np.nan), np.where(inside & ~alone, reach, np.nan), np.where(inside, draws, 0), beside
+    at = float(own.accuracy.mean())
+    left = int(np.clip(np.searchsorted(x, at + _ROUNDING) - 1, 0, len(x) - 2))
+    one, other = knots[left], knots[left + 1]
+    apart = float(x[left + 1] - x[left])
+    weight = (at - float(x[left])) / apart
+    weight = round(weight) if abs(weight - round(weight)) < _ROUNDING / apart else weight
+    if not 0 <= weight <= 1:
+        return Excess(math.nan, math.nan, None, 0, 0.0, (own.steps, own.steps))
+    slope = float(other.value.mean() - one.value.mean()) / apart
+    beside = [(share, knot) for share, knot in ((1 - weight, one), (weight, other)) if share > 0]
+    line = sum(share * float(knot.value.mean()) for share, knot in beside)
+    return Excess(
+        float(own.value.mean()) - line,
+        *_reach_of_excess([(1.0, own), *beside], slope),
+        sum(len(knot.accuracy) for _, knot in beside),
+        apart if len(beside) == 2 else 0.0,
+        (beside[0][1].steps, beside[-1][1].steps),
     )
 
 
-def _merged(knots: Sequence[Knot]) -> list[Knot]:
+def _reach_of_excess(sides: Sequence[tuple[float, Sets]], slope: float) -> tuple[float, str | None]:
+    """Half of the interval, or NaN and why there is none.
+
+    Args:
+        sides: Weight of each, the sets themselves first.
+        slope: Of the line.
+    """
+    (_, own), *real = sides
+    if len(own.accuracy) < 2:
+        return math.nan, "one model: how much models scatter is not known"
+    if any(len(knot.accuracy) < 2 for _, knot in real):
+        return math.nan, "one draw of real images: how much draws scatter is not known"
+    parts = [
+        (share**2 * float((each.value - slope * each.accuracy).var(ddof=1)) / len(each.value), len(each.value) - 1)
+        for share, each in sides
+    ]
+    variance = sum(part for part, _ in parts)
+    if variance <= 0:
+        return 0.0, None
+    return Error(math.sqrt(variance), freedom_of(parts, variance)).reach(LEVEL), None
+
+
+def _merged(knots: Sequence[Sets]) -> list[Sets]:
     """Knots of one and the same accuracy become one."""
-    merged: list[Knot] = []
+    merged: list[Sets] = []
     for knot in knots:
         if merged and float(knot.accuracy.mean() - merged[-1].accuracy.mean()) < _ROUNDING:
             last = merged.pop()
             accuracy, value = (np.concatenate(both) for both in zip(last[:2], knot[:2], strict=True))
-            knot = Knot(accuracy, value, (last.steps + knot.steps) / 2)
+            knot = Sets(accuracy, value, (last.steps + knot.steps) / 2)
         merged.append(knot)
     return merged
-
-
-def _scatter(knots: Sequence[Knot], side: Integers, slope: Floats, segment: Integers) -> Floats:
-    """Variance (P,) of the draws' residuals at the knot ``side``, from the line of ``segment``; NaN of single ones."""
-    variances = np.full((len(knots), 2), np.nan)  # by knot, and whether the segment lies to its right
-    slopes = dict(zip(segment.tolist(), slope.tolist(), strict=True))
-    for index, knot in enumerate(knots):
-        for right in (0, 1):
-            line = slopes.get(index - 1 + right)
-            if line is not None and len(knot.accuracy) > 1:
-                variances[index, right] = float((knot.value - line * knot.accuracy).var(ddof=1))
-    return np.asarray(variances[side, (side == segment).astype(np.int64)])

@@ -321,7 +321,7 @@ STAGE_KINDS: Mapping[Kind, StageKind] = {
     ),
     "privacy": StageKind(
         config=PrivacyConfig,
-        version=4,
+        version=5,
         settings=PrivacySettings,
         first_metric="mia_auc",
         share=_no_card,

@@ -62,7 +62,6 @@ def privacy(
         canaries=allowed.canaries,
         signals=allowed.signals,
         start=start,
-        resamples=requested.resamples,
     )
     stage = table.add("privacy", label_of("privacy", point), config, tuple(shadows.inputs), resolved.load)
     return tuple(shadows.paths), stage

@@ -401,7 +401,7 @@ grids:
       confidence: {top: 2}
       robustness: {attacks: [grey], images: 6}
       privacy: {audit: [pool], attacks: [margin], rows: 4, targets: 1, shadows: 0, population: 2, reserve: 2,
-                start: false, resamples: 100}
+                start: false}
 """
 
 

@@ -41,7 +41,6 @@ class Listed(Audited):
             "rows": 0,
             "targets": 1,
             "start": False,
-            "resamples": 100,
             "attacks": ("loss",),
         }
         return super().config(**{**values, **other})

@@ -25,7 +25,7 @@ defaults:
   protocol: quick
   axes: {dataset: [digits], ipc: [3], origin_per_class: [30], origin_draw: [0], distill_seed: [0], seed: [0, 1]}
   evaluations:
-    privacy: {audit: [seed, pool], rows: 6, targets: 3, shadows: 1, population: 5, reserve: 5, resamples: 100,
+    privacy: {audit: [seed, pool], rows: 6, targets: 3, shadows: 1, population: 5, reserve: 5,
               canaries: 4, attacks: [loss, shokri, lira_offline, data_release]}
 grids:
   methods:

@@ -368,17 +368,38 @@ def on_curve(point: GridPoint) -> Numbers:
 def test_an_excess_is_over_real_images_of_the_same_accuracy(tmp_path: Path) -> None:
     points = recorded(tmp_path, sweep("[random, dm]", "[1, 10, 50]"), on_curve)
     frontier(points)
-    for row in rows(points, "excess_fair_var_acc", method="dm", ipc=1):
-        assert row["value"] == pytest.approx(0.02)
-        assert row["ci_low"] == pytest.approx(0.02), "its draws lie on the line"
-        assert (row["ci_unit"], row["ci_method"], row["n"], row["property"]) == ("distillations", "t", 4, "fairness")
-    for row in rows(points, "excess_test_loss", method="dm", ipc=1):
-        assert row["value"] == pytest.approx(-0.5)
+    (row,) = rows(points, "excess_fair_var_acc", method="dm", ipc=1)
+    assert row["value"] == pytest.approx(0.02)
+    assert row["ci_low"] == pytest.approx(0.02), "its draws lie on the line, and its models are alike"
+    assert (row["ci_unit"], row["ci_method"], row["n"], row["property"]) == ("distillations", "t", 4, "fairness")
+    assert (row["agg"], row["n_agg"], row["knots_apart"]) == ("mean_seeds", 4, pytest.approx(0.2))
+    (row,) = rows(points, "excess_test_loss", method="dm", ipc=1)
+    assert row["value"] == pytest.approx(-0.5)
     for ipc in (10, 50):
-        found = rows(points, "excess_fair_var_acc", method="dm", ipc=ipc)
-        assert [(row["value"], row["flag"]) for row in found] == [(None, "outside_frontier")] * 4
-        assert all("ci_low" not in row for row in found)
+        (row,) = rows(points, "excess_fair_var_acc", method="dm", ipc=ipc)
+        assert (row["value"], row["flag"]) == (None, "outside_frontier")
+        assert "ci_low" not in row
     assert metrics(point for point in points if point.method == "random") == set()
+
+
+def test_an_excess_knows_how_much_its_own_models_scatter(tmp_path: Path) -> None:
+    def scattered(point: GridPoint) -> Numbers:
+        found = on_curve(point)
+        if point.method == "dm":
+            found["fair_var_acc"] = found["fair_var_acc"] + 0.01 * (point.distill_seed or 0) + 0.001 * point.seed
+        return found
+
+    points = recorded(tmp_path, sweep("[random, dm]", "[1, 10, 50]"), scattered)
+    frontier(points)
+    (row,) = rows(points, "excess_fair_var_acc", method="dm", ipc=1)
+    assert row["ci_high"] - row["ci_low"] == pytest.approx(2 * 12.706 * 0.005, rel=1e-3), "two distillations"
+    alone = [point for point in recorded(tmp_path, sweep("[random, dm]", "[1, 10, 50]"), scattered)]
+    kept = [each for each in alone if each.method == "random" or each.order == (0, 0)]
+    frontier(kept)
+    (row,) = rows(kept, "excess_fair_var_acc", method="dm", ipc=1)
+    assert "ci_low" not in row
+    assert row["reason"] == "no interval: one model: how much models scatter is not known"
+    assert row["agg"] == "single"
 
 
 def test_where_others_have_a_frontier_its_lack_is_said(tmp_path: Path) -> None:
@@ -460,13 +481,13 @@ def test_the_primary_attacks_are_compared_at_equal_accuracy(tmp_path: Path) -> N
     text += "    evaluations: {robustness: {attacks: [deepfool_l2, fgsm]}, privacy: {}}\n"
     points = recorded(tmp_path, text, numbers)
     frontier(points)
-    found = rows(points, "excess_adv_acc", method="dm", ipc=1, distill_seed=0, seed=0)
+    found = rows(points, "excess_adv_acc", method="dm", ipc=1)
     assert [(row["epsilon"], row["norm"], row["attack"], row["adv_def"]) for row in found] == [
         (0.5, "l2", PRIMARY_ADVERSARY, "clip"),
         (1.0, "l2", PRIMARY_ADVERSARY, "clip"),
     ]
     assert [row["value"] for row in found] == pytest.approx([0.05, 0.05])
-    found = rows(points, "excess_mia_auc", method="dm", ipc=1, distill_seed=0, seed=0)
+    found = rows(points, "excess_mia_auc", method="dm", ipc=1)
     assert [(row["audit"], row["attack"], row["property"]) for row in found] == [
         ("seed", PRIMARY_ATTACK, "privacy"),
         ("pool", PRIMARY_ATTACK, "privacy"),

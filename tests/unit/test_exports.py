@@ -37,7 +37,7 @@ grids:
     settings: {dm: {iterations: 200}}
     evaluations:
       privacy: {audit: [seed, pool, one_run], rows: 6, targets: 2, shadows: 1, population: 5, reserve: 5,
-                resamples: 100, attacks: [loss, shokri, lira_offline, data_release]}
+                attacks: [loss, shokri, lira_offline, data_release]}
       robustness: {attacks: [deepfool_l2, deepfool_linf, fmn_linf, fgsm, pgd_linf], images: 100}
 """
 

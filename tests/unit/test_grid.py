@@ -256,8 +256,8 @@ def test_settings_of_audits_that_a_grid_does_not_ask_for_cannot_disagree(tmp_pat
         unite(pool, third)
     with pytest.raises(RequestError, match=r"g2.evaluations.privacy.rows: .*got 8 here and 6"):
         unite(seed, pool, pool.replace("rows: 6", "rows: 8"))
-    with pytest.raises(RequestError, match=r"g1.evaluations.privacy.resamples: "):
-        unite(pool, "{privacy: {audit: [seed], resamples: 200}}")
+    with pytest.raises(RequestError, match=r"g1.evaluations.privacy.start: "):
+        unite(pool, "{privacy: {audit: [seed], start: false}}")
 
 
 UNMEASURABLE = [

@@ -232,7 +232,6 @@ BASES: dict[type[Config], Config] = {
         canaries=0,
         signals=SIGNALS,
         start=True,
-        resamples=1000,
     ),
     EmbeddingConfig: EmbeddingConfig(dataset=DATASET, classes=(0, 1, 2), real_per_class=50, neighbours=10),
     TsneConfig: TsneConfig(dataset=DATASET, classes=(0, 1, 2), real_per_class=50, sources=("dm",), perplexity=30.0),
@@ -371,7 +370,6 @@ FIELDS[PrivacyConfig] = {
     "canaries": _with("canaries", SEEDS),
     "signals": _part("signals", SIGNALS),
     "start": _with("start", st.just(False)),
-    "resamples": _with("resamples", st.integers(100, 10**6)),
 }
 FIELDS[EmbeddingConfig] = {
     **_IMAGES,

@@ -63,11 +63,9 @@ def reach(rows: int, targets: int, taught: bool) -> float:
     for pair in range(targets):
         member = matrix(2, np.random.default_rng(pair))[0]
         role = np.where(member, 1, 2)
-        scores.append(Audited(np.arange(IMAGES), member, np.arange(IMAGES), role, LABELS, pair, 2 * pair))
+        scores.append(Audited(np.arange(IMAGES), member, np.arange(IMAGES), role, LABELS, 2 * pair))
     told = membership_rows(
         scores,
-        resamples=100,
-        seed_parts=("test",),
         base={"attack": "any"},
         per_class=10,
         taught_by=rows // 2 - 1 if taught else 0,

@@ -11,17 +11,12 @@ from numpy.typing import NDArray
 from scipy import stats
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from trainables.evaluate.intervals import clopper_pearson
 from trainables.evaluate.privacy import roc
 from trainables.evaluate.privacy.metrics import Audited, membership_rows, not_applicable_rows
-from trainables.evaluate.privacy.roc import Resampler
+from trainables.evaluate.privacy.roc import Curve
 from trainables.files import CANARY, RESERVE
 
 Row = dict[str, Any]
-
-
-def ones(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.ones((1, len(values)))
 
 
 def audited(
@@ -33,11 +28,11 @@ def audited(
     start = member & (np.cumsum(member) % init == 0) if init else np.zeros(n, dtype=bool)
     values = np.round(rng.normal(size=n) + effect * member + exposed * start, decimals)
     role = np.where(start, 0, np.where(member, 1, 2))
-    return Audited(values, member, np.arange(n), role, np.arange(n) % 4, pair, 2 * pair, 0.5)
+    return Audited(values, member, np.arange(n), role, np.arange(n) % 4, 2 * pair, 0.5)
 
 
 def rows_of(scores: list[Audited], **changes: Any) -> list[Row]:
-    settings: dict[str, Any] = {"resamples": 400, "seed_parts": ("test",), "base": {"attack": "loss"}, "per_class": 50}
+    settings: dict[str, Any] = {"base": {"attack": "loss"}, "per_class": 50}
     return membership_rows(scores, **(settings | changes))
 
 
@@ -64,38 +59,22 @@ def test_areas_against_pairs_and_scikit_learn(decimals: int) -> None:
     for seed in range(5):
         each = audited(seed, n=301, decimals=decimals)
         values, member = each.values, each.member
-        curve = roc.curves(values, member, ones(values))
+        curve = Curve(values, member)
         assert roc.auc(values, member) == pytest.approx(pairwise_auc(values, member))
-        assert roc.area(curve)[0] == pytest.approx(roc_auc_score(member, values))
-        assert roc.auc_interval(values, member)[0] == pytest.approx(roc_auc_score(member, values))
+        assert roc.auc_estimate(values, member).value == pytest.approx(roc_auc_score(member, values))
         for limit in (0.01, 0.1):
             expected = roc_auc_score(member, values, max_fpr=limit)
-            assert roc.partial_area(curve, limit)[0] == pytest.approx(expected)
+            assert roc.partial_area_estimate(curve, limit).value == pytest.approx(expected)
         fpr, tpr, _ = roc_curve(member, values, drop_intermediate=False)
-        assert roc.advantage(curve)[0] == pytest.approx((tpr - fpr).max())
+        assert roc.greatest_advantage(curve).value == pytest.approx((tpr - fpr).max())
         for limit in (0.0, 0.01, 0.05, 0.3):
-            assert roc.recall(curve, limit)[0] == pytest.approx(tpr[fpr <= limit + 1e-12].max())
-
-
-@pytest.mark.parametrize("decimals", [6, 0])
-def test_weights_count_as_copies(decimals: int) -> None:
-    rng = np.random.default_rng(1)
-    each = audited(2, n=120, decimals=decimals)
-    weights = rng.poisson(1, (3, 120)).astype(np.float32)
-    curve = roc.curves(each.values, each.member, weights)
-    for index in range(3):
-        copies = np.repeat(np.arange(120), weights[index].astype(int))
-        values, member = each.values[copies], each.member[copies]
-        plain = roc.curves(values, member, ones(values))
-        for found in (roc.area, roc.advantage, lambda c: roc.partial_area(c, 0.05), lambda c: roc.recall(c, 0.1)):
-            assert found(curve)[index] == pytest.approx(found(plain)[0], rel=1e-5)
+            assert roc.recall_estimate(curve, limit).value == pytest.approx(tpr[fpr <= limit + 1e-12].max())
 
 
 def test_a_threshold_is_never_interpolated() -> None:
     values = np.array([5.0, 4.0, 3.0, 3.0, 2.0, 1.0])
     member = np.array([True, False, True, False, True, False])
-    curve = roc.curves(values, member, ones(values))
-    found = [roc.recall(curve, fpr)[0] for fpr in (0.0, 0.3, 1 / 3, 0.5, 2 / 3, 1.0)]
+    found = [roc.recall_estimate(Curve(values, member), fpr).value for fpr in (0.0, 0.3, 1 / 3, 0.5, 2 / 3, 1.0)]
     assert found == pytest.approx([1 / 3, 1 / 3, 1 / 3, 1 / 3, 1.0, 1.0])
 
 
@@ -107,7 +86,7 @@ def test_delong_against_its_definition_and_a_bootstrap() -> None:
     inside, outside = each.values[each.member], each.values[~each.member]
     wins = (inside[:, None] > outside).astype(float) + (inside[:, None] == outside) / 2
     variance = wins.mean(axis=1).var(ddof=1) / len(inside) + wins.mean(axis=0).var(ddof=1) / len(outside)
-    value, interval, method = roc.auc_interval(each.values, each.member)
+    value, _, interval, method, _ = roc.auc_estimate(each.values, each.member)
     assert interval is not None
     assert method == "delong"
     assert interval == pytest.approx((value - 1.959964 * variance**0.5, value + 1.959964 * variance**0.5))
@@ -133,7 +112,7 @@ def test_delong_covers_the_truth(truth: float) -> None:
     rng, hits, shift = np.random.default_rng(4), 0, stats.norm.ppf(truth) * 2**0.5
     member = np.arange(160) < 80
     for _ in range(600):
-        interval = roc.auc_interval(rng.normal(size=160) + shift * member, member)[1]
+        interval = roc.auc_estimate(rng.normal(size=160) + shift * member, member).interval
         assert interval is not None
         hits += interval[0] <= truth <= interval[1]
     assert stats.binomtest(hits, 600, 0.95).pvalue > 1e-3
@@ -141,10 +120,10 @@ def test_delong_covers_the_truth(truth: float) -> None:
 
 def test_perfect_separation_keeps_a_width() -> None:
     member = np.arange(50) < 20
-    value, interval, method = roc.auc_interval(member.astype(float), member)
+    value, _, interval, method, _ = roc.auc_estimate(member.astype(float), member)
     assert (value, interval, method) == (1.0, (pytest.approx(0.05 ** (1 / 20)), 1.0), "exact")
-    assert roc.auc_interval(-member.astype(float), member)[1] == (0.0, pytest.approx(1 - 0.05 ** (1 / 20)))
-    several = [replace(audited(5, pair=pair), values=audited(5, pair=pair).member * 1.0) for pair in range(3)]
+    assert roc.auc_estimate(-member.astype(float), member).interval == (0.0, pytest.approx(1 - 0.05 ** (1 / 20)))
+    several = [replace(audited(pair, pair=pair), values=audited(pair).member * 1.0) for pair in range(3)]
     row = pick(rows_of(several), "mia_auc")
     assert (row["value"], row["ci_low"]) == (1.0, pytest.approx(0.05 ** (1 / 200)))
 
@@ -166,7 +145,7 @@ def several_targets(seed: int, targets: int, n: int, effect: float) -> list[Audi
     for pair in range(targets):
         member = rng.permutation(np.arange(n) % 2 == 0)
         values = difficulty + effect * member + rng.normal(size=n)
-        found.append(Audited(values, member, np.arange(n), np.where(member, 1, 2), np.arange(n) % 4, pair, 2 * pair))
+        found.append(Audited(values, member, np.arange(n), np.where(member, 1, 2), np.arange(n) % 4, 2 * pair))
     return found
 
 
@@ -177,45 +156,56 @@ def test_means_over_targets_stay_in_their_band_and_interval() -> None:
         values = [roc.auc(each.values, each.member) for each in scores]
         in_band += abs(np.mean(values) - 0.5) <= roc.null_reach(100, 100) / 3**0.5
         if seed < 40:
-            row = pick(rows_of(scores, resamples=200), "mia_auc")
+            row = pick(rows_of(scores), "mia_auc")
             in_interval += row["ci_low"] <= 0.5 <= row["ci_high"]
     assert stats.binomtest(in_band, 150, 0.95).pvalue > 1e-3
     assert in_interval >= 34  # wider than it need be here: images do not vary on their own
 
 
-def test_the_bootstrap_knows_that_targets_share_images() -> None:
-    """Ten times the same target under ten names is one target's worth of images."""
+def width(row: Row) -> float:
+    return float(row["ci_high"] - row["ci_low"])
+
+
+def test_the_same_target_many_times_is_one_targets_worth_of_images() -> None:
     one = audited(7, n=200)
-    copies = [replace(one, pair=pair) for pair in range(10)]
-    low, high = (pick(rows_of([one]), "mia_auc")[end] for end in ("ci_low", "ci_high"))
-    row = pick(rows_of(copies), "mia_auc")
-    assert row["ci_high"] - row["ci_low"] == pytest.approx(high - low, rel=0.15)
-    assert row["ci_unit"] == "targets"
-    apart = [
-        replace(audited(20 + pair, n=200), pair=pair, example_id=np.arange(200) + 200 * pair) for pair in range(10)
-    ]
-    row = pick(rows_of(apart), "mia_auc")
-    assert row["ci_high"] - row["ci_low"] < 0.7 * (high - low)
+    row, copies = pick(rows_of([one]), "mia_auc"), pick(rows_of([one] * 10), "mia_auc")
+    assert width(copies) == pytest.approx(width(row), rel=0.02)
+    assert (row["ci_unit"], copies["ci_unit"]) == ("images", "targets")
+    apart = [replace(audited(20 + pair, n=200), example_id=np.arange(200) + 200 * pair) for pair in range(10)]
+    assert width(pick(rows_of(apart), "mia_auc")) < 0.7 * width(row)
 
 
-def test_the_bootstrap_knows_that_targets_differ() -> None:
+def test_two_targets_have_no_interval_and_the_row_says_why() -> None:
+    rows = rows_of([audited(40 + pair, pair=pair, n=4000) for pair in range(2)])
+    for metric, columns in (("mia_auc", {}), ("mia_k", {}), ("mia_tpr_at_fpr", {"fpr": 0.01}), ("mia_adv", {})):
+        row = pick(rows, metric, **columns)
+        assert "ci_low" not in row
+        assert row["reason"] == "no interval: 2 targets say too little of how targets differ"
+    assert all("ci_low" in pick(rows, "mia_auc", repeat=index) for index in range(2))
+
+
+def test_targets_that_differ_make_intervals_wider() -> None:
     steady = [audited(30 + pair, n=400, effect=1.0, pair=pair) for pair in range(6)]
     uneven = [audited(30 + pair, n=400, effect=2.0 * (pair % 2), pair=pair) for pair in range(6)]
-    widths = [row["ci_high"] - row["ci_low"] for row in (pick(rows_of(each), "mia_auc") for each in (steady, uneven))]
+    widths = [width(pick(rows_of(each), "mia_auc")) for each in (steady, uneven)]
     assert widths[1] > 2 * widths[0]
 
 
-def test_draws_are_shared_by_attacks_and_repeat() -> None:
-    ids = [np.arange(5), np.arange(3, 9)]
-    one, two, other = (Resampler(ids, [0, 1], 50, parts) for parts in (("a",), ("a",), ("b",)))
-    draws = [np.concatenate([weights for _, weights in each.batches()]) for each in (one, two, other)]
-    assert (draws[0] == draws[1]).all()
-    assert (draws[0] != draws[2]).any()
-    assert one.num_images == 9
-    assert (one.of_targets.sum(axis=1) == 2).all()
-    assert draws[0].mean() == pytest.approx(1, abs=0.15)
-    twins = Resampler(ids, [4, 4], 50, ("a",))
-    assert (twins.of_targets == 1).all()  # one pair: nothing to draw
+@pytest.mark.parametrize("decimals", [6, 1])
+def test_influences_are_those_of_leaving_an_image_out(decimals: int) -> None:
+    """Each number's variance about images against the jackknife's, from numbers without an image."""
+    each = audited(9, n=600, decimals=decimals)
+    for estimate in (
+        lambda one: roc.auc_estimate(one.values, one.member),
+        lambda one: roc.class_mean_estimate(one.values, one.member, one.labels),
+        lambda one: roc.advantage_estimate(one.values, one.member, 0.5),
+        lambda one: roc.partial_area_estimate(one.curve, 0.1),
+    ):
+        influence = estimate(each).influence
+        assert influence is not None
+        without = np.array([estimate(each.take(np.arange(600) != image)).value for image in range(0, 600, 5)])
+        left_out = (estimate(each).value - without)[:, None] * 1.0
+        assert influence[::5] == pytest.approx(left_out[:, 0], abs=0.02 * np.abs(influence).max() + 2e-4)
 
 
 # --- rows -----------------------------------------------------------------------------------------------------------
@@ -243,9 +233,9 @@ def test_rows_of_one_target() -> None:
     classes = [roc.auc(each.values[each.labels == c], each.member[each.labels == c]) for c in range(4)]
     assert pick(rows, "mia_auc_class_mean")["value"] == pytest.approx(np.mean(classes))
     found = pick(rows, "mia_tpr_at_fpr0")
-    count = int((each.values[each.member] > each.values[~each.member].max()).sum())
-    assert found["value"] == count / 200
-    assert (found["ci_low"], found["ci_high"]) == clopper_pearson(count, 200)
+    assert found["value"] == int((each.values[each.member] > each.values[~each.member].max()).sum()) / 200
+    assert "fewer than 10 false positives" in found["reason"]
+    assert pick(rows, "mia_adv_max")["reason"] == "no interval: chosen on the target itself"
     for row in rows:
         assert row["attack"] == "loss"
         assert row["property"] == "privacy"
@@ -261,7 +251,7 @@ def test_rows_of_several_targets() -> None:
     values = [roc.auc(each.values, each.member) for each in scores]
     overall = pick(rows, "mia_auc")
     assert (overall["value"], overall["std"]) == pytest.approx((np.mean(values), np.std(values, ddof=1)))
-    assert (overall["agg"], overall["n_agg"], overall["ci_method"]) == ("mean_targets", 3, "bootstrap_two_way")
+    assert (overall["agg"], overall["n_agg"], overall["ci_method"]) == ("mean_targets", 3, "student_two_way")
     for index in range(3):
         row = pick(rows, "mia_auc", repeat=index)
         assert (row["value"], row["target_row"], row["ci_unit"]) == (values[index], 2 * index, "images")
@@ -306,7 +296,7 @@ def test_resolution_of_low_false_positive_rates(outside: int, flags: list[str | 
         np.where(member, 1, 2),
         np.zeros(len(member)),
     )
-    rows = rows_of([each], resamples=100)
+    rows = rows_of([each])
     found = [pick(rows, "mia_tpr_at_fpr", fpr=fpr) for fpr in (0.01, 0.001)]
     assert [row.get("flag") for row in found] == flags
     assert [row["value"] is None for row in found] == [outside < 100, outside < 1000]
@@ -325,7 +315,7 @@ def test_resolution_of_low_false_positive_rates(outside: int, flags: list[str | 
     ],
 )
 def test_a_missing_threshold_says_why(base: Row, words: str) -> None:
-    rows = rows_of([replace(audited(8), threshold=None)], base=base, resamples=100)
+    rows = rows_of([replace(audited(8), threshold=None)], base=base)
     for metric in ("mia_bacc", "mia_adv"):
         row = pick(rows, metric)
         assert (row["value"], row["flag"]) == (None, "not_applicable")
@@ -355,19 +345,12 @@ def test_pooled_scores_are_distinct_images_in_number() -> None:
     values, member = (np.concatenate([getattr(each, name) for each in scores]) for name in ("values", "member"))
     assert overall["value"] == pytest.approx(roc_auc_score(member, values))
     assert (overall["n"], overall["n_neg"], overall["n_agg"]) == (2400, 1200, 3)
+    assert "ci_low" not in overall
+    assert "dependent" in overall["reason"]
     found = pick(rows, "mia_tpr_at_fpr", agg="pooled", fpr=0.001)
     # 1200 non-members are fewer distinct images, all 800 of them at most: too few for one in a thousand.
     assert (found["value"], found["flag"]) == (None, "low_resolution")
     assert pick(rows, "mia_tpr_at_fpr", agg="pooled", fpr=0.01)["flag"] == "low_resolution"
-
-
-def test_pooling_is_wider_than_binomial_intervals() -> None:
-    scores = [replace(audited(13, n=400), pair=pair) for pair in range(8)]
-    scores = [replace(each, pooled=each.values) for each in scores]
-    row = pick(rows_of(scores), "mia_auc", agg="pooled")
-    naive = roc.auc_interval(np.tile(scores[0].values, 8), np.tile(scores[0].member, 8))[1]
-    assert naive is not None
-    assert row["ci_high"] - row["ci_low"] > 2 * (naive[1] - naive[0])
 
 
 def test_canaries_reserve_and_the_exposed_stand_apart() -> None:
@@ -443,7 +426,7 @@ def test_published_images_reach_exactly_the_ceiling(targets: int) -> None:
             values[chosen] = np.linspace(0, 1, chosen.sum())
         values[each.role == 0] = 2.0
         scores.append(replace(each, values=values))
-    rows = rows_of(scores, ceiling=True, resamples=100)
+    rows = rows_of(scores, ceiling=True)
     assert pick(rows, "mia_auc_ceiling")["value"] == 0.625
     assert pick(rows, "mia_auc")["value"] == pytest.approx(0.625, abs=1e-3)
     efficiency = pick(rows, "mia_auc_efficiency")

@@ -75,7 +75,7 @@ def leaking(tmp_path_factory: pytest.TempPathFactory, digits_cache: Path) -> tup
     made = Audited(tmp_path_factory.mktemp("leaking"), digits_cache, rows=8, shadows=1)
     made.write_pool(exposing(25), start=noise)
     made.write_seed(exposing(25))
-    return made, evaluate(made, audit=("seed", "pool"), resamples=100)
+    return made, evaluate(made, audit=("seed", "pool"))
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +95,7 @@ def silent(tmp_path_factory: pytest.TempPathFactory, digits_cache: Path) -> tupl
     made = Audited(tmp_path_factory.mktemp("silent"), digits_cache, rows=8, shadows=1)
     made.write_pool(noise)
     made.write_seed(noise)
-    return made, evaluate(made, audit=("seed", "pool"), attacks=(*ON_LOGITS, "blind"), resamples=100)
+    return made, evaluate(made, audit=("seed", "pool"), attacks=(*ON_LOGITS, "blind"))
 
 
 # --- what leaks is found ---
@@ -292,7 +292,7 @@ def test_no_threshold_has_the_reason_of_its_own(silent: tuple[Audited, Metrics],
     missing = rows_where(silent[1], metric="mia_bacc", value=None, audit="pool", nonmember_source="pool")
     assert {(row["attack"], row.get("rmia_mode")) for row in missing} == {("rmia", "offline")}
     assert "first variant alone" in missing[0]["reason"]
-    metrics = evaluate(small, attacks=("data_release",), resamples=100)
+    metrics = evaluate(small, attacks=("data_release",))
     missing = rows_where(metrics, metric="mia_adv")
     assert missing
     for row in missing:
@@ -300,7 +300,7 @@ def test_no_threshold_has_the_reason_of_its_own(silent: tuple[Audited, Metrics],
 
 
 def test_no_score_depends_on_what_target_and_twin_say_as_shadows(small: Audited, tmp_path: Path) -> None:
-    before = evaluate(small, attacks=ON_LOGITS, resamples=100).details
+    before = evaluate(small, attacks=ON_LOGITS).details
     # Why the twin must go: with it among the shadows, counting in how many of them an image is IN tells who is a
     # member of the target.
     member = before["pool.member"].numpy()
@@ -316,7 +316,7 @@ def test_no_score_depends_on_what_target_and_twin_say_as_shadows(small: Audited,
         other = Audited(tmp_path / str(row), small.cache, per_class=10, ipc=3, signals=small.signals)
         other.inputs = {role: path for role, path in small.inputs.items() if ".start" not in role}
         other.write_model(f"row.{row}", shouting)
-        after = evaluate(other, attacks=ON_LOGITS, resamples=100).details
+        after = evaluate(other, attacks=ON_LOGITS).details
         names = [name for name in after if "scores." in name]
         assert len(names) > 20
         return {name: not torch.equal(after[name][0], before[name][0]) for name in names}
@@ -480,7 +480,7 @@ def test_equal_inputs_give_equal_bytes(small: Audited, tmp_path: Path) -> None:
         np.random.seed(len(name))  # noqa: NPY002 - global state must not matter
         torch.manual_seed(len(name))
         chosen = ("loss", "shokri", "lira_online", "rmia", "data_release", "blind")
-        evaluate(small, audit=("seed", "pool"), resamples=100, attacks=chosen).save(tmp_path / name)
+        evaluate(small, audit=("seed", "pool"), attacks=chosen).save(tmp_path / name)
     assert folder_bytes(tmp_path / "first") == folder_bytes(tmp_path / "second")
 
 
@@ -650,7 +650,6 @@ def test_a_whole_audit_of_random_images(tmp_path: Path, digits_cache: Path) -> N
         canaries=0,
         signals=signals,
         start=True,
-        resamples=200,
     )
     inputs: dict[str, Path] = {}
 

@@ -302,7 +302,7 @@ grids:
 """
 
 
-def test_excess_over_real_images_is_a_mean_with_the_frontiers_interval(tmp_path: Path) -> None:
+def test_excess_over_real_images_is_about_all_seeds_of_a_cell(tmp_path: Path) -> None:
     def accuracy(point: GridPoint) -> float:
         if point.method == "dm" and point.ipc == 2:
             return 0.95
@@ -312,17 +312,28 @@ def test_excess_over_real_images_is_a_mean_with_the_frontiers_interval(tmp_path:
     (block,) = machine_report(folder)["blocks"]
     entries = {entry["ipc"]: entry for entry in block["generalisation"] if entry["method"] == "dm"}
     found = next(each for each in entries[1]["excess"] if each["metric"] == "excess_fair_cv_acc")
-    rows = worlds.rows_of(folder, metric="excess_fair_cv_acc", method="dm", ipc=1)
-    assert found["points"] == len(rows) == 3
-    assert found["value"] == pytest.approx(sum(row["value"] for row in rows) / 3)
-    assert found["low"] == pytest.approx(sum(row["ci_low"] for row in rows) / 3)
+    (row,) = worlds.rows_of(folder, metric="excess_fair_cv_acc", method="dm", ipc=1)
+    assert (found["value"], found["low"], found["high"]) == (row["value"], row["ci_low"], row["ci_high"])
+    assert (found["models"], found["about"], found["draws"]) == (3, "distillations", 6)
     assert found["low"] < found["value"] < found["high"]
     beyond = next(each for each in entries[2]["excess"] if each["metric"] == "excess_fair_cv_acc")
-    assert (beyond["value"], beyond["outside"]) == (None, 3)
+    assert (beyond["value"], beyond["flag"]) == (None, "outside_frontier")
     text = report(folder)
-    assert "### Over real images at equal accuracy" in text
+    assert "### Over real images at equal accuracy (95 % interval)" in text
+    assert "Intervals are about distillations of the method together with draws of real images." in text
+    assert "far: compared with a straight line" in text, "0.4 and 0.7 are 30 points apart"
     assert "no such accuracy" in text
     assert not any("outside_frontier" in alarm for alarm in machine_report(folder)["alarms"])
+
+
+def test_where_one_draw_stands_for_real_images_no_interval_is_promised(tmp_path: Path) -> None:
+    text = FRONTIER.replace("method: [random], ipc", "method: [random], distill_seed: [0], ipc")
+    accuracies = {"dm": 0.45, "random": 0.3}
+    folder = filled(tmp_path, text, lambda point: accuracies[point.method] + 0.1 * ((point.ipc or 0) - 1))
+    shown = report(folder)
+    assert "### Over real images at equal accuracy\n" in shown
+    assert "(no interval)" in shown
+    assert "No interval: one draw of real images: how much draws scatter is not known." in shown
 
 
 # --- embeddings -------------------------------------------------------------------------------------------------------

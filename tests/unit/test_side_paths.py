@@ -171,7 +171,7 @@ def test_networks_share_every_distilled_row(tmp_path: Path) -> None:
         assert len({stage.key for stage in chain.all_stages if stage.kind == "distill"}) == 1 + 1 + 2 + 2 * 6 + 1
 
 
-@pytest.mark.parametrize("change", ["rows: 8", "shadows: 3", "targets: 1", "attacks: [loss]", "resamples: 200"])
+@pytest.mark.parametrize("change", ["rows: 8", "shadows: 3", "targets: 1", "attacks: [loss]"])
 def test_asking_for_more_changes_no_model(tmp_path: Path, change: str) -> None:
     usual = {"rows": "6", "shadows": "2", "targets": "2"}
     name, _, value = change.partition(": ")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,15 +15,16 @@ from scipy import stats
 from ddray.measurements.derived.relative_accuracy import dd_score
 from ddray.measurements.statistics import (
     ALPHA,
+    Excess,
     Floats,
     Integers,
-    Knot,
+    Sets,
     adjusted,
     by_seed,
     cv,
+    excess,
     kendall,
     log_slope,
-    on_frontier,
     paired,
     permutation_p,
     persistent,
@@ -247,70 +249,71 @@ def test_dd_scores_are_in_the_unit_interval_for_fractions() -> None:
 # --- the frontier -----------------------------------------------------------------------------------------------------
 
 
-def knot(accuracy: float, value: float, draws: int = 3, scatter: float = 0.0, seed: int = 0) -> Knot:
+def knot(accuracy: float, value: float, draws: int = 3, scatter: float = 0.0, seed: int = 0) -> Sets:
     noise = np.random.default_rng(seed).normal(0, scatter, (2, draws)) if scatter else np.zeros((2, draws))
     noise -= noise.mean(axis=1, keepdims=True)
-    return Knot(accuracy + noise[0], value + noise[1], 100.0)
+    return Sets(accuracy + noise[0], value + noise[1], 100.0)
+
+
+def over(knots: list[Sets], accuracy: float, value: float = 0.0, **scatter: Any) -> Excess:
+    found = excess(knots, knot(accuracy, value, **scatter))
+    assert found is not None
+    return found
 
 
 def test_the_frontier_is_linear_between_its_knots_and_nothing_outside() -> None:
     knots = [knot(0.4, 3.0), knot(0.1, 1.0), knot(0.2, 2.0)]  # means of three 0.1 are not 0.1
-    found = on_frontier(knots, np.array([0.1, 0.15, 0.2, 0.3, 0.4, 0.09, 0.41]))
-    assert found is not None
-    assert found.value[:5] == pytest.approx([1, 1.5, 2, 2.5, 3])
-    assert np.isnan(found.value[5:]).all()
-    assert np.isnan(found.reach[5:]).all()
-    assert found.draws.tolist() == [3, 6, 3, 6, 3, 0, 0]
-    again = on_frontier(knots[::-1], np.array([0.1, 0.15, 0.2, 0.3, 0.4, 0.09, 0.41]))
-    assert again is not None
-    assert np.array_equal(found.value, again.value, equal_nan=True)
+    found = [over(knots, accuracy) for accuracy in (0.1, 0.15, 0.2, 0.3, 0.4, 0.09, 0.41)]
+    assert [each.value for each in found[:5]] == pytest.approx([-1, -1.5, -2, -2.5, -3])
+    assert [each.draws for each in found] == [3, 6, 3, 6, 3, 0, 0]
+    assert [each.apart for each in found] == pytest.approx([0, 0.1, 0, 0.2, 0, 0, 0])
+    assert all(math.isnan(each.value) and math.isnan(each.reach) for each in found[5:])
+    for one, accuracy in zip(found, (0.1, 0.15, 0.2, 0.3, 0.4, 0.09, 0.41), strict=True):
+        assert over(knots[::-1], accuracy) == pytest.approx(one, nan_ok=True)
 
 
 def test_one_accuracy_is_no_frontier() -> None:
-    assert on_frontier([knot(0.4, 3.0)], np.array([0.4])) is None
-    assert on_frontier([knot(0.4, 3.0), knot(0.4, 5.0)], np.array([0.4])) is None
-    merged = on_frontier([knot(0.4, 3.0), knot(0.4, 5.0), knot(0.5, 5.0)], np.array([0.4]))
-    assert merged is not None
-    assert merged.value == pytest.approx([4.0])
+    assert excess([knot(0.4, 3.0)], knot(0.4, 0.0)) is None
+    assert excess([knot(0.4, 3.0), knot(0.4, 5.0)], knot(0.4, 0.0)) is None
+    assert over([knot(0.4, 3.0), knot(0.4, 5.0), knot(0.5, 5.0)], 0.4).value == pytest.approx(-4.0)
 
 
-def test_a_single_draw_gives_no_interval() -> None:
-    found = on_frontier([knot(0.1, 1.0, scatter=0.01), knot(0.4, 3.0, draws=1)], np.array([0.1, 0.2, 0.4]))
-    assert found is not None
-    assert np.isfinite(found.value).all()
-    assert np.isfinite(found.reach).tolist() == [True, False, False]
+def test_a_single_draw_or_model_gives_no_interval_and_says_so() -> None:
+    knots = [knot(0.1, 1.0, scatter=0.01), knot(0.4, 3.0, draws=1)]
+    assert over(knots, 0.1).reach > 0
+    assert over(knots, 0.1).reason is None
+    for accuracy in (0.2, 0.4):
+        found = over(knots, accuracy)
+        assert math.isnan(found.reach)
+        assert found.reason == "one draw of real images: how much draws scatter is not known"
+    alone = over(knots, 0.1, draws=1)
+    assert math.isnan(alone.reach)
+    assert alone.reason == "one model: how much models scatter is not known"
 
 
-def test_draws_that_lie_on_the_line_leave_no_doubt() -> None:
+def test_what_lies_on_one_line_leaves_no_doubt() -> None:
     """What scatters along the frontier scatters in accuracy alone."""
-    low, high = np.array([0.10, 0.12, 0.14]), np.array([0.30, 0.32, 0.34])
-    found = on_frontier([Knot(low, 5 * low, 1.0), Knot(high, 5 * high, 1.0)], np.array([0.2]))
+    low, high, own = np.array([0.10, 0.12, 0.14]), np.array([0.30, 0.32, 0.34]), np.array([0.2, 0.22])
+    found = excess([Sets(low, 5 * low, 1.0), Sets(high, 5 * high, 1.0)], Sets(own, 5 * own + 1, 1.0))
     assert found is not None
-    assert found.value == pytest.approx([1.0])
-    assert found.reach == pytest.approx([0.0], abs=1e-12)
+    assert (found.value, found.reach) == (pytest.approx(1.0), pytest.approx(0.0, abs=1e-12))
 
 
-def test_the_interval_of_the_frontier_covers_the_truth() -> None:
-    random, hits, worlds, draws = np.random.default_rng(2), 0, 2000, 5
-    at = np.array([0.27])
-    for _ in range(worlds):
-        knots = []
-        for centre in (0.1, 0.2, 0.4):
-            accuracy = random.normal(centre, 0.01, draws)
-            knots.append(Knot(accuracy, 2 * accuracy + random.normal(0, 0.05, draws), 1.0))
-        found = on_frontier(knots, at)
-        assert found is not None
-        hits += abs(found.value[0] - 2 * at[0]) <= found.reach[0]
-    assert 0.93 < hits / worlds < 0.975
+def test_seeds_outside_the_frontier_are_not_left_out() -> None:
+    """A mean over those that real images happen to reach would be chosen by their own accuracy."""
+    knots = [knot(0.1, 1.0), knot(0.3, 3.0)]
+    found = excess(knots, Sets(np.array([0.2, 0.28, 0.33]), np.array([2.1, 2.9, 3.4]), 100.0))
+    assert found is not None
+    assert found.value == pytest.approx(0.1, abs=1e-9)
 
 
 @settings(max_examples=30, deadline=None)
 @given(st.floats(0.1, 10), st.floats(-5, 5))
 def test_units_of_the_property_do_not_matter(scale: float, shift: float) -> None:
-    knots = [knot(0.1, 1.0, 4, 0.02, 1), knot(0.3, 2.0, 5, 0.02, 2)]
-    moved = [Knot(each.accuracy, scale * each.value + shift, each.steps) for each in knots]
-    one, other = on_frontier(knots, np.array([0.15])), on_frontier(moved, np.array([0.15]))
+    sides = [knot(0.1, 1.0, 4, 0.02, 1), knot(0.3, 2.0, 5, 0.02, 2), knot(0.15, 0.5, 3, 0.02, 3)]
+    moved = [Sets(each.accuracy, scale * each.value + shift, each.steps) for each in sides]
+    one, other = excess(sides[:2], sides[2]), excess(moved[:2], moved[2])
     assert one is not None
     assert other is not None
-    assert other.value == pytest.approx(scale * one.value + shift)
+    assert other.value == pytest.approx(scale * one.value)
     assert other.reach == pytest.approx(scale * one.reach)

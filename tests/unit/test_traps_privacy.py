@@ -82,7 +82,6 @@ def real(tmp_path_factory: pytest.TempPathFactory, digits_cache: Path) -> Traine
         canaries=0,
         signals=ASKED,
         start=False,
-        resamples=100,
     )
     network = tiny_network(10, width=16)
 
@@ -194,9 +193,7 @@ def test_knowing_the_class_says_nothing_of_membership(
     context = FakeContext(tmp_path)
     context.data, context.cache = made.place
     chosen: tuple[MembershipAttackName, ...] = ("loss", "entropy", "mentropy", "correct")
-    metrics = evaluate_privacy(
-        made.config(audit=("seed", "pool"), attacks=chosen, start=False, resamples=100), made.inputs, context
-    )
+    metrics = evaluate_privacy(made.config(audit=("seed", "pool"), attacks=chosen, start=False), made.inputs, context)
     for source in ("pool", "test_balanced"):
         found = [
             row["value"]

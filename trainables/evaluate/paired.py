@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from trainables.evaluate.student import error_over_targets
+
 Booleans = NDArray[np.bool_]
 Floats = NDArray[np.float64]
 
@@ -213,7 +215,8 @@ class AucDifference(NamedTuple):
     value: float
     """First less second."""
     ci_low: float | None
-    """None, as all below, where no image tells anything: both AUCs are at their ends, or all scores tie."""
+    """None, as all below, where no image tells anything (both AUCs are at their ends, or all scores tie), and of two
+    targets."""
     ci_high: float | None
     p: float | None
     """Two-sided, of no difference."""
@@ -241,16 +244,8 @@ def placements(values: Floats, member: Booleans) -> Floats:
 def auc_difference(first: Floats, second: Floats, member: Booleans, level: float = 0.95) -> AucDifference:
     """Difference of two models' mean AUCs over targets, with an interval that uses that the images are the same.
 
-    Of one target: DeLong's variance of correlated AUCs, about images, for these two models. Of several: an image acts
-    on all targets, a target on all images, and both are drawn. With psi the influence of an image on the difference of
-    a target,
-
-        V = sum_i (mean_t psi_ti)^2 + max(0, s^2 / T - e),  e = sum_ti (psi_ti - mean_t psi_ti)^2 / (T (T - 1)),
-
-    s^2 the variance of the targets' differences, of which e is what the images alone make. The interval is Student's,
-    its degrees of freedom Welch and Satterthwaite's with s^2 / T in full. In simulations with three and eight targets,
-    160 and 800 images, and targets that differ from not at all to more than images do, it held the truth in 93 to 99 %.
-    Shadows that targets share make these a little dependent, which is not seen here.
+    Of one target: DeLong's variance of correlated AUCs, about images, for these two models. Of several: Student's, of
+    other targets and images (``student.py``); of two there is none. What was measured stands in docs/metrics.md.
 
     Args:
         first: (T, n) ``placements`` of the one model's targets.
@@ -272,24 +267,13 @@ def auc_difference(first: Floats, second: Floats, member: Booleans, level: float
         raise ValueError(f"AUC difference: got {fewest} members or others in a target; expected 2 or more of each.")
     by_image = first - second
     differences = np.array([row[own].mean() for row, own in zip(by_image, member, strict=True)])
-    value, targets = float(differences.mean()), len(differences)
+    value = float(differences.mean())
     sizes = np.where(member, inside[:, None], member.shape[1] - inside[:, None])
-    psi = (by_image - differences[:, None]) / np.sqrt(sizes * (sizes - 1))
-    common = psi.mean(axis=0)
-    of_images = variance = float((common**2).sum())
-    of_targets = 0.0
-    if targets > 1:
-        of_targets = float(differences.var(ddof=1)) / targets
-        variance += max(0.0, of_targets - float(((psi - common) ** 2).sum()) / (targets * (targets - 1)))
-    if variance <= 0:
+    error = error_over_targets(differences, (by_image - differences[:, None]) / np.sqrt(sizes * (sizes - 1)), fewest)
+    if error is None:
         return AucDifference(value, None, None, None)
-    from scipy.special import stdtr, stdtrit
-
-    freedom = variance**2 / (of_targets**2 / max(1, targets - 1) + of_images**2 / (fewest - 1))
-    scale = math.sqrt(variance)
-    reach = float(stdtrit(freedom, (1 + level) / 2)) * scale
-    p = min(1.0, 2 * float(stdtr(freedom, -abs(value) / scale)))
-    return AucDifference(value, max(-1.0, value - reach), min(1.0, value + reach), p)
+    reach = error.reach(level)
+    return AucDifference(value, max(-1.0, value - reach), min(1.0, value + reach), error.p(value))
 
 
 def usable(member: Any) -> bool:

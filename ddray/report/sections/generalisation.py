@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
-from statistics import fmean
 from typing import Any, NamedTuple
 
 from ddray.measurements.reading import Numbers, Row
@@ -31,6 +30,9 @@ TAU, P_ADJUSTED = "xarch_kendall_tau", "xarch_kendall_p_adjusted"
 EXCESS = "excess_"
 _KIND = ("attack", "norm", "epsilon", "audit", "nonmember_source")
 """What tells several numbers of one metric apart."""
+FAR = 0.1
+"""Difference of accuracies between which a straight line is a guess."""
+_FAR_MARK = ", far"
 
 
 def _facts(block: ReportBlock, numbers: Numbers) -> list[dict[str, Any]]:
@@ -75,38 +77,26 @@ def _scores(cell: Cell) -> list[float]:
 
 
 def _excess(cell: Cell, numbers: Numbers) -> list[dict[str, Any]]:
-    """Means over the cell's points. Their intervals are about one and the same draws of real images, so that of the
-    mean goes from the mean of the lower ends to that of the upper ones."""
+    """What is about all seeds of the cell stands on the first of its points."""
     points = [point["point"] for point in cell.points]
-    by_kind: dict[tuple[Any, ...], list[Row]] = {}
-    for metric in sorted(name for name in numbers.rows if name.startswith(EXCESS)):
-        for row in numbers.of(metric, points):
-            by_kind.setdefault((metric, *(row[name] for name in _KIND)), []).append(row)
-    entries = []
-    for (metric, *kind), rows in by_kind.items():
-        known = [row for row in rows if row["value"] is not None]
-        flags = [row["flag"] for row in rows]
-        entries.append(
-            {
-                "metric": metric,
-                **dict(zip(_KIND, kind, strict=True)),
-                "unit": rows[0]["unit"],
-                "value": _mean(known, "value"),
-                "low": _mean(known, "ci_low"),
-                "high": _mean(known, "ci_high"),
-                "points": len(known),
-                "outside": flags.count("outside_frontier"),
-                "missing": all(flag == "not_applicable" for flag in flags),
-                "unequal_steps": flags.count("unequal_steps"),
-            }
-        )
-    return entries
-
-
-def _mean(rows: Sequence[Row], column: str) -> float | None:
-    """None where a row has no such number."""
-    values = [row[column] for row in rows]
-    return fmean(values) if values and None not in values else None
+    return [
+        {
+            "metric": row["metric"],
+            **{name: row[name] for name in _KIND},
+            "unit": row["unit"],
+            "value": row["value"],
+            "low": row["ci_low"],
+            "high": row["ci_high"],
+            "about": row["ci_unit"],
+            "models": row["n_agg"] or 1,
+            "draws": row["n"],
+            "knots_apart": row["param"].get("knots_apart"),
+            "reason": row["param"].get("reason"),
+            "flag": row["flag"],
+        }
+        for metric in sorted(name for name in numbers.rows if name.startswith(EXCESS))
+        for row in numbers.of(metric, points)
+    ]
 
 
 # --- what a set keeps and gains ---------------------------------------------------------------------------------------
@@ -174,19 +164,35 @@ def _over_real_images(block: Facts) -> Iterator[Element]:
         return
     if all(each["value"] is None for each in excess):
         why = "no random images of this block are as accurate as these models."
-        if all(each["missing"] for each in excess):
+        if all(each["flag"] == "not_applicable" for each in excess):
             why = "nothing to compare with, as there are random images of fewer than two ipc in this block."
         yield Lines((f"Over real images at equal accuracy: {why}",))
         return
-    notes = [
-        "What is left of each number when a model is compared with models trained on random real images that are as "
-        "accurate. Intervals are about the draws of those images. Where none are as accurate, nothing is said; "
-        "[1 of 5]: of the other four no real images are as accurate."
-    ]
-    if any(each["unequal_steps"] for each in excess):
-        notes.append("Some were trained for another number of steps than the real images they are compared with.")
-    title = "Over real images at equal accuracy (95 % interval)"
-    yield cell_table(title, block["row_axes"], entries, columns, notes)
+    some = any(each["low"] is not None for each in excess)
+    title = "Over real images at equal accuracy" + (" (95 % interval)" if some else "")
+    yield cell_table(title, block["row_axes"], entries, columns, list(_about_excess(excess)))
+
+
+def _about_excess(excess: Sequence[Facts]) -> Iterator[str]:
+    yield (
+        "What is left of each number, as a mean over a cell's models, when it is compared with models trained on "
+        "random real images of their mean accuracy. Where none are as accurate, nothing is said."
+    )
+    if about := sorted({each["about"] for each in excess if each["about"] is not None}):
+        yield f"Intervals are about {' or '.join(about)} of the method together with draws of real images."
+    for reason in sorted({each["reason"] for each in excess if each["reason"] is not None}):
+        yield f"{reason[0].upper()}{reason[1:]}."
+    if any(map(_is_far, excess)):
+        yield (
+            "far: compared with a straight line between real images whose accuracies are more than "
+            f"{100 * FAR:.0f} points apart."
+        )
+    if any(each["flag"] == "unequal_steps" for each in excess):
+        yield "Some were trained for another number of steps than the real images they are compared with."
+
+
+def _is_far(each: Facts) -> bool:
+    return each["knots_apart"] is not None and bool(each["knots_apart"] > FAR)
 
 
 class _Compared(NamedTuple):
@@ -237,11 +243,10 @@ def _excess_column(title: str, of: Facts, printed: _Compared) -> Column:
         return next((each for each in row["excess"] if _kind(each) == _kind(of)), None)
 
     def text(each: Facts) -> str:
-        if each["value"] is None and each["outside"]:
+        if each["flag"] == "outside_frontier":
             return "no such accuracy"
-        # What is chosen by accuracy says so.
-        some = f" [{each['points']} of {each['points'] + each['outside']}]" if each["outside"] else ""
-        return interval(each, printed.scale, printed.digits, signed=True) + some
+        bare = " (no interval)" if each["reason"] is not None else ""
+        return interval(each, printed.scale, printed.digits, signed=True) + bare + _FAR_MARK * _is_far(each)
 
     return Column(title, value, text)
 

@@ -212,8 +212,6 @@ def _attack_rows(
             continue
         rows += membership_rows(
             [each.take(chosen) for each in audited],
-            resamples=config.resamples,
-            seed_parts=_seed_parts(design, config),
             base=labelled,
             per_class=members / len(config.origin.classes),
             ceiling=config.method == "random",
@@ -232,7 +230,6 @@ def _audited(model: AttackedModel, attacked: _Attacked, memorised: Floats | None
         model.ids[:count],
         model.role[:count],
         model.labels[:count],
-        pair=0 if model.row is None else model.row // 2,
         target_row=model.row,
         threshold=attacked.threshold,
         pooled=scored.pooled,

@@ -97,7 +97,7 @@ def blind_rows(scores: list[Audited], bands: list[Blind], base: Row) -> list[Row
     attack's number means what it says.
     """
     wanted = ("mia_auc", "mia_auc_null_low", "mia_auc_null_high")
-    rows = membership_rows(scores, resamples=100, seed_parts=("blind",), base=base, per_class=1.0)
+    rows = membership_rows(scores, base=base, per_class=1.0)
     rows = [row for row in rows if row["metric"] in wanted and "member_role" not in row and "fpr" not in row]
     rows = [row for row in rows if row.get("nonmember_source") == base.get("nonmember_source")]
     centre = float(np.mean([band.centre for band in bands]))
@@ -108,13 +108,14 @@ def blind_rows(scores: list[Audited], bands: list[Blind], base: Row) -> list[Row
         elif row["metric"] == "mia_auc_null_high":
             row |= {"value": min(1.0, centre + reach), "band": "permutation"}
         else:
+            row.pop("reason", None)
             own = (centre, reach) if "repeat" not in row else (bands[row["repeat"]].centre, bands[row["repeat"]].reach)
             row |= {
                 "ci_low": max(0.0, row["value"] - own[1]),
                 "ci_high": min(1.0, row["value"] + own[1]),
                 "ci_level": CI_LEVEL,
                 "ci_method": "permutation",
-                "ci_unit": row.get("ci_unit", "images"),
+                "ci_unit": "images",
             }
             if abs(row["value"] - own[0]) > own[1]:
                 row["flag"] = "outside_band"

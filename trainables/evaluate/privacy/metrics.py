@@ -1,28 +1,28 @@
 """Rows about membership scores: how well they tell members of one or several targets from others, with intervals.
 
 Here, and only here, scores meet the targets' true memberships. Fractions are in [0, 1]. Every interval names its unit:
-``images`` for one target, ``targets`` for means over several (bootstrap over pairs and images, ``roc.py``).
+``images`` for one target (``roc.py``), ``targets`` for means over several, about other targets and images
+(``../student.py``). A number whose interval would not hold has none, and a ``reason``.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from trainables.evaluate.intervals import CI_LEVEL, Booleans, Floats, Integers, Row, clopper_pearson
+from trainables.evaluate.intervals import CI_LEVEL, Booleans, Floats, Integers, Row
 from trainables.evaluate.privacy import roc
-from trainables.evaluate.privacy.roc import Resampler, percentile_interval
+from trainables.evaluate.privacy.roc import STABLE, Curve, Estimate
+from trainables.evaluate.student import FEWEST_TARGETS, error_over_targets
 from trainables.files import CANARY, INIT, NON_MEMBER, OTHER, RESERVE, ROLES
 
 FPRS = (0.01, 0.001)
 PAUC_FPR = 0.01
-STABLE = 10
-"""Non-members per false positive below which a TPR is flagged."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,6 @@ class Audited:
     """(n,) codes of ``ROLES``."""
     labels: Integers
     """(n,) positions of the classes."""
-    pair: int = 0
-    """Number of the complementary pair the target belongs to."""
     target_row: int | None = None
     """Row of the membership matrix; None where there is no matrix."""
     threshold: float | None = None
@@ -87,12 +85,14 @@ class Audited:
         """Whether it has members and others."""
         return bool(self.member.any() and not self.member.all())
 
+    @property
+    def curve(self) -> Curve:
+        return Curve(self.values, self.member)
+
 
 def membership_rows(
     scores: list[Audited],
     *,
-    resamples: int,
-    seed_parts: tuple[int | str, ...],
     base: Row,
     per_class: float,
     ceiling: bool = False,
@@ -117,9 +117,7 @@ def membership_rows(
     * with ``ceiling``, the most any attack can reach on published real images and the share of it that was reached.
 
     Args:
-        scores: One per target, of distinct pairs where possible.
-        resamples: Of the bootstrap; fewer when there are millions of scores.
-        seed_parts: What the random numbers are for; equal parts give equal draws, which pairs attacks.
+        scores: One per target; of complementary rows at most one is a target.
         base: Columns that all rows share (``attack``, ``audit``, ``threat_model``, ``n_shadows``, ...).
         per_class: Members per class of a target.
         ceiling: Whether the set is ``mia_rho`` of the members themselves (method ``random``): adds the ceiling.
@@ -133,7 +131,7 @@ def membership_rows(
     assert scores
     mains = [each.main for each in scores]
     assert all(each.two_sided for each in mains), "a target without members or without non-members"
-    sheet = _Sheet(base, resamples, (*seed_parts,), len(mains))
+    sheet = _Sheet(base, len(mains))
     overall = _ranking(sheet.of(mains), mains, full=True)
     rows = [*overall, *_scaled(overall[0], per_class), *_null(sheet.of(mains), mains, taught_by)]
     if len(mains) > 1:
@@ -161,8 +159,6 @@ class _Sheet:
     """Writes rows: the columns they share, and how intervals are made."""
 
     base: Row
-    resamples: int
-    seed_parts: tuple[int | str, ...]
     num_targets: int
     counts: Row = field(default_factory=dict)
 
@@ -189,16 +185,52 @@ class _Sheet:
             **columns,
         }
 
-    def resampler(self, audits: list[Audited]) -> Resampler:
-        ids, pairs = [each.example_id for each in audits], [each.pair for each in audits]
-        return Resampler(ids, pairs, self.resamples, self.seed_parts)
+    def mean(self, metric: str, audits: list[Audited], estimates: Sequence[Estimate], least: float = 0.0) -> Row:
+        """The row of the mean of what the targets' candidates gave, with its interval or the reason there is none.
 
-    def interval(self, row: Row, limits: roc.Interval | None, method: str, unit: str | None = None) -> Row:
-        if limits is None:
-            return row
-        unit = unit or ("images" if self.num_targets == 1 else "targets")
-        low, high = limits
-        return {**row, "ci_low": low, "ci_high": high, "ci_level": CI_LEVEL, "ci_method": method, "ci_unit": unit}
+        Args:
+            metric: Its name.
+            audits: The candidates of each target.
+            estimates: Of each target.
+            least: The smallest value there can be; the greatest is 1.
+        """
+        if len(estimates) == 1:
+            (only,) = estimates
+            return _with_interval(self.row(metric, only.value), only, "images")
+        values = np.array([each.value for each in estimates])
+        spread: Row = {"std": float(values.std(ddof=1)), "n_agg": len(values)}
+        value = float(values.mean())
+        return _with_interval(self.row(metric, value, **spread), _mean_of(audits, estimates, value, least), "targets")
+
+
+def _with_interval(row: Row, estimate: Estimate, unit: str) -> Row:
+    if estimate.interval is None:
+        return row if estimate.reason is None else {**row, "reason": f"no interval: {estimate.reason}"}
+    low, high = estimate.interval
+    limits: Row = {"ci_low": low, "ci_high": high, "ci_level": CI_LEVEL, "ci_method": estimate.method, "ci_unit": unit}
+    return {**row, **limits}
+
+
+def _mean_of(audits: list[Audited], estimates: Sequence[Estimate], value: float, least: float) -> Estimate:
+    """Of several targets: Student's interval over targets and images."""
+    known = [each.influence for each in estimates if each.influence is not None]
+    if len(known) < len(estimates):
+        return Estimate(value, None, None, "", next((each.reason for each in estimates if each.reason), None))
+    if len(estimates) < FEWEST_TARGETS:
+        return Estimate(value, None, None, "", f"{len(estimates)} targets say too little of how targets differ")
+    ids, positions = np.unique(np.concatenate([each.example_id for each in audits]), return_inverse=True)
+    influence, start = np.zeros((len(audits), len(ids))), 0
+    for row, own in zip(influence, known, strict=True):
+        np.add.at(row, positions[start : start + len(own)], own)
+        start += len(own)
+    error = error_over_targets(np.array([each.value for each in estimates]), influence, min(_sizes(audits)))
+    if error is None:  # all at one end: what a single target would leave open
+        ends = [each.interval for each in estimates if each.interval is not None]
+        method = estimates[0].method
+        widest = (min(low for low, _ in ends), max(high for _, high in ends)) if ends else None
+        return Estimate(value, None, widest, method)
+    reach = error.reach(CI_LEVEL)
+    return Estimate(value, None, (max(least, value - reach), min(1.0, value + reach)), "student_two_way")
 
 
 def _sizes(audits: list[Audited]) -> tuple[int, int]:
@@ -215,76 +247,38 @@ def _resolution(sheet: _Sheet, audits: list[Audited]) -> int:
     return min(len(np.unique(each)) for each in ids)
 
 
-def _statistics(audit: Audited, weights: roc.Weights, full: bool) -> Floats:
-    """(b, columns): AUC, TPR at FPRS and at 0; with ``full`` also greatest advantage, partial and class-mean area,
-    balanced accuracy."""
-    curve = roc.curves(audit.values, audit.member, weights)
-    columns = [roc.area(curve), *(roc.recall(curve, fpr) for fpr in (*FPRS, 0.0))]
-    if full:
-        columns += [roc.advantage(curve), roc.partial_area(curve, PAUC_FPR), _class_mean(audit, weights)]
-        columns.append(_balanced_accuracy(audit, weights))
-    return np.column_stack(columns)
-
-
-def _class_mean(audit: Audited, weights: roc.Weights) -> Floats:
-    areas = []
-    for index in np.unique(audit.labels):
-        own = audit.labels == index
-        if audit.member[own].any() and not audit.member[own].all():
-            areas.append(roc.area(roc.curves(audit.values[own], audit.member[own], weights[:, own])))
-    return np.asarray(np.mean(areas, axis=0) if areas else np.full(len(weights), 0.5), dtype=np.float64)
-
-
-def _balanced_accuracy(audit: Audited, weights: roc.Weights) -> Floats:
-    if audit.threshold is None:
-        return np.full(len(weights), 0.5)
-    right = (audit.values >= audit.threshold) == audit.member
-    sides = []
-    for side in (audit.member, ~audit.member):
-        total = weights[:, side].sum(axis=1, dtype=np.float64)
-        hits = weights[:, side & right].sum(axis=1, dtype=np.float64)
-        sides.append(np.divide(hits, total, out=np.full(len(total), 0.5), where=total > 0))
-    return np.asarray((sides[0] + sides[1]) / 2, dtype=np.float64)
-
-
-def _each(audits: list[Audited], statistic: Callable[[Audited, roc.Weights], Floats]) -> Floats:
-    """(T, columns) of the targets as they are."""
-    return np.concatenate([statistic(each, np.ones((1, len(each.values)))) for each in audits])
-
-
 def _ranking(sheet: _Sheet, audits: list[Audited], full: bool) -> list[Row]:
-    """The metrics of one set of candidates, ``mia_auc`` first."""
-
-    def statistic(audit: Audited, weights: roc.Weights) -> Floats:
-        return _statistics(audit, weights, full)
-
-    single = len(audits) == 1
-    observed = _each(audits, statistic)
-    samples = None
-    if full or not single:
-        samples = sheet.resampler(audits).means(lambda t, weights: statistic(audits[t], weights), observed.shape[1])
-    rows = [_auc_row(sheet, audits, observed[:, 0], samples)]
-    rows += [
-        _recall_row(sheet, audits, fpr, observed[:, 1 + at], None if single else samples, 1 + at)
-        for at, fpr in enumerate((*FPRS, 0.0))
-    ]
+    """The metrics of one set of candidates, ``mia_auc`` first; with ``full`` also those after TPR at FPR 0."""
+    rows = [_auc_row(sheet, audits), *(_recall_row(sheet, audits, fpr) for fpr in (*FPRS, 0.0))]
     if not full:
         return rows
-    assert samples is not None
-    method = "bootstrap" if single else "bootstrap_two_way"
-    for offset, metric in enumerate(("mia_adv_max", "mia_pauc", "mia_auc_class_mean", "mia_bacc")):
-        column = observed.shape[1] - 4 + offset
-        if metric == "mia_bacc" and any(each.threshold is None for each in audits):
-            reason = _why_no_threshold(sheet.base)
-            rows += [sheet.row(name, None, flag="not_applicable", reason=reason) for name in ("mia_bacc", "mia_adv")]
-            continue
-        row = _spread(sheet.row(metric, float(observed[:, column].mean())), observed[:, column])
-        if metric == "mia_pauc" and _resolution(sheet, audits) < STABLE / PAUC_FPR:
-            row["flag"] = "low_resolution"
-        rows.append(sheet.interval(row, percentile_interval(samples[:, column]), method))
-        if metric == "mia_bacc":
-            rows.append({**_above_chance(rows[-1], 2), "metric": "mia_adv"})
-    return rows
+
+    def mean(metric: str, estimate: Callable[[Audited], Estimate]) -> Row:
+        return sheet.mean(metric, audits, [estimate(each) for each in audits])
+
+    rows.append(mean("mia_adv_max", lambda each: roc.greatest_advantage(each.curve)))
+    rows.append(mean("mia_pauc", lambda each: roc.partial_area_estimate(each.curve, PAUC_FPR)))
+    if _resolution(sheet, audits) < STABLE / PAUC_FPR:
+        rows[-1]["flag"] = "low_resolution"
+    rows.append(mean("mia_auc_class_mean", lambda each: roc.class_mean_estimate(each.values, each.member, each.labels)))
+    return rows + _at_threshold(sheet, audits)
+
+
+def _at_threshold(sheet: _Sheet, audits: list[Audited]) -> list[Row]:
+    """``mia_bacc`` and ``mia_adv``, of the same decisions."""
+    estimates = [
+        roc.advantage_estimate(each.values, each.member, each.threshold)
+        for each in audits
+        if each.threshold is not None
+    ]
+    if len(estimates) < len(audits):
+        missing: Row = {"flag": "not_applicable", "reason": _why_no_threshold(sheet.base)}
+        return [sheet.row(name, None, **missing) for name in ("mia_bacc", "mia_adv")]
+    advantage = sheet.mean("mia_adv", audits, estimates, -1.0)
+    balanced: Row = {name: (1 + advantage[name]) / 2 for name in ("value", "ci_low", "ci_high") if name in advantage}
+    if "std" in advantage:
+        balanced["std"] = advantage["std"] / 2
+    return [{**advantage, **balanced, "metric": "mia_bacc"}, advantage]
 
 
 def _why_no_threshold(base: Row) -> str:
@@ -298,58 +292,28 @@ def _why_no_threshold(base: Row) -> str:
     return "no shadows to choose a threshold on"
 
 
-def _auc_row(sheet: _Sheet, audits: list[Audited], values: Floats, samples: Floats | None) -> Row:
-    if len(audits) == 1:
-        return _delong(sheet, audits[0])
-    row = _spread(sheet.row("mia_auc", float(values.mean())), values)
+def _auc_row(sheet: _Sheet, audits: list[Audited]) -> Row:
+    row = sheet.mean("mia_auc", audits, [roc.auc_estimate(each.values, each.member) for each in audits])
     if all(each.values.min() == each.values.max() for each in audits):
         return {**row, "flag": "degenerate"}
-    if extreme := roc.extreme_interval(row["value"], *_sizes(audits)):
-        return sheet.interval(row, extreme, "exact")
-    assert samples is not None
-    return sheet.interval(row, percentile_interval(samples[:, 0]), "bootstrap_two_way")
+    return {**row, "flag": "low_resolution"} if min(_sizes(audits)) < 2 and "ci_low" not in row else row
 
 
-def _delong(sheet: _Sheet, audit: Audited) -> Row:
-    """``mia_auc`` of one target with its interval about the images, see ``roc.auc_interval``."""
-    value, limits, method = roc.auc_interval(audit.values, audit.member)
-    row = sheet.interval(sheet.row("mia_auc", value), limits, method, "images")
-    if limits is None:
-        row["flag"] = "degenerate" if audit.values.min() == audit.values.max() else "low_resolution"
-    return row
-
-
-def _recall_row(
-    sheet: _Sheet, audits: list[Audited], fpr: float, values: Floats, samples: Floats | None, column: int
-) -> Row:
-    """TPR at one FPR.
-
-    Of several targets the bootstrap's interval, of the mean over targets and images. Of one target Clopper and
-    Pearson's, of the members' share at this threshold: the threshold, an order statistic of the non-members, is taken
-    as known. So it covers less than 95 % of the true TPR at the FPR: 74 % of 400 members and 400 others in simulations,
-    47 to 84 % of thousands.
-    """
-    others, members = _resolution(sheet, audits), _sizes(audits)[0]
-    columns: Row = {"fpr": fpr} if fpr else {}
+def _recall_row(sheet: _Sheet, audits: list[Audited], fpr: float) -> Row:
+    """TPR at one FPR; at FPR 0 without an interval, as the threshold is the single highest non-member."""
+    others = _resolution(sheet, audits)
     metric = "mia_tpr_at_fpr" if fpr else "mia_tpr_at_fpr0"
+    columns: Row = {"fpr": fpr} if fpr else {}
     if fpr and others * fpr < 1 - 1e-9:
         return sheet.row(metric, None, flag="low_resolution", **columns)
     if fpr and others * fpr < STABLE - 1e-9:
         columns["flag"] = "low_resolution"
-    value = float(values.mean())
-    row = _spread(sheet.row(metric, value, **columns), values)
-    if samples is not None and value not in (0.0, 1.0):
-        return sheet.interval(row, percentile_interval(samples[:, column]), "bootstrap_two_way")
-    # A bootstrap of all or nothing has no width; the bound for one target's members does.
-    return sheet.interval(row, clopper_pearson(round(value * members), members), "clopper_pearson")
-
-
-def _spread(row: Row, values: Floats) -> Row:
-    return row if len(values) == 1 else {**row, "std": float(values.std(ddof=1)), "n_agg": len(values)}
+    estimates = [roc.recall_estimate(each.curve, fpr, others) for each in audits]
+    return {**sheet.mean(metric, audits, estimates), **columns}
 
 
 def _single(sheet: _Sheet, audit: Audited, index: int) -> Row:
-    row = {**_delong(sheet, audit), "agg": "single", "repeat": index}
+    row = {**_auc_row(sheet, [audit]), "agg": "single", "repeat": index}
     return row if audit.target_row is None else {**row, "target_row": audit.target_row}
 
 
@@ -378,7 +342,7 @@ def _null(sheet: _Sheet, audits: list[Audited], taught_by: int) -> list[Row]:
     ``shokri``, 1 for all others; the bound is 1.41. ``lira_online`` left the narrow band in 10 % of cases and
     leaves this one in 2 %.
     """
-    targets = len({each.pair for each in audits})
+    targets = len(audits)
     reach = roc.null_reach(*_sizes(audits)) / math.sqrt(targets)
     if taught_by:
         reach *= math.sqrt(1 + (targets - 1) / taught_by)
@@ -389,8 +353,8 @@ def _null(sheet: _Sheet, audits: list[Audited], taught_by: int) -> list[Row]:
 
 
 def _strata(sheet: _Sheet, mains: list[Audited]) -> list[Row]:
-    shares = np.array([(each.role == INIT).sum() / each.member.sum() for each in mains])
-    rows = [_spread(sheet.of(mains).row("mia_rho", float(shares.mean())), shares)]
+    shares = [float((each.role == INIT).sum() / each.member.sum()) for each in mains]
+    rows = [sheet.of(mains).mean("mia_rho", mains, [Estimate(share, None, None, "") for share in shares])]
     for code in (INIT, OTHER):
         audits = [each.take((each.role == code) | (each.role == NON_MEMBER)) for each in mains]
         rows += _subset(sheet, audits, ROLES[code], only_auc=True, always=True)
@@ -423,27 +387,20 @@ def _against_reserve(sheet: _Sheet, scores: list[Audited]) -> list[Row]:
 
 
 def _pooled(sheet: _Sheet, mains: list[Audited]) -> list[Row]:
-    """Scores of all targets as one ranking; its bootstrap draws pairs of targets and images, as that of the means."""
+    """Scores of all targets as one ranking; without intervals, for targets and images both make these dependent."""
     values = np.concatenate([each.pooled for each in mains if each.pooled is not None])
-    ids = np.concatenate([each.example_id for each in mains])
-    member, labels = (np.concatenate([getattr(each, name) for each in mains]) for name in ("member", "labels"))
-    together = Audited(values, member, ids, np.where(member, OTHER, NON_MEMBER), labels)
-
-    def statistic(weights: roc.Weights) -> Floats:
-        return _statistics(together, weights, full=False)
-
-    observed = statistic(np.ones((1, len(values))))
-    samples = sheet.resampler(mains).of_pooled(statistic, observed.shape[1])
+    member = np.concatenate([each.member for each in mains])
+    curve = Curve(values, member)
     counts = {"n": len(values), "n_pos": int(member.sum()), "n_neg": int((~member).sum()), "agg": "pooled"}
     part = replace(sheet, counts={**sheet.counts, **counts, "n_agg": len(mains)})
-    row = part.row("mia_auc", float(observed[0, 0]))
-    if extreme := roc.extreme_interval(row["value"], *_sizes(mains)):
-        rows = [part.interval(row, extreme, "exact")]
-    else:
-        rows = [part.interval(row, percentile_interval(samples[:, 0]), "bootstrap_two_way")]
-    for at, fpr in enumerate((*FPRS, 0.0)):
-        rows.append({**_recall_row(part, mains, fpr, observed[:, 1 + at], samples, 1 + at), "n_agg": len(mains)})
-    return rows
+    why: Row = {"reason": "no interval: scores of several targets in one ranking are dependent"}
+    rows = [part.row("mia_auc", roc.auc(values, member), **why)]
+    others = _resolution(part, mains)
+    for fpr in FPRS:
+        flag: Row = {"flag": "low_resolution"} if others * fpr < STABLE - 1e-9 else {}
+        value = roc.recall_estimate(curve, fpr).value if others * fpr >= 1 - 1e-9 else None
+        rows.append(part.row("mia_tpr_at_fpr", value, fpr=fpr, **flag, **({} if value is None else why)))
+    return [*rows, part.row("mia_tpr_at_fpr0", curve.recall(0), **why)]
 
 
 def _ceiling(sheet: _Sheet, mains: list[Audited], overall: list[Row]) -> list[Row]:
@@ -463,9 +420,11 @@ def _ceiling(sheet: _Sheet, mains: list[Audited], overall: list[Row]) -> list[Ro
             continue
         share["value"] = (row["value"] - chance) / (top - chance)
         if "ci_low" in row:
-            low, high = ((row[end] - chance) / (top - chance) for end in ("ci_low", "ci_high"))
-            share = sheet.interval(share, (low, high), row["ci_method"], row["ci_unit"])
+            share |= {end: (row[end] - chance) / (top - chance) for end in ("ci_low", "ci_high")}
+            share |= {name: row[name] for name in ("ci_level", "ci_method", "ci_unit")}
             if row["ci_low"] > top:
                 share["flag"] = "above_ceiling"
+        else:
+            share |= {name: row[name] for name in ("reason", "flag") if name in row}
         rows.append(share)
     return rows

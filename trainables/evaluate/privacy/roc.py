@@ -1,97 +1,83 @@
-"""Receiver operating characteristics of membership scores, with intervals: in closed form, and by a bootstrap.
+"""Receiver operating characteristics of membership scores: numbers of one target, each with an interval about images.
 
-Legend: m members, n non-members, B weightings at once, G distinct thresholds in descending order. "Positive" is a
-score at or above the threshold. Ties count half in the AUC.
+Legend: m members, n non-members, k = m + n. "Positive" is a score at or above the threshold. Ties count half in the
+AUC. S_i: the share of non-members above member i.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import math
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import stats
 
-from trainables.evaluate.intervals import CI_LEVEL, POISSON, Booleans, Floats
+from trainables.evaluate.intervals import CI_LEVEL, Booleans, Floats, Integers
 from trainables.evaluate.paired import placements
-from trainables.seeds import derive
 
 Interval = tuple[float, float]
-Weights = NDArray[np.floating[Any]]
 
 Z = float(stats.norm.ppf((1 + CI_LEVEL) / 2))
+TAILS = ((1 - CI_LEVEL) / 2, (1 + CI_LEVEL) / 2)
+STABLE = 10
+"""False positives that must be expected at a rate before a TPR has an interval. With fewer the threshold, one of the
+highest scores of non-members, says too little of where the rate is."""
 
-CELLS = 1 << 21
-"""Weights held at once: a few megabytes, so that they stay in cache."""
-BUDGET = 1 << 24
-LEAST = 400
-"""Weights in all; beyond it there are fewer resamples, at least so many. More images do not ask for more resamples."""
 
-_COUNTS = POISSON.astype(np.float32)
+class Estimate(NamedTuple):
+    """A number of one target."""
+
+    value: float
+    influence: Floats | None
+    """(k,) what each image adds to its error: the squares sum to its variance about images. None: not known."""
+    interval: Interval | None
+    """Of the same target on other images; None: there is none that would hold."""
+    method: str
+    """Of the interval."""
+    reason: str | None = None
+    """Why there is no interval, where that is not plain."""
 
 
 @dataclass(frozen=True)
 class Curve:
-    """Weighted counts of positives at each threshold, for B weightings of the same scores."""
+    """Scores of one target, and how many positives there are at each threshold."""
 
-    true: Weights
-    """(B, G + 1) weight of members at or above each threshold; column 0, above all scores, is 0."""
-    false: Weights
-    """(B, G + 1) of non-members."""
+    values: Floats
+    """(k,)."""
+    member: Booleans
+    """(k,)."""
 
-    @property
-    def num_members(self) -> Weights:
-        """(B, 1) weight of all members."""
-        return self.true[:, -1:]
+    @cached_property
+    def thresholds(self) -> Floats:
+        """(G + 1,) from above all scores through every distinct one, descending."""
+        return np.concatenate([[math.inf], np.unique(self.values)[::-1]])
 
-    @property
-    def num_others(self) -> Weights:
-        """(B, 1) weight of all non-members."""
-        return self.false[:, -1:]
+    @cached_property
+    def true(self) -> Integers:
+        """(G + 1,) members at or above each threshold."""
+        return self._positives(self.member)
 
+    @cached_property
+    def false(self) -> Integers:
+        """(G + 1,) non-members."""
+        return self._positives(~self.member)
 
-def curves(values: Floats, member: Booleans, weights: Weights) -> Curve:
-    """Curves of scores (k,) with memberships (k,) under weights (B, k) >= 0."""
-    order, ends = _descending(values)
-    ordered, inside = weights[:, order], member[order]
-    return Curve(_cumulative(ordered * inside, ends), _cumulative(ordered * ~inside, ends))
+    def _positives(self, side: Booleans) -> Integers:
+        ordered = np.sort(self.values[side])
+        return np.asarray(len(ordered) - np.searchsorted(ordered, self.thresholds), dtype=np.int64)
 
+    def last(self, false_positives: int) -> int:
+        """Position of the lowest threshold with at most so many false positives."""
+        return int(np.searchsorted(self.false, false_positives, side="right")) - 1
 
-def area(curve: Curve) -> Floats:
-    """(B,) AUC: probability that a member scores above a non-member, ties half."""
-    heights = curve.true[:, 1:] + curve.true[:, :-1]
-    twice = np.einsum("bg,bg->b", heights, np.diff(curve.false, axis=1))
-    return _ratio(twice / 2, (curve.num_members * curve.num_others)[:, 0], 0.5)
-
-
-def advantage(curve: Curve) -> Floats:
-    """(B,) max over thresholds of TPR - FPR."""
-    gaps = curve.true * _inverse(curve.num_members) - curve.false * _inverse(curve.num_others)
-    return np.asarray(gaps.max(axis=1), dtype=np.float64)
+    def recall(self, false_positives: int) -> float:
+        """TPR at that threshold: conservative, nothing is interpolated."""
+        return float(self.true[self.last(false_positives)] / self.true[-1])
 
 
-def recall(curve: Curve, fpr: float) -> Floats:
-    """(B,) TPR at the lowest threshold whose FPR is at most ``fpr``: conservative, nothing is interpolated."""
-    # The slack is far below one non-member and keeps n * fpr, exact in decimals, from being lost to rounding.
-    allowed = curve.false <= curve.num_others * np.float64(fpr) + 1e-6
-    last = allowed.sum(axis=1) - 1  # false rises along the curve, so what is allowed comes first
-    return _ratio(np.take_along_axis(curve.true, last[:, None], axis=1)[:, 0], curve.num_members[:, 0], 0.0)
-
-
-def partial_area(curve: Curve, max_fpr: float) -> Floats:
-    """(B,) area up to ``max_fpr``, standardised so that chance is 1/2 and the best 1 (McClish 1989), as scikit-learn's
-    ``roc_auc_score(max_fpr=...)``."""
-    limit = curve.num_others * max_fpr
-    width = int((curve.false < limit).sum(axis=1).max()) + 1
-    false, true = curve.false[:, :width].astype(np.float64), curve.true[:, :width].astype(np.float64)
-    steps, rises = np.diff(false, axis=1), np.diff(true, axis=1)
-    taken = np.clip(limit - false[:, :-1], 0.0, steps)
-    ends = true[:, :-1] + rises * np.divide(taken, steps, out=np.zeros_like(steps), where=steps > 0)
-    under = _ratio((taken * (true[:, :-1] + ends) / 2).sum(axis=1), (curve.num_members * curve.num_others)[:, 0], 0.0)
-    least, most = max_fpr**2 / 2, max_fpr
-    return np.asarray((1 + (under - least) / (most - least)) / 2, dtype=np.float64)
+# --- numbers ----------------------------------------------------------------------------------------------------------
 
 
 def auc(values: Floats, member: Booleans) -> float:
@@ -101,32 +87,142 @@ def auc(values: Floats, member: Booleans) -> float:
     return float((ranks[member].sum() - m * (m + 1) / 2) / (m * n))
 
 
-def auc_interval(values: Floats, member: Booleans) -> tuple[float, Interval | None, str]:
-    """AUC with its interval for m members and n non-members drawn independently.
+def auc_estimate(values: Floats, member: Booleans) -> Estimate:
+    """AUC of scores (k,).
 
-    Of the AUC on the distributions of members and of others, for this one target; sampling of either side alone.
-    DeLong's variance (DeLong et al. 1988) from ``placements``; in simulations its interval held the truth in 94.3 and
-    94.7 %. Where the AUC is 0 or 1 that variance is 0 and says nothing; the interval then ends at 1 - p or p with
-    p = 0.05 ** (1 / min(m, n)), the bound of Clopper and Pearson for as many successes without a failure.
-
-    Returns:
-        AUC; interval, or None when one side has fewer than two images or all scores tie; ``delong`` or ``exact``.
+    The interval is of the AUC on the distributions of members and of others, for this one target; sampling of either
+    side alone. DeLong's variance (DeLong et al. 1988) from ``placements``. Where the AUC is 0 or 1 that variance is 0
+    and says nothing; the interval then ends at 1 - p or p with p = 0.05 ** (1 / min(m, n)), the bound of Clopper and
+    Pearson for as many successes without a failure (method ``exact``). None where one side has fewer than two images or
+    all scores tie.
     """
     m, n = int(member.sum()), int((~member).sum())
     placed = placements(values, member)
-    placed_in, placed_out = placed[member], placed[~member]
-    value = float(placed_in.mean())
+    value = float(placed[member].mean())
     if value in (0.0, 1.0):
-        return value, _extreme(value, m, n), "exact"
-    if min(m, n) < 2 or values.min() == values.max():
-        return value, None, "delong"
-    reach = Z * float(np.sqrt(placed_in.var(ddof=1) / m + placed_out.var(ddof=1) / n))
-    return value, (max(0.0, value - reach), min(1.0, value + reach)), "delong"
+        bound = float((1 - CI_LEVEL) ** (1 / min(m, n)))
+        return Estimate(value, np.zeros(m + n), (bound, 1.0) if value == 1.0 else (0.0, 1 - bound), "exact")
+    if min(m, n) < 2:
+        return Estimate(value, None, None, "delong")
+    influence = _influence(placed - value, member)
+    if values.min() == values.max():
+        return Estimate(value, influence, None, "delong")
+    reach = Z * math.sqrt(float((influence**2).sum()))
+    return Estimate(value, influence, (max(0.0, value - reach), min(1.0, value + reach)), "delong")
 
 
-def extreme_interval(value: float, m: int, n: int) -> Interval | None:
-    """The interval of ``auc_interval`` at an AUC of 0 or 1; None elsewhere."""
-    return _extreme(value, m, n) if value in (0.0, 1.0) else None
+def class_mean_estimate(values: Floats, member: Booleans, labels: Integers) -> Estimate:
+    """Mean of the AUCs of classes (k,), each ranked apart; 1/2 where no class has both sides."""
+    areas, influence, fewest = [], np.zeros(len(values)), math.inf
+    for label in np.unique(labels):
+        own = labels == label
+        if not member[own].any() or member[own].all():
+            continue
+        of_class = auc_estimate(values[own], member[own])
+        areas.append(of_class.value)
+        fewest = min(fewest, member[own].sum(), (~member[own]).sum())
+        if of_class.influence is not None:
+            influence[own] = of_class.influence
+    if not areas:
+        return Estimate(0.5, None, None, "delong", "no class has members and others")
+    value = float(np.mean(areas))
+    if fewest < 2:
+        return Estimate(value, None, None, "delong", "a class has fewer than two members or others")
+    influence /= len(areas)
+    reach = Z * math.sqrt(float((influence**2).sum()))
+    limits = (max(0.0, value - reach), min(1.0, value + reach)) if reach > 0 else None
+    return Estimate(value, influence, limits, "delong")
+
+
+def recall_estimate(curve: Curve, fpr: float, non_members: int | None = None) -> Estimate:
+    """TPR at the lowest threshold whose FPR is at most ``fpr``.
+
+    The interval is of the TPR at the threshold that ``fpr`` of the distribution of non-members exceed; of sampling of
+    members and of the non-members that the threshold comes from. How many of n non-members exceed the true threshold is
+    binomial, whatever their distribution, so it lies between two of them with 95 %: TPRs there are the part of the
+    threshold. That of the members is Wilson's at the threshold that was found. Both are independent and their distances
+    from the value are added as squares (Zou & Donner 2008).
+
+    Args:
+        curve: Of the scores.
+        fpr: False positive rate.
+        non_members: Distinct ones; left out: all are.
+    """
+    m, n = int(curve.true[-1]), int(curve.false[-1])
+    expected = fpr * (n if non_members is None else non_members)
+    # The slack is far below one non-member and keeps n * fpr, exact in decimals, from being lost to rounding.
+    at = curve.last(math.floor(n * fpr + 1e-6))
+    value = float(curve.true[at] / m)
+    if expected < STABLE - 1e-9:
+        reason = f"fewer than {STABLE} false positives are expected, from which the threshold comes"
+        return Estimate(value, None, None, "order_statistics", reason)
+    fewest, most = (int(stats.binom.ppf(tail, n, fpr)) for tail in TAILS)
+    below, above = curve.recall(fewest - 1), curve.recall(most)
+    low, high = _wilson(int(curve.true[at]), m)
+    limits = (
+        max(0.0, value - math.hypot(value - low, value - below)),
+        min(1.0, value + math.hypot(high - value, above - value)),
+    )
+    slope = (above - below) * n / (most - fewest + 1)
+    hit = curve.values >= curve.thresholds[at]
+    rates = np.where(curve.member, value, -float(curve.false[at] / n))
+    moved = np.where(curve.member, hit, -hit.astype(np.float64)) - rates
+    influence = _influence(np.where(curve.member, moved, slope * moved), curve.member) if min(m, n) > 1 else None
+    return Estimate(value, influence, limits, "order_statistics")
+
+
+def advantage_estimate(values: Floats, member: Booleans, threshold: float) -> Estimate:
+    """TPR - FPR of scores (k,) at a threshold that was chosen without them.
+
+    The interval is about images of both sides: Newcombe's (1998) of a difference of two shares, from Wilson's.
+    """
+    hit = values >= threshold
+    m, n = int(member.sum()), int((~member).sum())
+    true, false = int(hit[member].sum()), int(hit[~member].sum())
+    value = true / m - false / n
+    (true_low, true_high), (false_low, false_high) = _wilson(true, m), _wilson(false, n)
+    low = value - math.hypot(true / m - true_low, false_high - false / n)
+    high = value + math.hypot(true_high - true / m, false / n - false_low)
+    centred = np.where(member, hit - true / m, false / n - hit)
+    influence = _influence(centred, member) if min(m, n) > 1 else None
+    return Estimate(value, influence, (max(-1.0, low), min(1.0, high)), "newcombe")
+
+
+def greatest_advantage(curve: Curve) -> Estimate:
+    """max over thresholds of TPR - FPR, and no interval: it is chosen on the very images, and above its truth."""
+    value = float((curve.true / curve.true[-1] - curve.false / curve.false[-1]).max())
+    return Estimate(value, None, None, "", "chosen on the target itself")
+
+
+def partial_area_estimate(curve: Curve, max_fpr: float) -> Estimate:
+    """Area up to ``max_fpr``, standardised so that chance is 1/2 and the best 1 (McClish 1989), as scikit-learn's
+    ``roc_auc_score(max_fpr=...)``.
+
+    The area is the mean over members of max(0, max_fpr - S_i), whence the influence of either side; the interval is
+    about images, normal.
+    """
+    m, n, member = int(curve.true[-1]), int(curve.false[-1]), curve.member
+    false, true = curve.false / n, curve.true / m
+    steps, rises = np.diff(false), np.diff(true)
+    taken = np.clip(max_fpr - false[:-1], 0.0, steps)
+    ends = true[:-1] + rises * np.divide(taken, steps, out=np.zeros_like(steps), where=steps > 0)
+    under = float((taken * (true[:-1] + ends) / 2).sum())
+    least, most = max_fpr**2 / 2, max_fpr
+    value = (1 + (under - least) / (most - least)) / 2
+    if n * max_fpr < STABLE - 1e-9:
+        reason = f"fewer than {STABLE} false positives are expected in the area"
+        return Estimate(value, None, None, "normal", reason)
+    above = 1 - placements(curve.values, member)[member]
+    inside = np.sort(curve.values[member][above < max_fpr])
+    gained = np.zeros(m + n)
+    gained[member] = np.maximum(max_fpr - above, 0.0) - under
+    passed = np.searchsorted(inside, curve.values[~member]) / m
+    gained[~member] = passed.mean() - passed
+    influence = _influence(gained, member) / (2 * (most - least)) if min(m, n) > 1 else None
+    if influence is None:
+        return Estimate(value, None, None, "normal")
+    reach = Z * math.sqrt(float((influence**2).sum()))
+    return Estimate(value, influence, (max(0.0, value - reach), min(1.0, value + reach)), "normal")
 
 
 def null_reach(m: int, n: int) -> float:
@@ -134,113 +230,14 @@ def null_reach(m: int, n: int) -> float:
     return Z * float(np.sqrt((m + n + 1) / (12 * m * n)))
 
 
-def _extreme(value: float, m: int, n: int) -> Interval:
-    bound = float((1 - CI_LEVEL) ** (1 / min(m, n)))
-    return (bound, 1.0) if value == 1.0 else (0.0, 1 - bound)
+def _influence(centred: Floats, member: Booleans) -> Floats:
+    """Of means over members and over others: their sampling variances, with the divisors of unbiased ones."""
+    m, n = int(member.sum()), int((~member).sum())
+    return np.asarray(centred / np.where(member, math.sqrt(m * (m - 1)), math.sqrt(n * (n - 1))), dtype=np.float64)
 
 
-# --- Bootstrap over complementary pairs and images at once, for scores of several targets on the same images ---
-#
-# An image that several targets are asked about, and a target that several images are asked of, make scores dependent.
-# Both are drawn with replacement: targets by pair (a twin is no second opinion), images by id, the same draw for all
-# targets. Images come with independent Poisson(1) weights, which is the multinomial draw for all but tiny samples and
-# needs no gather. Two or three targets are few to draw from: how much the interval covers depends on how much targets
-# truly differ. With an SD of their effects of 0.3, where images still dominate, three held the truth in 91 % of 150
-# simulations and eight in 97 %; where targets' differences dominate, two held it in about 65 %, three in 72-81 % and
-# six in 85-87 %.
-
-
-class Resampler:
-    """Draws of pairs and images, the same for every statistic that is asked of one instance.
-
-    Args:
-        ids: Of each target, the ids of its images (k_t,).
-        pairs: Of each target, the number of its complementary pair.
-        resamples: How many draws are wanted.
-        seed_parts: What the draws are for.
-    """
-
-    def __init__(
-        self, ids: list[NDArray[np.int64]], pairs: list[int], resamples: int, seed_parts: tuple[int | str, ...]
-    ) -> None:
-        unique, positions = np.unique(np.concatenate(ids), return_inverse=True)
-        self.num_images = len(unique)
-        self.positions = np.split(positions, np.cumsum([len(each) for each in ids])[:-1])
-        work = sum(map(len, ids))
-        self.num = min(resamples, max(LEAST, BUDGET // work))
-        self.seed = derive(*seed_parts, "membership", "resamples")
-        numbers, which = np.unique(pairs, return_inverse=True)
-        count = len(numbers)
-        drawn = np.random.default_rng(derive(*seed_parts, "membership", "pairs")).multinomial(
-            count, np.full(count, 1 / count), size=self.num
-        )
-        self.of_targets: Floats = drawn[:, which].astype(np.float64)
-        """(B, T) how often each target was drawn."""
-
-    def batches(self) -> Iterator[tuple[slice, NDArray[np.float32]]]:
-        """Slices of the draws, with image weights (b, num_images)."""
-        rng = np.random.default_rng(self.seed)
-        size = max(1, CELLS // self.num_images)
-        for start in range(0, self.num, size):
-            stop = min(start + size, self.num)
-            yield (
-                slice(start, stop),
-                _COUNTS[rng.integers(0, 1 << 16, (stop - start, self.num_images), dtype=np.uint16)],
-            )
-
-    def means(self, statistic: Callable[[int, NDArray[np.float32]], Floats], num_outputs: int) -> Floats:
-        """Mean over the drawn targets of a statistic (B, num_outputs).
-
-        Args:
-            statistic: Of target t under image weights (b, k_t): (b, num_outputs), finite.
-            num_outputs: How many numbers it gives.
-        """
-        total = np.zeros((self.num, num_outputs))
-        for part, weights in self.batches():
-            for index, at in enumerate(self.positions):
-                total[part] += self.of_targets[part, index, None] * statistic(index, weights[:, at])
-        return np.asarray(total / self.of_targets.sum(axis=1, keepdims=True), dtype=np.float64)
-
-    def of_pooled(self, statistic: Callable[[NDArray[np.float32]], Floats], num_outputs: int) -> Floats:
-        """A statistic of all targets' scores together (B, num_outputs), under weights (b, sum of k_t)."""
-        drawn_values = np.zeros((self.num, num_outputs))
-        for part, weights in self.batches():
-            drawn = self.of_targets[part].astype(np.float32)
-            together = [weights[:, at] * drawn[:, index, None] for index, at in enumerate(self.positions)]
-            drawn_values[part] = statistic(np.concatenate(together, axis=1))
-        return drawn_values
-
-
-def percentile_interval(samples: Floats) -> Interval:
-    """Percentile interval of draws (B,) of a mean over targets, or of one target's statistic.
-
-    Of the mean over targets and images of their distributions; both are sources of variance, see above for what three
-    targets cover.
-    """
-    low, high = np.quantile(samples, [(1 - CI_LEVEL) / 2, (1 + CI_LEVEL) / 2])
-    return float(low), float(high)
-
-
-# --- Arithmetic of the curves ---
-
-
-def _descending(values: Floats) -> tuple[NDArray[np.int64], NDArray[np.int64] | None]:
-    """Order of descending scores, and the last position of each group of ties (None: there are no ties)."""
-    order = np.argsort(-values, kind="stable")
-    ends = np.flatnonzero(np.append(np.diff(values[order]) != 0, True))
-    return order, None if len(ends) == len(values) else ends
-
-
-def _cumulative(weights: Weights, ends: NDArray[np.int64] | None) -> Weights:
-    sums = np.zeros((weights.shape[0], weights.shape[1] + 1), dtype=weights.dtype)
-    np.cumsum(weights, axis=1, out=sums[:, 1:])
-    return sums if ends is None else sums[:, np.concatenate([[0], ends + 1])]
-
-
-def _ratio(above: Weights, below: Weights, otherwise: float) -> Floats:
-    below = np.asarray(below, dtype=np.float64)
-    return np.asarray(np.divide(above, below, out=np.full(below.shape, otherwise), where=below > 0), dtype=np.float64)
-
-
-def _inverse(total: Weights) -> Weights:
-    return np.asarray(np.where(total > 0, 1 / np.maximum(total, 1), 0), dtype=total.dtype)
+def _wilson(count: int, total: int) -> Interval:
+    share, z = count / total, Z * Z / total
+    middle = (share + z / 2) / (1 + z)
+    reach = math.sqrt(z * (share * (1 - share) + z / 4)) / (1 + z)
+    return max(0.0, middle - reach), min(1.0, middle + reach)
