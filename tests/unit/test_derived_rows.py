@@ -393,7 +393,7 @@ def test_an_excess_knows_how_much_its_own_models_scatter(tmp_path: Path) -> None
     frontier(points)
     (row,) = rows(points, "excess_fair_var_acc", method="dm", ipc=1)
     assert row["ci_high"] - row["ci_low"] == pytest.approx(2 * 12.706 * 0.005, rel=1e-3), "two distillations"
-    alone = [point for point in recorded(tmp_path, sweep("[random, dm]", "[1, 10, 50]"), scattered)]
+    alone = recorded(tmp_path, sweep("[random, dm]", "[1, 10, 50]"), scattered)
     kept = [each for each in alone if each.method == "random" or each.order == (0, 0)]
     frontier(kept)
     (row,) = rows(kept, "excess_fair_var_acc", method="dm", ipc=1)

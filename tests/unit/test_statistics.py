@@ -269,7 +269,9 @@ def test_the_frontier_is_linear_between_its_knots_and_nothing_outside() -> None:
     assert [each.apart for each in found] == pytest.approx([0, 0.1, 0, 0.2, 0, 0, 0])
     assert all(math.isnan(each.value) and math.isnan(each.reach) for each in found[5:])
     for one, accuracy in zip(found, (0.1, 0.15, 0.2, 0.3, 0.4, 0.09, 0.41), strict=True):
-        assert over(knots[::-1], accuracy) == pytest.approx(one, nan_ok=True)
+        other = over(knots[::-1], accuracy)
+        assert (other.value, other.reach) == pytest.approx((one.value, one.reach), nan_ok=True)
+        assert (other.reason, other.draws, other.steps) == (one.reason, one.draws, one.steps)
 
 
 def test_one_accuracy_is_no_frontier() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
+from statistics import fmean
 from typing import Any, NamedTuple
 
 from ddray.measurements.reading import Numbers, Row
