@@ -17,6 +17,7 @@ from trainables.configs import DatasetConfig, OriginConfig, PrivacyConfig, Signa
 from trainables.data.cache import open_split
 from trainables.data.origins import origin_indices, query_indices
 from trainables.evaluate.privacy.designs import row_origin
+from trainables.models.network import build
 from trainables.payloads import DistilledSet, HardLabels, Outputs, TrainedModel
 from trainables.seeds import derive
 
@@ -139,8 +140,10 @@ class Audited:
         nobody = np.zeros(len(ids), dtype=np.bool_)
         logits = says(ids + 100_000, labels, nobody, nobody, rng)
         signals["test"] = Outputs(torch.from_numpy(logits).float(), torch.from_numpy(labels), torch.from_numpy(ids))
-        model = TrainedModel({"w": torch.zeros(1)}, tiny_network(len(self.classes)), (0.5,), (0.5,), signals, {})
-        self._save(f"{role}.{what}", model)
+        # Shadows of the audit seed are asked about the target's candidates too: by a network that knows nobody.
+        config = tiny_network(len(self.classes))
+        state = build(config, role, what).state_dict() if role.startswith("shadow.") else {"w": torch.zeros(1)}
+        self._save(f"{role}.{what}", TrainedModel(state, config, (0.5,), (0.5,), signals, {}))
 
     def write_pool(self, says: Says, *, sets: bool = True, start: Says | None = None) -> None:
         """All rows of the matrix."""

@@ -428,6 +428,7 @@ def _leaking_model(
 
     from trainables.data.cache import open_split
     from trainables.data.origins import origin_indices
+    from trainables.models.network import build
     from trainables.payloads import Outputs, TrainedModel
     from trainables.seeds import derive
 
@@ -444,7 +445,10 @@ def _leaking_model(
         inside, started = (nobody, nobody) if name == "test" else (np.isin(ids, members), np.isin(ids, start))
         logits = says(ids + (100_000 if name == "test" else 0), labels, inside, started, rng)[:, : len(classes)]
         outputs[name] = Outputs(torch.from_numpy(logits).float(), torch.from_numpy(labels), torch.from_numpy(ids))
-    return TrainedModel({"w": torch.zeros(1)}, config.network, (0.5,), (0.5,), outputs, _facts())
+    # Shadows of the audit seed are asked about the target's candidates: by a network that knows nobody.
+    asked = config.origin.block is not None
+    state = build(config.network, stage.key).state_dict() if asked else {"w": torch.zeros(1)}
+    return TrainedModel(state, config.network, (0.5,), (0.5,), outputs, _facts())
 
 
 def _queried(config: TrainConfig, cache: Path) -> dict[str, Any]:

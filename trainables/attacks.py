@@ -263,8 +263,11 @@ class MembershipAttack:
     """What the attacker sees: logits, predicted classes alone, the distilled images alone, nothing."""
     audits: tuple[Audit, ...] = EVERY_AUDIT
     """Those it is part of. An audit that lacks what the attack needs has a row that says so."""
+    panel: tuple[Audit, ...] = ()
+    """Audits whose headline it may be. Leakage is a worst case: of an audit's panel the strongest attack speaks, with
+    an interval and a null band that know that it was chosen among all of them (``privacy/panel.py``)."""
     paper: bool = False
-    """Whether Chen et al. 2023 name it."""
+    """Whether it is of the kind that the numbers of Chen et al. 2023 are of."""
     reserve: Literal["scored", "variant", "left_out"] = "scored"
     """Images that are never members are scored with the others; by a variant of the attack, because their presence
     changes how all are scored; or not at all."""
@@ -288,6 +291,8 @@ MEMBERSHIP_ATTACKS: dict[str, MembershipAttack] = {
             title="Loss",
             needs="logits",
             score="trainables.evaluate.privacy.statistics:log_confidence",
+            panel=EVERY_AUDIT,
+            paper=True,
         ),
         MembershipAttack(
             name="conf",
@@ -343,6 +348,7 @@ MEMBERSHIP_ATTACKS: dict[str, MembershipAttack] = {
             title="Attack classifier",
             needs="shadow_outputs",
             score="trainables.evaluate.privacy.learned:attack_classifier",
+            panel=("seed", "pool"),
             paper=True,
             dependent=True,
         ),
@@ -351,6 +357,7 @@ MEMBERSHIP_ATTACKS: dict[str, MembershipAttack] = {
             title="LiRA, online",
             needs="shadows",
             score="trainables.evaluate.privacy.lira:score_online",
+            panel=("pool",),
             reserve="left_out",
             dependent=True,
             threshold=0.0,  # the score is a log-ratio of likelihoods
@@ -360,12 +367,14 @@ MEMBERSHIP_ATTACKS: dict[str, MembershipAttack] = {
             title="LiRA, offline",
             needs="shadows",
             score="trainables.evaluate.privacy.lira:score_offline",
+            panel=("seed", "pool"),
         ),
         MembershipAttack(
             name="rmia",
             title="RMIA",
             needs="shadows",
             score="trainables.evaluate.privacy.rmia:score",
+            panel=("seed", "pool"),
             reserve="variant",  # with images that are IN nowhere it averages over OUT shadows alone, for all alike
             report_variants=("offline",),
         ),
@@ -374,6 +383,7 @@ MEMBERSHIP_ATTACKS: dict[str, MembershipAttack] = {
             title="Difficulty calibration",
             needs="shadows",
             score="trainables.evaluate.privacy.rmia:score_calibrated",
+            panel=("seed", "pool"),
         ),
         MembershipAttack(
             name="data_release",
@@ -381,6 +391,7 @@ MEMBERSHIP_ATTACKS: dict[str, MembershipAttack] = {
             needs="distilled_set",
             score="trainables.evaluate.privacy.release:score",
             threat_model="data_release",
+            panel=("seed", "pool"),
             report_variants=("relative", "features"),
             note="`data_release` sees the distilled images alone: their distance in pixels; relative: over that to the "
             "whole set; features: the same between features of random networks.",
@@ -399,10 +410,11 @@ MEMBERSHIP_ATTACKS: dict[str, MembershipAttack] = {
 }
 """By name, in the order of rows."""
 
-PRIMARY_ATTACK = next(name for name, attack in MEMBERSHIP_ATTACKS.items() if attack.paper)
-"""Registered beforehand: the one that stands for privacy in tables and verdicts."""
-SECONDARY_ATTACK = "loss"
-"""Registered too: needs no shadows."""
+PANELS: dict[Audit, tuple[str, ...]] = {
+    audit: tuple(name for name, attack in MEMBERSHIP_ATTACKS.items() if audit in attack.panel) for audit in EVERY_AUDIT
+}
+"""Audit -> the attacks of its panel, registered beforehand, in the order of rows. Each by its own score: variants stand
+beside it and are in no panel."""
 
 
 def load(path: str) -> Any:

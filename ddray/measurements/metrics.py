@@ -204,10 +204,25 @@ MEASURED: tuple[Metric, ...] = (
         ),
         ("mia_auc_null_high", "fraction", "", "the upper end of that band"),
         (
+            "mia_auc_strongest",
+            "fraction",
+            "lower",
+            "the largest `mia_auc` of the audit's panel (`panel` in `param_json`), `attack` whose it is; its interval "
+            "holds for all attacks of the panel at once",
+        ),
+        (
+            "mia_auc_strongest_null_low",
+            "fraction",
+            "",
+            "between it and `mia_auc_strongest_null_high` lie 95 % of the largest AUCs of the panel when nothing leaks",
+        ),
+        ("mia_auc_strongest_null_high", "fraction", "", "the upper end of that band"),
+        (
             "mia_k",
             "images",
             "lower",
-            "2 n (AUC - 1/2): as many fully exposed members per class would give this AUC",
+            "2 n (AUC - 1/2): as many fully exposed members per class would give this AUC; of what leaks a lower bound, "
+            "as a stronger attack would find more",
         ),
         (
             "mia_tpr_at_fpr",

@@ -1,20 +1,22 @@
 """Membership inference as in the paper's Tables 1 and 2, gathered across blocks: origins are rows, draws are repeats.
 
-One table per data set, network, recipe and audit; audits are never put together. A cell holds what one attack, named
-beforehand, reached against one method; nothing here says that anything is private.
+One table per data set, network, recipe and audit; audits are never put together. A cell holds what each attack of the
+audit's panel, registered beforehand, reached against one method, and which was the strongest; nothing here says that
+anything is private.
 """
 
 from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from statistics import fmean
 from typing import Any
 
 from ddray.measurements.reading import Numbers, Row
 from ddray.measurements.references import CHEN2023
+from ddray.measurements.statistics import LEVEL
 from ddray.report import leak_differences
 from ddray.report.comparable import (
     ROW_AXES,
@@ -29,12 +31,15 @@ from ddray.report.comparable import (
     variant_order,
 )
 from ddray.report.repeats import combined, draws_of, in_common, smallest
-from trainables.attacks import PRIMARY_ATTACK, SECONDARY_ATTACK
+from trainables.attacks import PANELS, Audit
 
 METRICS = (
     "mia_auc",
     "mia_auc_null_low",
     "mia_auc_null_high",
+    "mia_auc_strongest",
+    "mia_auc_strongest_null_low",
+    "mia_auc_strongest_null_high",
     "mia_k",
     "mia_tpr_at_fpr",
     "mia_rho",
@@ -44,7 +49,7 @@ METRICS = (
     "mia_eps_lb",
     *leak_differences.METRICS,
 )
-AUDITS = ("seed", "pool", "one_run")
+AUDITS: tuple[Audit, ...] = ("seed", "pool", "one_run")
 SOURCES = {"seed": "test_balanced", "pool": "pool", "one_run": "pool"}
 """Audit -> the non-members of its headline numbers."""
 WIDE = {"seed": "test", "pool": "pool"}
@@ -88,13 +93,14 @@ def audit_tables(points: Iterable[Row], numbers: Numbers, sweep: str) -> list[di
     made = [
         _table(tables[key][audit] + [dict(point) for point in waiting[key]], audit, numbers, sweep)
         for key in sorted(tables)
-        for audit in sorted(tables[key], key=AUDITS.index)
+        for audit in AUDITS
+        if audit in tables[key]
     ]
-    leak_differences.adjust(made)
-    return made
+    compared = leak_differences.adjust(made)
+    return [{**table, "differences": compared} for table in made]
 
 
-def _table(points: list[Row], audit: str, numbers: Numbers, sweep: str) -> dict[str, Any]:
+def _table(points: list[Row], audit: Audit, numbers: Numbers, sweep: str) -> dict[str, Any]:
     first = points[0]
     title = f"{first['dataset']}, {first['architecture']}, protocol {first['protocol']}"
     where = f"{sweep}: privacy, audit {audit}, {title}"
@@ -102,9 +108,7 @@ def _table(points: list[Row], audit: str, numbers: Numbers, sweep: str) -> dict[
     axes = _row_axes(points)
     name_variants(points, "distill_iters" in axes, axes)
     variants = sorted({point["variant"] for point in points}, key=variant_order)
-    attack = SECONDARY_ATTACK if audit == "one_run" else PRIMARY_ATTACK
     by_point = {point["point"]: point for point in points}
-    compared = leak_differences.attack_of(by_point, audit, (attack, SECONDARY_ATTACK), numbers)
     rows = []
     for key in row_keys(points, axes, _AXES):
         members = [point for point in points if key.covers(RowKey.of(point, axes, _AXES))]
@@ -114,16 +118,15 @@ def _table(points: list[Row], audit: str, numbers: Numbers, sweep: str) -> dict[
             own = [point for point in members if point["variant"] == variant]
             if own:
                 refuse_mixed(own, SAME_IN_CELL, f"{where}: {variant}, {key.text}")
-                less = leak_differences.differences(own, here, by_point, audit, compared, numbers)
-                cells[variant] = {**_cell(own, audit, numbers), "less": less}
+                cells[variant] = _cell(own, audit, numbers)
+                for attack, found in cells[variant]["by_attack"].items():
+                    found["less"] = leak_differences.differences(own, here, by_point, audit, attack, numbers)
         _refuse_mixed_attacks(members, audit, numbers, f"{where}: {key.text}")
-        rows.append({**key.facts, "cells": cells, "null_band": _null_band(members, audit, numbers)})
+        rows.append({**key.facts, "cells": cells, "null_band": _widest(cells.values())})
     return {
         "title": title,
         "audit": audit,
-        "attack": attack,
-        "secondary": SECONDARY_ATTACK,
-        "less_attack": compared,
+        "panel": _panel(audit, rows),
         "nonmember_source": SOURCES[audit],
         **{name: first[name] for name in (*_TABLE, *_SAME_IN_TABLE)},
         "protocol_changes": first["param"].get("protocol_changes", {}),
@@ -132,6 +135,12 @@ def _table(points: list[Row], audit: str, numbers: Numbers, sweep: str) -> dict[
         "rows": rows,
         "missing_baselines": _missing_baselines(rows),
     }
+
+
+def _panel(audit: Audit, rows: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The attacks of the panel that reached something anywhere; of an audit that measures no AUC, all."""
+    seen = {attack for row in rows for cell in row["cells"].values() for attack in cell["by_attack"]}
+    return [attack for attack in PANELS[audit] if attack in seen or audit == "one_run"]
 
 
 def _row_axes(points: Sequence[Row]) -> list[str]:
@@ -166,8 +175,8 @@ def _refuse_mixed_attacks(members: Sequence[Row], audit: str, numbers: Numbers, 
 # --- cells ------------------------------------------------------------------------------------------------------------
 
 
-def _cell(members: Sequence[Row], audit: str, numbers: Numbers) -> dict[str, Any]:
-    first, main, wide = members[0], SOURCES[audit], WIDE.get(audit)
+def _cell(members: Sequence[Row], audit: Audit, numbers: Numbers) -> dict[str, Any]:
+    first, main = members[0], SOURCES[audit]
     points = [member["point"] for member in members]
     common = in_common(members, audit, numbers)
 
@@ -177,33 +186,31 @@ def _cell(members: Sequence[Row], audit: str, numbers: Numbers) -> dict[str, Any
     def mean(rows: Iterable[Row]) -> dict[str, Any] | None:
         return combined(members, rows, common=common)
 
-    def of(rows: Iterable[Row], attack: str = PRIMARY_ATTACK, source: str | None = main) -> dict[str, Any] | None:
-        return mean(row for row in rows if row["attack"] == attack and _is_headline(row, source))
-
     aucs = rows("mia_auc")
-    tprs = [row for row in rows("mia_tpr_at_fpr") if row["fpr"] == FPR]
     headline = [row for row in aucs if _is_headline(row, main)]
+    by_attack = {name: own for name, own in _by_attack(headline).items() if name in PANELS[audit]}
     published = CHEN2023.auc_of(first)
     done = numbers.of("mia_eps_lb", points) if audit == "one_run" else aucs
     return {
         "method": first["method"],
+        "ipc": first["ipc"],
         "planned": len(members),
         "done": len({row["point"] for row in done if row["value"] is not None}),
-        "reasons": sorted({str(row["param"]["reason"]) for row in aucs if _is_refused(row)}),
-        "attacks": {name: mean(rows) for name, rows in _by_attack(headline).items()},
-        "k": of(rows("mia_k")),
-        "auc_all_test": of(aucs, source=wide) if audit == "seed" else None,
-        "tpr": {str(attack): of(tprs, attack, wide) for attack in (PRIMARY_ATTACK, SECONDARY_ATTACK)},
-        "rho": of(rows("mia_rho")),
-        "strata": {
-            role: mean(row for row in aucs if row["attack"] == PRIMARY_ATTACK and _is_about(row, main, role))
-            for role in ("member_init", "member_other")
+        "reasons": sorted({str(row["param"]["reason"]) for row in aucs if row["attack"] is None and _is_refused(row)}),
+        "without": {
+            row["attack"]: str(row["param"]["reason"])
+            for row in aucs
+            if row["attack"] in PANELS[audit] and _is_refused(row)
         },
-        "iteration_0": mean(
-            row for row in aucs if row["attack"] == PRIMARY_ATTACK and _is_about(row, main, None, start=True)
-        ),
-        "efficiency": of(rows("mia_auc_efficiency")),
-        "ceiling": of(rows("mia_auc_ceiling")),
+        "strongest": _strongest(members, by_attack, common, rows),
+        "attacks": {name: mean(rows) for name, rows in _by_attack(headline).items()},
+        "by_attack": {
+            name: _behind(audit, name, mean, rows)
+            for name in by_attack
+            if any(row["value"] is not None for row in by_attack[name])
+        },
+        "rho": mean(row for row in _of_one(rows("mia_rho")) if _is_headline(row, main)),
+        "as_published": _as_published(first),
         "target_accuracy": combined(members, (row for row in rows("mia_target_test_acc") if not _of_start(row))),
         "eps_lower_bound": {name: smallest(rows) for name, rows in _by_attack(rows("mia_eps_lb")).items()},
         "members": _single(row["n_pos"] for row in headline),
@@ -216,6 +223,109 @@ def _cell(members: Sequence[Row], audit: str, numbers: Numbers) -> dict[str, Any
     }
 
 
+def _behind(
+    audit: Audit,
+    attack: str,
+    mean: Callable[[Iterable[Row]], dict[str, Any] | None],
+    rows: Callable[[str], list[Row]],
+) -> dict[str, Any]:
+    """What belongs to the AUC of an attack of the panel."""
+    main, wide = SOURCES[audit], WIDE.get(audit)
+
+    def own(metric: str) -> list[Row]:
+        return [row for row in rows(metric) if row["attack"] is not None and _attack_name(row) == attack]
+
+    def of(rows: Iterable[Row], source: str | None = main) -> dict[str, Any] | None:
+        return mean(row for row in rows if _is_headline(row, source))
+
+    aucs = own("mia_auc")
+    return {
+        "k": of(own("mia_k")),
+        "auc_all_test": of(aucs, wide) if audit == "seed" else None,
+        "tpr": of((row for row in own("mia_tpr_at_fpr") if row["fpr"] == FPR), wide),
+        "strata": {
+            role: mean(row for row in aucs if _is_about(row, main, role)) for role in ("member_init", "member_other")
+        },
+        "iteration_0": mean(row for row in aucs if _is_about(row, main, None, start=True)),
+        "efficiency": of(own("mia_auc_efficiency")),
+        "ceiling": of(own("mia_auc_ceiling")),
+        "null_band": _band(own("mia_auc_null_low"), own("mia_auc_null_high"), main),
+    }
+
+
+def _strongest(
+    members: Sequence[Row],
+    by_attack: Mapping[str, Sequence[Row]],
+    common: Mapping[str, float],
+    rows: Callable[[str], list[Row]],
+) -> dict[str, Any] | None:
+    """The largest AUC of the panel, whose it is, an interval that knows that it was chosen, and its null band.
+
+    Of one audit as the audit says it. Over several units the attack with the largest mean, with Student's interval at
+    the level at which all of the panel hold together in 95 % (Bonferroni); attacks that are missing at a point are left
+    out.
+    """
+    values = {name: {row["point"] for row in own if row["value"] is not None} for name, own in by_attack.items()}
+    most = max(map(len, values.values()), default=0)
+    level = 1 - (1 - LEVEL) / max(1, sum(len(points) == most for points in values.values()))
+    means = {
+        name: combined(members, own, common=common, level=level)
+        for name, own in by_attack.items()
+        if most and len(values[name]) == most
+    }
+    known = {name: found for name, found in means.items() if found is not None}
+    if not known:
+        return None
+    name = max(known, key=lambda each: known[each]["value"])
+    found = known[name]
+    source = next(iter(by_attack[name]))["nonmember_source"]
+    if found["error"] is None:
+        told = [row for row in rows("mia_auc_strongest") if _is_headline(row, source)]
+        found = combined(members, told) or {**found, "low": None, "high": None}
+        name = told[0]["attack"] if told else name
+    band = _band(rows("mia_auc_strongest_null_low"), rows("mia_auc_strongest_null_high"), source)
+    if band is not None:
+        # Over several draws it is narrower, by as much as their images differ.
+        draws = draws_of(members)
+        share = next(iter(common.values()), 0.0)
+        narrower = math.sqrt(share + (1 - share) / draws)
+        band = {end: 0.5 + (band[end] - 0.5) * narrower for end in ("low", "high")} | {"draws": draws}
+    return {**found, "attack": name, "panel": len(known), "null_band": band}
+
+
+def _band(low: Iterable[Row], high: Iterable[Row], source: str | None) -> dict[str, float] | None:
+    """Where a single AUC lies 95 % of the time when nothing leaks: the mean over points."""
+    ends = [
+        [row["value"] for row in rows if _is_headline(row, source) and row["value"] is not None] for rows in (low, high)
+    ]
+    return {"low": fmean(ends[0]), "high": fmean(ends[1])} if all(ends) else None
+
+
+def _widest(cells: Iterable[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """One null band for the cells of a row, of which each lies within."""
+    bands = [cell["strongest"]["null_band"] for cell in cells if cell["strongest"]]
+    known = [band for band in bands if band]
+    if not known:
+        return None
+    return {
+        "low": min(band["low"] for band in known),
+        "high": max(band["high"] for band in known),
+        "draws": min(band["draws"] for band in known),
+    }
+
+
+def _as_published(point: Row) -> float | None:
+    """The largest AUC that any attack can reach when as many real images as the set holds are published: k is ipc."""
+    if point["ipc"] is None or point["origin_per_class"] is None:
+        return None
+    return min(1.0, 0.5 + float(point["ipc"]) / (2 * float(point["origin_per_class"])))
+
+
+def _of_one(rows: Iterable[Row]) -> list[Row]:
+    """Of a number that every attack's rows repeat, one row per point."""
+    return list({row["point"]: row for row in rows if _is_main(row)}.values())
+
+
 def _by_attack(rows: Iterable[Row]) -> dict[str, list[Row]]:
     by_attack: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
@@ -225,10 +335,12 @@ def _by_attack(rows: Iterable[Row]) -> dict[str, list[Row]]:
 
 
 def _attack_name(row: Row) -> str:
-    """The attack, and its variant where it has several: ``lira_online per_example``, ``data_release relative``."""
-    variant = (row["variance_mode"], row["param"].get("rmia_mode"), row["param"].get("distance"))
-    usual = ("shrunk", "online", "pixel", None)
-    return " ".join([str(row["attack"]), *(str(value) for value in variant if value not in usual)])
+    """The attack, and its variant: ``lira_online per_example``, ``data_release relative``."""
+    return " ".join([str(row["attack"]), *([row["param"]["variant"]] if "variant" in row["param"] else [])])
+
+
+def _is_main(row: Row) -> bool:
+    return row["attack"] is not None and "variant" not in row["param"]
 
 
 def _is_headline(row: Row, source: str | None) -> bool:
@@ -251,39 +363,10 @@ def _of_start(row: Row) -> bool:
 
 
 def _is_refused(row: Row) -> bool:
-    """Whether the audit, or its primary attack, could not be run at all."""
-    empty = row["attack"] in (None, PRIMARY_ATTACK) and row["flag"] == "not_applicable" and row["n"] == 0
-    return bool(empty and "reason" in row["param"] and not _of_start(row))
+    """Whether the audit, or the row's attack, could not be run at all."""
+    return bool(row["flag"] == "not_applicable" and row["n"] == 0 and "reason" in row["param"] and not _of_start(row))
 
 
 def _single(values: Iterable[int | None]) -> int | None:
     known = {value for value in values if value is not None}
     return known.pop() if len(known) == 1 else None
-
-
-def _null_band(members: Sequence[Row], audit: str, numbers: Numbers) -> dict[str, Any] | None:
-    """Where the AUC of a single cell lies 95 % of the time when nothing leaks; over several draws it is narrower, by
-    as much as their images differ."""
-
-    def values(end: str) -> list[float]:
-        return [
-            row["value"]
-            for row in numbers.of(f"mia_auc_null_{end}", [member["point"] for member in members])
-            if row["audit"] == audit
-            and row["attack"] == PRIMARY_ATTACK
-            and _is_headline(row, SOURCES[audit])
-            and row["value"] is not None
-        ]
-
-    ends = values("low"), values("high")
-    if not all(ends):
-        return None
-    by_variant: dict[str, list[Row]] = defaultdict(list)
-    for member in members:
-        by_variant[member["variant"]].append(member)
-    fewest = min(by_variant.values(), key=draws_of)  # the cell whose AUC scatters most
-    draws = draws_of(fewest)
-    share = next(iter(in_common(fewest, audit, numbers).values()), 0.0)
-    narrower = math.sqrt(share + (1 - share) / draws)
-    low, high = (0.5 + (fmean(end) - 0.5) * narrower for end in ends)
-    return {"low": low, "high": high, "draws": draws}

@@ -52,6 +52,12 @@ class BesidePaper:
                 rows.append({"title": "  paper", "texts": texts, "otherwise": ""})
         return rows
 
+    def theirs(self, cell: Facts, text: Callable[[Facts], str]) -> str | None:
+        """What the paper has for a cell, or the letter of the reason why it may not be compared."""
+        if comparable(cell):
+            return text(cell["paper"])
+        return self._mark(cell).strip() or None
+
     def columns(self, missing: tuple[str, ...] = ()) -> list[Column]:
         """The row's title, and a column per variant.
 

@@ -15,12 +15,6 @@ from ddray.report.repeats import combined, in_common
 METRICS = ("mia_auc_delta", "mia_auc_delta_p")
 
 
-def attack_of(points: Iterable[str], audit: str, attacks: Sequence[str], numbers: Numbers) -> str:
-    """The first of the attacks that has differences; the first of all where none has."""
-    known = {row["attack"] for row in numbers.of("mia_auc_delta", points) if row["audit"] == audit}
-    return next((attack for attack in attacks if attack in known), attacks[0])
-
-
 def differences(
     members: Sequence[Row],
     here: Mapping[str, Row],
@@ -104,17 +98,24 @@ def _students(difference: Mapping[str, Any]) -> float | None:
     return max(float(2 * stdtr(min(freedom, 1e9), -value / error)) for error, freedom in both)
 
 
-def adjust(tables: Iterable[Mapping[str, Any]]) -> None:
-    """Give every difference of all tables its ``p_adjusted`` (Benjamini and Hochberg).
+def adjust(tables: Iterable[Mapping[str, Any]]) -> int:
+    """Give every difference of all tables its ``p_adjusted`` (Benjamini and Hochberg) over all attacks and comparisons.
 
-    A method without an axis stands in several rows with the same numbers: they are one test.
+    What is the same comparison is one test: a method without an axis stands in several rows with the same numbers, and
+    a set that starts from real images is compared with the same model as ``random`` and as its own start.
+
+    Returns:
+        How many tests there are.
     """
     tests: dict[tuple[Any, ...], list[dict[str, Any]]] = defaultdict(list)
     for index, table in enumerate(tables):
         for row in table["rows"]:
             for variant, cell in row["cells"].items():
-                for name, entry in cell["less"].items():
-                    tests[index, variant, name, entry["value"], entry["p"]].append(entry)
-    for same, p in zip(tests.values(), adjusted([same[0]["p"] for same in tests.values()]), strict=True):
+                for attack, found in cell["by_attack"].items():
+                    for entry in found["less"].values():
+                        tests[index, variant, attack, entry["value"], entry["p"]].append(entry)
+    p_values = [same[0]["p"] for same in tests.values()]
+    for same, p in zip(tests.values(), adjusted(p_values), strict=True):
         for entry in same:
             entry["p_adjusted"] = p
+    return sum(p is not None for p in p_values)

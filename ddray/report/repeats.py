@@ -18,7 +18,11 @@ from ddray.measurements.statistics import LEVEL
 
 
 def combined(
-    members: Sequence[Row], rows: Iterable[Row], least: float = 0.0, common: Mapping[str, float] | None = None
+    members: Sequence[Row],
+    rows: Iterable[Row],
+    least: float = 0.0,
+    common: Mapping[str, float] | None = None,
+    level: float = LEVEL,
 ) -> dict[str, Any] | None:
     """One number of several points: the mean at the highest level of repetition there is, and its interval.
 
@@ -33,6 +37,7 @@ def combined(
         rows: At most one of each.
         least: The smallest value there can be of a fraction.
         common: What the units are -> share of the variance about images that they have in common; else 0.
+        level: Of the interval over units.
 
     Returns:
         ``value``, ``low``, ``high``, ``sd``, ``unit``, ``count``, ``level`` (how to print unit and count), ``flags``,
@@ -56,7 +61,8 @@ def combined(
     shared = (common or {}).get(unit, 0.0) * fmean(_variance_about_images(row) for row in known.values())
     error, freedom = _error(sd, len(units), shared)
     # With few units their scatter may be small by chance, and the sum would have too many degrees of freedom.
-    reach = max(_quantile(freedom) * error, _quantile(len(units) - 1) * sd / math.sqrt(len(units)))
+    alone = _quantile(len(units) - 1, level) * sd / math.sqrt(len(units))
+    reach = max(_quantile(freedom, level) * error, alone)
     low, high = mean - reach, mean + reach
     if all(row["unit"] == "fraction" for row in known.values()):
         low, high = max(least, low), min(1.0, high)
@@ -196,7 +202,7 @@ def _error(sd: float, count: int, shared: float) -> tuple[float, float]:
     return math.sqrt(variance), (count - 1) * (variance / own) ** 2 if own > 0 else math.inf
 
 
-def _quantile(freedom: float) -> float:
+def _quantile(freedom: float, level: float) -> float:
     from scipy.special import stdtrit  # a tenth of the time that importing scipy.stats takes
 
-    return float(stdtrit(min(freedom, 1e9), (1 + LEVEL) / 2))
+    return float(stdtrit(min(freedom, 1e9), (1 + level) / 2))

@@ -9,9 +9,8 @@ import pytest
 
 from trainables.attacks import (
     MEMBERSHIP_ATTACKS,
-    PRIMARY_ATTACK,
+    PANELS,
     ROBUSTNESS_ATTACKS,
-    SECONDARY_ATTACK,
     attack_settings,
     epsilons_for,
     load,
@@ -28,7 +27,16 @@ def test_every_attack_of_a_sweep_is_described() -> None:
 def test_names_of_attacks_on_membership_are_those_of_the_records() -> None:
     assert tuple(MEMBERSHIP_ATTACKS) == get_args(MembershipAttackName) == PrivacySettings().attacks
     assert all(name == attack.name for name, attack in MEMBERSHIP_ATTACKS.items())
-    assert (PRIMARY_ATTACK, SECONDARY_ATTACK) == ("shokri", "loss")  # registered beforehand
+
+
+def test_the_panels_are_those_that_were_registered() -> None:
+    assert PANELS == {
+        "pool": ("loss", "shokri", "lira_online", "lira_offline", "rmia", "calib", "data_release"),
+        "seed": ("loss", "shokri", "lira_offline", "rmia", "calib", "data_release"),
+        "one_run": ("loss",),
+    }
+    assert all(set(attack.panel) <= set(attack.audits) for attack in MEMBERSHIP_ATTACKS.values())
+    assert [name for name, attack in MEMBERSHIP_ATTACKS.items() if attack.paper] == ["loss", "shokri"]
 
 
 @pytest.mark.parametrize(

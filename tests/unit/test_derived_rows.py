@@ -18,7 +18,6 @@ from ddray.measurements.derived.relative_accuracy import dd_score, relative_accu
 from ddray.measurements.derived.retention import hardness, retention
 from ddray.measurements.derived.transfer import transfer
 from ddray.plan.points import GridPoint
-from trainables.attacks import PRIMARY_ATTACK
 
 SWEEP = """
 ddray: 1
@@ -455,7 +454,7 @@ def leak(attack: str, value: float, **other: Any) -> dict[str, Any]:
     }
 
 
-def test_the_primary_attacks_are_compared_at_equal_accuracy(tmp_path: Path) -> None:
+def test_the_primary_adversary_and_each_attack_of_a_panel_are_compared_at_equal_accuracy(tmp_path: Path) -> None:
     def numbers(point: GridPoint) -> Numbers:
         more = 0.0 if point.method == "random" else 0.05
         robust = [
@@ -467,13 +466,17 @@ def test_the_primary_attacks_are_compared_at_equal_accuracy(tmp_path: Path) -> N
             adversarial(PRIMARY_ADVERSARY, 1.0, 0.2, class_id=3),
         ]
         leaks = [
-            leak(PRIMARY_ATTACK, 0.6 + more),
-            leak(PRIMARY_ATTACK, 0.7 - more, audit="pool"),
-            leak("loss", 0.5),
-            leak(PRIMARY_ATTACK, 0.9, member_role="member_init"),
-            leak(PRIMARY_ATTACK, 0.9, audit="pool", target_row=2),
-            leak(PRIMARY_ATTACK, 0.9, iteration=0),
-            leak(PRIMARY_ATTACK, 0.9, audit="pool", repeat=0),
+            leak("shokri", 0.6 + more),
+            leak("shokri", 0.7 - more, audit="pool"),
+            leak("rmia", 0.6 + 2 * more, audit="pool"),
+            leak("entropy", 0.5),
+            leak("lira_online", 0.5),
+            leak("rmia", 0.9, audit="pool", variant="offline"),
+            leak("rmia", 0.9, audit="pool", agg="pooled"),
+            leak("shokri", 0.9, member_role="member_init"),
+            leak("shokri", 0.9, audit="pool", target_row=2),
+            leak("shokri", 0.9, iteration=0),
+            leak("shokri", 0.9, audit="pool", repeat=0),
         ]
         return {**on_curve(point), "robustness": robust, "privacy": leaks}
 
@@ -489,10 +492,11 @@ def test_the_primary_attacks_are_compared_at_equal_accuracy(tmp_path: Path) -> N
     assert [row["value"] for row in found] == pytest.approx([0.05, 0.05])
     found = rows(points, "excess_mia_auc", method="dm", ipc=1)
     assert [(row["audit"], row["attack"], row["property"]) for row in found] == [
-        ("seed", PRIMARY_ATTACK, "privacy"),
-        ("pool", PRIMARY_ATTACK, "privacy"),
+        ("seed", "shokri", "privacy"),
+        ("pool", "shokri", "privacy"),
+        ("pool", "rmia", "privacy"),
     ]
-    assert [row["value"] for row in found] == pytest.approx([0.05, -0.05])
+    assert [row["value"] for row in found] == pytest.approx([0.05, -0.05, 0.1])
     point = next(point for point in points if point.distilled)
     assert set(point.derived) == {"accuracy", "robustness", "privacy"}, "each with the evaluation it is derived from"
 

@@ -56,13 +56,12 @@ def rows_where(metrics: Metrics, **wanted: Any) -> list[Row]:
 
 def headline(metrics: Metrics, attack: str, metric: str = "mia_auc", **wanted: Any) -> Row:
     """The row about all candidates of all targets."""
-    plain = {"member_role": None, "repeat": None, "distance": (None, "pixel"), "rmia_mode": (None, "online")}
     found = [
         row
         for row in rows_where(metrics, attack=attack, metric=metric, member_role=wanted.pop("member_role", None))
         if row.get("agg") != "pooled"
         and "repeat" not in row
-        and all(row.get(name) in plain[name] for name in ("distance", "rmia_mode"))
+        and "variant" not in row
         and all(row.get(name) == value for name, value in wanted.items())
     ]
     (row,) = found
@@ -165,10 +164,10 @@ def test_the_seed_audit_finds_the_same_against_test_images(leaking: tuple[Audite
         "data_release": "data_release",
         "blind": "none",
     }
-    (row,) = rows_where(metrics, attack="lira_offline", audit="seed")
-    assert row["value"] is None
-    assert row["flag"] == "not_applicable"
-    assert "have images of their own" in row["reason"]
+    for attack, lacking in (("lira_online", "two IN shadows"), ("lira_offline", "two OUT shadows")):
+        (row,) = rows_where(metrics, attack=attack, audit="seed")
+        assert (row["value"], row["flag"]) == (None, "not_applicable")
+        assert lacking in row["reason"]
 
 
 def test_rows_of_the_start_stand_beside_the_others(leaking: tuple[Audited, Metrics]) -> None:
@@ -261,7 +260,7 @@ def test_noise_lies_inside_the_band_for_every_attack(silent: tuple[Audited, Metr
     for row in rows_where(metrics, metric="mia_auc", audit=audit, member_role=None, repeat=None):
         if row["value"] is None or row.get("agg") == "pooled" or row["nonmember_source"] == "reserve":
             continue
-        same = {name: row.get(name) for name in ("attack", "nonmember_source", "rmia_mode")}
+        same = {name: row.get(name) for name in ("attack", "nonmember_source", "variant")}
         (low,) = rows_where(metrics, metric="mia_auc_null_low", audit=audit, **same)
         (high,) = rows_where(metrics, metric="mia_auc_null_high", audit=audit, **same)
         centre, reach = (high["value"] + low["value"]) / 2, (high["value"] - low["value"]) / 2
@@ -269,7 +268,7 @@ def test_noise_lies_inside_the_band_for_every_attack(silent: tuple[Audited, Metr
         assert abs(row["value"] - centre) < 1.6 * reach, row
         seen.add(row["attack"])
     expected = {*ON_LOGITS, "blind"}
-    assert seen == (expected if audit == "pool" else expected - {"lira_online", "lira_offline", "rmia", "calib"})
+    assert seen == (expected if audit == "pool" else expected - {"lira_online", "lira_offline"})
 
 
 def test_the_band_is_wider_for_attacks_that_shadows_teach(silent: tuple[Audited, Metrics]) -> None:
@@ -277,9 +276,7 @@ def test_the_band_is_wider_for_attacks_that_shadows_teach(silent: tuple[Audited,
     widths = {}
     for attack in ON_LOGITS:
         low, high = (
-            headline(silent[1], attack, f"mia_auc_null_{end}", audit="pool", rmia_mode=rmia)["value"]
-            for end in ("low", "high")
-            for rmia in (["online"] if attack == "rmia" else [None])
+            headline(silent[1], attack, f"mia_auc_null_{end}", audit="pool")["value"] for end in ("low", "high")
         )
         widths[attack] = high - low
     narrow = widths.pop("loss")
@@ -290,7 +287,7 @@ def test_the_band_is_wider_for_attacks_that_shadows_teach(silent: tuple[Audited,
 
 def test_no_threshold_has_the_reason_of_its_own(silent: tuple[Audited, Metrics], small: Audited) -> None:
     missing = rows_where(silent[1], metric="mia_bacc", value=None, audit="pool", nonmember_source="pool")
-    assert {(row["attack"], row.get("rmia_mode")) for row in missing} == {("rmia", "offline")}
+    assert {(row["attack"], row.get("variant")) for row in missing} == {("rmia", "offline")}
     assert "first variant alone" in missing[0]["reason"]
     metrics = evaluate(small, attacks=("data_release",))
     missing = rows_where(metrics, metric="mia_adv")

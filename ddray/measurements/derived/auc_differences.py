@@ -19,22 +19,24 @@ from ddray.measurements.metrics import records
 from ddray.measurements.statistics import LEVEL, adjusted
 from ddray.store.artifacts import DamagedArtifact, Store
 from trainables import files
-from trainables.attacks import PRIMARY_ATTACK, SECONDARY_ATTACK
+from trainables.attacks import MEMBERSHIP_ATTACKS, PANELS, Audit
 from trainables.configs import PrivacyConfig
 from trainables.evaluate.paired import auc_difference, placements, usable
 from trainables.files import CANARY
 
 log = logging.getLogger(__name__)
 
-ATTACKS = (PRIMARY_ATTACK, SECONDARY_ATTACK)
-"""The two that are registered beforehand. No other is compared: the best of many would always differ."""
-
 _METRICS = records(
     "privacy",
     "auc_differences",
     ("mia_auc_delta", "fraction", "lower", "the point's `mia_auc` less the other's"),
     ("mia_auc_delta_p", "p", "", "its two-sided p, of no difference"),
-    ("mia_auc_delta_p_adjusted", "p", "", "that p adjusted over all of the sweep (Benjamini-Hochberg)"),
+    (
+        "mia_auc_delta_p_adjusted",
+        "p",
+        "",
+        "that p adjusted over all attacks and comparisons of the sweep (Benjamini-Hochberg), each counted once",
+    ),
     mirrored=(),
 )
 _DELTA, _DELTA_P, _DELTA_P_ADJUSTED = _METRICS
@@ -54,7 +56,7 @@ class _Scored:
     member: NDArray[np.bool_]
     """(T, n)."""
     shadows: int
-    """From which ``shokri`` learned."""
+    """That attacks had."""
     placed: _Placed
     """Of the models."""
     start: _Placed
@@ -81,13 +83,17 @@ class _Difference:
 
 
 def auc_differences(points: Sequence[PointRecord], store: Store) -> None:
-    """``mia_auc_delta`` with its p, of the two registered attacks, in the audits ``seed`` and ``pool``.
+    """``mia_auc_delta`` with its p, of each attack of the panels of the audits ``seed`` and ``pool``.
 
     A point's AUC less that of ``random`` with the same ipc and seeds, of ``full`` with the same training seed, and of
     the points before it that differ in method, init or distill_aug alone. Methods may have settings of their own;
     points of one method share theirs, budget and all. ``against`` in ``param_json`` says in what the other differs,
-    ``against_point`` which it is. Against the point's own undistilled start: iteration 0. Attacks that learn from
-    shadows are compared where they learned from as many.
+    ``against_point`` which it is. Against the point's own undistilled start: iteration 0. Attacks that need shadows are
+    compared where they had as many.
+
+    All attacks are compared, and p is adjusted for that: an attack that was chosen for its outcome would always differ.
+    A set that starts from real images starts as ``random`` of its seeds is: then two comparisons are one, and count as
+    one among those that p is adjusted for.
     """
     tested: list[tuple[PointRecord, Row, _Difference]] = []
     audited = [point for point in points if "privacy" in point.artifacts]
@@ -103,13 +109,21 @@ def auc_differences(points: Sequence[PointRecord], store: Store) -> None:
             for audit in sorted(ours.keys() & theirs.keys()):
                 if ours[audit].like(theirs[audit]):
                     tested += [(point, columns, each) for each in _differences(audit, ours[audit], theirs[audit])]
-    corrected = adjusted([difference.p for *_, difference in tested])
-    for (point, columns, difference), q in zip(tested, corrected, strict=True):
+    numbers: dict[tuple[Any, ...], float | None] = {_number(point, each): each.p for point, _, each in tested}
+    corrected = dict(zip(numbers, adjusted(list(numbers.values())), strict=True))
+    for point, columns, difference in tested:
+        q = corrected[_number(point, difference)]
         columns = columns | difference.columns
         point.add(_DELTA, difference.value, difference.n, "privacy", **columns, **difference.interval)
         columns = columns | no_p(0.0, difference.p)
         for metric, p in ((_DELTA_P, difference.p), (_DELTA_P_ADJUSTED, q)):
             point.add(metric, p, difference.n, "privacy", **columns)
+
+
+def _number(point: PointRecord, difference: _Difference) -> tuple[Any, ...]:
+    """Equal for comparisons of one point that are the same: with one model, by one attack, to the last digit."""
+    about = difference.columns
+    return point.chain.point.hash, about["audit"], about["attack"], difference.value, difference.p
 
 
 def _pairs(members: Sequence[PointRecord]) -> Iterator[tuple[PointRecord, PointRecord, dict[str, str]]]:
@@ -159,7 +173,6 @@ def _differences(audit: str, ours: _Scored, theirs: _Scored, start: bool = False
     inside = int(ours.member.sum(axis=1).min())
     columns: Row = {
         "audit": audit,
-        "threat_model": "blackbox",
         "nonmember_source": "test_balanced" if audit == "seed" else "pool",
         "n_pos": inside,
         "n_neg": images - inside,
@@ -167,18 +180,19 @@ def _differences(audit: str, ours: _Scored, theirs: _Scored, start: bool = False
     }
     if targets > 1:
         columns["n_agg"] = targets
-    for attack in ATTACKS:
+    for attack, placed in ours.placed.items():
         other = (theirs.start if start else theirs.placed).get(attack)
-        if attack not in ours.placed or other is None:
+        if other is None:
             continue
-        learned: Row = {}
-        if attack == PRIMARY_ATTACK:
+        record = MEMBERSHIP_ATTACKS[attack]
+        about: Row = {"attack": attack, "threat_model": record.threat_model}
+        if record.needs in ("shadow_outputs", "shadows"):
             if ours.shadows != theirs.shadows:
                 continue
-            learned["n_shadows"] = ours.shadows
+            about["n_shadows"] = ours.shadows
             if start and audit == "seed":
-                learned["shadow_fidelity"] = "unequal"  # the start is attacked with shadows that were distilled
-        difference = auc_difference(ours.placed[attack], other, ours.member, LEVEL)
+                about["shadow_fidelity"] = "unequal"  # the start is attacked with shadows that were distilled
+        difference = auc_difference(placed, other, ours.member, LEVEL)
         interval: Row = {}
         if difference.ci_low is not None:
             interval = {
@@ -188,7 +202,7 @@ def _differences(audit: str, ours: _Scored, theirs: _Scored, start: bool = False
                 "ci_method": "delong" if targets == 1 else "delong_two_way",
                 "ci_unit": "images" if targets == 1 else "targets",
             }
-        yield _Difference(difference.value, images, {**columns, "attack": attack, **learned}, interval, difference.p)
+        yield _Difference(difference.value, images, {**columns, **about}, interval, difference.p)
 
 
 def _read(store: Store, point: PointRecord) -> dict[str, _Scored]:
@@ -211,10 +225,16 @@ def _read(store: Store, point: PointRecord) -> dict[str, _Scored]:
     return {audit: scored for audit, scored in by_audit.items() if scored is not None}
 
 
+_COMPARED: tuple[Audit, ...] = ("seed", "pool")
 _WANTED = {
     *(f"seed.{name}" for name in ("example_id", "from_test", "is_member", "balanced")),
     *(f"pool.{name}" for name in ("example_id", "member", "role", "target_row")),
-    *(f"{models}.scores.{attack}" for models in ("seed", "seed.start", "pool", "pool.start") for attack in ATTACKS),
+    *(
+        f"{audit}{models}.scores.{attack}"
+        for audit in _COMPARED
+        for models in ("", ".start")
+        for attack in PANELS[audit]
+    ),
 }
 
 
@@ -229,7 +249,7 @@ def _of_seed(kept: _Kept, shadows: int) -> _Scored | None:
     target = np.zeros(1, dtype=np.int64)
     if not usable(member):
         return None
-    models = [_placements(kept, name, chosen, member) for name in ("seed", "seed.start")]
+    models = [_placements(kept, "seed", start, chosen, member) for start in ("", ".start")]
     return _Scored(who, target, member, shadows, *models)
 
 
@@ -241,18 +261,18 @@ def _of_pool(kept: _Kept) -> _Scored | None:
     who = kept["pool.example_id"].astype(np.int64)[chosen]
     if not usable(member):
         return None
-    models = [_placements(kept, name, chosen, member) for name in ("pool", "pool.start")]
+    models = [_placements(kept, "pool", start, chosen, member) for start in ("", ".start")]
     return _Scored(who, targets, member, len(kept["pool.member"]) - 2, *models)
 
 
-def _placements(kept: _Kept, models: str, chosen: NDArray[np.bool_], member: NDArray[np.bool_]) -> _Placed:
-    """Of each attack on some models, for the chosen candidates."""
+def _placements(kept: _Kept, audit: Audit, start: str, chosen: NDArray[np.bool_], member: NDArray[np.bool_]) -> _Placed:
+    """Of each attack of a panel on some models, for the chosen candidates."""
     placed = {}
-    for attack in ATTACKS:
-        values = kept.get(f"{models}.scores.{attack}")
+    for attack in PANELS[audit]:
+        values = kept.get(f"{audit}{start}.scores.{attack}")
         if values is not None:
             scores = np.atleast_2d(values.astype(np.float64))[:, chosen]
-            placed[str(attack)] = np.array([placements(*each) for each in zip(scores, member, strict=True)])
+            placed[attack] = np.array([placements(*each) for each in zip(scores, member, strict=True)])
     return placed
 
 

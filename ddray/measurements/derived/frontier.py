@@ -44,7 +44,7 @@ _METRICS = (
             "excess_mia_auc",
             "fraction",
             "lower",
-            "excess of `mia_auc` of the registered primary attack (`shokri`), per audit",
+            "excess of `mia_auc`, of each attack of the audit's panel",
         ),
         mirrored=(),
     ),
@@ -54,7 +54,7 @@ _BY_ID = {metric.id: metric for metric in _METRICS}
 
 def frontier(points: Sequence[PointRecord]) -> None:
     """``excess_<metric>`` of every distilled cell: of ``test_loss``, four estimators of fairness, ``adv_acc`` of the
-    primary attack at each epsilon, and ``mia_auc`` of the primary attack.
+    primary attack at each epsilon, and ``mia_auc`` of each attack of a panel.
 
     A row is about all seeds of a cell at their mean accuracy, and stands on the first of its points: single models are
     not chosen by their own accuracy. The interval is about the models' seeds and the draws of real images (see

@@ -16,7 +16,7 @@ from ddray.plan.graph import Chain, Stage
 from ddray.plan.keys import canonical
 from ddray.store.artifacts import Store
 from trainables import files
-from trainables.attacks import PRIMARY_ATTACK
+from trainables.attacks import PANELS
 
 Row = dict[str, Any]
 K = TypeVar("K", bound=Hashable)
@@ -232,9 +232,14 @@ def _at_equal_accuracy(row: Row) -> bool:
             clip = row.get("adv_def") in (None, "clip")
             return row.get("attack") == PRIMARY_ADVERSARY and clip and bool(row.get("epsilon"))
         case "mia_auc":
-            # Not of single members, targets or repeats, nor of the undistilled start.
-            apart = ("member_role", "target_row", "repeat", "iteration")
-            return row.get("attack") == PRIMARY_ATTACK and all(row.get(name) is None for name in apart)
+            # Not of single members, targets or repeats, of pooled scores, of a variant, nor of the undistilled start.
+            apart = ("member_role", "target_row", "repeat", "iteration", "variant")
+            panel = PANELS.get(row["audit"], ())
+            return (
+                row.get("attack") in panel
+                and row.get("agg") != "pooled"
+                and all(row.get(name) is None for name in apart)
+            )
         case metric:
             return metric in _OVERALL
 

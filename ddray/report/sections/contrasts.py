@@ -111,26 +111,17 @@ def _of_blocks(measured: Measured, blocks: Sequence[Facts]) -> Iterator[tuple[st
 
 
 def _of_audits(measured: Measured, tables: Sequence[Facts]) -> Iterator[tuple[str, str, Value]]:
-    attacks = dict.fromkeys((table["audit"], table["attack"], table["nonmember_source"]) for table in tables)
-    for audit, attack, source in attacks:
+    for audit, source in dict.fromkeys((table["audit"], table["nonmember_source"]) for table in tables):
         for block in measured.blocks:
-            rows = measured.numbers.of("mia_auc", [point["point"] for point in block.points])
-            aucs = _by_point(row for row in rows if _is_of(row, audit, attack, source))
+            rows = measured.numbers.of("mia_auc_strongest", [point["point"] for point in block.points])
+            aucs = _by_point(
+                row
+                for row in rows
+                if (row["audit"], row["nonmember_source"], row["param"].get("iteration")) == (audit, source, None)
+            )
             for cell in block.cells:
                 for value in _of_cell(cell, aucs):
-                    yield f"AUC of {attack}, audit {audit}", cell.points[0]["protocol"], value
-
-
-def _is_of(row: Row, audit: str, attack: str, source: str) -> bool:
-    """Whether an AUC is of all members of the usual variant of an attack, on a model of the distilled set."""
-    variant = (row["variance_mode"], row["param"].get("rmia_mode"), row["param"].get("distance"))
-    return bool(
-        (row["audit"], row["attack"], row["nonmember_source"]) == (audit, attack, source)
-        and row["member_role"] is None
-        and row["agg"] != "pooled"
-        and row["param"].get("iteration") is None
-        and all(name in ("shrunk", "online", "pixel", None) for name in variant)
-    )
+                    yield f"AUC of the strongest attack, audit {audit}", cell.points[0]["protocol"], value
 
 
 def _by_point(rows: Iterator[Row] | Sequence[Row]) -> dict[str, float]:

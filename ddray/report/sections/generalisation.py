@@ -34,6 +34,8 @@ _KIND = ("attack", "norm", "epsilon", "audit", "nonmember_source")
 FAR = 0.1
 """Difference of accuracies between which a straight line is a guess."""
 _FAR_MARK = ", far"
+_HEADLINE = ("test_balanced", "pool")
+"""Non-members of an audit's headline."""
 
 
 def _facts(block: ReportBlock, numbers: Numbers) -> list[dict[str, Any]]:
@@ -161,7 +163,7 @@ def _over_real_images(block: Facts) -> Iterator[Element]:
     entries = [entry for entry in block["generalisation"] if entry["excess"]]
     excess: list[Facts] = [each for entry in entries for each in entry["excess"]]
     columns = _compared(excess)
-    if not columns:
+    if not excess:
         return
     if all(each["value"] is None for each in excess):
         why = "no random images of this block are as accurate as these models."
@@ -170,8 +172,14 @@ def _over_real_images(block: Facts) -> Iterator[Element]:
         yield Lines((f"Over real images at equal accuracy: {why}",))
         return
     some = any(each["low"] is not None for each in excess)
-    title = "Over real images at equal accuracy" + (" (95 % interval)" if some else "")
-    yield cell_table(title, block["row_axes"], entries, columns, list(_about_excess(excess)))
+    in_brackets = " (95 % interval)" if some else ""
+    notes = list(_about_excess(excess))
+    if columns:
+        yield cell_table(f"Over real images at equal accuracy{in_brackets}", block["row_axes"], entries, columns, notes)
+    if leaks := _compared_leaks(excess):
+        title = f"AUC over real images at equal accuracy, points{in_brackets}"
+        of_panel = "Each attack of the audit's panel."
+        yield cell_table(title, block["row_axes"], entries, leaks, [of_panel] if columns else [of_panel, *notes])
 
 
 def _about_excess(excess: Sequence[Facts]) -> Iterator[str]:
@@ -209,7 +217,6 @@ _COMPARED = {
     "excess_fair_var_loss": _Compared("var loss nat²", 1, 3),
     "excess_fair_cv_acc": _Compared("CV of acc", 1, 3),
     "excess_adv_acc": _Compared("adversarial acc", 100, 1),
-    "excess_mia_auc": _Compared("AUC", 100, 1),
 }
 """In the order of the table."""
 
@@ -221,12 +228,19 @@ def _compared(excess: Sequence[Facts]) -> list[Column]:
         kinds = {str(_kind(each)): each for each in excess if each["metric"] == metric}
         for _, each in sorted(kinds.items()):
             if metric != "excess_adv_acc":
-                audit = "" if each["audit"] is None else f", audit {each['audit']}"
-                columns.append(_excess_column(printed.title + audit, each, printed))
+                columns.append(_excess_column(printed.title, each, printed))
             elif each["epsilon"] == _middle(kinds.values(), norm := each["norm"]):
                 title = f"{printed.title} at {epsilon_text(each['epsilon'], norm)} ({norm.capitalize()})"
                 columns.append(_excess_column(title, each, printed))
     return columns
+
+
+def _compared_leaks(excess: Sequence[Facts]) -> list[Column]:
+    """A column per audit and attack of its panel, against the non-members of its headline."""
+    printed = _Compared("AUC", 100, 1)
+    headline = (each for each in excess if each["metric"] == "excess_mia_auc" and each["nonmember_source"] in _HEADLINE)
+    kinds = {_kind(each): each for each in headline}
+    return [_excess_column(f"`{each['attack']}`, audit {each['audit']}", each, printed) for each in kinds.values()]
 
 
 def _middle(kinds: Iterable[Facts], norm: str) -> float:
@@ -235,8 +249,8 @@ def _middle(kinds: Iterable[Facts], norm: str) -> float:
 
 
 def _kind(each: Facts) -> tuple[Any, ...]:
-    """A column holds whatever attack an audit compares, of the same metric, budget and others."""
-    return each["metric"], each["norm"], each["epsilon"], each["audit"], each["nonmember_source"]
+    """What a column holds one number of."""
+    return (each["metric"], *(each[name] for name in _KIND))
 
 
 def _excess_column(title: str, of: Facts, printed: _Compared) -> Column:

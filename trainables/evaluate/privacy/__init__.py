@@ -3,6 +3,7 @@
 inputs.py      what attacks look at, and what they say
 roc.py         curves and their intervals
 metrics.py     rows of scores with the truth
+panel.py       the strongest of several attacks
 one_run.py     a lower bound on epsilon, from one run
 statistics.py  attacks on one model's logits
 learned.py     attacks that learn from shadows' outputs

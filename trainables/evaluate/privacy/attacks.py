@@ -59,7 +59,7 @@ def threshold_of(attack: str, outputs: ShadowOutputs | None = None, shadows: Sha
     the attack's record gives.
 
     Returns:
-        None where there are no shadows, or too few to attack one of them.
+        None where there are no shadows, too few to attack one of them, or none of which a candidate is a member.
     """
     record = MEMBERSHIP_ATTACKS[attack]
     if record.needs in ("logits", "shadow_outputs"):
@@ -72,7 +72,7 @@ def threshold_of(attack: str, outputs: ShadowOutputs | None = None, shadows: Sha
             return best_threshold(values, outputs.member)
         except NotApplicable:
             return None
-    if shadows is None or record.needs != "shadows":
+    if shadows is None or record.needs != "shadows" or not shadows.ever_in.any():
         return None
     chosen = shadows.take(shadows.ever_in)
     practised, member = [], []
@@ -110,10 +110,12 @@ def memorisation(shadows: Shadows) -> Floats:
     the target (leave-one-out memorisation). 0 for the reserve.
 
     Raises:
-        NotApplicable: Some candidate is IN for all shadows.
+        NotApplicable: Some candidate is IN for all shadows, or none is for any.
     """
     values = shadows.apply(phi)
     chosen = shadows.ever_in
+    if not chosen.any():
+        raise NotApplicable("memorisation needs an IN shadow")
     member = shadows.member[:, chosen]
     if member.all(axis=0).any():
         raise NotApplicable("memorisation needs an OUT shadow of every candidate")

@@ -7,7 +7,7 @@ that anything is private: rows say which attack reached what.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainables.attacks import MEMBERSHIP_ATTACKS, MembershipAttack, load
+from trainables.attacks import MEMBERSHIP_ATTACKS, PANELS, MembershipAttack, load
 from trainables.configs import PrivacyConfig
 from trainables.context import Context
 from trainables.evaluate.accuracy import hits
@@ -27,6 +27,7 @@ from trainables.evaluate.privacy.designs import AttackedModel, Design, Evidence,
 from trainables.evaluate.privacy.inputs import NotApplicable, Scored
 from trainables.evaluate.privacy.metrics import Audited, membership_rows, not_applicable_rows
 from trainables.evaluate.privacy.one_run import one_run_rows
+from trainables.evaluate.privacy.panel import panel_rows
 from trainables.payloads import Metrics
 
 
@@ -105,9 +106,7 @@ def _audit(design: Design, config: PrivacyConfig, context: Context, results: _Re
     scores = _score(design, attacks, config, context)
     for attack in attacks:
         context.poll()
-        columns = {**design.columns, "attack": attack.name, "threat_model": attack.threat_model}
-        if attack.needs in ("shadow_outputs", "shadows"):
-            columns |= design.shadow_columns
+        columns = _columns(design, attack)
         if attack.name in scores.reasons:
             results.rows += unfit_rows(design.audit, scores.reasons[attack.name], columns)
         elif attack.needs == "truth":
@@ -115,7 +114,15 @@ def _audit(design: Design, config: PrivacyConfig, context: Context, results: _Re
         for variant, attacked in scores.by_attack.get(attack.name, {}).items():
             context.poll()
             _keep_scores(design, attack.name + variant, attacked, results)
-            results.rows += _attack_rows(design, attack, attacked, scores.memorised, config, columns)
+            told = columns | ({"variant": variant.removeprefix("_")} if variant else {})
+            results.rows += _attack_rows(design, attack, attacked, scores.memorised, config, told)
+    results.rows += _panel_rows(design, attacks, scores, config)
+
+
+def _columns(design: Design, attack: MembershipAttack) -> Row:
+    """Columns of all rows about an attack."""
+    columns = {**design.columns, "attack": attack.name, "threat_model": attack.threat_model}
+    return columns | (design.shadow_columns if attack.needs in ("shadow_outputs", "shadows") else {})
 
 
 # --- from evidence to scores ---
@@ -155,11 +162,9 @@ def _by_logits(attack: MembershipAttack, evidence: Evidence) -> dict[str, _Attac
     scored = score(name, target, evidence.outputs, shadows)
     variants = {"": _Attacked(scored, threshold_of(name, evidence.outputs, evidence.shadows))}
     variants |= {suffix: _Attacked(other) for suffix, other in scored.variants.items()}
-    if attack.reserve == "variant":
-        # Without a reserve this repeats the attack's own scores; stored payloads have them so, and so they stay.
-        target, shadows = wide
-        other = score(name, target, evidence.outputs, shadows)
-        variants[f"_{attack.report_variants[0]}"] = _Attacked(other)
+    if attack.reserve == "variant" and evidence.with_reserve:
+        target, shadows = evidence.with_reserve
+        variants[f"_{attack.report_variants[0]}"] = _Attacked(score(name, target, evidence.outputs, shadows))
     return variants
 
 
@@ -215,9 +220,41 @@ def _attack_rows(
             base=labelled,
             per_class=members / len(config.origin.classes),
             ceiling=config.method == "random",
-            taught_by=config.rows // 2 - 1 if attack.dependent and len(audited) > 1 else 0,
+            taught_by=_taught_by(attack, audited, config),
         )
     return rows + _tuned_rows(scored, columns)
+
+
+def _taught_by(attack: MembershipAttack, audited: Sequence[Audited], config: PrivacyConfig) -> int:
+    """How many pairs of shadows teach the attack on each of several targets; 0: the targets are independent."""
+    return config.rows // 2 - 1 if attack.dependent and len(audited) > 1 else 0
+
+
+def _panel_rows(design: Design, attacks: list[MembershipAttack], scores: _Scores, config: PrivacyConfig) -> list[Row]:
+    """The strongest attack of the audit's panel, against each kind of non-members. Of a lower bound on epsilon there is
+    none: the largest of several bounds is no bound at their level."""
+    if design.audit == "one_run":
+        return []
+    chosen = [each for each in attacks if each.name in PANELS[design.audit] and each.name in scores.by_attack]
+    audits = {
+        each.name: [
+            _audited(model, attacked, None)
+            for model, attacked in zip(design.models, scores.by_attack[each.name][""], strict=True)
+        ]
+        for each in chosen
+    }
+    rows: list[Row] = []
+    for source, candidates in design.sources.items():
+        if isinstance(candidates, str):
+            continue
+        labelled: Row = {"nonmember_source": source}
+        rows += panel_rows(
+            {name: [each.take(candidates).main for each in own] for name, own in audits.items()},
+            base={**design.columns, **labelled},
+            columns={each.name: {**_columns(design, each), **labelled} for each in chosen},
+            taught_by={each.name: _taught_by(each, audits[each.name], config) for each in chosen},
+        )
+    return rows
 
 
 def _audited(model: AttackedModel, attacked: _Attacked, memorised: Floats | None) -> Audited:

@@ -7,8 +7,9 @@
   defines neither its attack nor its non-members; ours are the test images of the same classes, all of them
   (``nonmember_source`` test) and as many of each class as there are members of it (test_balanced). No class may tell
   who is a member: members are left out of test_balanced where classes cannot be matched otherwise, and there are no
-  rows of test where classes alone would tell more than chance. Attacks learn from shadows that are distillations of
-  other draws, each asked about its own images and as many others.
+  rows of test where classes alone would tell more than chance. Shadows are distillations of other draws. Attacks learn
+  from what each said of its own images and of as many others; those that calibrate ask them about the target's
+  candidates, of which no shadow has seen any.
 * ``one_run``: one distillation of images that were chosen by coins.
 
 Of identical images nobody can tell which was a member. Test images that are identical to a member, and images of a pool
@@ -28,29 +29,34 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from trainables.attacks import Audit, MembershipAttack, Need
+from trainables.attacks import MEMBERSHIP_ATTACKS, Audit, MembershipAttack, Need
 from trainables.configs import OriginConfig, PrivacyConfig
 from trainables.context import Context
 from trainables.data.cache import Split, open_split, pixel_digests
 from trainables.data.origins import canary_labels, origin_indices, pool_indices
+from trainables.data.pixels import normalise
 from trainables.evaluate.intervals import Booleans, Floats, Integers, Row
 from trainables.evaluate.privacy.inputs import ShadowOutputs, Shadows, Target
 from trainables.evaluate.privacy.roc import auc, null_reach
 from trainables.files import CANARY, INIT, NON_MEMBER, OTHER, RESERVE
+from trainables.models.network import build
 from trainables.payloads import DistilledSet, TrainedModel
 from trainables.seeds import derive
+from trainables.train import predict
 
 Logits = NDArray[np.float32]
 Images = NDArray[np.uint8]
 
+ASKED_AT_ONCE = 2048
+"""Images of which a shadow is asked between two looks for a request to stop."""
 LEARNING_ROWS = 60_000
 """OutputArrays of shadows that attacks learn from, at most: more images per class change nothing but the time."""
 NO_SET = "no set is released"
 ON_ORIGIN = f"{NO_SET}: the model is trained on the origin itself"
 NO_START = "of an undistilled start the audit holds the model, not the images"
-OWN_IMAGES = "needs shadows asked about the target's own candidates; those of this audit have images of their own"
 ONE_RUN = "one run has no shadows"
 
 
@@ -133,12 +139,11 @@ def designs(config: PrivacyConfig, inputs: Mapping[str, Path], context: Context)
             continue
         if audit == "seed":
             test = open_split(config.dataset, "test", context.data, context.cache)
-            outputs = seed_outputs(
-                config, inputs, split.images
-            )  # of both: what is learned from them is kept for the second
+            # Of both: what is learned from them, and what they say, is kept for the second.
+            outputs, unseen = seed_outputs(config, inputs, split.images), UnseenShadows(config, inputs, context)
         for trained_on in ("model", "start"):
             if audit == "seed" and f"seed.{trained_on}" in inputs:
-                yield _seed(config, inputs, split, test, outputs, trained_on)
+                yield _seed(config, inputs, split, test, outputs, unseen, trained_on)
             elif audit == "pool" and f"row.0.{trained_on}" in inputs:
                 yield _pool(config, inputs, split, trained_on)
 
@@ -420,12 +425,53 @@ def _unlike(inside: Integers, outside: Integers, images: Images, others: Images 
     return np.array([digest not in of_members for digest in digests], dtype=np.bool_)
 
 
+class UnseenShadows:
+    """The shadows of the audit ``seed``, asked about candidates that none of them was trained on.
+
+    All candidates take the same way through the same network here, also those that a shadow was asked about before:
+    what differs in rounding between two devices would tell members from others.
+    """
+
+    def __init__(self, config: PrivacyConfig, inputs: Mapping[str, Path], context: Context) -> None:
+        self._folders = [inputs[f"shadow.{block}.model"] for block in range(1, config.shadows + 1)]
+        self._wanted = any(MEMBERSHIP_ATTACKS[name].needs == "shadows" for name in config.attacks)
+        self._context = context
+        self._said: tuple[Integers, Logits] | None = None
+
+    def about(self, ids: Integers, labels: Integers, images: Callable[[Integers], Images]) -> Shadows | None:
+        """What they say of candidates (n,); None where there are none, or no attack that asks."""
+        if not self._folders or not self._wanted:
+            return None
+        if self._said is None or not np.array_equal(self._said[0], ids):
+            shown = images(ids)
+            self._said = ids, np.stack([self._logits(folder, shown) for folder in self._folders])
+        return Shadows(
+            self._said[1].astype(np.float64), labels, np.zeros((len(self._folders), len(ids)), dtype=np.bool_)
+        )
+
+    def _logits(self, folder: Path, images: Images) -> Logits:
+        context = self._context
+        model = TrainedModel.load(folder)
+        network = build(model.network, "privacy", device=context.device)
+        network.load_state_dict(model.state)
+        parts = []
+        for start in range(0, len(images), ASKED_AT_ONCE):
+            context.poll()
+            pixels = torch.from_numpy(images[start : start + ASKED_AT_ONCE]).to(context.device).float() / 255
+            shown = normalise(pixels, model.mean, model.std)
+            if model.whitening is not None:
+                shown = model.whitening.whiten(shown, model.mean, model.std)
+            parts.append(predict(network, shown).cpu().numpy())
+        return np.concatenate(parts)
+
+
 def _seed(
     config: PrivacyConfig,
     inputs: Mapping[str, Path],
     split: Split,
     test: Split,
     outputs: ShadowOutputs | None,
+    unseen: UnseenShadows,
     trained_on: str,
 ) -> Design:
     start = trained_on == "start"
@@ -452,11 +498,15 @@ def _seed(
         shown[from_test] = test.images[wanted[from_test] - first_test_id]
         return shown
 
-    lacks: dict[Need, str] = {"shadows": f"{{attack}} {OWN_IMAGES}"}
+    lacks: dict[Need, str] = {}
     if start:
         lacks["distilled_set"] = NO_START
     elif released is None:
         lacks["distilled_set"] = ON_ORIGIN
+
+    def evidence() -> Evidence:
+        return Evidence(target, unseen.about(ids, labels, images), outputs)
+
     truth = {
         "example_id": np.concatenate([inside.ids, outside.ids]),
         "from_test": ~member,
@@ -468,7 +518,7 @@ def _seed(
     return Design(
         "seed",
         start,
-        [AttackedModel(ids, labels, member, role, released, lambda: Evidence(target, outputs=outputs))],
+        [AttackedModel(ids, labels, member, role, released, evidence)],
         [by_split["test"]],
         {"audit": "seed", **({"iteration": 0} if start else {}), **left_out},
         # Shadows of a start would be starts themselves; those of whole distillations are all there are.

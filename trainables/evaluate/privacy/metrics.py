@@ -285,10 +285,10 @@ def _why_no_threshold(base: Row) -> str:
     """The reason of a missing ``mia_bacc``, from the columns that tell attacks and their variants apart."""
     if base.get("threat_model") == "data_release":
         return "thresholds are chosen on what shadows' models say; the released sets of shadows are not attacked"
-    if base.get("variance_mode") == "per_example" or base.get("rmia_mode") == "offline":
+    if base.get("variant"):
         return "a threshold is chosen for the attack's first variant alone"
     if base.get("n_shadows"):
-        return "too few shadows to attack one of them with the others"
+        return "too few shadows to attack one of them with the others, or none that was trained on a candidate"
     return "no shadows to choose a threshold on"
 
 
