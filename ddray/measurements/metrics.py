@@ -191,8 +191,8 @@ MEASURED: tuple[Metric, ...] = (
             "mia_auc",
             "fraction",
             "lower",
-            "probability that a member scores above a non-member, ties counted half; DeLong's interval, of several "
-            "targets a bootstrap over pairs of rows and images",
+            "probability that a member scores above a non-member, ties counted half; [intervals](#intervals) of one "
+            "target about images, of three and more about targets and images",
         ),
         ("mia_auc_class_mean", "fraction", "lower", "mean of the classes' own AUCs"),
         (
@@ -221,8 +221,8 @@ MEASURED: tuple[Metric, ...] = (
             "mia_k",
             "images",
             "lower",
-            "2 n (AUC - 1/2): as many fully exposed members per class would give this AUC; of what leaks a lower bound, "
-            "as a stronger attack would find more",
+            "2 n (AUC - 1/2): as many fully exposed members per class would give this AUC; of what leaks a lower "
+            "bound, as a stronger attack would find more",
         ),
         (
             "mia_tpr_at_fpr",

@@ -80,7 +80,7 @@ def _p(
     difference: Mapping[str, Any], by_point: Mapping[str, Row], p_values: Mapping[tuple[str, str], float | None]
 ) -> float | None:
     pairs = [(point, row["param"]["against_point"]) for point, row in by_point.items()]
-    if len(pairs) == 1:
+    if difference["error"] is None:  # of a single point, or of one set
         return p_values.get(pairs[0])
     if len({other for _, other in pairs}) < len(pairs):
         return None

@@ -53,9 +53,9 @@ def combined(
     if not by_draw:
         return None
     flags = sorted({row["flag"] for row in known.values() if row["flag"] is not None})
-    if len(known) == 1:
-        (row,) = known.values()
-        return {**_of_one_point(row), "flags": flags}
+    if len({row["value"] for row in known.values()}) == 1:
+        # One point; or the number does not depend on what differs, as what a set gives away does not on its trainings.
+        return {**_of_one_point(next(iter(known.values()))), "flags": flags}
     units, unit = _units(by_draw)
     mean, sd = fmean(units), stdev(units)
     shared = (common or {}).get(unit, 0.0) * fmean(_variance_about_images(row) for row in known.values())

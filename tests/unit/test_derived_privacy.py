@@ -42,6 +42,10 @@ LIGHT = (
 )
 
 
+ON_MODELS = [("seed", "loss"), ("seed", "shokri"), *(("pool", name) for name in ("loss", "shokri", "lira_offline"))]
+"""Audits, and their attacks on what models say. One shadow of the audit seed has no variance."""
+
+
 def leak(point: GridPoint) -> tuple[float, float]:
     """DM from real images gives away by far the most, DSA as much from either start."""
     if point.method == "dm":
@@ -154,22 +158,29 @@ def test_what_leaks_more_is_found_and_what_leaks_alike_is_not(made: Made) -> Non
         alike = against("init", "noise", audit, method="dsa", init="real")
         assert all(row["value"] > 0.05 for row in alike)
     others = [
-        row for row in made.of("mia_auc_delta", method="dm", init="real") if "iteration" not in said(row)["against"]
+        row
+        for row in made.of("mia_auc_delta", method="dm", init="real")
+        if "iteration" not in said(row)["against"] and row["attack"] != "data_release"
     ]
     assert all(row["value"] > 0 for row in others)
     # What leaks alike by construction: a model and that of its start.
     starts = [row for row in made.of("mia_auc_delta_p_adjusted") if "iteration" in said(row)["against"]]
-    assert len(starts) == 2 * 2 * 2 * 2 * 2
+    assert len(starts) == len(ON_MODELS) * 2 * 2 * 2
     assert all(row["value"] > 0.05 for row in starts)
 
 
 def test_p_is_adjusted_over_all_differences_of_the_sweep(made: Made) -> None:
-    values, adjusted = (
-        [row["value"] for row in made.of(metric)] for metric in ("mia_auc_delta_p", "mia_auc_delta_p_adjusted")
-    )
-    assert len(values) == len(made.of("mia_auc_delta")) == 2 * 2 * 2 * (13 + 4)
-    assert adjusted == pytest.approx(false_discovery_control(values).tolist())
-    assert any(p < 0.05 <= q for p, q in zip(values, adjusted, strict=True)), "adjusting changes a verdict here"
+    rows, adjusted = made.of("mia_auc_delta_p"), [row["value"] for row in made.of("mia_auc_delta_p_adjusted")]
+    # The full data have no set to be released, and no set that was released has another start.
+    assert len(rows) == len(made.of("mia_auc_delta")) == 2 * len(ON_MODELS) * (13 + 4) + 2 * 2 * 8
+    tests: dict[tuple[Any, ...], float] = {}
+    for row in rows:
+        whose = (row["method"], row["init"]) if row["attack"] == "data_release" else row["point"]
+        tests[whose, row["audit"], row["attack"], row["value"]] = row["value"]
+    assert len(tests) <= len(rows) - 2 * 8, "what a set gives away does not hang on how it is trained on"
+    by_p = dict(zip(tests.values(), false_discovery_control(list(tests.values())).tolist(), strict=True))
+    assert adjusted == pytest.approx([by_p[row["value"]] for row in rows])
+    assert any(row["value"] < 0.05 <= q for row, q in zip(rows, adjusted, strict=True)), "adjusting changes a verdict"
 
 
 def test_rows_have_names_of_their_own(made: Made) -> None:
@@ -232,42 +243,50 @@ def test_a_method_is_compared_with_itself_at_the_same_budget_alone(tmp_path: Pat
         ("real", "full"),
         ("real", "random"),
     ]
-    assert "AUC of `loss` less that of another" in report(made.results), "the report shows what there is"
+    _, _, text = report(made.results).partition("### Who leaks more")
+    assert "| `loss`" in text.partition("###")[0], "the report shows what there is"
 
 
 # --- the report -------------------------------------------------------------------------------------------------------
 
 
 def test_the_report_names_what_leaks_more(made: Made) -> None:
-    _, _, text = report(made.results).partition("### Who leaks more: AUC of `shokri`")
+    _, _, text = report(made.results).partition("### Who leaks more: AUC")
     text = text.partition("###")[0]
     header, _, *rows = [line for line in text.splitlines() if line.startswith("|")]
     assert [cell.strip() for cell in header.split("|")[1:-1]] == [
         "origin per class · init",
         "method",
+        "attack",
         "less Random",
         "less DM",
         "less Full data",
         "less init noise",
         "less iteration 0",
     ]
-    assert len(rows) == 5
-    assert "intervals are over 2 trainings" in text
+    shown = Counter(row.split("|")[3].strip() for row in rows)
+    assert shown == {"`loss`": 5, "`shokri`": 5, "`data_release`": 4}, "random sets are compared with no other set"
+    assert "intervals are over 1 model, 2 trainings" in text
 
 
 def test_the_machine_report_has_every_difference_with_its_p(made: Made) -> None:
     tables = machine_report(made.results)["privacy"]
     found = {
-        (table["audit"], row["init"], column, name): entry
+        (table["audit"], row["init"], column, attack, name): entry
         for table in tables
         for row in table["rows"]
         for column, cell in row["cells"].items()
-        for name, entry in cell["less"].items()
+        for attack, behind in cell["by_attack"].items()
+        for name, entry in behind["less"].items()
     }
     assert {name for *_, name in found} == {"random", "full", "dm", "init noise", "iteration 0"}
     # What has no start stands in the rows of both, and is one test.
-    tests = {(audit, column, name, entry["p"]): entry for (audit, _, column, name), entry in found.items()}
-    assert len(tests) == len(found) - 2
+    tests = {
+        (audit, column, attack, entry["value"], entry["p"]): entry
+        for (audit, _, column, attack, _), entry in found.items()
+    }
+    assert len(tests) < len(found)
+    assert {table["differences"] for table in tables} == {len(tests)}
     assert [entry["p_adjusted"] for entry in tests.values()] == pytest.approx(
         false_discovery_control([entry["p"] for entry in tests.values()]).tolist()
     )
@@ -277,7 +296,7 @@ def test_trainings_of_one_set_are_no_independent_tests(made: Made) -> None:
     """Their differences hold the same images, of which nothing shows between them: it is added."""
     (table,) = [each for each in machine_report(made.results)["privacy"] if each["audit"] == "seed"]
     (cells,) = [row["cells"] for row in table["rows"] if row["init"] == "real"]
-    entry = cells["dm"]["less"]["random"]
+    entry = cells["dm"]["by_attack"]["shokri"]["less"]["random"]
     rows = [
         row
         for row in made.of("mia_auc_delta", audit="seed", attack="shokri", method="dm", init="real")
@@ -307,7 +326,7 @@ def test_a_method_without_an_axis_is_compared_in_every_row_with_what_stands_ther
     }
     assert set(wanted) == {"dsa", "none"}
     (table,) = [each for each in machine_report(made.results)["privacy"] if each["audit"] == "seed"]
-    shown = {row["distill_aug"]: row["cells"]["dc"]["less"]["dm"] for row in table["rows"]}
+    shown = {row["distill_aug"]: row["cells"]["dc"]["by_attack"]["shokri"]["less"]["dm"] for row in table["rows"]}
     assert {name: entry["value"] for name, entry in shown.items()} == {
         name: pytest.approx(row["value"]) for name, row in wanted.items()
     }
@@ -328,7 +347,7 @@ def test_one_full_model_beside_several_distillations_gives_no_p(tmp_path: Path, 
     against_full = [row for row in made.of("mia_auc_delta") if said(row)["against"] == {"method": "full"}]
     assert {row["seed"] for row in against_full} == {0}
     (table,) = [each for each in machine_report(made.results)["privacy"] if each["audit"] == "seed"]
-    less = table["rows"][0]["cells"]["dm"]["less"]
+    less = table["rows"][0]["cells"]["dm"]["by_attack"]["shokri"]["less"]
     assert (less["full"]["count"], less["full"]["unit"], less["full"]["p"]) == (2, "distillations", None)
     assert less["random"]["p"] is not None
     assert "No p where one model is compared with several." in report(made.results)
@@ -348,7 +367,7 @@ def test_shadows_are_told(made: Made) -> None:
     for row in made.of("mia_auc_delta"):
         start = "iteration" in said(row)["against"]
         wanted = (None, None)
-        if row["attack"] == "shokri":
+        if row["attack"] in ("shokri", "lira_offline"):
             wanted = (1 if row["audit"] == "seed" else 4, "unequal" if start and row["audit"] == "seed" else None)
         assert (row["n_shadows"], row["shadow_fidelity"]) == wanted
 
@@ -357,7 +376,7 @@ def test_of_one_point_the_report_has_the_tables_own_p_and_a_star(tmp_path: Path,
     made = Made(tmp_path, digits_cache, LIGHT)
     tables = machine_report(made.results)["privacy"]
     (row,) = [row for row in tables[0]["rows"] if row["init"] == "real"]
-    entry = row["cells"]["dm"]["less"]["init noise"]
+    entry = row["cells"]["dm"]["by_attack"]["shokri"]["less"]["init noise"]
     (wanted,) = [
         each
         for each in made.of("mia_auc_delta_p", audit="seed", attack="shokri", method="dm", init="real")

@@ -180,7 +180,14 @@ def test_the_report_reads_what_audits_and_attacks_write(made: Made) -> None:
     text = report(made.results)
     privacy = text.partition("## Membership inference, audit seed")[2]
     assert "without a result" not in privacy
-    for heading in ("AUC, started from", "AUC, others", "iteration 0", "k images", "of ceiling %", "all test images"):
+    for heading in (
+        "AUC, started from",
+        "AUC, others",
+        "iteration 0",
+        "k, at least images",
+        "of ceiling %",
+        "all test images",
+    ):
         assert heading in privacy, heading
     assert "`data_release`" in privacy
     assert "`lira_offline`" in privacy

@@ -309,8 +309,8 @@ def test_resolution_of_low_false_positive_rates(outside: int, flags: list[str | 
     [
         ({"attack": "loss", "threat_model": "blackbox"}, "no shadows"),
         ({"attack": "data_release", "threat_model": "data_release"}, "released sets of shadows are not attacked"),
-        ({"attack": "lira_online", "n_shadows": 14, "variance_mode": "per_example"}, "first variant alone"),
-        ({"attack": "rmia", "n_shadows": 14, "rmia_mode": "offline"}, "first variant alone"),
+        ({"attack": "lira_online", "n_shadows": 14, "variant": "per_example"}, "first variant alone"),
+        ({"attack": "rmia", "n_shadows": 14, "variant": "offline"}, "first variant alone"),
         ({"attack": "calib", "n_shadows": 2}, "too few shadows"),
     ],
 )

@@ -31,9 +31,9 @@ Floats = NDArray[np.float64]
 ON_SHADOWS = ("loss", "lira_online", "lira_offline", "rmia", "calib")
 
 
-def audited(values: Floats, member: NDArray[np.bool_], pair: int = 0) -> Audited:
+def audited(values: Floats, member: NDArray[np.bool_]) -> Audited:
     ids = np.arange(len(values))
-    return Audited(values, member, ids, np.where(member, OTHER, NON_MEMBER), np.zeros_like(ids), pair=pair)
+    return Audited(values, member, ids, np.where(member, OTHER, NON_MEMBER), np.zeros_like(ids))
 
 
 # --- the null band ----------------------------------------------------------------------------------------------------
@@ -54,15 +54,15 @@ def silent_audit(rng: np.random.Generator, images: int, rows: int, targets: int)
         shadows = Shadows(logits[kept], labels, member[kept])
         for attack in ON_SHADOWS:
             values = score(attack, Target(logits[row], labels), shadows=shadows).values
-            scores.setdefault(attack, []).append(audited(values, member[row], row // 2))
-        scores.setdefault("distance", []).append(audited(rng.normal(size=images), member[row], row // 2))
+            scores.setdefault(attack, []).append(audited(values, member[row]))
+        scores.setdefault("distance", []).append(audited(rng.normal(size=images), member[row]))
     return scores
 
 
 @pytest.mark.parametrize("targets", [1, 3])
 def test_the_largest_auc_lies_in_its_band_and_not_in_that_of_one_attack(targets: int) -> None:
-    """Of 1,500 of these, 96 % were in the band; above the upper end of one attack's band, as 2.5 % may be, were 10 % (one
-    target) and 13 % (three)."""
+    """Of 1,500 of these, 96 % were in the band; above the upper end of one attack's band, as 2.5 % may be, were 10 %
+    (one target) and 13 % (three)."""
     rng, trials = np.random.default_rng(targets), 200
     outside = above_one = 0
     for _ in range(trials):
@@ -108,7 +108,7 @@ def test_the_interval_holds_for_the_attack_that_was_chosen() -> None:
         scores = {str(index): [audited(rng.normal(size=160) + shift * member, member)] for index in range(6)}
         row, *_ = panel_rows(scores, base={}, columns={name: {} for name in scores}, taught_by=dict.fromkeys(scores, 0))
         held += row["ci_low"] <= truth <= row["ci_high"]
-        _, own, _ = roc.auc_interval(scores[row["attack"]][0].values, member)
+        own = roc.auc_estimate(scores[row["attack"]][0].values, member).interval
         assert own is not None
         alone += own[0] <= truth <= own[1]
     assert stats.binomtest(held, trials, 0.95, alternative="less").pvalue > 1e-3, held

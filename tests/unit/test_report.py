@@ -317,7 +317,7 @@ def test_lines_of_a_table_are_equally_long(made: Any) -> None:
         start = start if line.startswith("|") else number
         if line.startswith("|"):
             tables.setdefault(start, set()).add(len(line))
-    assert len(tables) == 5
+    assert len(tables) == 4
     assert all(len(widths) == 1 for widths in tables.values())
 
 

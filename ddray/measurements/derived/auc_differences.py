@@ -121,9 +121,11 @@ def auc_differences(points: Sequence[PointRecord], store: Store) -> None:
 
 
 def _number(point: PointRecord, difference: _Difference) -> tuple[Any, ...]:
-    """Equal for comparisons of one point that are the same: with one model, by one attack, to the last digit."""
+    """Equal for comparisons that are the same, to the last digit: of one point with one model by one attack, and of one
+    set by an attack that looks at nothing else."""
     about = difference.columns
-    return point.chain.point.hash, about["audit"], about["attack"], difference.value, difference.p
+    whose = point.set_key if about["threat_model"] == "data_release" else point.chain.point.hash
+    return whose, about["audit"], about["attack"], difference.value, difference.p
 
 
 def _pairs(members: Sequence[PointRecord]) -> Iterator[tuple[PointRecord, PointRecord, dict[str, str]]]:

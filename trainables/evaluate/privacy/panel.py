@@ -87,8 +87,9 @@ def panel_rows(
             "ci_method": "delong_bonferroni" if targets == 1 else "delong_two_way_bonferroni",
             "ci_unit": "images" if targets == 1 else "targets",
         }
-    pairs = len({each.pair for each in first})
-    widths = np.array([math.sqrt(1 + (pairs - 1) / taught) if (taught := taught_by[name]) else 1 for name in attacked])
+    widths = np.array(
+        [math.sqrt(1 + (targets - 1) / taught) if (taught := taught_by[name]) else 1.0 for name in attacked]
+    )
     low, high = null_band(np.stack(list(values.values())), member, widths)
     ends = (("mia_auc_strongest_null_low", low), ("mia_auc_strongest_null_high", high))
     return [row, *({**shared, "metric": metric, "value": value} for metric, value in ends)]
