@@ -146,7 +146,7 @@ def test_the_quoted_report_has_the_form_of_the_real_one(finished_home: Path) -> 
 
 
 def test_the_quoted_numbers_are_those_that_are_recorded() -> None:
-    """Of the quickstart's accuracy and robustness, as the store of ``tests/golden`` gives them."""
+    """Of the quickstart's report, as the store of ``tests/golden`` gives it; and those of its reading."""
     from goldens import TABLES
 
     from ddray.report.report import page_of
@@ -154,9 +154,24 @@ def test_the_quoted_numbers_are_those_that_are_recorded() -> None:
     (recorded,) = (each for each in TABLES if each.name == "quickstart")
     real = {shape(line) for line in page_of(recorded.shown()["report"]).splitlines()}
     quoted = [line for block in blocks("text", README)[:2] for line in block.text.splitlines()]
-    until = next(index for index, line in enumerate(quoted) if line.startswith("### Attack"))
-    missing = [line for line in map(shape, quoted[:until]) if line not in real and not set(line) <= set("|-")]
+    missing = [line for line in map(shape, quoted) if line not in real and not set(line) <= set("|-")]
     assert missing == []
+    (table,) = recorded.shown()["report"]["privacy"]
+    (row,) = table["rows"]
+    dm = row["cells"]["dm"]
+    less = {attack: found["less"]["random"] for attack, found in dm["by_attack"].items()}
+    said = shape(README.read_text(encoding="utf-8"))
+    for sentence in (
+        f"with an AUC of {100 * dm['strongest']['value']:.1f}, more than",
+        f"of twenty ({100 * dm['as_published']:.1f}; an alarm says so)",
+        f"leaks {100 * less['rmia']['value']:.1f} points more than one trained on random images "
+        f"({100 * less['rmia']['low']:.1f} to {100 * less['rmia']['high']:.1f}",
+        f"`shokri`, shows no difference ({100 * less['shokri']['value']:.1f} points, "
+        f"{100 * less['shokri']['low']:.1f} to {100 * less['shokri']['high']:.1f})",
+    ):
+        assert sentence in said
+    assert dm["strongest"]["low"] > dm["as_published"]
+    assert less["rmia"]["p_adjusted"] < 0.05 < less["shokri"]["p_adjusted"]
 
 
 def shape(line: str) -> str:
