@@ -234,7 +234,7 @@ def _at_equal_accuracy(row: Row) -> bool:
         case "mia_auc":
             # Not of single members, targets or repeats, of pooled scores, of a variant, nor of the undistilled start.
             apart = ("member_role", "target_row", "repeat", "iteration", "variant")
-            panel = PANELS.get(row.get("audit"), ())
+            panel = PANELS[row["audit"]] if row.get("audit") else ()
             return (
                 row.get("attack") in panel
                 and row.get("agg") != "pooled"
