@@ -7,7 +7,7 @@
 3. *scaled*: the class was measured on another device: in proportion to the assumed speeds of the two.
 4. *assumed*: work over the device's assumed speed.
 
-The factors hold for nine tenths of the work where they were tried: ``python -m benchmarks.run --only prediction``.
+The factors are our judgement: how far predictions were off has not been measured on a quiet machine yet.
 """
 
 from __future__ import annotations
