@@ -11,7 +11,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
-from statistics import fmean
+from statistics import NormalDist, fmean
 from typing import Any
 
 from ddray.measurements.reading import Numbers, Row
@@ -259,11 +259,11 @@ def _strongest(
     common: Mapping[str, float],
     rows: Callable[[str], list[Row]],
 ) -> dict[str, Any] | None:
-    """The largest AUC of the panel, whose it is, an interval that knows that it was chosen, and its null band.
+    """The largest AUC of the panel, whose it is, an interval that knows that it was chosen, its null band, and k.
 
-    Of one audit as the audit says it. Over several units the attack with the largest mean, with Student's interval at
-    the level at which all of the panel hold together in 95 % (Bonferroni); attacks that are missing at a point are left
-    out.
+    It is the attack with the largest mean over the points: a mean of each point's largest would be no attack's, and
+    too large by as much as points scatter. The interval is at the level at which all of the panel hold together in 95 %
+    (Bonferroni); attacks that are missing at a point are left out.
     """
     values = {name: {row["point"] for row in own if row["value"] is not None} for name, own in by_attack.items()}
     most = max(map(len, values.values()), default=0)
@@ -277,12 +277,12 @@ def _strongest(
     if not known:
         return None
     name = max(known, key=lambda each: known[each]["value"])
-    found = known[name]
     source = next(iter(by_attack[name]))["nonmember_source"]
-    if found["error"] is None:
-        told = [row for row in rows("mia_auc_strongest") if _is_headline(row, source)]
-        found = combined(members, told) or {**found, "low": None, "high": None}
-        name = told[0]["attack"] if told else name
+    found = known[name]
+    if found["error"] is None:  # of one point, or the same at all: the audit has an interval at that level
+        told = [row for row in rows("mia_auc_strongest") if _is_headline(row, source) and row["attack"] == name]
+        found = combined(members, told) or _widened(found, level)
+    per_class = next(row["n_pos"] for row in by_attack[name]) / members[0]["num_classes"]
     band = _band(rows("mia_auc_strongest_null_low"), rows("mia_auc_strongest_null_high"), source)
     if band is not None:
         # Over several draws it is narrower, by as much as their images differ.
@@ -290,7 +290,34 @@ def _strongest(
         share = next(iter(common.values()), 0.0)
         narrower = math.sqrt(share + (1 - share) / draws)
         band = {end: 0.5 + (band[end] - 0.5) * narrower for end in ("low", "high")} | {"draws": draws}
-    return {**found, "attack": name, "panel": len(known), "null_band": band}
+    why = {row["param"].get("reason") for row in by_attack[name]} - {None} if found["low"] is None else set()
+    return {
+        **found,
+        "attack": name,
+        "panel": len(known),
+        "null_band": band,
+        "k": _k(found, per_class),
+        "without_interval": sorted(why),
+    }
+
+
+def _widened(found: dict[str, Any], level: float) -> dict[str, Any]:
+    """An interval of 95 % about images, at a higher level: so many normal deviations."""
+    if found["low"] is None or found["high"] is None:
+        return found
+    wider = _deviations(level) / _deviations(LEVEL)
+    low, high = (found["value"] + wider * (found[end] - found["value"]) for end in ("low", "high"))
+    return {**found, "low": max(0.0, low), "high": min(1.0, high)}
+
+
+def _deviations(level: float) -> float:
+    return NormalDist().inv_cdf((1 + level) / 2)
+
+
+def _k(auc: Mapping[str, Any], per_class: float) -> dict[str, Any]:
+    """``mia_k`` of an AUC and of the ends of its interval."""
+    ends = ("value", "low", "high")
+    return {end: None if auc[end] is None else 2 * per_class * (auc[end] - 0.5) for end in ends}
 
 
 def _band(low: Iterable[Row], high: Iterable[Row], source: str | None) -> dict[str, float] | None:

@@ -423,3 +423,86 @@ def test_no_text_claims_that_anything_is_private(tmp_path: Path) -> None:
     said = said.partition("## membership inference")[2]
     assert said
     assert not re.search(r"\bprivate\b|\bsafe\b|\bprotect|\bno leak|does not leak|\bsecure", said)
+
+
+# --- the strongest attack, chosen -------------------------------------------------------------------------------------
+
+ONE = table1().replace("origin_draw: [0, 1]", "origin_draw: [0]").replace("per_class: [40, 80]", "per_class: [40]")
+
+
+def panel_of(aucs: dict[str, float], **columns: Any) -> list[Row]:
+    """An audit by attack, as the stage leaves it: the strongest with an interval twice as wide as each one's own."""
+    rows = [row("mia_auc", value, **{**columns, "attack": attack}) for attack, value in aucs.items()]
+    best = max(aucs, key=lambda attack: aucs[attack])
+    rows.append(row("mia_auc_strongest", aucs[best], **{**_twice(aucs[best]), **columns, "attack": best}))
+    images = {"unit": "images", "ci_low": None, "ci_high": None}
+    rows += [row("mia_k", 80 * (value - 0.5), **{**columns, **images, "attack": name}) for name, value in aucs.items()]
+    return [{**each, "n_pos": 400, "n_neg": 400, "n": 800} for each in rows]
+
+
+def _twice(value: float) -> Row:
+    return {"ci_low": value - 2 * REACH, "ci_high": value + 2 * REACH}
+
+
+def test_the_strongest_over_trainings_is_one_attack_and_no_mean_of_maxima(tmp_path: Path) -> None:
+    """What a set gives away is the same for every training; in two of three another attack happens to be above it."""
+    others = {0: 0.74, 1: 0.74, 2: 0.68}
+    text = ONE.replace("seed: [0]}\n  eval", "seed: [0, 1, 2]}\n  eval")
+
+    def rows(point: GridPoint) -> list[Row]:
+        return panel_of({"data_release": 0.73, "loss": others[point.seed]})
+
+    (table,) = machine_report(filled(tmp_path, text, rows))["privacy"]
+    found = cells(table)[40, "real", "dm"]["strongest"]
+    assert (found["attack"], found["value"]) == ("data_release", pytest.approx(0.73))
+    assert (found["low"], found["high"]) == (pytest.approx(0.73 - 2 * REACH), pytest.approx(0.73 + 2 * REACH))
+
+
+def test_k_of_the_strongest_knows_that_it_was_chosen(tmp_path: Path) -> None:
+    (table,) = machine_report(filled(tmp_path, ONE, lambda point: panel_of({"shokri": 0.6, "loss": 0.7})))["privacy"]
+    found = cells(table)[40, "real", "dm"]["strongest"]
+    assert found["k"]["value"] == pytest.approx(80 * 0.2)
+    assert (found["k"]["low"], found["k"]["high"]) == (pytest.approx(80 * 0.14), pytest.approx(80 * 0.26))
+
+
+def test_two_targets_promise_no_interval_and_say_why(tmp_path: Path) -> None:
+    why = {"reason": "no interval: 2 targets say too little of how targets differ"}
+    two = {
+        "agg": "mean_targets",
+        "n_agg": 2,
+        **dict.fromkeys(("ci_low", "ci_high", "ci_level", "ci_method", "ci_unit")),
+    }
+    folder = filled(tmp_path, ONE, lambda point: panel_of({"shokri": 0.6, "loss": 0.7}, **two, **why))
+    said = report(folder).partition("## Membership inference")[2]
+    assert "### The strongest attack of the panel: AUC, percent\n" in said
+    assert "95 % interval" not in said
+    assert "Intervals" not in said
+    assert "No interval: 2 targets say too little of how targets differ." in said
+
+
+# --- alarms -----------------------------------------------------------------------------------------------------------
+
+
+def test_attacks_that_disagree_beyond_their_intervals_alarm(tmp_path: Path) -> None:
+    def alarms(weak: float, folder: str) -> list[str]:
+        rows = {"shokri": weak, "loss": 0.7}
+        found = machine_report(filled(tmp_path / folder, ONE, lambda point: panel_of(rows)))["alarms"]
+        return [alarm for alarm in found if "disagree" in alarm]
+
+    (alarm,) = alarms(0.6, "apart")
+    assert "in 4 of 4 cells" in alarm
+    assert "`loss` 70.0 and `shokri` 60.0" in alarm
+    assert alarms(0.65, "near") == [], "0.62 to 0.68 and 0.67 to 0.73 overlap"
+
+
+def test_a_set_that_leaks_more_than_as_many_real_images_alarms(tmp_path: Path) -> None:
+    """10 of 40 published: 62.5 on average. Of real images, and within the interval of the chosen attack, no alarm."""
+
+    def alarms(value: float, folder: str) -> list[str]:
+        found = machine_report(filled(tmp_path / folder, ONE, lambda point: panel_of({"shokri": 0.6, "loss": value})))
+        return [alarm for alarm in found["alarms"] if "gives away more" in alarm]
+
+    found = alarms(0.70, "above")
+    assert len(found) == 2, "DM from both starts; random and full are what it is compared with"
+    assert all("70.0 (64.0 to 76.0) by `loss`" in alarm and "62.5 at most on average" in alarm for alarm in found)
+    assert alarms(0.67, "within") == [], "61.0 to 73.0 holds it, though one attack's own interval does not"

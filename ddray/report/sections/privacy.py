@@ -73,7 +73,7 @@ def _headline(table: Facts) -> Table:
         "lower."
     )
     return Table(
-        "The strongest attack of the panel: AUC, percent (95 % interval)",
+        "The strongest attack of the panel: AUC, percent" + _in_brackets(_strongest_of(cells)),
         [
             Column(axes_title(table["row_axes"]), lambda row: row_title(table["row_axes"], row)),
             *(Column(title, partial(_cell_of, name), _auc) for name, title in titles.items()),
@@ -82,6 +82,15 @@ def _headline(table: Facts) -> Table:
         table["rows"],
         list(_about(table, cells)),
     )
+
+
+def _strongest_of(cells: Iterable[Facts]) -> list[Facts]:
+    return [cell["strongest"] for cell in cells if cell["strongest"]]
+
+
+def _in_brackets(numbers: Iterable[Facts]) -> str:
+    """What a title says of the brackets behind its numbers."""
+    return " (95 % interval)" if any(number["low"] is not None for number in numbers) else ""
 
 
 def _cell_of(variant: str, row: Facts) -> Facts | None:
@@ -101,12 +110,15 @@ def _auc(cell: Facts) -> str:
     return f"{interval(found)} `{found['attack']}`{missing}"
 
 
+_AT_ONCE = " Intervals hold for all of a panel at once, and so for the one that was strongest."
+
+
 def _about(table: Facts, cells: Sequence[Facts]) -> Iterator[str]:
     """What the numbers do not say by themselves: the panel, other images, budgets, what is missing."""
     if table["panel"]:
         yield (
-            f"The panel was registered beforehand: {_names(table['panel'])}. 50 is chance. Intervals hold for all of a "
-            "panel at once, and so for the one that was strongest."
+            f"The panel was registered beforehand: {_names(table['panel'])}. 50 is chance."
+            + (_AT_ONCE if _in_brackets(_strongest_of(cells)) else "")
         )
     if table["audit"] == "seed" and table["panel"]:
         yield "Others are as many test images as members, equally many of each class."
@@ -145,7 +157,9 @@ def _panel(table: Facts) -> Table:
     rows = [row for row in _own_cells(table) if row["cell"]["by_attack"]]
     beside = BesidePaper(table, "Tables 1 and 2")
     published = [cell["paper"] for cell in _cells(table) if comparable(cell)]
-    notes: list[str | Bullets] = ["Intervals are about one attack each."]
+    shown = [auc for row in rows for auc in row["cell"]["attacks"].values() if auc]
+    brackets = _in_brackets(shown)
+    notes: list[str | Bullets] = ["Intervals are about one attack each."] if brackets else []
     if doubts := sorted({f"{one['where']}: {one['doubt']}" for one in published if one["doubt"]}):
         notes.append(f"Doubtful in the paper: {'; '.join(doubts)}.")
     if beside.published:
@@ -156,7 +170,7 @@ def _panel(table: Facts) -> Table:
             + (f"; its numbers are of the kind of {names}." if names else ".")
         )
     return cell_table(
-        "Each attack of the panel: AUC, percent (95 % interval)",
+        "Each attack of the panel: AUC, percent" + brackets,
         table["row_axes"],
         rows,
         [
@@ -192,7 +206,7 @@ def _differences(table: Facts) -> Table:
     which = "*:" if any(map(_is_small, compared)) else "No difference is shown: none has"
     without = " No p where one model is compared with several." if any(each["p"] is None for each in compared) else ""
     return cell_table(
-        "Who leaks more: AUC less that of another, points (95 % interval)",
+        "Who leaks more: AUC less that of another, points" + _in_brackets(compared),
         table["row_axes"],
         rows,
         [Column("attack", "attack", lambda name: f"`{name}`"), *map(_less, names)],
@@ -248,7 +262,7 @@ def _details(table: Facts) -> Table:
         Column("attack", "strongest.attack", lambda name: f"`{name}`"),
         Column("target acc", "cell.target_accuracy", _percent, "%"),
         Column(f"TPR at {FPR:.0%} FPR", "best.tpr", interval, footnote=low, optional=True),
-        Column("k, at least", "best.k", _IMAGES, "images", _K, optional=True),
+        Column("k, at least", "strongest.k", _IMAGES, "images", _K, optional=True),
         Column("AUC, started from", _started_from, footnote=_STARTED, optional=True),
         Column("AUC, others", "best.strata.member_other", _percent, footnote=_REMAINING, optional=True),
         Column("iteration 0", "best.iteration_0", _percent, footnote=_START, optional=True),
@@ -268,14 +282,19 @@ def _started_from(row: Facts) -> str | None:
 
 
 def _what_intervals_are_about(table: Facts) -> str:
-    """The units of repetition, and how many images were told apart."""
+    """The units of repetition, how many images were told apart, and why a cell has no interval."""
     cells = _cells(table)
-    units = {cell["strongest"]["unit"] for cell in cells if cell["strongest"]}
-    text = f"Intervals are about {', '.join(sorted(units)) or 'images'}"
-    for name in ("members", "others"):
-        if counts := [cell[name] for cell in cells if cell[name] is not None]:
-            text += f"; {span(counts, 'd')} {name}"
-    return f"{text} per target."
+    strongest = _strongest_of(cells)
+    units = {found["unit"] for found in strongest if found["low"] is not None}
+    counts = [
+        f"{span(known, 'd')} {name}"
+        for name in ("members", "others")
+        if (known := [cell[name] for cell in cells if cell[name] is not None])
+    ]
+    parts = [f"Intervals are about {', '.join(sorted(units))}"] if units else []
+    text = f"{'; '.join([*parts, *counts])} per target." if parts or counts else ""
+    reasons = {why.removeprefix("no interval: ") for found in strongest for why in found["without_interval"]}
+    return " ".join([text, *(f"No interval: {why}." for why in sorted(reasons))]).strip()
 
 
 # --- other attacks ----------------------------------------------------------------------------------------------------
@@ -389,7 +408,7 @@ def _more_than_real_images(table: Facts, where: str) -> Iterator[str]:
             yield (
                 f"{where}: {_place(table, row)} gives away more than publishing {cell['ipc']} real images per class "
                 f"would: an AUC of {interval(found)} by `{found['attack']}`, where any attack on those reaches "
-                f"{100 * cell['as_published']:.1f} at most"
+                f"{100 * cell['as_published']:.1f} at most on average"
             )
 
 
