@@ -35,6 +35,9 @@ class Metric:
     """The stage whose rows hold it: a kind, or ``stage`` for those that all kinds have. Of a derived metric, the
     derivation."""
     meaning: str
+    column: str = ""
+    """Title of its column in the report, for a number of one model that no table has a place of its own for: among
+    the numbers of fairness, or in the table of further numbers."""
     mirrored: bool = True
     """Whether MLflow gets it: what one compares runs by. No derived metric, as it vanishes with what it is compared
     with, and MLflow takes no number back."""
@@ -49,13 +52,14 @@ class Metric:
 def records(
     about: Property,
     made_by: str,
-    *entries: tuple[str, str, Better, str],
+    *entries: tuple[str, str, Better, str] | tuple[str, str, Better, str, str],
     mirrored: Collection[str] | None = None,
 ) -> tuple[Metric, ...]:
-    """Metrics of one property and maker, from (id, unit, better, meaning); ``mirrored`` names those MLflow gets."""
+    """Metrics of one property and maker, from (id, unit, better, meaning) or these and the title of a column;
+    ``mirrored`` names those MLflow gets."""
     return tuple(
-        Metric(id_, about, unit, better, made_by, meaning, mirrored is None or id_ in mirrored)
-        for id_, unit, better, meaning in entries
+        Metric(id_, about, unit, better, made_by, meaning, "".join(column), mirrored is None or id_ in mirrored)
+        for id_, unit, better, meaning, *column in entries
     )
 
 
@@ -66,7 +70,9 @@ def _costs() -> Iterator[Metric]:
         which = {"attack": ", by `attack`", "experts": ", by `repeat`"}.get(kind, "")
         for name, unit, what in (("s", "s", "seconds"), ("peak_mib", "MiB", "peak memory")):
             id_ = f"{kind}_{name}"
-            yield Metric(id_, "cost", unit, "lower", "stage", f"{what} of the stage `{kind}`{which}", id_ in shown)
+            yield Metric(
+                id_, "cost", unit, "lower", "stage", f"{what} of the stage `{kind}`{which}", mirrored=id_ in shown
+            )
 
 
 MEASURED: tuple[Metric, ...] = (
@@ -77,13 +83,14 @@ MEASURED: tuple[Metric, ...] = (
         ("test_acc_class", "fraction", "higher", "the same of class `class_id`"),
         ("test_loss", "nat", "lower", "mean cross-entropy of test images; Student's interval"),
         ("test_loss_class", "nat", "lower", "the same of class `class_id`"),
-        ("train_acc", "fraction", "", "`test_acc` on the images it was trained with"),
+        ("train_acc", "fraction", "", "`test_acc` on the images it was trained with", "accuracy on its own images"),
         ("train_loss", "nat", "", "`test_loss` on the images it was trained with"),
         (
             "optimism",
             "fraction",
             "",
             "best less last accuracy of the recorded curve: what choosing the epoch on test images would have added",
+            "optimism",
         ),
         ("trained_lr", "1", "", "learning rate that the training began with"),
     ),

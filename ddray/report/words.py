@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 
-from ddray.report.table import NOTHING, Bullets, Column, Facts, Table
+from ddray.measurements.metrics import Metric
+from ddray.report.table import NOTHING, Bullets, Column, Facts, Footnote, Table
 from trainables.methods import METHODS
 
 _AXIS_NAMES = {
@@ -123,6 +124,26 @@ def measured(value: Facts, scale: float = 100, digits: int = 1, signed: bool = F
 PERCENT = plus_minus
 PERCENT_1 = partial(plus_minus, digits=1)
 SQUARED_POINTS = partial(plus_minus, scale=1e4, digits=1)
+
+
+UNITS: Mapping[str, tuple[float, int, str]] = {"fraction": (100, 2, "%"), "fraction^2": (1e4, 1, "pp²")}
+"""Unit of a metric -> scale, decimals and unit in a table; another is printed as it is, with three decimals."""
+
+
+def own_columns(metrics: Iterable[Metric], facts: str) -> list[Column]:
+    """The columns of metrics whose records name one, explained by their meaning.
+
+    Args:
+        metrics: Those of the table.
+        facts: Where in a row their means over seeds stand, by metric.
+    """
+    columns = []
+    for metric in metrics:
+        scale, digits, unit = UNITS.get(metric.unit, (1, 3, "" if metric.unit in ("1", "ratio") else metric.unit))
+        form = partial(plus_minus, scale=scale, digits=digits)
+        note = Footnote(f"{metric.column}: {metric.meaning.split(';')[0]}.")
+        columns.append(Column(metric.column, f"{facts}.{metric.id}", form, unit, note, optional=True))
+    return columns
 
 
 def interval(value: Facts, scale: float = 100, digits: int = 1, signed: bool = False) -> str:

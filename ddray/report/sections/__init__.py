@@ -5,6 +5,7 @@
     robustness.py      accuracy under adversarial attacks
     generalisation.py  against the full data, other networks, real images of equal accuracy; rankings of networks
     embedding.py       where its distilled images lie among real ones
+    further.py         numbers whose records ask for a column and that no other table shows
     privacy.py         membership inference: tables across blocks, beside the paper's Tables 1 and 2
     contrasts.py       whether the methods differ over all cells
     frame.py           what stands around them: coverage, provenance, alarms, borrowed settings, flags, failures

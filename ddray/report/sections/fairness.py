@@ -6,18 +6,20 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
+from ddray.measurements.metrics import MEASURED
 from ddray.measurements.reading import Numbers
 from ddray.report.comparable import Cell
 from ddray.report.page import Element, Heading, Lines
 from ddray.report.sections import BlockSection
 from ddray.report.table import Column, Facts, Footnote
-from ddray.report.words import PERCENT, SQUARED_POINTS, cell_table, cells_of, plus_minus, resolution
+from ddray.report.words import PERCENT, SQUARED_POINTS, cell_table, cells_of, own_columns, plus_minus, resolution
 
 OWN = ("fair_var_acc", "fair_var_acc_corr", "fair_worst_acc")
 """Of one model alone."""
 AGAINST_FULL = ("fair_retention_min", "fair_amplification", "fair_hardness_slope", "fair_hardness_rho")
 """Against the full-data models of the block."""
-METRICS = (*OWN, *AGAINST_FULL, "fair_persistent")
+FURTHER = [metric for metric in MEASURED if metric.property == "fairness" and metric.column]
+METRICS = (*OWN, *AGAINST_FULL, "fair_persistent", *(metric.id for metric in FURTHER))
 
 
 def _facts(cell: Cell, numbers: Numbers) -> dict[str, Any]:
@@ -71,6 +73,7 @@ _COLUMNS = [
     Column("var acc", "cell.fairness.fair_var_acc", SQUARED_POINTS, "pp²", _VARIANCE),
     Column("corrected", _floored, SQUARED_POINTS, "pp²", _CORRECTED),
     Column("worst class", "cell.fairness.fair_worst_acc", PERCENT, "%"),
+    *own_columns(FURTHER, "cell.fairness"),
     Column("n", "cell.accuracy.short"),
     _against_full(
         "least kept", "fair_retention_min", "the smallest share of its accuracy that a class keeps", "%", 100, 1
