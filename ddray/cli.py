@@ -300,27 +300,27 @@ def _companions(prepared: Any, folder: Path, store: Any) -> None:
 
 @cli.command(short_help="The numbers of a sweep, beside the paper's values.")
 @sweep_options
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option("--full", is_flag=True, help="Print all of it, not its first page.")
+@click.option(
+    "--format", "form", type=click.Choice(["md", "csv", "latex", "html", "json"]), help="Print all of it as ..."
+)
+@click.option("--json", "form", flag_value="json", help="The same as --format json.")
+@click.option("--figures", is_flag=True, help="Draw the figures as SVG, PNG and PDF, and print their names.")
+@click.option("--open", "in_browser", is_flag=True, help="Open report.html in a browser.")
 @prepared_command
-def report(prepared: Any, as_json: bool) -> None:
-    """Accuracy, fairness, robustness, informativeness; membership inference as in the paper's Tables 1 and 2.
+def report(prepared: Any, full: bool, form: str | None, figures: bool, in_browser: bool) -> None:
+    """The answer in short, coverage and alarms; with --full every table.
 
-    The paper's values stand beside ours where they may be compared. Alarms come first.
+    Accuracy, fairness, robustness, informativeness; membership inference as in the paper's Tables 1 and 2. The paper's
+    values stand beside ours where they may be compared. report.html in the results folder has the figures.
     """
-    from ddray.errors import RequestError
-    from ddray.report.report import machine_report
-    from ddray.report.report import report as render
+    from ddray.commands.report import figures_text, report_text
     from ddray.results import results_of
 
-    results = results_of(folders(), prepared.sweep.name)
-    if not results.measurements.exists():
-        raise RequestError(
-            [f"{prepared.sweep.name}: no results yet in {results.folder}. Run: ddray sweep {prepared.request.path}"]
-        )
-    if as_json:
-        click.echo(json.dumps(machine_report(results.folder), sort_keys=True))
-    else:
-        click.echo(render(results.folder))
+    folder = results_of(folders(), prepared.sweep.name).folder
+    click.echo(figures_text(prepared, folder) if figures else report_text(prepared, folder, form, full), nl=False)
+    if in_browser:
+        click.launch(str(folder / "report.html"))
 
 
 @cli.command(short_help="What runs and what is done.")

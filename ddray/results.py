@@ -2,7 +2,7 @@
 
 results/<sweep>/sweep.json            path, profiles and settings it was run with
                 state.json            what the tables were built from; current means: nothing to do
-                measurements.parquet, coverage.json, report.md
+                measurements.parquet, coverage.json, report.md, report.html, figures/
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ddray.errors import RequestError
 from ddray.request import Request
 from ddray.settings import Folders
 
-RENDERER_VERSION = 10
+RENDERER_VERSION = 11
 """Raised when what is built from the store changes: finished sweeps are then rebuilt once."""
 
 
@@ -108,7 +108,7 @@ class Results:
 
     def _tables(self) -> dict[str, str]:
         """Sizes and times of what was built: a table that was cut short or removed is built again."""
-        names = ("measurements.parquet", "coverage.json", "report.md")
+        names = ("measurements.parquet", "coverage.json", "report.md", "report.html")
         try:
             status = {name: (self.folder / name).stat() for name in names}
         except FileNotFoundError:

@@ -63,6 +63,8 @@ Accuracy = Callable[[GridPoint], float]
 Facts = Callable[[str], DatasetInfo]
 Make = Callable[[Stage, Chain, Mapping[str, Path]], "Payload | None"]
 """Of a stage, its chain and the folders of its inputs by role: what the stage leaves, or None for nothing."""
+Change = Callable[[GridPoint, "AttackResult"], "AttackResult"]
+"""Of a point and what an attack did: another thing that it did."""
 Leak = Callable[[GridPoint], tuple[float, float]]
 """Of a point: by how much the true class of images that a set started from stands out, and that of other members."""
 
@@ -139,6 +141,26 @@ def filled(
     made = world(folder, text, facts=facts)
     fill(made.store, made.plan, accuracy, make=make, **said)
     return collected(made, folder)
+
+
+def robust(folder: Path, text: str = ATTACKED, change: Change | None = None) -> Path:
+    """Results with real rows of made-up attacks; everything else as always."""
+    from trainables.evaluate.robustness.rows import robustness_rows
+    from trainables.payloads import AttackResult, Metrics, TrainedModel
+
+    def make(stage: Stage, chain: Chain, inputs: Mapping[str, Path]) -> Payload:
+        if isinstance(stage.config, AttackConfig):
+            said = TrainedModel.load_outputs(inputs["model"])["test"]
+            result = attacked(stage.config, said, stage.key)
+            return result if change is None else change(chain.point, result)
+        if isinstance(stage.config, RobustnessConfig):
+            results: dict[str, AttackResult] = {
+                name: AttackResult.load(inputs[f"attack.{name}"]) for name in stage.config.attacks
+            }
+            return Metrics(robustness_rows(results, stage.config.num_classes))
+        return payload_of(stage, chain, accuracy_by_seed(chain.point))
+
+    return filled(folder, text, make=make, facts=read_digits)
 
 
 def collected(world: World, folder: Path) -> Path:

@@ -3,6 +3,7 @@
     plan.py        the plan against what the store holds
     evaluate.py    import a distilled set or a trained model, then its evaluations
     preset.py      published settings of a method, each with its source
+    report.py      the report on the terminal and in other formats
     status.py      what runs, how the last run ended, how to go on
     names.py       what people call stages and points
     browse.py      what is behind a key or a name, one failed stage again

@@ -5,12 +5,15 @@
     leak_differences.py  which method leaks more, on the same images and seeds
     audits.py            membership inference as in the paper's Tables 1 and 2, across blocks
     table.py             a table made of columns, as Markdown, CSV, LaTeX and HTML
-    page.py              headings, lines, lists and tables, one after the other
+    page.py              headings, lines, lists, tables and pictures, one after the other; as Markdown
     words.py             names and numbers as people read them, in percent
     beside_paper.py      our cells with the paper's below them
+    drawing.py           how figures look: colours, panels, files
+    figures/             the figures, each a record with its tidy rows and how they are drawn
     sections/            the parts of a report, each a record with its facts and what is printed of them
-    report.py            the loop over them: as JSON types in fractions (``ddray report --json``), and as Markdown
+    report.py            the loop over them: as JSON types in fractions (``ddray report --json``), and as a page
+    html.py              the page as one HTML file
+    written.py           the files of a report in the results folder
 
-A report in HTML will be a template (jinja2) over the elements of ``page.py``, beside their Markdown; a figure will be
-one more kind of element, which a section yields among its tables. This file imports nothing.
+This file imports nothing.
 """

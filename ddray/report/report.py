@@ -15,6 +15,7 @@ from ddray.measurements.rows import MEASUREMENTS_FILE
 from ddray.plan.axes import in_report
 from ddray.report import page
 from ddray.report.comparable import BLOCK_AXES, ROW_AXES, SAME_IN_BLOCK, SAME_IN_CELL, ReportBlock, arrange
+from ddray.report.figures import pictures
 from ddray.report.page import Element, Heading
 from ddray.report.sections import BlockSection, Measured, Section, SweepSection, all_sections
 from ddray.report.table import Facts
@@ -59,7 +60,7 @@ def report(folder: Path) -> str:
 
 def page_of(facts: Facts) -> str:
     """The same, of what ``machine_report`` says."""
-    return page.markdown(_elements(facts))
+    return page.markdown(elements_of(facts))
 
 
 def _read(folder: Path, sections: Iterable[Section]) -> Measured:
@@ -112,26 +113,30 @@ def _block_facts(block: ReportBlock, sections: Iterable[BlockSection], numbers: 
 # --- the page ---------------------------------------------------------------------------------------------------------
 
 
-def _elements(report: Facts) -> Iterator[Element]:
+def elements_of(report: Facts) -> Iterator[Element]:
+    """The report in the order in which it is read."""
     sections = all_sections()
     yield Heading(report["sweep"], 1)
     yield from _of_sweep(sections, report, before_blocks=True)
-    for block in report["blocks"]:
+    for number, block in enumerate(report["blocks"], 1):
         yield Heading(block["title"])
         for section in sections:
             if isinstance(section, BlockSection) and section.applies(block):
-                yield from _titled(section, 3, block)
+                yield from _titled(section, 3, block, f"block-{number}-")
     yield from _of_sweep(sections, report, before_blocks=False)
 
 
 def _of_sweep(sections: Iterable[Section], report: Facts, before_blocks: bool) -> Iterator[Element]:
     for section in sections:
         if isinstance(section, SweepSection) and (section.order < 0) == before_blocks:
-            yield from _titled(section, 2, report)
+            yield from _titled(section, 2, report, "")
 
 
-def _titled(section: Section, level: int, facts: Facts) -> Iterator[Element]:
+def _titled(section: Section, level: int, facts: Facts, prefix: str) -> Iterator[Element]:
     elements = list(section.elements(facts))
     if elements and section.title:
         yield Heading(section.title, level)
-    yield from elements
+    begun = next((at for at, element in enumerate(elements) if not isinstance(element, Heading)), 0)
+    yield from elements[:begun]
+    yield from pictures(section.id, facts, prefix)
+    yield from elements[begun:]

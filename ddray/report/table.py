@@ -15,7 +15,7 @@ import io
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 Facts = Mapping[str, Any]
 """What a report says, as JSON types: fractions, seconds, names."""
@@ -28,6 +28,8 @@ class Bullets(NamedTuple):
 
     lead: str
     entries: Sequence[str]
+    role: Literal["", "short", "alarms"] = ""
+    """What a page sets apart: the answer in short, alarms."""
 
 
 class Footnote(NamedTuple):

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
-from ddray.errors import DdrayError, EnvironmentProblem
+from ddray.errors import EnvironmentProblem
 from ddray.plan.datasets import resolve
 from ddray.plan.jobs import blocked_stages, runnable_jobs
 from ddray.plan.keys import short
@@ -23,6 +23,7 @@ from ddray.prepare import Prepared, prepare
 from ddray.price.devices import device_here
 from ddray.price.estimates import Prices
 from ddray.price.measured import learn, measured_in
+from ddray.report.page import REPORT_HTML, REPORT_MD, first_page
 from ddray.request import Request
 from ddray.results import Results, results_of
 from ddray.run.outcomes import OutcomeHandler
@@ -247,20 +248,19 @@ def _finish(
 
 
 def rebuild(prepared: Prepared, results: Results, store: Store) -> Finished:
-    """Build measurements.parquet, coverage.json, report.md and, of t-SNE maps, embeddings.parquet from the store; and
-    keep there what stages took, for the next plan."""
+    """Build measurements.parquet, coverage.json, the report with its figures and, of t-SNE maps, embeddings.parquet
+    from the store; and keep there what stages took, for the next plan."""
     from ddray.measurements.exports.maps import write_embeddings
+    from ddray.measurements.exports.picture import pictures_of_sets
     from ddray.measurements.rows import collect
-    from ddray.report.report import report
+    from ddray.report.html import SetPicture
+    from ddray.report.written import write_report
 
     results.folder.mkdir(parents=True, exist_ok=True)
     alarms = [info.alarm for info in prepared.datasets.values() if info.alarm is not None]
     coverage = collect(prepared.plan, prepared.sweep, store, results.folder, alarms)
-    try:
-        text = report(results.folder)
-    except DdrayError as refused:  # the tables stand; what cannot be rendered honestly is said in its place
-        text = f"# {prepared.sweep.name}\n\nNo report: {refused}\n"
-    (results.folder / "report.md").write_text(text)
+    sets = [SetPicture(title, png) for title, png in pictures_of_sets(prepared.plan, store)]
+    write_report(results.folder, prepared.sweep.name, sets)
     write_embeddings(prepared.plan, prepared.sweep, store, results.folder)
     done = store.keys()
     learn((stage for key, stage in prepared.plan.stages.items() if key in done), store)
@@ -329,7 +329,8 @@ def _summary(
     else:
         _say(f"{name}: {counts}")
     with contextlib.suppress(FileNotFoundError):
-        sys.stdout.write((results.folder / "report.md").read_text() + "\n")
+        sys.stdout.write(first_page((results.folder / REPORT_MD).read_text(encoding="utf-8")) + "\n")
+        sys.stdout.write(f"report:  {results.folder / REPORT_HTML} (in a terminal: ddray report {name} --full)\n")
     sys.stdout.write(f"results: {results.folder}\n")
 
 

@@ -441,7 +441,8 @@ def changed(tmp_path_factory: pytest.TempPathFactory, digits_cache: Path) -> Cha
         return ran.stdout
 
     plan = json.loads(run("plan", "changed.yaml", "--json"))
-    report = run("sweep", "changed.yaml", "--local", "--no-mlflow", "--quiet")
+    run("sweep", "changed.yaml", "--local", "--no-mlflow", "--quiet")
+    report = run("report", "changed.yaml", "--full")
     table = parquet.read_table(copy / "home" / "results" / "changed" / "measurements.parquet")
     facts = json.loads(run("report", "changed.yaml", "--json"))
     return Changed(table.to_pylist(), report, facts, run("count", "changed.yaml"), plan)

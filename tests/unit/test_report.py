@@ -51,7 +51,7 @@ def test_a_report_shows_means_in_percent_with_their_level(made: Any) -> None:
     assert "Random n=3 draws × 2 trainings" in text
     assert "DM n=3 distillations × 2 trainings" in text
     assert "Full data n=2 trainings" in text
-    assert "26 points planned, 26 done, 0 failed, 0 blocked, 0 pending" in text
+    assert "Coverage: 26 of 26 points done." in text
     assert "protocol quick" in text
     assert "Budget: DM 1 % (200 iterations)" in text
 
@@ -100,7 +100,7 @@ def test_incomplete_and_failed_points_are_shown(tmp_path: Path) -> None:
     worlds.fail(store, stage, "StageFailure: diverged")
     text = report(worlds.collected(world, tmp_path))
     assert "- coverage 53.8 %: 14 of 26 points are done" in text
-    assert "14 done, 2 failed, 0 blocked, 10 pending" in text
+    assert "Coverage: 14 of 26 points done, 2 failed, 10 pending." in text
     assert "n=2 (2 of 6 points)" in text
     assert "2 failed, 4 pending" in text
     assert f"- {stage.label}: StageFailure: diverged (2 points; look closer with: ddray debug {stage.key[:12]})" in text
@@ -317,7 +317,7 @@ def test_lines_of_a_table_are_equally_long(made: Any) -> None:
         start = start if line.startswith("|") else number
         if line.startswith("|"):
             tables.setdefault(start, set()).add(len(line))
-    assert len(tables) == 4
+    assert len(tables) == 5
     assert all(len(widths) == 1 for widths in tables.values())
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import worlds
+from panels import ONE, REACH, panel_of, row, table1
 from scipy import stats
 
 from ddray.plan.graph import Chain, Stage
@@ -25,26 +26,10 @@ from trainables.payloads import Metrics, Payload
 Row = dict[str, Any]
 Rows = Callable[[GridPoint], list[Row]]
 
-TABLE1 = """
-ddray: 1
-defaults:
-  protocol: PROTOCOL
-  axes: {dataset: [cifar10], ipc: [10], origin_per_class: [40, 80], origin_draw: [0, 1], distill_seed: [0], seed: [0]}
-  evaluations: {privacy: {audit: [seed], shadows: 0}}
-grids:
-  methods: {axes: {method: [dm], init: [noise, real]}, settings: {dm: {iterations: 20000}}}
-  baselines: {axes: {method: [BASELINES]}}
-"""
-REACH = 0.03
-
 
 @pytest.fixture(autouse=True)
 def without_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files, "_flush", lambda path: None)
-
-
-def table1(protocol: str = "paper2023", baselines: str = "random, full") -> str:
-    return TABLE1.replace("PROTOCOL", protocol).replace("BASELINES", baselines)
 
 
 def auc(point: GridPoint) -> float:
@@ -52,31 +37,6 @@ def auc(point: GridPoint) -> float:
     base = {"random": 0.60, "full": 0.55}.get(point.method, 0.70)
     per_class = point.origin_per_class or 0
     return base - per_class / 1000 + 0.02 * (point.origin_draw or 0) + (0.01 if point.init == "real" else 0.0)
-
-
-def row(metric: str, value: float | None, **columns: Any) -> Row:
-    kind = columns.get("audit", "seed")
-    source = {"seed": "test_balanced", "pool": "pool", "one_run": "pool"}[kind]
-    return {
-        "property": "privacy",
-        "metric": metric,
-        "value": value,
-        "unit": "fraction",
-        "audit": kind,
-        "attack": "shokri",
-        "threat_model": "blackbox",
-        "nonmember_source": source,
-        "n": 80,
-        "n_pos": 40,
-        "n_neg": 40,
-        "agg": "single",
-        "ci_low": None if value is None else value - REACH,
-        "ci_high": None if value is None else value + REACH,
-        "ci_level": 0.95,
-        "ci_method": "delong",
-        "ci_unit": "images",
-        **columns,
-    }
 
 
 def audited(value: float, **columns: Any) -> list[Row]:
@@ -426,22 +386,6 @@ def test_no_text_claims_that_anything_is_private(tmp_path: Path) -> None:
 
 
 # --- the strongest attack, chosen -------------------------------------------------------------------------------------
-
-ONE = table1().replace("origin_draw: [0, 1]", "origin_draw: [0]").replace("per_class: [40, 80]", "per_class: [40]")
-
-
-def panel_of(aucs: dict[str, float], **columns: Any) -> list[Row]:
-    """An audit by attack, as the stage leaves it: the strongest with an interval twice as wide as each one's own."""
-    rows = [row("mia_auc", value, **{**columns, "attack": attack}) for attack, value in aucs.items()]
-    best = max(aucs, key=lambda attack: aucs[attack])
-    rows.append(row("mia_auc_strongest", aucs[best], **{**_twice(aucs[best]), **columns, "attack": best}))
-    images = {"unit": "images", "ci_low": None, "ci_high": None}
-    rows += [row("mia_k", 80 * (value - 0.5), **{**columns, **images, "attack": name}) for name, value in aucs.items()]
-    return [{**each, "n_pos": 400, "n_neg": 400, "n": 800} for each in rows]
-
-
-def _twice(value: float) -> Row:
-    return {"ci_low": value - 2 * REACH, "ci_high": value + 2 * REACH}
 
 
 def test_the_strongest_over_trainings_is_one_attack_and_no_mean_of_maxima(tmp_path: Path) -> None:

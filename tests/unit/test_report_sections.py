@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,34 +17,15 @@ from ddray.report.report import machine_report, report
 from ddray.report.sections.frame import flag_alarms, flag_information
 from ddray.report.words import epsilon_text, shown_epsilons
 from ddray.store import files
-from trainables.configs import AttackConfig, EmbeddingConfig, RobustnessConfig
-from trainables.evaluate.robustness.rows import robustness_rows
-from trainables.payloads import AttackResult, Embedding, Metrics, Payload, TrainedModel
+from trainables.configs import EmbeddingConfig
+from trainables.payloads import AttackResult, Embedding, Payload
 
 Row = dict[str, Any]
-Change = Callable[[GridPoint, AttackResult], AttackResult]
 
 
 @pytest.fixture(autouse=True)
 def without_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files, "_flush", lambda path: None)
-
-
-def robust(folder: Path, text: str = worlds.ATTACKED, change: Change = lambda point, result: result) -> Path:
-    """Results with real rows of made-up attacks; everything else as always."""
-
-    def make(stage: Stage, chain: Chain, inputs: Mapping[str, Path]) -> Payload:
-        if isinstance(stage.config, AttackConfig):
-            said = TrainedModel.load_outputs(inputs["model"])["test"]
-            return change(chain.point, worlds.attacked(stage.config, said, stage.key))
-        if isinstance(stage.config, RobustnessConfig):
-            results: dict[str, AttackResult] = {
-                name: AttackResult.load(inputs[f"attack.{name}"]) for name in stage.config.attacks
-            }
-            return Metrics(robustness_rows(results, stage.config.num_classes))
-        return worlds.payload_of(stage, chain, worlds.accuracy_by_seed(chain.point))
-
-    return worlds.filled(folder, text, make=make, facts=worlds.read_digits)
 
 
 def attack_of(facts: Row, name: str) -> Row:
@@ -60,7 +41,7 @@ def entry_of(attack: Row, method: str, ipc: int | None = None) -> Row:
 
 
 def test_robust_accuracy_is_a_mean_over_the_seeds_of_the_accuracy(tmp_path: Path) -> None:
-    folder = robust(tmp_path)
+    folder = worlds.robust(tmp_path)
     attack = attack_of(machine_report(folder), "deepfool_l2")
     assert (attack["images"], attack["adv_def"], attack["norm"]) == (100, "clip", "l2")
     entry = entry_of(attack, "dm", 2)
@@ -78,7 +59,7 @@ def test_robust_accuracy_is_a_mean_over_the_seeds_of_the_accuracy(tmp_path: Path
 
 
 def test_the_full_model_stands_once_and_last(tmp_path: Path) -> None:
-    attack = attack_of(machine_report(robust(tmp_path)), "deepfool_linf")
+    attack = attack_of(machine_report(worlds.robust(tmp_path)), "deepfool_linf")
     assert [(entry["ipc"], entry["method"]) for entry in attack["rows"]] == [
         (1, "random"),
         (1, "dm"),
@@ -97,7 +78,7 @@ def test_gaps_and_crossings_come_from_the_rows(tmp_path: Path) -> None:
         success = distance[None] <= torch.tensor(result.info["epsilons"])[:, None]
         return AttackResult(result.ids, result.labels, result.correct, success | ~result.correct, distance, result.info)
 
-    folder = robust(tmp_path, change=tougher)
+    folder = worlds.robust(tmp_path, change=tougher)
     entry = entry_of(attack_of(machine_report(folder), "deepfool_linf"), "dm", 2)
     crossings = [
         row["value"] for row in worlds.rows_of(folder, metric="eps_cross", attack="deepfool_linf", method="dm", ipc=2)
@@ -126,7 +107,7 @@ grids:
 
 
 def test_ensembles_of_other_attacks_are_other_attacks(tmp_path: Path) -> None:
-    folder = robust(tmp_path, TWO_ENSEMBLES)
+    folder = worlds.robust(tmp_path, TWO_ENSEMBLES)
     attacks = machine_report(folder)["blocks"][0]["robustness"]
     found = {
         attack["of_attacks"]: {entry["method"] for entry in attack["rows"]}
@@ -152,10 +133,10 @@ grids:
 
 
 def test_numbers_of_images_are_never_mixed(tmp_path: Path) -> None:
-    assert robust(tmp_path / "equal", TWO_SIZES.replace("IMAGES", "100"))
+    assert worlds.robust(tmp_path / "equal", TWO_SIZES.replace("IMAGES", "100"))
     report(tmp_path / "equal" / "results")
     with pytest.raises(MixedBlock, match=r"deepfool_l2: .*got n: 100, 50"):
-        report(robust(tmp_path / "mixed", TWO_SIZES.replace("IMAGES", "50")))
+        report(worlds.robust(tmp_path / "mixed", TWO_SIZES.replace("IMAGES", "50")))
 
 
 def test_steps_of_an_attack_are_never_mixed(tmp_path: Path) -> None:
@@ -165,7 +146,7 @@ def test_steps_of_an_attack_are_never_mixed(tmp_path: Path) -> None:
         return result
 
     with pytest.raises(MixedBlock, match=r"attack_steps: 10, 50"):
-        report(robust(tmp_path, TWO_SIZES.replace("IMAGES", "100"), shorter))
+        report(worlds.robust(tmp_path, TWO_SIZES.replace("IMAGES", "100"), shorter))
 
 
 def _like_fgsm(result: AttackResult, share: float) -> AttackResult:
@@ -185,7 +166,7 @@ def test_many_steps_that_find_less_than_one_alarm(tmp_path: Path, weaker: bool) 
                 return _like_fgsm(result, 0.1 if weaker else 0.8)
         return result
 
-    alarms = machine_report(robust(tmp_path, change=change))["alarms"]
+    alarms = machine_report(worlds.robust(tmp_path, change=change))["alarms"]
     said = [alarm for alarm in alarms if "PGD (Linf) found less than one step of FGSM" in alarm]
     assert len(said) == weaker
     assert not weaker or "random, dm, full" in said[0]
@@ -201,7 +182,7 @@ def test_attacks_that_do_not_end_and_gradients_that_vanish_alarm(tmp_path: Path)
         distance[result.correct & (torch.arange(len(result.ids)) % 2 == 0)] = torch.inf
         return AttackResult(result.ids, result.labels, result.correct, result.success, distance, result.info)
 
-    alarms = machine_report(robust(tmp_path, change=change))["alarms"]
+    alarms = machine_report(worlds.robust(tmp_path, change=change))["alarms"]
     (ended,) = [alarm for alarm in alarms if "DeepFool (L2)" in alarm]
     assert "did not end for up to" in ended
     assert ended.endswith("of what dm had right")
@@ -218,7 +199,7 @@ def test_a_median_beyond_what_was_found_is_said(tmp_path: Path) -> None:
         distance = torch.where(result.correct, torch.inf, 0.0)
         return AttackResult(result.ids, result.labels, result.correct, result.success, distance, result.info)
 
-    text = report(robust(tmp_path, TWO_SIZES.replace("IMAGES", "100"), never))
+    text = report(worlds.robust(tmp_path, TWO_SIZES.replace("IMAGES", "100"), never))
     assert "beyond what was found" in text
 
 

@@ -4,7 +4,7 @@
     samples.py         samples/DATASET/METHOD.parquet: what every model says of every example
     maps.py            embeddings.parquet: the points of t-SNE maps
     artifacts.py       artifacts.parquet: the files of all artifacts
-    picture.py         a distilled set as one picture
+    picture.py         distilled sets as pictures
 
 This file imports nothing.
 """

@@ -1,5 +1,6 @@
 """The parts of a report. Every file here holds one or more records, and the report finds them by itself.
 
+    short.py           the answer in short: a sentence for each property
     accuracy.py        a block's test accuracy beside the paper's Table 3, and against random images
     fairness.py        how unequally its models treat the classes
     robustness.py      accuracy under adversarial attacks

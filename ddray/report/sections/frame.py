@@ -27,6 +27,9 @@ def _coverage_facts(measured: Measured, _: Facts) -> dict[str, Any]:
 def _coverage(report: Facts) -> Iterator[Element]:
     coverage = report["coverage"]
     lead = f"Coverage: {_counts(coverage['points'])}."
+    if coverage["points"]["done"] == coverage["points"]["planned"]:
+        yield Lines((lead,))
+        return
     counts = [
         entry for name in ("evaluations", "methods") if len(coverage[name]) > 1 for entry in coverage[name].items()
     ]
@@ -34,8 +37,8 @@ def _coverage(report: Facts) -> Iterator[Element]:
 
 
 def _counts(counts: Facts) -> str:
-    rest = [f"{counts[state]} {state}" for state in ("done", "failed", "blocked", "pending")]
-    return f"{counts['planned']} points planned, " + ", ".join(rest)
+    rest = [f", {counts[state]} {state}" for state in ("failed", "blocked", "pending") if counts[state]]
+    return f"{counts['done']} of {counts['planned']} points done" + "".join(rest)
 
 
 def _of_all(_: Facts, measured: Measured) -> list[str]:
@@ -90,7 +93,7 @@ def _listed(names: list[str]) -> str:
 
 
 def _alarms(report: Facts) -> Iterator[Element]:
-    yield Bullets("Alarms:", report["alarms"]) if report["alarms"] else Lines(("Alarms: none.",))
+    yield Bullets("Alarms:", report["alarms"], "alarms") if report["alarms"] else Lines(("Alarms: none.",))
 
 
 def _mixtures(report: Facts, measured: Measured) -> list[str]:
