@@ -18,10 +18,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks import overhead, planning, second_run
+from benchmarks import overhead, planning, second_run, simulation
 from ddray.settings import set_environment
 
 HERE = Path(__file__).resolve().parent.parent
+PARTS = ("start_up", "planning", "simulation", "overhead", "second_run", "tables", "evaluations")
 DDRAY = str(Path(sys.executable).with_name("ddray"))
 
 
@@ -58,7 +59,7 @@ def machine() -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", choices=("start_up", "planning", "overhead", "second_run", "tables", "evaluations"))
+    parser.add_argument("--only", choices=PARTS)
     parser.add_argument("--cpus", type=int, default=2)
     only = parser.parse_args().only
     set_environment()
@@ -68,6 +69,9 @@ def main() -> None:
             _print(row)
     if only in (None, "planning"):
         _print({"name": "plan_100000_points", **planning.measure(100_000)})
+    if only in (None, "simulation"):
+        for row in simulation.rows():
+            _print(row)
     if only in (None, "overhead"):
         for shapes in (1, 3):
             _print({"name": f"job_overhead_{shapes}_shapes", **overhead.measure(1000, shapes, 2)})

@@ -128,6 +128,31 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return found
 
 
+def limit_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """How long, until when, for how much: handed over as one ``within``."""
+
+    @wraps(command)
+    def wrapped(given_for: str | None, until: str | None, budget: str | None, **rest: Any) -> Any:
+        from datetime import datetime
+
+        from ddray.run.limits import limit_of
+
+        return command(within=limit_of(given_for, until, budget, datetime.now().astimezone()), **rest)
+
+    found: Callable[..., Any] = wrapped
+    for option in reversed(
+        [
+            click.option("--for", "given_for", metavar="TIME", help="Only what ends within 90m, 12h, 2d, ..."),
+            click.option("--until", metavar="TIME", help="Only what ends by 18:00, or by 2026-12-01 08:00."),
+            click.option(
+                "--budget", metavar="HOURS", help="Only what costs so many hours of cards (or cores), like 200h."
+            ),
+        ]
+    ):
+        found = option(found)
+    return found
+
+
 def _request(sweep: str, sets: tuple[str, ...], profiles: tuple[str, ...], **filters: Any) -> Any:
     from dataclasses import replace
 
@@ -171,19 +196,34 @@ def check(prepared: Any) -> None:
 @click.option("--points", "show_points", is_flag=True, help="List the points.")
 @click.option("--gpu", metavar="DEVICE", help="Price it for this card (v100-32g, h100-80g, ...) or cpu-N.")
 @click.option("--gpus", type=click.IntRange(min=0), metavar="N", help="So many of them.  [default: what is here]")
+@click.option("--simulate", is_flag=True, help="Say when what would be done; --json lists every job.")
+@click.option(
+    "--gantt", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Draw that (.png, .svg, .pdf)."
+)
+@limit_options
 @prepared_command
-def plan(prepared: Any, as_json: bool, show_points: bool, gpu: str | None, gpus: int | None) -> None:
+def plan(
+    prepared: Any,
+    as_json: bool,
+    show_points: bool,
+    gpu: str | None,
+    gpus: int | None,
+    simulate: bool,
+    gantt: Path | None,
+    within: Any,
+) -> None:
     """How many points, stages and jobs: total, finished, to do, blocked and why; what they cost. Starts nothing."""
-    from ddray.commands.plan import plan_facts, plan_text
+    from ddray.commands.plan import Ahead, plan_facts, plan_text
     from ddray.price.devices import machine
 
-    facts = plan_facts(prepared, folders(), machine(gpu, gpus))
+    facts = plan_facts(prepared, folders(), machine(gpu, gpus), Ahead(simulate, within, gantt))
     click.echo(json.dumps(facts, sort_keys=True) if as_json else plan_text(prepared.plan, facts, show_points))
 
 
 @cli.command()
 @sweep_options
 @filter_options
+@limit_options
 @run_options
 def sweep(
     sweep: str,
@@ -192,12 +232,16 @@ def sweep(
     only: tuple[str, ...],
     skip: tuple[str, ...],
     limit: int | None,
+    within: Any,
     run: Any,
 ) -> int:
     """Compute what is missing of a sweep, then its tables. Running it again continues."""
+    from dataclasses import replace
+
     from ddray.run.sweep import run_sweep
 
-    return run_sweep(_request(sweep, sets, profiles, only=only, skip=skip, limit=limit), run, folders())
+    request = _request(sweep, sets, profiles, only=only, skip=skip, limit=limit)
+    return run_sweep(request, replace(run, limit=within), folders())
 
 
 @cli.command(short_help="The suite, for a set or model made elsewhere.")

@@ -33,10 +33,16 @@ class Job:
     work: float
     points: int
     """Points that need the job."""
+    round: int = 0
+    """Lower ones come first: see ``rounds_of``."""
 
     @property
     def shape(self) -> Shape:
         return self.cpus, self.gpu
+
+    def asks(self, use_gpus: bool) -> Shape:
+        """What it asks of a machine; without GPUs everything runs on CPUs."""
+        return self.cpus, self.gpu if use_gpus else 0.0
 
     @property
     def label(self) -> str:
@@ -111,28 +117,51 @@ def make_plan(chains: Sequence[Chain], stages: Mapping[str, Stage]) -> Plan:
     if any(chain.side_paths for chain in chains):
         points = Counter(key for chain in chains for key in {stage.key for stage in chain.all_stages})
     shorter = _shorter_budgets(stages.values())
+    rounds = rounds_of(chains)
     jobs: list[Job] = []
     seen: set[str] = set()
+
+    def add(group: Sequence[Stage], count: int) -> None:
+        jobs.append(make_job(group, count, shorter, min(rounds[stage.key] for stage in group)))
+
     for path in (path for chain in chains for path in chain.paths):
         group: list[Stage] = []
         for few in _batches(stage for stage in path if stage.key not in seen):
             seen.update(stage.key for stage in few)
-            jobs.append(make_job(few, points[few[0].key], shorter))
+            add(few, points[few[0].key])
         for stage in path:
             if STAGE_KINDS[stage.kind].per_job:
                 continue
             if users[stage.key] > 1:
                 if stage.key not in seen:
                     seen.add(stage.key)
-                    jobs.append(make_job([stage], points[stage.key], shorter))
+                    add([stage], points[stage.key])
             else:
                 if group and _cut(group, stage):
-                    jobs.append(make_job(group, 1, shorter))
+                    add(group, 1)
                     group = []
                 group.append(stage)
         if group:
-            jobs.append(make_job(group, 1, shorter))
+            add(group, 1)
     return Plan(list(chains), dict(stages), jobs, {chain.point.hash for chain in chains})
+
+
+COMPARED_WITH = ("random", "full")
+"""Methods that others are compared with."""
+
+
+def rounds_of(chains: Iterable[Chain]) -> dict[str, int]:
+    """Key -> its round. The first repeat of every cell of a table comes before any second one, and in each repeat what
+    others are compared with comes first: a sweep that is stopped has the broadest table that it could have."""
+    repeats: Counter[tuple[Any, ...]] = Counter()
+    rounds: dict[str, int] = {}
+    for chain in chains:
+        cell = chain.point.cell
+        number = 2 * repeats[cell] + (chain.point.method not in COMPARED_WITH)
+        repeats[cell] += 1
+        for stage in chain.all_stages:
+            rounds[stage.key] = min(number, rounds.get(stage.key, number))
+    return rounds
 
 
 def blocked_stages(stages: Mapping[str, Stage], done: Collection[str]) -> dict[str, str]:
@@ -192,7 +221,9 @@ def _cut(group: Sequence[Stage], stage: Stage) -> bool:
     return stage.share is not None and bool(shares) and stage.share != shares[0]
 
 
-def make_job(stages: Sequence[Stage], points: int, shorter: Mapping[str, tuple[str, ...]] | None = None) -> Job:
+def make_job(
+    stages: Sequence[Stage], points: int, shorter: Mapping[str, tuple[str, ...]] | None = None, in_round: int = 0
+) -> Job:
     """A job of the given stages; ``shorter`` names the smaller budgets it is better run after."""
     shorter = shorter or {}
     own = {stage.key for stage in stages}
@@ -210,6 +241,7 @@ def make_job(stages: Sequence[Stage], points: int, shorter: Mapping[str, tuple[s
         gpu=max(shares, default=0.0),
         work=sum(stage.work for stage in stages),
         points=points,
+        round=in_round,
     )
 
 
@@ -226,6 +258,7 @@ def restrict(job: Job, stages: Sequence[Stage], done: Collection[str]) -> Job:
         gpu=job.gpu,
         work=sum(stage.work for stage in stages),
         points=job.points,
+        round=job.round,
     )
 
 

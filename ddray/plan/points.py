@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ddray.plan import yaml
-from ddray.plan.axes import AXES, AxisValues
+from ddray.plan.axes import AXES, AxisValues, in_report
 from ddray.plan.keys import canonical, point_identity
 from ddray.plan.yaml import Node
 
@@ -33,6 +33,7 @@ class FrozenValues(dict[str, Any]):
 
 Values = Mapping[str, tuple[Any, ...]]
 """Axis -> its values."""
+_OF_CELL = tuple(name for name in AXES if name not in (*in_report("repeat"), "origin_draw", "class_draw"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +144,12 @@ class GridPoint(AxisValues):
         points keep their identity when an axis is added to the grammar."""
         axes = {axis: value for axis in AXES if (value := getattr(self, axis)) is not None}
         return point_identity(axes, self.settings, self.protocol, self.train)
+
+    @property
+    def cell(self) -> tuple[Any, ...]:
+        """Equal for points that differ in seeds and draws alone."""
+        axes = tuple(getattr(self, axis) for axis in _OF_CELL)
+        return *axes, FrozenValues.of(self.settings).text, self.protocol, FrozenValues.of(self.train).text
 
     @property
     def hash(self) -> str:

@@ -55,10 +55,8 @@ def bill(
         by the work and by the longest chain; ``disk_bytes``; ``too_large``: stages that may need more memory than a
         card has, with ``share_gib``.
     """
-    prices = Prices(machine.device, measured)
     jobs = runnable_jobs(plan, done)
-    starts = head_starts([stage for job in jobs for stage in job.stages], checkpoints)
-    priced = {stage.key: _priced(stage, job, prices, starts) for job in jobs for stage in job.stages}
+    priced = priced_stages(jobs, Prices(machine.device, measured), checkpoints)
     total = sum(each.hours for each in priced.values())
     seconds = {job.name: sum(priced[stage.key].seconds for stage in job.stages) for job in jobs}
     chain = longest_chain(jobs, seconds)
@@ -84,6 +82,18 @@ def bill(
         "disk_bytes": sum(each.stage.size for each in priced.values()),
         "too_large": _too_large(jobs, machine),
     }
+
+
+def priced_stages(jobs: Sequence[Job], prices: Prices, checkpoints: Mapping[str, Iterable[int]]) -> dict[str, Priced]:
+    """Key -> price, of the stages of jobs.
+
+    Args:
+        jobs: That are to run.
+        prices: Of the device.
+        checkpoints: Lineage -> iterations of the checkpoints that the store has.
+    """
+    starts = head_starts([stage for job in jobs for stage in job.stages], checkpoints)
+    return {stage.key: _priced(stage, job, prices, starts) for job in jobs for stage in job.stages}
 
 
 def _priced(stage: Stage, job: Job, prices: Prices, starts: Mapping[str, float]) -> Priced:

@@ -7,10 +7,11 @@ are filled, nodes that are gone take with them what was booked there, and a job 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from ddray.plan.jobs import Shape
+from ddray.plan.jobs import Job, Shape
+from ddray.run.schedule import Schedule
 
 _SLACK = 1e-6
 
@@ -52,9 +53,9 @@ class _Free:
     gpus: list[float]
     """Of each card."""
 
-    def fullest(self, share: float) -> int | None:
-        """The card that fits the share and has least left beside."""
-        fitting = [(free, card) for card, free in enumerate(self.gpus) if free + _SLACK >= share]
+    def fullest(self, share: float, but: int | None = None) -> int | None:
+        """The card that fits the share and has least left beside, of all but one."""
+        fitting = [(free, card) for card, free in enumerate(self.gpus) if free + _SLACK >= share and card != but]
         return min(fitting)[1] if fitting else None
 
 
@@ -67,12 +68,15 @@ class Ledger:
         self.taken: dict[str, Slot] = {}
         """By job."""
         self._free: dict[str, _Free] = {}
+        self.kept: tuple[Shape, str, int | None] | None = None
+        """A shape, and the node and card (None: the whole node) that are kept from other shapes until it fits there."""
         self.follow(nodes)
 
     def follow(self, nodes: Iterable[Node]) -> None:
         """These are the nodes now. What was booked on others is gone with them."""
         self.nodes = {node.id: node for node in nodes}
         self._free = {node.id: _Free(node.cpus, [1.0] * node.gpus) for node in self.nodes.values()}
+        self.kept = None
         booked, self.taken = self.taken, {}
         for name, slot in booked.items():
             if slot.node in self.nodes and (slot.gpu is None or slot.gpu < self.nodes[slot.node].gpus):
@@ -82,19 +86,43 @@ class Ledger:
         """Where a request fits now: on the fullest GPU that still fits, so that whole cards stay whole, and without
         a GPU on a node that has none, if it can be."""
         cpus, share = shape
+        kept = self.kept[1:] if self.kept is not None and self.kept[0] != shape else (None, None)
         best: tuple[float, Slot] | None = None
         for node, free in self._free.items():
-            if free.cpus + _SLACK < cpus:
+            if free.cpus + _SLACK < cpus or kept == (node, None):
                 continue
             if share <= 0:
                 rank, slot = float(len(free.gpus)), Slot(node, None, cpus, 0.0)
-            elif (card := free.fullest(share)) is not None:
+            elif (card := free.fullest(share, kept[1] if node == kept[0] else None)) is not None:
                 rank, slot = free.gpus[card], Slot(node, card, cpus, share)
             else:
                 continue
             if best is None or rank < best[0]:
                 best = (rank, slot)
         return best[1] if best is not None else None
+
+    def keep_room(self, shape: Shape | None) -> None:
+        """Let a place run empty for a shape that nothing has room for, or for none: small jobs that follow one another
+        would else never leave a card whole. It is the place with most room; it stays the same until the shape fits.
+
+        Args:
+            shape: Of the job that comes first.
+        """
+        if shape is None or self.fit(shape) is not None or not self.ever_fits(shape):
+            self.kept = None
+        elif self.kept is None or self.kept[0] != shape:
+            self.kept = self._emptiest(shape)
+
+    def _emptiest(self, shape: Shape) -> tuple[Shape, str, int | None]:
+        holding = [(self._free[node.id], node) for node in self.nodes.values() if node.holds(shape)]
+        if shape[1] <= 0:
+            _, node = max(holding, key=lambda each: each[0].cpus)
+            return shape, node.id, None
+        _, node, card = max(
+            ((free.gpus[card], node, card) for free, node in holding for card in range(node.gpus)),
+            key=lambda each: each[0],
+        )
+        return shape, node.id, card
 
     def take(self, name: str, slot: Slot) -> None:
         """Book a slot."""
@@ -138,3 +166,26 @@ class Ledger:
         free.cpus -= sign * slot.cpus
         if slot.gpu is not None:
             free.gpus[slot.gpu] -= sign * slot.share
+
+
+def next_job(
+    schedule: Schedule,
+    ledger: Ledger,
+    use_gpus: bool,
+    admissible: Callable[[Job], bool] | None = None,
+    rank: Callable[[Job], int] | None = None,
+) -> Job | None:
+    """The job that is to start now, if there is room for one: the rule of every executor that has more than one place.
+
+    Room is kept for the job that comes first among those that the machine can hold.
+
+    Args:
+        schedule: What is ready.
+        ledger: What is free.
+        use_gpus: Whether jobs ask for GPUs.
+        admissible: Whether a job may start; None: where the ledger has room.
+        rank: As for ``Schedule.take``.
+    """
+    first = next((job for job in schedule.heads() if ledger.ever_fits(job.asks(use_gpus))), None)
+    ledger.keep_room(None if first is None else first.asks(use_gpus))
+    return schedule.take(admissible or (lambda job: ledger.fit(job.asks(use_gpus)) is not None), rank)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Any
 
 from ddray.plan.jobs import Job, Shape, restrict
 
@@ -15,10 +16,22 @@ LONG_GFLOP = 2000.0
 class Schedule:
     """Which jobs may run now. Both executors ask it; it knows nothing of them.
 
-    Jobs with the longest chain of work behind them come first, then plan order.
+    Earlier rounds come first, within a round jobs with the longest chain behind them, then plan order. A job whose
+    chain takes as long as all that is not begun on all places there are is urgent whatever its round: the sweep would
+    end later without it.
+
+    Args:
+        jobs: That are to run.
+        done: Keys that are finished.
+        seconds: What a job takes, about; None: in proportion to its work, and the longer the less of a card it has.
     """
 
-    def __init__(self, jobs: Iterable[Job], done: Collection[str]) -> None:
+    def __init__(
+        self, jobs: Iterable[Job], done: Collection[str], seconds: Callable[[Job], float] | None = None
+    ) -> None:
+        self._seconds = seconds or (lambda job: job.work / (job.gpu or 1.0))
+        self.places = 1.0
+        """Cards, or cores where there are no cards: told by the executor."""
         self.jobs: dict[str, Job] = {job.name: job for job in jobs}
         self.running: set[str] = set()
         self.finished: dict[str, str] = {}
@@ -31,8 +44,11 @@ class Schedule:
         self._waits: dict[str, set[str]] = {}
         self._hard: dict[str, set[str]] = defaultdict(set)
         self._soft: dict[str, set[str]] = defaultdict(set)
-        self._ready: dict[Shape, list[tuple[float, int, str]]] = defaultdict(list)
-        """A heap per shape: what fits, and which worker can go on without being started anew, depends on the shape."""
+        self._ready: set[str] = set()
+        self._by_round: dict[Shape, list[tuple[int, float, int, str]]] = defaultdict(list)
+        """A heap per shape: what fits, and which worker can go on without being started anew, depends on the shape.
+        Entries of jobs that are no longer ready are dropped when they come to the top."""
+        self._by_tail: dict[Shape, list[tuple[float, int, str]]] = defaultdict(list)
         self._order = {name: index for index, name in enumerate(self.jobs)}
         for name, job in self.jobs.items():
             waits = set()
@@ -48,6 +64,8 @@ class Schedule:
                     waits.add(key)
             self._waits[name] = waits
         self._tail = self._tails()
+        self._left = sum(map(self._load, self.jobs.values()))
+        """Seconds of places that are not begun."""
         for name, waits in self._waits.items():
             if not waits:
                 self._push(name)
@@ -59,11 +77,23 @@ class Schedule:
 
     @property
     def any_ready(self) -> bool:
-        return any(self._ready.values())
+        return bool(self._ready)
 
     def heads(self) -> list[Job]:
         """Of each shape the ready job that comes first, in the order in which they come."""
-        return [self.jobs[name] for _, _, name in sorted(heap[0] for heap in self._ready.values() if heap)]
+        first = []
+        for shape in self._by_round:
+            by_round, by_tail = self._clean(self._by_round[shape]), self._clean(self._by_tail[shape])
+            if by_tail and -by_tail[0][0] * self.places >= self._left:
+                first.append((-1, *by_tail[0]))
+            elif by_round:
+                first.append(by_round[0])
+        return [self.jobs[name] for *_, name in sorted(first)]
+
+    def _clean(self, heap: list[Any]) -> list[Any]:
+        while heap and heap[0][-1] not in self._ready:
+            heapq.heappop(heap)
+        return heap
 
     def take(self, fits: Callable[[Job], bool], rank: Callable[[Job], int] | None = None) -> Job | None:
         """Remove and return the next ready job that fits, or None.
@@ -79,13 +109,15 @@ class Schedule:
         job = candidates[0]
         if rank is not None and job.work < LONG_GFLOP:
             job = min(candidates, key=rank)  # the first of equals: the order of heads decides
-        heapq.heappop(self._ready[job.shape])
+        self._ready.discard(job.name)
+        self._left -= self._load(job)
         self.running.add(job.name)
         return job
 
     def put_back(self, name: str) -> None:
         """A job was started but did not run (its worker died, an input was damaged); it is ready again."""
         self.running.discard(name)
+        self._left += self._load(self.jobs[name])
         self._push(name)
 
     def finish(self, name: str, done: Collection[str], failed: Mapping[str, str]) -> None:
@@ -121,7 +153,8 @@ class Schedule:
         self.finished.pop(job.name, None)
         self._waits[job.name] = set()
         self._order.setdefault(job.name, len(self._order))
-        self._tail.setdefault(job.name, job.work)
+        self._tail.setdefault(job.name, self._seconds(job))
+        self._left += self._load(job)
         for stage in job.stages:
             self._makers[stage.key] = job.name
         self._push(job.name)
@@ -166,16 +199,23 @@ class Schedule:
                 self._push(job.name)
         else:
             self.finished[job.name] = "blocked"
+            self._left -= self._load(job)
         for stage in job.stages:
             if stage.key in lost:
                 self._block(stage.key, cause)
 
     def _push(self, name: str) -> None:
-        entry = (-self._tail.get(name, 0.0), self._order[name], name)
-        heapq.heappush(self._ready[self.jobs[name].shape], entry)
+        job, entry = self.jobs[name], (-self._tail.get(name, 0.0), self._order[name], name)
+        self._ready.add(name)
+        heapq.heappush(self._by_round[job.shape], (job.round, *entry))
+        heapq.heappush(self._by_tail[job.shape], entry)
+
+    def _load(self, job: Job) -> float:
+        """Seconds of a place that it takes: of a whole card by its share."""
+        return self._seconds(job) * (job.gpu or 1.0)
 
     def _tails(self) -> dict[str, float]:
-        """Job -> its work plus that of the longest chain of jobs behind it."""
+        """Job -> its seconds plus those of the longest chain of jobs behind it."""
         followers: dict[str, set[str]] = defaultdict(set)
         for index in (self._hard, self._soft):
             for key, names in index.items():
@@ -189,7 +229,7 @@ class Schedule:
         stack = [name for name, count in waiting.items() if count == 0]
         while stack:
             name = stack.pop()
-            tails[name] = self.jobs[name].work + max((tails[after] for after in followers[name]), default=0.0)
+            tails[name] = self._seconds(self.jobs[name]) + max((tails[after] for after in followers[name]), default=0.0)
             for maker in makers[name]:
                 waiting[maker] -= 1
                 if waiting[maker] == 0:

@@ -8,8 +8,9 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 from collections import Counter, defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,19 +18,22 @@ from typing import Literal
 
 from ddray.errors import EnvironmentProblem
 from ddray.plan.datasets import resolve
-from ddray.plan.jobs import blocked_stages, runnable_jobs
+from ddray.plan.jobs import Job, blocked_stages, runnable_jobs
 from ddray.plan.keys import short
 from ddray.prepare import Prepared, prepare
-from ddray.price.devices import device_here
+from ddray.price.bill import priced_stages
+from ddray.price.devices import CARDS, Machine, cards_here, core, cores_here, device_here
 from ddray.price.estimates import Prices
 from ddray.price.measured import learn, measured_in
 from ddray.report.page import REPORT_HTML, REPORT_MD, first_page
 from ddray.request import Request
 from ddray.results import Results, results_of
+from ddray.run.limits import limit_text
 from ddray.run.outcomes import OutcomeHandler
 from ddray.run.progress import Progress
 from ddray.run.schedule import Schedule
 from ddray.run.signals import StopRequest
+from ddray.run.simulate import NO_LIMIT, Limit, seconds_of, simulate, within
 from ddray.run.stage import WorkerEnv, code_state
 from ddray.run.status import RunStatus
 from ddray.settings import Folders
@@ -54,6 +58,7 @@ class RunOptions:
     mlflow: bool = True
     quiet: bool = False
     precision: Literal["float32", "tf32", "bf16"] = "float32"
+    limit: Limit = NO_LIMIT
 
 
 def run_sweep(request: Request, options: RunOptions, folders: Folders) -> int:
@@ -88,10 +93,14 @@ def _carry_out(
 ) -> int:
     """Jobs, tables and mirror; returns the exit code."""
     worked = interrupted = False
+    left_out: set[str] = set()
     for last_pass in (False, True):
         stamps = _stamps(prepared, store)
         done = stamps.keys() - _damaged(store, results, stamps)
-        schedule = Schedule(runnable_jobs(prepared.plan, done), done)
+        jobs, seconds = _jobs(prepared, done, options, store)
+        left_out = {stage.key for job in runnable_jobs(prepared.plan, done) for stage in job.stages}
+        left_out -= {stage.key for job in jobs for stage in job.stages}
+        schedule = Schedule(jobs, done, seconds)
         _decode(prepared, schedule, folders)
         if schedule.jobs:
             worked = True
@@ -99,16 +108,51 @@ def _carry_out(
             interrupted = _execute(prepared, schedule, done, options, folders, status)
             stamps = _stamps(prepared, store)
         finished, stamps = _finish(prepared, results, store, stamps, options, folders)
-        missing = _missing(prepared, schedule, stamps.keys())
+        missing = _missing(prepared, schedule, stamps.keys() | left_out)
         if interrupted or not missing:
             break
         _say(_unexpected(missing, store, last_pass))
+    if left_out:
+        _say(_later(len(left_out), options.limit))
     incomplete = finished.failed or finished.blocked or schedule.failed or missing
     code = INTERRUPTED if interrupted else FAILED if incomplete else DONE
     _summary(prepared, stamps.keys(), worked, schedule, finished, results, code)
     if worked:
         _notify(prepared, code)
     return code
+
+
+def _jobs(
+    prepared: Prepared, done: Collection[str], options: RunOptions, store: Store
+) -> tuple[list[Job], Callable[[Job], float]]:
+    """The jobs to run, all or those that the limit holds, and what each takes."""
+    jobs = runnable_jobs(prepared.plan, done)
+    if not jobs:
+        return [], lambda job: 0.0
+    machine = _machine(options)
+    priced = priced_stages(jobs, Prices(machine.device, measured_in(store)), store.checkpointed())
+    seconds = seconds_of(jobs, {key: each.seconds for key, each in priced.items()})
+    if options.limit != NO_LIMIT:
+        jobs = within(simulate(jobs, done, machine, seconds, options.limit), jobs)
+    return jobs, seconds
+
+
+def _machine(options: RunOptions) -> Machine:
+    """What the sweep runs on, before Ray is there to be asked."""
+    cards = cards_here()
+    if options.local:
+        return Machine(device_here(), 1)
+    count = options.gpus_expected or (len(cards) if options.gpus is None else options.gpus)
+    if count and (cards or options.gpus_expected):
+        return Machine(cards[0] if cards else CARDS["v100-32g"], count)
+    return Machine(core(), options.cpus or cores_here())
+
+
+def _later(stages: int, limit: Limit) -> str:
+    return (
+        f"{limit_text(limit)}: {stages} stages are left for later, because they are not expected to end within it. Run "
+        "the same command again with more, or without a limit, to continue."
+    )
 
 
 def _stamps(prepared: Prepared, store: Store) -> dict[str, str]:
@@ -197,7 +241,7 @@ def _execute(
     status.follow(progress)
     from ddray.run.display import shown  # rich takes a moment
 
-    with stop.listening(), shown(progress, options.quiet):
+    with stop.listening(), shown(progress, options.quiet), _ending_in(options.limit.seconds, stop, name):
         if options.local:
             from ddray.run import local
 
@@ -225,6 +269,26 @@ def _execute(
         if handler.environment:
             raise EnvironmentProblem(f"{name}: stopped, nothing that is finished is lost; {handler.environment}")
         return stop.is_set() or handler.interrupted
+
+
+@contextlib.contextmanager
+def _ending_in(seconds: float | None, stop: StopRequest, name: str) -> Iterator[None]:
+    """Ask for a stop when the time is over, should jobs take longer than was expected."""
+
+    def end() -> None:
+        _say(f"{name}: the time is over; running stages write a checkpoint")
+        stop.set()
+
+    if seconds is None:
+        yield
+        return
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _finish(

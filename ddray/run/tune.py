@@ -31,7 +31,7 @@ from ddray.errors import EnvironmentProblem, RequestError
 from ddray.plan.graph import Stage
 from ddray.plan.jobs import Job, Shape
 from ddray.run import cluster
-from ddray.run.ledger import Ledger, Node
+from ddray.run.ledger import Ledger, Node, next_job
 from ddray.run.nodes import Agreement, agreement, on_this_node
 from ddray.run.outcomes import OutcomeHandler
 from ddray.run.progress import Progress
@@ -179,8 +179,8 @@ class Admitter(Searcher):
         self._follow()
 
     def shape(self, job: Job) -> Shape:
-        """CPUs and share of a GPU that are asked of Ray; without GPUs everything runs on CPUs."""
-        return job.cpus, job.gpu if self.use_gpus else 0.0
+        """CPUs and share of a GPU that are asked of Ray."""
+        return job.asks(self.use_gpus)
 
     def set_search_properties(self, metric: str | None, mode: str | None, config: dict[str, Any], **spec: Any) -> bool:
         """Nothing is optimised."""
@@ -193,7 +193,7 @@ class Admitter(Searcher):
             return str(Searcher.FINISHED)
         self.handler.release_deferred()
         while True:
-            job = self.schedule.take(self._admissible, self._rank)
+            job = next_job(self.schedule, self.ledger, self.use_gpus, self._admissible, self._rank)
             if job is None:
                 over = self.schedule.over and not self.handler.waiting
                 return str(Searcher.FINISHED) if over else None
@@ -281,6 +281,8 @@ class Admitter(Searcher):
         if self.members is not None and self.members.nodes != tuple(self.ledger.nodes.values()):
             self.ledger.follow(self.members.nodes)
         self.use_gpus = self.use_gpus or self.ledger.gpus > 0 or self.watch.gpus_expected > 0
+        cores = sum(node.cpus for node in self.ledger.nodes.values())
+        self.schedule.places = max(1.0, self.ledger.gpus if self.use_gpus else cores)
         for running in self.progress.jobs("running"):
             name = running.job.name
             if running.node in self.ledger.nodes and name in self.shapes:
@@ -305,7 +307,11 @@ class Admitter(Searcher):
             return True
         if len(waiting) >= MOST_WAITING:
             return False
-        return self._is_awaited(shape) or (len(self.ahead) < LOOK_AHEAD and shape in self._running_shapes())
+        if self._is_awaited(shape):
+            return True
+        # A place that runs empty for another shape would be taken again by what waits in Ray.
+        kept = self.ledger.kept is not None and self.ledger.kept[0] != shape
+        return not kept and len(self.ahead) < LOOK_AHEAD and shape in self._running_shapes()
 
     def _is_awaited(self, shape: Shape) -> bool:
         """Whether a job of this shape is to wait for nodes that are to come."""
