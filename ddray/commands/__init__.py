@@ -1,7 +1,7 @@
 """What the commands do that have more to do than to call one function.
 
-    plan.py        the plan against what the store holds
     gantt.py       the chart of a simulated sweep
+    plan.py        the plan against what the store holds
     evaluate.py    import a distilled set or a trained model, then its evaluations
     preset.py      published settings of a method, each with its source
     report.py      the report on the terminal and in other formats

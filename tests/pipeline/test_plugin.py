@@ -95,8 +95,9 @@ def test_it_is_swept_by_name_like_any_other(package: Path, path: list[Path], wor
     assert facts["blocked"] == {}
     ran = ddray("sweep", sweep, *narrow, "--local", "--no-mlflow", "--quiet")
     assert "2 of 2 points done" in ran.stderr
-    assert "| Pixel means" in ran.stdout
+    assert "- Accuracy: Pixel means is the only distilled set" in ran.stdout
     (results,) = (workspace.folders.results).glob(f"try_{NAME}-*")
+    assert "| Pixel means" in (results / "report.md").read_text()
     rows = parquet.read_table(results / "measurements.parquet").to_pylist()
     mine = [row for row in rows if row["method"] == NAME and row["metric"] == "test_acc"]
     assert [(row["status"], row["distill_iters"], row["init"]) for row in mine] == [("ok", 100, "real")]
