@@ -370,15 +370,18 @@ def report(prepared: Any, full: bool, form: str | None, figures: bool, in_browse
 @cli.command(short_help="What runs and what is done.")
 @click.argument("sweep", required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def status(sweep: str | None, as_json: bool) -> None:
+@click.option("--watch", is_flag=True, help="Again every two seconds, while something runs.")
+def status(sweep: str | None, as_json: bool, watch: bool) -> None:
     """What runs and what is done, of one sweep or of all that were run here.
 
     Also how the last run ended, where its checkpoints are, and how to go on.
     """
-    from ddray.commands.status import status_facts, status_text
+    from ddray.commands.status import status_facts, status_text, watched
 
-    facts = status_facts(folders(), sweep)
-    click.echo(json.dumps(facts, sort_keys=True) if as_json else status_text(facts))
+    for facts in watched(lambda: status_facts(folders(), sweep), watch):
+        if watch and sys.stdout.isatty():
+            click.clear()
+        click.echo(json.dumps(facts, sort_keys=True) if as_json else status_text(facts))
 
 
 @cli.command(short_help="What is behind a key, a label or a run's name.")

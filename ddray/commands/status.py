@@ -6,7 +6,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from ddray.store.artifacts import Store
 
 STALE_SECONDS = 60.0
 """A running sweep writes its status every two seconds; after a crash another process may get the same number."""
+WATCH_SECONDS = 2.0
 QUEUED = 3
 """Jobs that wait are named up to here: there may be many, and nothing else is to be said of them."""
 
@@ -51,6 +52,14 @@ def status_text(facts: list[dict[str, Any]]) -> str:
     if not facts:
         return "no sweep was run here yet; start with: ddray sweep sweeps/quickstart.yaml"
     return "\n".join("\n".join(_lines(entry)) for entry in facts)
+
+
+def watched(look: Callable[[], list[dict[str, Any]]], on: bool) -> Iterator[list[dict[str, Any]]]:
+    """What is to be printed: once, or again and again while a sweep runs."""
+    yield (facts := look())
+    while on and any(entry["running"] for entry in facts):
+        time.sleep(WATCH_SECONDS)
+        yield (facts := look())
 
 
 def _facts(folders: Folders, name: str) -> dict[str, Any]:

@@ -7,7 +7,6 @@ results/<sweep>/report.md             Markdown
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -49,18 +48,16 @@ def write_figures(elements: Iterable[Element], folder: Path, formats: Iterable[s
     Returns:
         The files.
     """
-    pictures = [element for element in elements if isinstance(element, Picture)]
     target = folder / FIGURES_FOLDER
-    if not pictures:
-        shutil.rmtree(target, ignore_errors=True)
-        return []
-    names = []
-    with replacing(target) as made:
-        made.mkdir()
-        for picture in pictures:
-            (made / f"{picture.name}.csv").write_text(picture.csv(), encoding="utf-8")
-            canvas = drawn(picture.draw, picture.rows)
-            for form in formats:
-                (made / f"{picture.name}.{form}").write_bytes(canvas.written(form))
-                names.append(f"{picture.name}.{form}")
-    return [target / name for name in names]
+    content: dict[str, bytes] = {}
+    for picture in (element for element in elements if isinstance(element, Picture)):
+        content[f"{picture.name}.csv"] = picture.csv().encode()
+        canvas = drawn(picture.draw, picture.rows)
+        content |= {f"{picture.name}.{form}": canvas.written(form) for form in formats}
+    for name, data in content.items():  # one by one, because two runs may build them at the same time
+        with replacing(target / name) as file:
+            file.write_bytes(data)
+    for old in target.glob("[!.]*") if target.is_dir() else ():
+        if old.name not in content:
+            old.unlink(missing_ok=True)
+    return [target / name for name in content if not name.endswith(".csv")]

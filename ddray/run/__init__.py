@@ -18,5 +18,6 @@ cluster.py    the Ray that jobs run on, from its start to its end, and its nodes
 tune.py       Ray Tune: a searcher that admits jobs, a trainable that runs them
 display.py    the live table of progress
 status.py     the same in a file, for `ddray status` elsewhere, and how the run ended
+refresh.py    tables and report while a sweep runs
 sweep.py      `ddray sweep`: data, plan, executor, tables, mirror, summary, exit code
 """

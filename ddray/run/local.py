@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 from ddray.plan.jobs import Job
@@ -15,7 +16,12 @@ from ddray.run.stage import Outcome, WorkerEnv, between_jobs, run_job
 
 
 def execute(
-    schedule: Schedule, handler: OutcomeHandler, env: WorkerEnv, progress: Progress, stop: threading.Event
+    schedule: Schedule,
+    handler: OutcomeHandler,
+    env: WorkerEnv,
+    progress: Progress,
+    stop: threading.Event,
+    after_job: Callable[[], None] = lambda: None,
 ) -> None:
     """Run every job of the schedule, or until a stop is asked for.
 
@@ -25,6 +31,7 @@ def execute(
         env: Folders and device.
         progress: The display.
         stop: Set by the signal handler.
+        after_job: Called after each job.
     """
     board = Board()
     while not schedule.over and not stop.is_set():
@@ -37,6 +44,7 @@ def execute(
         with between_jobs():
             outcome = run_one(job, env, board, stop, progress)
         handler.settle(job, outcome)
+        after_job()
 
 
 def run_one(job: Job, env: WorkerEnv, board: Board, stop: threading.Event, progress: Progress | None = None) -> Outcome:

@@ -31,6 +31,7 @@ from ddray.results import Results, results_of
 from ddray.run.limits import limit_text
 from ddray.run.outcomes import OutcomeHandler
 from ddray.run.progress import Progress
+from ddray.run.refresh import Refresh
 from ddray.run.schedule import Schedule
 from ddray.run.signals import StopRequest
 from ddray.run.simulate import NO_LIMIT, Limit, seconds_of, simulate, within
@@ -105,7 +106,8 @@ def _carry_out(
         if schedule.jobs:
             worked = True
             _check_disk(folders, schedule)
-            interrupted = _execute(prepared, schedule, done, options, folders, status)
+            refresh = Refresh(lambda: _refresh(prepared, results, options, folders))
+            interrupted = _execute(prepared, schedule, done, options, folders, status, refresh)
             stamps = _stamps(prepared, store)
         finished, stamps = _finish(prepared, results, store, stamps, options, folders)
         missing = _missing(prepared, schedule, stamps.keys() | left_out)
@@ -211,6 +213,7 @@ def _execute(
     options: RunOptions,
     folders: Folders,
     status: RunStatus,
+    refresh: Refresh,
 ) -> bool:
     """Run the schedule; returns whether it was interrupted."""
     env = WorkerEnv(
@@ -245,26 +248,27 @@ def _execute(
         if options.local:
             from ddray.run import local
 
-            local.execute(schedule, handler, env, progress, stop)
+            local.execute(schedule, handler, env, progress, stop, refresh.tick)
         else:
             _say("starting Ray" if options.address is None else f"joining the Ray cluster at {options.address}")
             from ddray.run import tune
 
-            tune.execute(
-                schedule,
-                handler,
-                env,
-                progress,
-                stop,
-                sweep=name,
-                run_folder=status.folder,
-                address=options.address,
-                cpus=options.cpus,
-                gpus=options.gpus,
-                gpus_expected=options.gpus_expected,
-                wait_for_nodes=options.wait_for_nodes,
-                on_start=lambda url: _say(f"Ray dashboard: {url}" if url else "Ray runs without a dashboard"),
-            )
+            with refresh.beside():
+                tune.execute(
+                    schedule,
+                    handler,
+                    env,
+                    progress,
+                    stop,
+                    sweep=name,
+                    run_folder=status.folder,
+                    address=options.address,
+                    cpus=options.cpus,
+                    gpus=options.gpus,
+                    gpus_expected=options.gpus_expected,
+                    wait_for_nodes=options.wait_for_nodes,
+                    on_start=lambda url: _say(f"Ray dashboard: {url}" if url else "Ray runs without a dashboard"),
+                )
         shutil.rmtree(status.folder / "tune", ignore_errors=True)
         if handler.environment:
             raise EnvironmentProblem(f"{name}: stopped, nothing that is finished is lost; {handler.environment}")
@@ -329,6 +333,16 @@ def rebuild(prepared: Prepared, results: Results, store: Store) -> Finished:
     done = store.keys()
     learn((stage for key, stage in prepared.plan.stages.items() if key in done), store)
     return Finished(coverage.planned, coverage.done, coverage.failed, coverage.blocked)
+
+
+def _refresh(prepared: Prepared, results: Results, options: RunOptions, folders: Folders) -> None:
+    """Tables, report and mirror of what is finished so far. The run's end builds them once more."""
+    store = Store(folders.store, folders.cache / "artifacts")
+    rebuild(prepared, results, store)
+    if options.mlflow:
+        from ddray.tracking import mirror
+
+        mirror.mirror(prepared.plan, prepared.sweep, store, folders, results.folder)
 
 
 def mirror_to_mlflow(prepared: Prepared, results: Results, store: Store, folders: Folders) -> bool:

@@ -11,6 +11,7 @@ import pytest
 from workspace import Running, Workspace, stages
 
 from ddray.errors import EnvironmentProblem
+from ddray.run import local, refresh
 
 
 def last(workspace: Workspace) -> dict[str, Any]:
@@ -113,3 +114,25 @@ def test_jobs_that_wait_in_ray_are_queued(workspace: Workspace) -> None:
     assert all(len(each["running"]) <= 1 for each in seen), "never more than there are CPUs"
     assert text.count("    queued: distill dm digits") == min(3, len(facts["queued"]))
     assert last(workspace)["checkpoints"], "of the one that ran"
+
+
+def test_tables_are_there_while_the_sweep_runs(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After the first finished point the report is on disk, and says how much is missing."""
+    monkeypatch.setattr(refresh, "FIRST_SECONDS", 0.0)
+    monkeypatch.setattr(refresh, "SHARE", 0.0)
+    seen: list[str] = []
+    run_one = local.run_one
+
+    def looked(*arguments: Any, **named: Any) -> Any:
+        path = workspace.results("tiny").folder / "report.md"
+        seen.append(path.read_text(encoding="utf-8") if path.exists() else "")
+        return run_one(*arguments, **named)
+
+    monkeypatch.setattr(local, "run_one", looked)
+    ran = workspace.run("sweep", workspace.tiny(), "--local", "--no-mlflow")
+    assert ran.code == 0, ran.err
+    assert seen[0] == "", "nothing before the first job"
+    part = [text for text in seen if "1 of 4 points done, 3 pending" in text]
+    assert part
+    assert "1 of 4 points are done" in part[0], "an alarm says so"
+    assert (workspace.results("tiny").folder / "report.html").is_file()
