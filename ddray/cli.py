@@ -349,10 +349,11 @@ def _companions(prepared: Any, folder: Path, store: Any) -> None:
     "--format", "form", type=click.Choice(["md", "csv", "latex", "html", "json"]), help="Print all of it as ..."
 )
 @click.option("--json", "form", flag_value="json", help="The same as --format json.")
+@click.option("--claims", is_flag=True, help="Only what the sweep says of the paper's claims.")
 @click.option("--figures", is_flag=True, help="Draw the figures as SVG, PNG and PDF, and print their names.")
 @click.option("--open", "in_browser", is_flag=True, help="Open report.html in a browser.")
 @prepared_command
-def report(prepared: Any, full: bool, form: str | None, figures: bool, in_browser: bool) -> None:
+def report(prepared: Any, full: bool, form: str | None, claims: bool, figures: bool, in_browser: bool) -> None:
     """The answer in short, coverage and alarms; with --full every table.
 
     Accuracy, fairness, robustness, informativeness; membership inference as in the paper's Tables 1 and 2. The paper's
@@ -362,7 +363,8 @@ def report(prepared: Any, full: bool, form: str | None, figures: bool, in_browse
     from ddray.results import results_of
 
     folder = results_of(folders(), prepared.sweep.name).folder
-    click.echo(figures_text(prepared, folder) if figures else report_text(prepared, folder, form, full), nl=False)
+    text = figures_text(prepared, folder) if figures else report_text(prepared, folder, form, full, claims)
+    click.echo(text, nl=False)
     if in_browser:
         click.launch(str(folder / "report.html"))
 

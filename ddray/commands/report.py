@@ -13,11 +13,12 @@ from ddray.report.drawing import FORMATS
 from ddray.report.html import html_page
 from ddray.report.page import REPORT_HTML, Heading, first_page, markdown
 from ddray.report.report import elements_of, machine_report
+from ddray.report.sections.claims import claims_table
 from ddray.report.table import Table
 from ddray.report.written import write_figures
 
 
-def report_text(prepared: Any, folder: Path, form: str | None, full: bool) -> str:
+def report_text(prepared: Any, folder: Path, form: str | None, full: bool, claims: bool = False) -> str:
     """What is printed.
 
     Args:
@@ -25,14 +26,16 @@ def report_text(prepared: Any, folder: Path, form: str | None, full: bool) -> st
         folder: Its results.
         form: ``md``, ``csv``, ``latex``, ``html``, ``json``; None: for a terminal.
         full: For a terminal, all of it.
+        claims: Only the paper's claims.
 
     Raises:
         RequestError: There are no results yet.
     """
     facts = _facts(prepared, folder)
     if form == "json":
-        return json.dumps(facts, sort_keys=True) + "\n"
-    elements = list(elements_of(facts))
+        return json.dumps(facts["claims"] if claims else facts, sort_keys=True) + "\n"
+    elements = [claims_table(facts["claims"])] if claims else list(elements_of(facts))
+    full = full or claims
     if form == "html":
         return html_page(elements)
     if form in ("csv", "latex"):
