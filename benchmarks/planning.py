@@ -60,6 +60,7 @@ def _inside(points: int) -> dict[str, float]:
     started = time.perf_counter()
     from ddray.commands.plan import plan_facts
     from ddray.prepare import prepare
+    from ddray.price.devices import machine
     from ddray.request import Request
     from ddray.settings import folders
     from trainables.data.cache import build
@@ -69,7 +70,7 @@ def _inside(points: int) -> dict[str, float]:
     path = Path(os.environ["DDRAY_HOME"]) / "many.yaml"
     path.write_text(TEMPLATE.format(distill_seeds=list(range(distill_seeds)), seeds=list(range(seeds))))
     prepared = prepare(Request(path), folders(), build)
-    facts = plan_facts(prepared, folders())
+    facts = plan_facts(prepared, folders(), machine(None, None))
     return {
         "points": facts["points"],
         "jobs": facts["jobs"],
