@@ -16,9 +16,9 @@ it. Nouns come first, the command line last.
     prepare.py     request -> validated sweep with its plan, for sweep files and for what was imported
     price/         a plan's bill on a device, from what finished stages took
     measurements/  store -> measurements.parquet, numbers of several points, exports
-    opened.py      the numbers of a sweep as data frames: ``ddray.open``
     report/        measurements -> tables and text beside the published numbers
     tracking/      the same numbers mirrored to MLflow, rebuildable at any time
+    opened.py      a finished sweep in Python: ``ddray.open``
     run/           jobs -> Ray Tune or this process, one path for a stage; then tables, report and mirror
     commands/      what the commands do that have more to do than to call one function
     cli.py         the commands

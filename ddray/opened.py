@@ -1,9 +1,10 @@
-"""The numbers of a sweep as data frames, for a notebook or a script: ``ddray.open("quickstart")``.
+"""A finished sweep in a notebook or a script, ``ddray.open("quickstart")``: numbers as data frames, figures, distilled
+sets as arrays, networks.
 
 The long table holds every number with everything that tells it from others, in a hundred columns; a mean that looks at
 too few of them mixes experiments without a word. ``SweepResults.table`` takes means over repeats alone, and refuses
-where what is left to average is no repeat. Pandas and PyArrow are imported when a frame is asked for; torch and Ray
-never.
+where what is left to average is no repeat. Pandas and PyArrow are imported when a frame is asked for, torch when a
+network is, Ray never.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from ddray.settings import folders
 
 if TYPE_CHECKING:
     import pandas as pd
+    from numpy.typing import NDArray
+    from torch import nn
 
 _ALWAYS = ("dataset", "architecture", "protocol", "method", "ipc")
 """Levels of the index of every table; others where they differ."""
@@ -108,6 +111,114 @@ class SweepResults:
             for at, members in rows.groupby(keys, observed=True, dropna=False, sort=False)
         ]
         return pd.DataFrame(entries).set_index(keys).sort_index()
+
+    def report(self) -> dict[str, Any]:
+        """What the report says, as JSON types: what ``ddray report --json`` prints."""
+        from ddray.report.report import machine_report
+
+        return machine_report(self.folder)
+
+    def claims(self) -> pd.DataFrame:
+        """The paper's claims C1 to C20, with the verdict of this sweep and what it rests on."""
+        import pandas as pd
+
+        return pd.DataFrame(self.report()["claims"]).set_index("id")
+
+    def figures(self) -> list[str]:
+        """Names of the report's figures."""
+        return list(self._pictures())
+
+    def figure(self, name: str, form: str = "svg") -> bytes:
+        """A figure of the report.
+
+        Args:
+            name: One of ``figures()``.
+            form: ``svg``, ``png`` or ``pdf``.
+
+        Raises:
+            DdrayError: There is no such figure or format.
+        """
+        from ddray.report.drawing import FORMATS, drawn
+
+        pictures = self._pictures()
+        if name not in pictures or form not in FORMATS:
+            raise DdrayError(
+                f"{self.name}: no figure {name!r} as {form!r}; it has {', '.join(pictures) or 'none'}, as "
+                f"{', '.join(FORMATS)}. {suggest(name, list(pictures))}".rstrip()
+            )
+        return drawn(pictures[name].draw, pictures[name].rows).written(form)
+
+    def _pictures(self) -> dict[str, Any]:
+        from ddray.report.page import Picture
+        from ddray.report.report import elements_of
+
+        return {each.name: each for each in elements_of(self.report()) if isinstance(each, Picture)}
+
+    def distilled_set(self, **where: Any) -> DistilledImages:
+        """One distilled set.
+
+        Args:
+            where: Column -> value, as many as it takes to mean one: ``distilled_set(method="dm", ipc=10)``.
+
+        Raises:
+            DdrayError: None or several are meant, or the store no longer has it.
+        """
+        from trainables import files
+
+        row, folder = self._stage("distill_s", "distilled set", where)
+        arrays = files.load_arrays(folder / files.SET_TENSORS)
+        return DistilledImages(arrays["images"], arrays["labels"], files.load_json(folder / files.SET_INFO), row)
+
+    def model(self, **where: Any) -> nn.Module:
+        """One trained network, which takes images (N, C, H, W) in [0, 1] and gives logits.
+
+        Args:
+            where: As for ``distilled_set``: ``model(method="dm", ipc=10, seed=0)``.
+
+        Raises:
+            DdrayError: None or several are meant, or the store no longer has it.
+        """
+        from trainables.evaluate.robustness.network import pixel_network
+        from trainables.payloads import TrainedModel
+
+        _, folder = self._stage("train_s", "network", where)
+        return pixel_network(TrainedModel.load(folder), "cpu")
+
+    def _stage(self, cost: str, what: str, where: Mapping[str, Any]) -> tuple[dict[str, Any], Path]:
+        """The point and the payload of the one stage whose cost stands on rows that have these values."""
+        from ddray.store.artifacts import DamagedArtifact, Store
+
+        rows = _narrowed(self.measurements(), cost, where, self.folder)
+        rows = rows.drop_duplicates("stage_key")
+        if len(rows) > 1:
+            keys = [key for key in _keys(list(rows.columns)) if key != _REST and rows[key].nunique(dropna=False) > 1]
+            keys += [key for key in in_report("repeat") if rows[key].nunique(dropna=False) > 1]
+            told = "; ".join(f"{key}: {', '.join(map(str, rows[key].unique()[:8]))}" for key in keys)
+            raise DdrayError(f"{self.name}: {len(rows)} are meant; expected one {what}. Say more of {told}.")
+        known, key = folders(), str(rows["stage_key"].iloc[0])
+        try:
+            artifact = Store(known.store, known.cache / "artifacts").open(key)
+        except (KeyError, DamagedArtifact) as error:
+            raise DdrayError(
+                f"{self.name}: the store {known.store} has no sound {what} {key[:12]}; got {error}. Run the sweep "
+                "again, or set DDRAY_STORE to where it was computed."
+            ) from error
+        return rows.iloc[0].to_dict(), artifact.folder
+
+
+@dataclass(frozen=True)
+class DistilledImages:
+    """A distilled set."""
+
+    images: NDArray[Any]
+    """(N, C, H, W) float32 in pixel space: learned ones leave [0, 1]. With ``info["factor"]`` above 1 each holds
+    several training images."""
+    labels: NDArray[Any]
+    """(N,) int64: positions of the classes."""
+    info: Mapping[str, Any]
+    """How it was made: ``method`` settings, ``factor``, ``iterations``, ``init``, ..."""
+    point: Mapping[str, Any]
+    """The columns of a point that has it."""
 
 
 def open_results(results: str | Path) -> SweepResults:

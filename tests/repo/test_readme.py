@@ -129,7 +129,7 @@ def test_python_block_runs(block: Block, finished_home: Path, tmp_path: Path) ->
         if importlib.util.find_spec(library) is None:
             pytest.skip(f"NOT RUN: {library} is not installed")
     (tmp_path / "outputs").symlink_to(finished_home)
-    environment = {**os.environ, "DDRAY_HOME": str(tmp_path / "outputs")}
+    environment = {**os.environ, "DDRAY_HOME": str(tmp_path / "outputs"), "DDRAY_STORE": str(finished_home / "store")}
     ran = subprocess.run(
         [sys.executable, "-c", block.text], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240
     )
