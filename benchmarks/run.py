@@ -18,11 +18,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks import overhead, planning, second_run, simulation
+from benchmarks import overhead, planning, prediction, second_run, simulation
 from ddray.settings import set_environment
 
 HERE = Path(__file__).resolve().parent.parent
-PARTS = ("start_up", "planning", "simulation", "overhead", "second_run", "tables", "evaluations")
+PARTS = ("start_up", "planning", "simulation", "prediction", "overhead", "second_run", "tables", "evaluations")
 DDRAY = str(Path(sys.executable).with_name("ddray"))
 
 
@@ -72,6 +72,9 @@ def main() -> None:
     if only in (None, "simulation"):
         for row in simulation.rows():
             _print(row)
+    if only in (None, "prediction"):
+        for row in prediction.of_recorded():
+            _print({"name": "prediction", **row})
     if only in (None, "overhead"):
         for shapes in (1, 3):
             _print({"name": f"job_overhead_{shapes}_shapes", **overhead.measure(1000, shapes, 2)})

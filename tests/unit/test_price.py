@@ -296,3 +296,14 @@ def test_plan_prints_the_bill(workspace: Workspace) -> None:
     refused = workspace.run("plan", sweep, "--gpu", "h1000")
     assert refused.code == 2
     assert "no such device" in refused.err
+
+
+def test_what_a_recorded_sweep_took_is_predicted_from_the_rest_of_it() -> None:
+    """By leaving one stage out at a time: within a factor of 1.5 for nine tenths of the seconds."""
+    from benchmarks.prediction import of_recorded
+
+    alone, without_its_class = of_recorded()
+    assert alone["stages"] > 50
+    assert alone["within_1.5"] >= 0.9
+    assert without_its_class["within_1.5"] < alone["within_1.5"], "control: knowing less says less"
+    assert 0.8 < alone["total_predicted"] < 1.25
