@@ -20,7 +20,7 @@ from ddray.errors import RequestError
 from ddray.request import Request
 from ddray.settings import Folders
 
-RENDERER_VERSION = 12
+RENDERER_VERSION = 13
 """Raised when what is built from the store changes: finished sweeps are then rebuilt once."""
 
 

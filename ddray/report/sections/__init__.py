@@ -9,6 +9,7 @@
     further.py         numbers whose records ask for a column and that no other table shows
     privacy.py         membership inference: tables across blocks, beside the paper's Tables 1 and 2
     contrasts.py       whether the methods differ over all cells
+    agreement.py       which cells agree with the paper's Table 3, and what that verdict is worth
     claims.py          the paper's claims C1 to C20, each with its contrasts and what the sweep says of it
     frame.py           what stands around them: coverage, provenance, alarms, borrowed settings, flags, failures
 
