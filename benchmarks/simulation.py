@@ -63,8 +63,7 @@ def rows() -> list[dict[str, Any]]:
 
 
 def _simulated(jobs: list[Job], machine: Machine, prices: Prices) -> Simulation:
-    priced = priced_stages(jobs, prices, {})
-    return simulate(jobs, (), machine, seconds_of(jobs, {key: each.seconds for key, each in priced.items()}))
+    return simulate(jobs, (), machine, seconds_of(jobs, prices, {}))
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ from ddray.collector import no_cycle_search
 from ddray.plan.jobs import Plan, runnable_jobs
 from ddray.plan.summary import plan_summary, summary_text
 from ddray.prepare import Prepared
-from ddray.price.bill import bill, bill_lines, hours, priced_stages
+from ddray.price.bill import bill, bill_lines, hours
 from ddray.price.devices import Machine
 from ddray.price.estimates import Prices
 from ddray.price.measured import Measured, measured_in
@@ -66,8 +66,7 @@ def plan_facts(prepared: Prepared, folders: Folders, machine: Machine, ahead: Ah
     }
     if ahead.asked:
         jobs = runnable_jobs(plan, done)
-        priced = priced_stages(jobs, Prices(machine.device, measured), checkpoints)
-        seconds = seconds_of(jobs, {key: each.seconds for key, each in priced.items()})
+        seconds = seconds_of(jobs, Prices(machine.device, measured), checkpoints)
         simulation = simulate(jobs, done, machine, seconds, ahead.limit)
         found["simulation"] = simulation_facts(plan, done, simulation, jobs=ahead.simulate)
         found["simulation"]["limit"] = limit_text(ahead.limit)

@@ -17,8 +17,9 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from ddray.plan.jobs import Job, Plan
-from ddray.price.bill import longest_chain
+from ddray.price.bill import longest_chain, priced_stages
 from ddray.price.devices import Machine
+from ddray.price.estimates import Prices
 from ddray.run.ledger import Ledger, Node, next_job
 from ddray.run.schedule import Schedule
 
@@ -211,12 +212,20 @@ def within(simulation: Simulation, jobs: Iterable[Job]) -> list[Job]:
     return [job for job in jobs if job.name in chosen]
 
 
-def seconds_of(jobs: Iterable[Job], seconds: Mapping[str, float]) -> Callable[[Job], float]:
-    """A job's seconds, from those of its stages.
+def seconds_of(jobs: Sequence[Job], prices: Prices, checkpoints: Mapping[str, Iterable[int]]) -> Callable[[Job], float]:
+    """What a job takes: what a checkpoint holds is not done again.
 
     Args:
-        jobs: All there are.
-        seconds: Key -> seconds.
+        jobs: That are to run; one that is added later, because an artifact was damaged, begins from nothing.
+        prices: Of the device.
+        checkpoints: Lineage -> iterations of the checkpoints that the store has.
     """
-    known = {job.name: sum(seconds[stage.key] for stage in job.stages) for job in jobs}
-    return lambda job: known[job.name] if job.name in known else sum(seconds[stage.key] for stage in job.stages)
+    priced = priced_stages(jobs, prices, checkpoints)
+    known = {job.name: sum(priced[stage.key].seconds for stage in job.stages) for job in jobs}
+
+    def seconds(job: Job) -> float:
+        if job.name in known:
+            return known[job.name]
+        return sum(prices.of(stage, job.gpu).seconds for stage in job.stages)
+
+    return seconds

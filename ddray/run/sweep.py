@@ -21,7 +21,6 @@ from ddray.plan.datasets import resolve
 from ddray.plan.jobs import Job, blocked_stages, runnable_jobs
 from ddray.plan.keys import short
 from ddray.prepare import Prepared, prepare
-from ddray.price.bill import priced_stages
 from ddray.price.devices import CARDS, Machine, cards_here, core, cores_here, device_here
 from ddray.price.estimates import Prices
 from ddray.price.measured import learn, measured_in
@@ -132,8 +131,7 @@ def _jobs(
     if not jobs:
         return [], lambda job: 0.0
     machine = _machine(options)
-    priced = priced_stages(jobs, Prices(machine.device, measured_in(store)), store.checkpointed())
-    seconds = seconds_of(jobs, {key: each.seconds for key, each in priced.items()})
+    seconds = seconds_of(jobs, Prices(machine.device, measured_in(store)), store.checkpointed())
     if options.limit != NO_LIMIT:
         jobs = within(simulate(jobs, done, machine, seconds, options.limit), jobs)
     return jobs, seconds
