@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from ddray.report.drawing import drawn, inline_svg
@@ -55,16 +55,24 @@ figcaption { font-size: .86rem; color: var(--soft); max-width: 64rem } figcaptio
 """
 
 
-def html_page(elements: Iterable[Element], sets: Sequence[SetPicture] = ()) -> str:
+Svg = Callable[[Picture], bytes]
+
+
+def _svg(picture: Picture) -> bytes:
+    return drawn(picture.draw, picture.rows).written("svg")
+
+
+def html_page(elements: Iterable[Element], sets: Sequence[SetPicture] = (), svg: Svg = _svg) -> str:
     """The page.
 
     Args:
         elements: Of the report; the first heading is its title.
         sets: Shown at the end.
+        svg: Gives a figure that may have been drawn already.
     """
     known = list(elements)
     title = next((each.text for each in known if isinstance(each, Heading) and each.level == 1), "report")
-    body = "\n".join(_parts(known, sets))
+    body = "\n".join(_parts(known, sets, svg))
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{html_text(title)}</title>\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -73,7 +81,7 @@ def html_page(elements: Iterable[Element], sets: Sequence[SetPicture] = ()) -> s
     )
 
 
-def _parts(elements: Sequence[Element], sets: Sequence[SetPicture]) -> Iterator[str]:
+def _parts(elements: Sequence[Element], sets: Sequence[SetPicture], svg: Svg) -> Iterator[str]:
     chapters = [each for each in elements if isinstance(each, Heading) and each.level == 2]
     links = [f'<a href="#part-{number}">{html_text(each.text)}</a>' for number, each in enumerate(chapters)]
     links += ['<a href="#sets">Distilled images</a>'] if sets else []
@@ -85,13 +93,15 @@ def _parts(elements: Sequence[Element], sets: Sequence[SetPicture]) -> Iterator[
             case Heading(text, 2):
                 yield f'<h2 id="part-{number}">{html_text(text)}</h2>'
                 number += 1
+            case Picture():
+                yield _figure(element, svg(element))
             case _:
                 yield _rendered(element)
     if sets:
         yield _sets(sets)
 
 
-def _rendered(element: Element) -> str:
+def _rendered(element: Heading | Lines | Bullets | Table) -> str:
     match element:
         case Heading(text, level):
             return f"<h{level}>{html_text(text)}</h{level}>"
@@ -101,8 +111,6 @@ def _rendered(element: Element) -> str:
             items = "".join(f"<li>{_emphasised(entry)}</li>" for entry in entries)
             listed = (f"<p>{html_text(lead)}</p>" if lead else "") + f"<ul>{items}</ul>"
             return f'<div class="{role}">{listed}</div>' if role else listed
-        case Picture():
-            return _figure(element)
         case Table():
             return f'<div class="scroll">{_wide(element.html())}</div>'
 
@@ -115,9 +123,8 @@ def _emphasised(entry: str) -> str:
     return html_text(entry)
 
 
-def _figure(picture: Picture) -> str:
-    svg = inline_svg(drawn(picture.draw, picture.rows).written("svg"))
-    svg = _own_ids(svg, picture.name)
+def _figure(picture: Picture, drawing: bytes) -> str:
+    svg = _own_ids(inline_svg(drawing), picture.name)
     files = f'<a href="{FIGURES_FOLDER}/{picture.name}.csv">numbers</a>'
     caption = f"<b>{html_text(picture.title)}</b><br>{html_text(picture.reading)} {files}"
     return (

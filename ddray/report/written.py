@@ -7,7 +7,7 @@ results/<sweep>/report.md             Markdown
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from ddray.atomic import replacing
@@ -31,10 +31,12 @@ def write_report(folder: Path, sweep: str, sets: Sequence[SetPicture] = ()) -> N
     except DdrayError as refused:  # the tables stand
         elements = [Heading(sweep, 1), Lines((f"No report: {refused}",))]
         sets = ()
-    for name, text in ((REPORT_MD, markdown(elements)), (REPORT_HTML, html_page(elements, sets))):
+    content = _figures(elements, ("svg",))
+    page = html_page(elements, sets, lambda picture: content[f"{picture.name}.svg"])
+    for name, text in ((REPORT_MD, markdown(elements)), (REPORT_HTML, page)):
         with replacing(folder / name) as file:
             file.write_text(text, encoding="utf-8")
-    write_figures(elements, folder, ("svg",))
+    _replace(folder / FIGURES_FOLDER, content)
 
 
 def write_figures(elements: Iterable[Element], folder: Path, formats: Iterable[str]) -> list[Path]:
@@ -48,16 +50,26 @@ def write_figures(elements: Iterable[Element], folder: Path, formats: Iterable[s
     Returns:
         The files.
     """
-    target = folder / FIGURES_FOLDER
+    content = _figures(elements, formats)
+    _replace(folder / FIGURES_FOLDER, content)
+    return [folder / FIGURES_FOLDER / name for name in content if not name.endswith(".csv")]
+
+
+def _figures(elements: Iterable[Element], formats: Iterable[str]) -> dict[str, bytes]:
+    """Names and content of the files of all figures."""
     content: dict[str, bytes] = {}
     for picture in (element for element in elements if isinstance(element, Picture)):
         content[f"{picture.name}.csv"] = picture.csv().encode()
         canvas = drawn(picture.draw, picture.rows)
         content |= {f"{picture.name}.{form}": canvas.written(form) for form in formats}
-    for name, data in content.items():  # one by one, because two runs may build them at the same time
+    return content
+
+
+def _replace(target: Path, content: Mapping[str, bytes]) -> None:
+    """A folder's files, one by one: two runs may build them at the same time."""
+    for name, data in content.items():
         with replacing(target / name) as file:
             file.write_bytes(data)
     for old in target.glob("[!.]*") if target.is_dir() else ():
         if old.name not in content:
             old.unlink(missing_ok=True)
-    return [target / name for name in content if not name.endswith(".csv")]
