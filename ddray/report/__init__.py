@@ -9,6 +9,7 @@
     words.py             names and numbers as people read them, in percent
     beside_paper.py      our cells with the paper's below them
     drawing.py           how figures look: colours, panels, files
+    maps.py              t-SNE maps as figures
     figures/             the figures, each a record with its tidy rows and how they are drawn
     sections/            the parts of a report, each a record with its facts and what is printed of them
     report.py            the loop over them: as JSON types in fractions (``ddray report --json``), and as a page

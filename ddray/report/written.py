@@ -14,12 +14,14 @@ from ddray.atomic import replacing
 from ddray.errors import DdrayError
 from ddray.report.drawing import drawn
 from ddray.report.html import SetPicture, html_page
+from ddray.report.maps import map_pictures
 from ddray.report.page import FIGURES_FOLDER, REPORT_HTML, REPORT_MD, Element, Heading, Lines, Picture, markdown
 from ddray.report.report import elements_of, machine_report
 
 
 def write_report(folder: Path, sweep: str, sets: Sequence[SetPicture] = ()) -> None:
-    """Build all files from ``measurements.parquet``. What cannot be rendered honestly is said in its place.
+    """Build all files from ``measurements.parquet`` and ``embeddings.parquet``. What cannot be rendered honestly is
+    said in its place.
 
     Args:
         folder: ``results/<sweep>``.
@@ -27,7 +29,9 @@ def write_report(folder: Path, sweep: str, sets: Sequence[SetPicture] = ()) -> N
         sets: Pictures of distilled sets.
     """
     try:
-        elements = list(elements_of(machine_report(folder)))
+        elements = [*elements_of(machine_report(folder))]
+        if maps := map_pictures(folder):
+            elements += [Heading("Maps of images"), *maps]
     except DdrayError as refused:  # the tables stand
         elements = [Heading(sweep, 1), Lines((f"No report: {refused}",))]
         sets = ()

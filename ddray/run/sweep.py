@@ -325,9 +325,9 @@ def rebuild(prepared: Prepared, results: Results, store: Store) -> Finished:
     results.folder.mkdir(parents=True, exist_ok=True)
     alarms = [info.alarm for info in prepared.datasets.values() if info.alarm is not None]
     coverage = collect(prepared.plan, prepared.sweep, store, results.folder, alarms)
+    write_embeddings(prepared.plan, prepared.sweep, store, results.folder)
     sets = [SetPicture(title, png) for title, png in pictures_of_sets(prepared.plan, store)]
     write_report(results.folder, prepared.sweep.name, sets)
-    write_embeddings(prepared.plan, prepared.sweep, store, results.folder)
     done = store.keys()
     learn((stage for key, stage in prepared.plan.stages.items() if key in done), store)
     return Finished(coverage.planned, coverage.done, coverage.failed, coverage.blocked)

@@ -11,12 +11,15 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 import worlds
 from panels import ONE, panel_of
+from pyarrow import parquet
 
 from ddray.report.drawing import INK, drawn, inline_svg, style_of
 from ddray.report.html import SetPicture, html_page
+from ddray.report.maps import map_pictures
 from ddray.report.page import Heading, Lines, Picture, first_page
 from ddray.report.report import elements_of, machine_report
 from ddray.report.sections.short import SHORT
@@ -134,6 +137,25 @@ def test_a_method_has_one_colour_everywhere_and_variants_differ() -> None:
     assert one.line != other.line
     paper = [style_of(name, [name]) for name in ("random", "full", "dsa", "dm", "mtt", "idc")]
     assert len({style.colour for style in paper}) == len(paper)
+
+
+def test_maps_show_every_point_once_and_a_broken_file_is_no_reason_to_stop(tmp_path: Path) -> None:
+    names = ("fit_id", "dataset", "ipc", "source", "method", "init", "class_id", "x", "y")
+    rows = [
+        dict(zip(names, ("a", "digits", 1, source, method, None, 0, float(at), 0.0), strict=True))
+        for source, method in (("real", None), ("dm", "dm"), ("random", "random"))
+        for at in range(3)
+    ]
+    parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "embeddings.parquet")
+    (picture,) = map_pictures(tmp_path)
+    assert picture.title == "Map of digits, ipc 1"
+    assert len(picture.rows) == len(rows)
+    svg = drawn(picture.draw, picture.rows).written("svg").decode()
+    assert ">dm<" in svg
+    assert ">random<" in svg
+    (tmp_path / "embeddings.parquet").write_bytes(b"nothing")
+    assert map_pictures(tmp_path) == []
+    assert map_pictures(tmp_path / "elsewhere") == []
 
 
 # --- the page ---------------------------------------------------------------------------------------------------------

@@ -209,7 +209,7 @@ def _fairness(place: _Place | None) -> str:
         text += f", of the full data {PERCENT_1(full['fairness']['fair_worst_acc'])} %"
     excess = _excess(place)
     if excess is not None:
-        text += f". Beside real images of its accuracy its variance over classes is {excess}"
+        text += f". Its variance over classes differs by {excess} from that of real images of its accuracy"
     else:
         text += ". How unequal classes can be depends on the accuracy; no real images of its accuracy stand beside it"
     return f"{text}."
@@ -222,7 +222,7 @@ def _excess(place: _Place) -> str | None:
             continue
         for excess in entry["excess"]:
             if excess["metric"] == "excess_fair_var_acc_corr" and excess.get("value") is not None:
-                return f"{interval(excess, 1e4, 1, signed=True)} pp² higher"
+                return f"{interval(excess, 1e4, 1, signed=True)} pp²"
     return None
 
 
