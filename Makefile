@@ -4,8 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 SWEEP ?= sweeps/quickstart.yaml
+# Tests by files in a few processes, in the order of the folders: those with a Ray first, the short ones fill the end.
+# For one process, which prints as it goes: make test SIDE_BY_SIDE=
+SIDE_BY_SIDE ?= --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help setup quickstart test test-faults test-signals check bench format clean
+.PHONY: help setup quickstart test test-faults test-signals check bench bench-in-turn format clean
 .DEFAULT_GOAL := help
 
 help:  ## what there is
@@ -24,7 +27,7 @@ quickstart: setup  ## a real sweep on embedded data, 191 seconds on two cores on
 	@echo "Results: $${DDRAY_HOME:-outputs}/results/quickstart   pictures and curves: $(BIN)/ddray ui"
 
 test: setup  ## the suite
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) $(ARGS)
 
 test-faults: setup  ## faults on real processes and disks, and the tally of what was lost and recomputed after them
 	$(BIN)/python -m pytest tests/faults -m faults $(ARGS)
@@ -44,6 +47,9 @@ format: setup  ## put the code into shape
 
 bench: setup  ## print the figures of docs/benchmarks/
 	$(BIN)/python -m benchmarks.run
+
+bench-in-turn: setup  ## time two commands in turn: make bench-in-turn FIRST='…' SECOND='…'
+	$(BIN)/python -m benchmarks.in_turn '$(FIRST)' '$(SECOND)'
 
 clean:  ## remove the virtual environment (results stay)
 	rm -rf $(VENV)

@@ -6,10 +6,8 @@ Nothing here passes or fails; the numbers to reach stand beside the figures in d
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -19,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import overhead, planning, prediction, second_run, simulation
+from benchmarks.machine import machine
 from ddray.settings import set_environment
 
 HERE = Path(__file__).resolve().parent.parent
@@ -42,19 +41,6 @@ def start_up(repeats: int = 7) -> list[dict[str, Any]]:
                 seconds.append(time.perf_counter() - started)
             rows.append({"name": name, "seconds": round(statistics.median(seconds), 3), "of": repeats})
     return rows
-
-
-def machine() -> dict[str, Any]:
-    """What the figures were measured on."""
-    names = ("ddray", "torch", "ray", "mlflow", "pyarrow", "pydantic")
-    return {
-        "name": "machine",
-        "cpus": os.cpu_count(),
-        "processor": _processor(),
-        "python": platform.python_version(),
-        "date": time.strftime("%Y-%m-%d"),
-        **{name: importlib.metadata.version(name) for name in names},
-    }
 
 
 def main() -> None:
@@ -88,14 +74,6 @@ def main() -> None:
 
 def _print(row: dict[str, Any]) -> None:
     print(json.dumps(row), flush=True)
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "")
 
 
 if __name__ == "__main__":
