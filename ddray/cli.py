@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import click
 
 from ddray.errors import DdrayError, EnvironmentProblem, without_addresses
+from ddray.run.causes import CAUSES
 from ddray.run.signals import interrupting
 from ddray.settings import folders, set_environment
 
@@ -242,6 +243,50 @@ def sweep(
 
     request = _request(sweep, sets, profiles, only=only, skip=skip, limit=limit)
     return run_sweep(request, replace(run, limit=within), folders())
+
+
+@cli.command(short_help="What failed, by cause, and what helps.")
+@sweep_options
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@prepared_command
+def failures(prepared: Any, as_json: bool) -> None:
+    """What failed of a sweep, by cause: which stages, what waits for them, what helps."""
+    from ddray.commands.failures import failures_text
+    from ddray.run.failed import failures_facts
+    from ddray.store.artifacts import Store
+
+    facts = failures_facts(prepared, Store(folders().store, folders().cache / "artifacts"))
+    click.echo(json.dumps(facts, sort_keys=True) if as_json else failures_text(facts))
+
+
+@cli.command(short_help="Run again what failed, by cause.")
+@sweep_options
+@filter_options
+@click.option(
+    "--cause",
+    "causes",
+    multiple=True,
+    type=click.Choice(list(CAUSES)),
+    help="Only what failed for it; several: any of them.  [default: all]",
+)
+@limit_options
+@run_options
+def retry(
+    sweep: str,
+    sets: tuple[str, ...],
+    profiles: tuple[str, ...],
+    causes: tuple[str, ...],
+    within: Any,
+    run: Any,
+    **filters: Any,
+) -> int:
+    """Run again the points of a sweep that failed, and nothing else; `ddray failures` lists them."""
+    from dataclasses import replace
+
+    from ddray.run.sweep import run_sweep
+
+    options = replace(run, limit=within, failed_for=causes or tuple(CAUSES))
+    return run_sweep(_request(sweep, sets, profiles, **filters), options, folders())
 
 
 @cli.command(short_help="The suite, for a set or model made elsewhere.")

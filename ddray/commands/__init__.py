@@ -6,6 +6,7 @@
     preset.py      published settings of a method, each with its source
     report.py      the report on the terminal and in other formats
     status.py      what runs, how the last run ended, how to go on
+    failures.py    what failed, by cause
     names.py       what people call stages and points
     browse.py      what is behind a key or a name, one failed stage again
     machine.py     what the system tells of itself: file systems, limits, ports

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ddray.plan.graph import Chain, Stage
@@ -35,14 +35,16 @@ class Job:
     """Points that need the job."""
     round: int = 0
     """Lower ones come first: see ``rounds_of``."""
+    room: float = 1.0
+    """Times its CPUs are asked for, and left idle but for the first: host memory goes with them."""
 
     @property
     def shape(self) -> Shape:
-        return self.cpus, self.gpu
+        return self.cpus * self.room, self.gpu
 
     def asks(self, use_gpus: bool) -> Shape:
         """What it asks of a machine; without GPUs everything runs on CPUs."""
-        return self.cpus, self.gpu if use_gpus else 0.0
+        return self.cpus * self.room, self.gpu if use_gpus else 0.0
 
     @property
     def label(self) -> str:
@@ -249,16 +251,12 @@ def restrict(job: Job, stages: Sequence[Stage], done: Collection[str]) -> Job:
     """A job with fewer stages: what it still waits for and its work follow from those that are left."""
     own = {stage.key for stage in stages}
     needs = dict.fromkeys(key for stage in stages for _, key in stage.inputs if key not in own and key not in done)
-    return Job(
-        name=job.name,
+    return replace(
+        job,
         stages=tuple(stages),
         needs=tuple(needs),
         after=tuple(key for key in job.after if key not in done),
-        cpus=job.cpus,
-        gpu=job.gpu,
         work=sum(stage.work for stage in stages),
-        points=job.points,
-        round=job.round,
     )
 
 

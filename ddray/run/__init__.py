@@ -3,6 +3,8 @@
 signals.py    INT, TERM and HUP: a gentle stop while jobs run, else an end at once
 context.py    what a running stage sees: progress, checkpoints, the request to stop
 board.py      where running jobs say how far they are and hear that they should stop
+causes.py     why stages fail, by what is to be done about it
+failed.py     what of a sweep failed, by cause, and which points to run again
 stage.py      run_stage: the one path that every executor shares
 importing.py  a file that ddray did not make -> the store, as the artifact of a finished stage
 schedule.py   which jobs may run now, in which order
@@ -11,6 +13,7 @@ simulate.py   the same on a made-up clock: what a sweep would do on a machine, a
 limits.py     so long, until then, so many hours: what a person gives a run
 nodes.py      what a node must share with the driver before it gets jobs
 progress.py   what became of each job, and the time that is left
+ladder.py     more of a card or of a machine for what ran out of memory
 outcomes.py   what the outcome of a job means for the others
 watch.py      what jobs wait for that no worker begins, and when nothing will come of it
 local.py      one job at a time, in this process

@@ -31,6 +31,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ddray.errors import EnvironmentProblem, without_addresses
 from ddray.run.board import Board
+from ddray.run.causes import HOST_MEMORY, WORKER
 from ddray.run.ledger import Node
 from ddray.run.nodes import PLACES, Agreement, disagreement, on_this_node
 from ddray.run.signals import ENDING, StopRequest
@@ -359,14 +360,14 @@ def dashboard() -> str:
     return f"http://{url}" + (" (it asks for a token: `ray get-auth-token` prints it)" if guarded else "")
 
 
-def cause_of_death(worker: Mapping[str, Any]) -> str:
-    """Why a worker process ended, as far as its log tells.
+def cause_of_death(worker: Mapping[str, Any]) -> tuple[str, str]:
+    """Kind and words of why a worker process ended, as far as its log tells.
 
     Args:
         worker: Its ``pid`` and ``node``; empty when it died before it posted anything.
     """
     if not worker.get("pid"):
-        return "it ended before it began"
+        return WORKER, "it ended before it began"
     from ray.util.state import get_log
 
     try:
@@ -374,13 +375,19 @@ def cause_of_death(worker: Mapping[str, Any]) -> str:
         text = "".join(chunks)
     except Exception as error:  # no dashboard, or the node is gone
         log.debug("no log of worker %s: %s", worker["pid"], error)
-        return "its node cannot be asked why; it may be gone"
+        return WORKER, "its node cannot be asked why; it may be gone"
     fatal = re.search(r"^Fatal Python error: (.+)$", text, re.MULTILINE)
     if fatal is None:
-        return "killed without a trace in its log, as a system does that runs out of memory (`dmesg` on its node tells)"
+        return (
+            HOST_MEMORY,
+            "killed without a trace, as a system does that runs out of memory (`dmesg` on its node tells)",
+        )
     frame = re.search(r'File "([^"]+)", line (\d+) in (\S+)', text[fatal.end() :])
     where = f" in {frame[3]} ({'/'.join(Path(frame[1]).parts[-3:])}:{frame[2]})" if frame else ""
-    return f"{fatal[1].lower()}{where}, a fault of native code; `ddray doctor` tells the instruction set and versions"
+    return (
+        WORKER,
+        f"{fatal[1].lower()}{where}, a fault of native code; `ddray doctor` tells the instruction set and versions",
+    )
 
 
 def _dead_processes() -> list[tuple[str, Any]]:

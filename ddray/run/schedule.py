@@ -83,15 +83,15 @@ class Schedule:
         """Of each shape the ready job that comes first, in the order in which they come."""
         first = []
         for shape in self._by_round:
-            by_round, by_tail = self._clean(self._by_round[shape]), self._clean(self._by_tail[shape])
+            by_round, by_tail = (self._clean(heaps[shape], shape) for heaps in (self._by_round, self._by_tail))
             if by_tail and -by_tail[0][0] * self.places >= self._left:
                 first.append((-1, *by_tail[0]))
             elif by_round:
                 first.append(by_round[0])
         return [self.jobs[name] for *_, name in sorted(first)]
 
-    def _clean(self, heap: list[Any]) -> list[Any]:
-        while heap and heap[0][-1] not in self._ready:
+    def _clean(self, heap: list[Any], shape: Shape) -> list[Any]:
+        while heap and (heap[0][-1] not in self._ready or self.jobs[heap[0][-1]].shape != shape):
             heapq.heappop(heap)
         return heap
 
@@ -119,6 +119,19 @@ class Schedule:
         self.running.discard(name)
         self._left += self._load(self.jobs[name])
         self._push(name)
+
+    def waiting(self) -> list[Job]:
+        """Jobs that have neither ended nor run now."""
+        return [job for name, job in self.jobs.items() if name not in self.finished and name not in self.running]
+
+    def change(self, job: Job) -> None:
+        """A job that does not run asks for other resources from now on."""
+        ready = job.name in self._ready
+        if ready or self._waits[job.name]:
+            self._left += self._load(job) - self._load(self.jobs[job.name])
+        self.jobs[job.name] = job
+        if ready:
+            self._push(job.name)
 
     def finish(self, name: str, done: Collection[str], failed: Mapping[str, str]) -> None:
         """A job ended.

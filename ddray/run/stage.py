@@ -22,6 +22,7 @@ from typing import Any, Literal
 
 from ddray.errors import EnvironmentProblem, without_addresses
 from ddray.plan.kinds import STAGE_KINDS
+from ddray.run.causes import CAUSES, kind_of
 from ddray.run.context import StageContext
 from ddray.store.artifacts import DamagedArtifact, Store
 from ddray.store.claims import HEARTBEAT_SECONDS, Claim
@@ -59,6 +60,8 @@ class Outcome:
     """Keys that exist now."""
     failed: dict[str, str] = field(default_factory=dict)
     """Key -> cause."""
+    kinds: dict[str, str] = field(default_factory=dict)
+    """Key -> kind of the cause, of those that failed."""
     damaged: dict[str, str] = field(default_factory=dict)
     """Input keys found damaged and moved away, with the message; the job did not run to its end."""
     busy: dict[str, str] = field(default_factory=dict)
@@ -66,8 +69,8 @@ class Outcome:
     interrupted: bool = False
     environment: str = ""
     """What keeps this and every other job from going on: a full disk, a store that cannot be read."""
-    out_of_memory: bool = False
-    """After running out of GPU memory the process should end: allocations may be stuck."""
+    spent: bool = False
+    """Whether the process should end: memory may be stuck in it, or its card may not answer any more."""
     seconds: float = 0.0
 
 
@@ -121,11 +124,12 @@ def run_job(job: Mapping[str, Any], env: WorkerEnv, tick: Tick) -> Outcome:
                 if environment := _environment(error):
                     outcome.environment = environment
                     break
-                outcome.failed[spec["key"]] = _cause(error)
-                outcome.out_of_memory = "OutOfMemory" in type(error).__name__
+                kind = kind_of(error)
+                outcome.failed[spec["key"]], outcome.kinds[spec["key"]] = _cause(error), kind
+                outcome.spent = CAUSES[kind].spends
                 _record(store, spec, job, error, env)
                 lost.add(spec["key"])
-                if outcome.out_of_memory:
+                if outcome.spent:
                     break
             heartbeat.stage = None
     outcome.seconds = time.monotonic() - started
@@ -338,6 +342,7 @@ def _record(
         "cpus": job["cpus"],
         "gpu": job["gpu"],
         "cause": _cause(error),
+        "cause_kind": kind_of(error),
         "traceback": "".join(traceback.format_exception(error)),
         "job": job["name"],
         "versions": versions(),

@@ -27,6 +27,8 @@ from ddray.price.measured import learn, measured_in
 from ddray.report.page import REPORT_HTML, REPORT_MD, first_page
 from ddray.request import Request
 from ddray.results import Results, results_of
+from ddray.run.failed import points_that_failed
+from ddray.run.ladder import Ladder
 from ddray.run.limits import limit_text
 from ddray.run.outcomes import OutcomeHandler
 from ddray.run.progress import Progress
@@ -59,6 +61,8 @@ class RunOptions:
     quiet: bool = False
     precision: Literal["float32", "tf32", "bf16"] = "float32"
     limit: Limit = NO_LIMIT
+    failed_for: tuple[str, ...] = ()
+    """Only points that failed for causes of these kinds; empty: all points."""
 
 
 def run_sweep(request: Request, options: RunOptions, folders: Folders) -> int:
@@ -82,6 +86,9 @@ def run_sweep(request: Request, options: RunOptions, folders: Folders) -> int:
         prepared = prepare(request, folders, build_cache, read_all=True)
     store = Store(folders.store, folders.cache / "artifacts")
     store.tidy()
+    if options.failed_for:
+        prepared.plan.selected = points_that_failed(prepared, store, options.failed_for)
+        _say(f"{prepared.sweep.name}: {len(prepared.plan.selected)} points with failures are run again")
     run_folder = folders.runs / prepared.sweep.name / f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{os.getpid()}"
     with RunStatus(run_folder, folders.store) as status:
         status.code = _carry_out(prepared, results, store, options, folders, status)
@@ -127,10 +134,11 @@ def _jobs(
     prepared: Prepared, done: Collection[str], options: RunOptions, store: Store
 ) -> tuple[list[Job], Callable[[Job], float]]:
     """The jobs to run, all or those that the limit holds, and what each takes."""
-    jobs = runnable_jobs(prepared.plan, done)
+    machine = _machine(options)
+    ladder = Ladder(machine.device.name, store)
+    jobs = [ladder.on(job) for job in runnable_jobs(prepared.plan, done)]
     if not jobs:
         return [], lambda job: 0.0
-    machine = _machine(options)
     seconds = seconds_of(jobs, Prices(machine.device, measured_in(store)), store.checkpointed())
     if options.limit != NO_LIMIT:
         jobs = within(simulate(jobs, done, machine, seconds, options.limit), jobs)
@@ -238,7 +246,8 @@ def _execute(
         cost=lambda stage: prices.of(stage, stage.share or 0.0).seconds,
     )
     stop = StopRequest()
-    handler = OutcomeHandler(schedule, prepared.plan.stages, progress, stop)
+    ladder = Ladder(_machine(options).device.name, store, room=not options.local)
+    handler = OutcomeHandler(schedule, prepared.plan.stages, progress, stop, store, ladder)
     status.follow(progress)
     from ddray.run.display import shown  # rich takes a moment
 

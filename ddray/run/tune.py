@@ -16,7 +16,6 @@ import logging
 import os
 import threading
 import time
-from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -31,6 +30,7 @@ from ddray.errors import EnvironmentProblem, RequestError
 from ddray.plan.graph import Stage
 from ddray.plan.jobs import Job, Shape
 from ddray.run import cluster
+from ddray.run.causes import ERROR
 from ddray.run.ledger import Ledger, Node, next_job
 from ddray.run.nodes import Agreement, agreement, on_this_node
 from ddray.run.outcomes import OutcomeHandler
@@ -50,8 +50,6 @@ MOST_WAITING = 32
 """Jobs released without a free place, half of what Tune takes before it asks no more (TUNE_MAX_PENDING_TRIALS_PG)."""
 NODE_LABEL = "ray.io/node-id"
 """Ray puts it on every node."""
-DEATHS = 2
-"""Workers that may die at one stage: the first may have been bad luck, the second fails the stage."""
 SYNC_SECONDS = 0.5
 ATTEND_SECONDS = 0.5
 
@@ -169,8 +167,6 @@ class Admitter(Searcher):
         """Released job -> what was asked of Ray for it."""
         self.released_at: dict[str, float] = {}
         self._freed: Shape | None = None
-        self.deaths: dict[str, list[str]] = defaultdict(list)
-        """Key -> nodes of the workers that died while computing it; "" where none is known."""
         self.ahead: set[str] = set()
         """Released without a free place: they wait in Ray for an actor of their shape."""
         self.awaited: set[str] = set()
@@ -283,6 +279,7 @@ class Admitter(Searcher):
         self.use_gpus = self.use_gpus or self.ledger.gpus > 0 or self.watch.gpus_expected > 0
         cores = sum(node.cpus for node in self.ledger.nodes.values())
         self.schedule.places = max(1.0, self.ledger.gpus if self.use_gpus else cores)
+        self.handler.ladder.widest = max((node.cpus for node in self.ledger.nodes.values()), default=float("inf"))
         for running in self.progress.jobs("running"):
             name = running.job.name
             if running.node in self.ledger.nodes and name in self.shapes:
@@ -338,7 +335,7 @@ class Admitter(Searcher):
         self._give_places()
 
     def _post_mortem(self, job: Job) -> Outcome:
-        """The worker died, or gave up after running out of GPU memory: the store says how far it came."""
+        """The worker died, or ended itself after a failure: the store says how far it came."""
         outcome = Outcome(interrupted=self.stop.is_set())
         for stage in job.stages:
             if self.store.has(stage.key):
@@ -347,6 +344,7 @@ class Admitter(Searcher):
             failure = self.store.failure(stage.key)
             if failure is not None and failure.get("at", 0.0) >= self.released_at[job.name]:
                 outcome.failed[stage.key] = failure["cause"]
+                outcome.kinds[stage.key] = failure.get("cause_kind", ERROR)
             elif not outcome.interrupted:
                 self._died_at(stage, job, outcome)
             break
@@ -359,18 +357,15 @@ class Admitter(Searcher):
         if self._has_refused(node):
             outcome.busy[stage.key] = ""
             return
-        self.deaths[stage.key].append(node)
-        # Those that went with their node say nothing of the stage.
-        deaths = sum(not self._is_gone(at) for at in self.deaths[stage.key])
-        cause = "its node is gone" if self._is_gone(node) else cluster.cause_of_death(worker)
-        if deaths < DEATHS:
-            self.progress.note(f"the worker of {stage.label} died ({cause}); the job is tried again")
+        if self._is_gone(node):  # says nothing of the stage
+            self.progress.note(f"the worker of {stage.label} went with its node; the job is tried again")
             outcome.busy[stage.key] = ""
             return
-        cause = f"{deaths} workers died at this stage; the last: {cause}"
+        kind, cause = cluster.cause_of_death(worker)
+        cause = f"its worker died: {cause}"
         record = {**stage.spec(), "cpus": job.cpus, "gpu": job.gpu, "cause": cause, "traceback": ""}
-        self.store.record_failure(stage.key, record)
-        outcome.failed[stage.key] = cause
+        self.store.record_failure(stage.key, {**record, "cause_kind": kind})
+        outcome.failed[stage.key], outcome.kinds[stage.key] = cause, kind
 
     def _is_gone(self, node: str) -> bool:
         return self.members is not None and self.members.is_gone(node)
@@ -414,9 +409,8 @@ class JobTrial(tune.Trainable):
         job = json.loads(self.config["spec"])
         with between_jobs():
             outcome = run_job(job, self._env, self._tick)
-        if outcome.out_of_memory:
-            # Memory may be stuck in this process: end it, the searcher reads the failure from the store.
-            raise MemoryError(next(iter(outcome.failed.values())))
+        if outcome.spent:  # the searcher reads the failure from the store
+            raise RuntimeError(next(iter(outcome.failed.values())))
         return {"outcome": json.dumps(asdict(outcome)), "done": True}
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:

@@ -189,6 +189,10 @@ class Store:
         readable = {name: value for name, value in failure.items() if isinstance(value, kinds.get(name, object))}
         return {"label": key[:12], "traceback": "", **readable}
 
+    def forget_failure(self, key: str) -> None:
+        """Remove the record of a failure: the stage is tried again."""
+        self.files.remove(_failure(key))
+
     def failures(self) -> set[str]:
         """Keys with a recorded failure."""
         return {name.removesuffix(".json") for name in self.files.names("failures") if name.endswith(".json")}

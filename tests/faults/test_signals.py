@@ -167,9 +167,10 @@ def test_a_worker_that_dies_twice_at_one_stage_fails_it_with_its_cause(workspace
     ran = workspace.spawn(*("sweep", workspace.tiny(), "--cpus", "1", "--no-mlflow"), PYTHONPATH=str(workspace.folder))
     assert ran.code == 1, ran.err
     assert "2 of 4 points done" in ran.err, "random does not need the stage"
-    assert "died (segmentation fault in string_at (" in ran.err
+    assert "its worker died: segmentation fault in string_at (" in ran.err
     assert ran.err.count("the job is tried again") == 1
     (failure,) = (workspace.store.failure(key) for key in workspace.store.failures())
     assert failure is not None
-    assert failure["cause"].startswith("2 workers died at this stage; the last: segmentation fault in string_at")
+    assert failure["cause"].startswith("its worker died: segmentation fault in string_at")
+    assert failure["cause"].endswith("(tried 2 times)")
     assert "ddray doctor" in failure["cause"]

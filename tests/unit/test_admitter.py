@@ -47,7 +47,7 @@ class Bench:
         self.schedule = Schedule(jobs, set())
         self.progress = Progress(self.schedule, "test", quiet=True, cost=lambda stage: stage.work)
         self.stop = threading.Event()
-        self.handler = OutcomeHandler(self.schedule, {}, self.progress, self.stop)
+        self.handler = OutcomeHandler(self.schedule, {}, self.progress, self.stop, workspace.store)
         self.members = Members(Node("here", cpus, gpus))
         self.searcher = tune.Admitter(
             self.schedule,
@@ -247,7 +247,7 @@ def test_a_worker_whose_node_went_away_says_nothing_of_its_stage(
         bench.members.gone.add("lost")
     else:
         bench.members.refused["lost"] = "It has another ddray."
-    for _ in range(2 * tune.DEATHS):
+    for _ in range(4):
         bench.handler.release_deferred(at_once=True)
         ((trial, config),) = bench.release()
         bench.end(trial, None)
