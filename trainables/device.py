@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import os
 import platform
+import re
 import resource
 import sys
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -73,6 +75,32 @@ def reset() -> None:
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         torch.cuda.empty_cache()
         torch.cuda.set_per_process_memory_fraction(1.0)
+
+
+def spare_memory(device: str) -> int:
+    """Bytes that a job may use to save itself work: half of what is free, divided among jobs. Results do not depend on
+    it.
+
+    Of a card: what its share leaves. Else as if every CPU ran a job.
+    """
+    if device == "cuda":
+        total = torch.cuda.get_device_properties().total_memory
+        share = torch.cuda.get_per_process_memory_fraction()
+        return max(0, int(share * total - torch.cuda.memory_allocated()) // 2)
+    return _free_bytes() // 2 // (os.cpu_count() or 1)
+
+
+def _free_bytes() -> int:
+    """Of the machine, or of the container that this process is in; 0 where the system does not tell."""
+    free = []
+    with suppress(OSError, AttributeError):
+        found = re.search(r"^MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text(), re.MULTILINE)
+        free.append(int(found[1]) * 1024)  # type: ignore[index]
+    with suppress(OSError, ValueError):
+        group = Path("/sys/fs/cgroup")
+        limit = (group / "memory.max").read_text()
+        free.append(max(0, int(limit) - int((group / "memory.current").read_text())))
+    return min(free, default=0)
 
 
 def network_arithmetic(device: str) -> AbstractContextManager[Any]:

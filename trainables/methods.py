@@ -121,6 +121,7 @@ class DCSettings(DSASettings):
     title="MTT",
     function="trainables.distill.mtt:distill",
     init="real",
+    version=2,  # instance norm with its second derivatives written out: other rounding
     shares=((1, 1 / 4), (10, 1 / 2), (None, 1.0)),
 )
 class MTTSettings(NetworkSettings):
@@ -149,8 +150,8 @@ class MTTSettings(NetworkSettings):
     momentum_img: float = Field(default=0.5, ge=0, lt=1)
     """Of the images and of the learned rate."""
     mtt_gradient: Literal["recompute", "unrolled", "tesla"] = "recompute"
-    """``recompute``: exact, memory of one student step; ``unrolled``: exact, memory of all; ``tesla``: approximate,
-    earlier parameters count as constants (Cui et al., ICML 2023)."""
+    """``recompute``: exact, within the memory there is to spare; ``unrolled``: exact, memory of all; ``tesla``:
+    approximate, earlier parameters count as constants (Cui et al., ICML 2023)."""
     tesla_cosine: int = Field(default=0, ge=0)
     """Every so many iterations, the cosine between the exact and the TESLA gradient is measured; 0: never."""
     num_experts: int = Field(default=100, ge=1)

@@ -331,8 +331,8 @@ publish(
         method="mtt",
         values={"mtt_gradient": "recompute"},
         source=f"{_MTT} distill.py (gradient through all steps)",
-        note="the authors keep every student step in memory (unrolled); recompute gives the same gradient with the "
-        "memory of one step",
+        note="the authors keep every student step in memory (unrolled); recompute gives the same gradient and "
+        "keeps as many as there is memory for",
         agrees=_BOTH,
     ),
     Preset(

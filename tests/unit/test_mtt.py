@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 import weakref
 from collections.abc import Callable, Sequence
+from functools import partial, partialmethod
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ from trainables.distill.unroll import Batch, MetaGradient, recompute, tesla, unr
 from trainables.experts import flat_parameters
 from trainables.methods import MTTSettings
 from trainables.models.network import Network, build
+from trainables.models.second_order import for_second_order, instance_norm
 from trainables.payloads import DistilledSet, Expert, StoredExpert, TrainedModel
 from trainables.train import rate_learned_for, train
 
@@ -235,7 +237,7 @@ class SavedBytes:
             self.now += size
             self.peak = max(self.peak, self.now)
         self._holders[place] = self._holders.get(place, 0) + 1
-        held = _Held(tensor)
+        held = _Held(tensor.detach())  # with its graph, an operation's own output would hold itself
         weakref.finalize(held, self._release, place, size)
         return held
 
@@ -257,14 +259,52 @@ def saved_peak(way: Callable[..., MetaGradient], steps: int) -> int:
     return saved.peak
 
 
-def test_memory_of_activations_does_not_grow_with_the_steps() -> None:
+def test_memory_of_activations_does_not_grow_with_the_steps_where_there_is_no_room() -> None:
     few, many = 3, 24
     slope = (saved_peak(unrolled, many) - saved_peak(unrolled, few)) / (many - few)
     one_step = saved_peak(unrolled, 1)
     assert slope > 0.5 * one_step, "the control: with plain back-propagation every step adds its own"
-    for way in (recompute, tesla):
+    for way in (partial(recompute, room=0), partial(tesla, room=0)):
         assert saved_peak(way, many) <= 1.02 * saved_peak(way, few)
         assert saved_peak(way, many) <= 1.3 * one_step
+
+
+@pytest.mark.parametrize("norm", ["instance", "batch"])
+def test_how_many_steps_are_kept_changes_no_bit(norm: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = Problem(6, batch=6, norm=norm)
+    if norm == "instance":
+        for_second_order(problem.network)
+    with unroll._Saved() as saved:
+        student = unroll._Student(problem.network)
+        held = unroll._taken(student, problem.start, problem.images, problem.batches[0], problem.batches[0])
+    assert saved.bytes > held.images.nbytes
+    rooms = {0: 0, round(3.5 * saved.bytes): 3, 2**40: 6}
+    expected = problem.solve(partial(recompute, room=0))
+    for room, kept in rooms.items():
+        with monkeypatch.context() as patch:
+            measured: list[object] = []
+            patch.setattr(unroll._Saved, "__exit__", partialmethod(_noted, measured, unroll._Saved.__exit__))
+            found = problem.solve(partial(recompute, room=room))
+        assert len(measured) == kept, "of six steps"
+        for name in MetaGradient._fields:
+            assert torch.equal(getattr(found, name), getattr(expected, name)), name
+
+
+def _noted(self: object, measured: list[object], leave: Callable[..., None], *how: object) -> None:
+    measured.append(self)
+    leave(self, *how)
+
+
+def test_second_derivatives_of_instance_norm_are_those_of_finite_differences() -> None:
+    generator = torch.Generator().manual_seed(0)
+    maps, weight, bias = (
+        torch.randn(shape, generator=generator, dtype=torch.float64, requires_grad=True)
+        for shape in ((2, 3, 3, 2), (3,), (3,))
+    )
+    torch.testing.assert_close(instance_norm(maps, weight, bias, 1e-5), F.group_norm(maps, 3, weight, bias, 1e-5))
+    arguments = (maps, weight, bias, 0.3)  # as large as a variance: eps is in the formulas
+    assert torch.autograd.gradcheck(instance_norm, arguments)
+    assert torch.autograd.gradgradcheck(instance_norm, arguments)
 
 
 # --- segments and batches ---------------------------------------------------------------------------------------------
@@ -467,7 +507,10 @@ def test_a_rate_that_would_become_negative_is_kept_positive_and_counted(tmp_path
 @pytest.mark.parametrize(
     "other, message",
     [
-        ({"lr_img": 1e38}, r"mtt: an image is not finite at iteration \d.* Lower settings\.mtt\.lr_img"),
+        (
+            {"lr_img": 1e38},
+            r"mtt: (an image is not finite|the loss is nan) at iteration \d.* Lower settings\.mtt\.lr_img",
+        ),
         ({"lr_syn": 1e30}, r"mtt: the loss is (nan|inf) at iteration 0.* Lower settings\.mtt\.lr_syn"),
         ({"lr_lr": 1e12, "lr_syn": 0.5, "iterations": 40}, r"mtt: the loss is .* Lower settings\.mtt\.lr_lr"),
         ({"lr_lr": 1e38, "lr_syn": 0.5}, r"mtt: the learned rate is -?inf at iteration \d+.* settings\.mtt\.lr_lr"),

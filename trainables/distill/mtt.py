@@ -35,6 +35,7 @@ from trainables.distill.context import FAR, DistillContext, class_major_labels
 from trainables.distill.unroll import GRADIENTS, Batch, MetaGradient, recompute, tesla
 from trainables.files import load_json, save_json
 from trainables.methods import MTTSettings
+from trainables.models.second_order import for_second_order
 from trainables.optimise import in_batches
 from trainables.payloads import DistilledSet, StoredExpert, load_tensors, save_tensors
 
@@ -53,8 +54,8 @@ def distill(origin: Origin, settings: MTTSettings, context: DistillContext) -> D
 
     A checkpoint holds the images, the learned rate, the momentum of both, and what is reported at the end.
 
-    Differs from the authors' code: ``iterations`` updates instead of one more; the exact gradient is computed with the
-    memory of one student step (``mtt_gradient: recompute``); the learned rate is saved with the set and kept above
+    Differs from the authors' code: ``iterations`` updates instead of one more; the exact gradient is computed within
+    the memory there is to spare (``mtt_gradient: recompute``); the learned rate is saved with the set and kept above
     1e-6; starts as above; a permutation of the set is cut into parts from its beginning, the short one last, where
     theirs begins at the end with the short one; no choice among sets by test accuracy; all random numbers are derived
     from (seed, purpose, step).
@@ -66,6 +67,7 @@ def distill(origin: Origin, settings: MTTSettings, context: DistillContext) -> D
     trajectories = open_experts(settings, context) if settings.iterations else []  # the start takes none
     experts = [each for each in trajectories if each.starts]
     network = context.network().requires_grad_(False)
+    for_second_order(network)
     expected = [(name, list(weight.shape)) for name, weight in network.named_parameters()]
     assert all(expert.stored.parameters == expected for expert in experts), "experts of another network"
     whitening, (images, indices) = None, context.initial_images(origin)

@@ -14,16 +14,18 @@ whitened). Everything also works in float64.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
 from torch.func import functional_call
 from torch.nn import functional as F
 
 from trainables.data import augment
+from trainables.device import spare_memory
 from trainables.models.network import Network, uses_batch_statistics
 from trainables.optimise import CHUNK
 
@@ -65,9 +67,10 @@ def recompute(
     network: Network,
     target: Tensor,
     poll: Callable[[], None] = _never,
+    room: int | None = None,
 ) -> MetaGradient:
-    """The exact gradient with the activations of one step: the student's parameters after every step are kept, and on
-    the way back every step is computed once more.
+    """The exact gradient within a given memory: the student's parameters after every step are kept, and the graphs of
+    as many steps as there is room for. On the way back the other steps are computed once more.
 
     With l_k = dL/dtheta_k, from l_N = 2 (theta_N - target) / |theta_0 - target|^2 down to k = 0, each step adds
     -<l_{k+1}, g_k> to dL/da and the vector-Jacobian product -a l_{k+1}^T dg_k/dS to dL/dS, and
@@ -76,8 +79,8 @@ def recompute(
 
     A batch is taken in parts of ``CHUNK`` images, whose sums these are; batch norm needs it whole.
 
-    Memory: N + 1 vectors of P, and the activations of one part of one step. Time: ``unrolled`` and N more forward and
-    backward passes.
+    Memory: N + 1 vectors of P, the kept graphs, and the activations of one part of one step. Time: ``unrolled`` and a
+    forward and a backward pass more for each step that is not kept. How many are kept changes no bit of the result.
 
     Differs from the authors' code (MTT distill.py): they keep the graph of all steps, as ``unrolled`` does.
 
@@ -89,8 +92,9 @@ def recompute(
         network: Gives the function; its own parameters are not read.
         target: (P,).
         poll: Called before each step; may raise to give way.
+        room: Bytes for graphs; None: what the device has to spare.
     """
-    return _backwards(start, images, rate, batches, network, target, poll, through_parameters=True)
+    return _backwards(start, images, rate, batches, network, target, poll, room, through_parameters=True)
 
 
 def tesla(
@@ -101,13 +105,14 @@ def tesla(
     network: Network,
     target: Tensor,
     poll: Callable[[], None] = _never,
+    room: int | None = None,
 ) -> MetaGradient:
     """TESLA's approximation (Cui et al., ICML 2023): earlier parameters count as constants, l_k = l_N for every k.
 
     How a step changes what later steps see is left out; of ``recompute``'s work the products with dg/dtheta are saved.
     The loss and the student's end are exact. Arguments as for ``recompute``.
     """
-    return _backwards(start, images, rate, batches, network, target, poll, through_parameters=False)
+    return _backwards(start, images, rate, batches, network, target, poll, room, through_parameters=False)
 
 
 def unrolled(
@@ -162,7 +167,7 @@ class _Student:
         """
         pieces = torch.split(theta, self.sizes)
         weights = {name: piece.view(shape) for name, piece, shape in zip(self.names, pieces, self.shapes, strict=True)}
-        logits = functional_call(self.network, weights, (images.contiguous(memory_format=torch.channels_last),))
+        logits = functional_call(self.network, weights, (images.contiguous(),))
         return F.cross_entropy(logits, labels, reduction="sum") / batch
 
     def parts(self, batch: Batch) -> list[Batch]:
@@ -179,6 +184,16 @@ class _Student:
         ]
 
 
+class _Taken(NamedTuple):
+    """A part of a step that was taken, with the graph from its images and parameters to its gradient."""
+
+    part: Batch
+    gradient: Tensor
+    """What it adds to g (P,)."""
+    images: Tensor
+    theta: Tensor
+
+
 def _backwards(
     start: Tensor,
     images: Tensor,
@@ -187,35 +202,78 @@ def _backwards(
     network: Network,
     target: Tensor,
     poll: Callable[[], None],
+    room: int | None,
     *,
     through_parameters: bool,
 ) -> MetaGradient:
     student = _Student(network)
     passed = [start.detach()]
-    for batch in batches:
+    kept: list[list[_Taken]] = []
+    left = spare_memory(images.device.type) if room is None else room
+    for number, batch in enumerate(batches):
         poll()
-        theta, step = passed[-1].detach().requires_grad_(), torch.zeros_like(start)
-        for part in student.parts(batch):
-            step += _gradient(student, theta, images[part.rows], part, len(batch.rows))
-        passed.append(passed[-1] - rate * step)
+        before, step = passed[-1], torch.zeros_like(start)
+        if number == len(kept) and left > 0:  # the graphs of the first steps; each is as large as the first
+            with _Saved() as saved:
+                kept.append([_taken(student, before, images, part, batch) for part in student.parts(batch)])
+            left -= saved.bytes
+            if left < saved.bytes:
+                left = 0
+            for taken in kept[-1]:
+                step += taken.gradient.detach()
+        else:
+            for part in student.parts(batch):  # the same operations as for a step that is kept, hence the same bits
+                step += _taken(student, before, images, part, batch).gradient.detach()
+        passed.append(before - rate * step)
     final = passed.pop()
     scale = (start - target).square().sum()
     adjoint = 2 * (final - target) / scale
     at_images, at_rate = torch.zeros_like(images), torch.zeros_like(rate)
-    for batch, before in zip(reversed(batches), reversed(passed), strict=True):
+    for number in reversed(range(len(batches))):
         poll()
-        earlier = adjoint.clone()
-        for part in student.parts(batch):
-            theta, seen = before.detach().requires_grad_(), images[part.rows].requires_grad_()
-            gradient = _gradient(student, theta, seen, part, len(batch.rows), create_graph=True)
-            at_rate -= adjoint @ gradient.detach()
-            wanted = (seen, theta) if through_parameters else (seen,)
-            products = torch.autograd.grad(gradient, wanted, grad_outputs=-rate * adjoint)
-            at_images[part.rows] += products[0]
+        batch, before, earlier = batches[number], passed.pop(), adjoint.clone()
+        if number < len(kept):
+            parts: Iterable[_Taken] = kept.pop()
+        else:
+            parts = (_taken(student, before, images, part, batch) for part in student.parts(batch))
+        for taken in parts:
+            at_rate -= adjoint @ taken.gradient.detach()
+            wanted = (taken.images, taken.theta) if through_parameters else (taken.images,)
+            products = torch.autograd.grad(taken.gradient, wanted, grad_outputs=-rate * adjoint)
+            at_images[taken.part.rows] += products[0]
             if through_parameters:
                 earlier += products[1]
         adjoint = earlier
     return MetaGradient((final - target).square().sum() / scale, at_images, at_rate, final)
+
+
+def _taken(student: _Student, before: Tensor, images: Tensor, part: Batch, batch: Batch) -> _Taken:
+    theta, seen = before.detach().requires_grad_(), images[part.rows].requires_grad_()
+    return _Taken(part, _gradient(student, theta, seen, part, len(batch.rows), create_graph=True), seen, theta)
+
+
+class _Saved:
+    """Counts the bytes that graphs keep which are made inside it."""
+
+    def __init__(self) -> None:
+        self._storages: dict[int, int] = {}
+        self._hooks = saved_tensors_hooks(self._count, lambda tensor: tensor)
+
+    @property
+    def bytes(self) -> int:
+        return sum(self._storages.values())
+
+    def __enter__(self) -> _Saved:
+        self._hooks.__enter__()
+        return self
+
+    def __exit__(self, *how: object) -> None:
+        self._hooks.__exit__(*how)
+
+    def _count(self, tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        self._storages[storage.data_ptr()] = storage.nbytes()
+        return tensor.detach()  # autograd knows its graph; a packed output that knew it too would never be freed
 
 
 def _gradient(
