@@ -58,7 +58,7 @@ def measure(jobs: int, shapes: int, cpus: int) -> dict[str, float]:
         folders = Folders(home=home, store=str(home / "store"), data=home / "data", cache=home / "cache")
         path = home / "noop.yaml"
         path.write_text(SWEEP.format(seeds=list(range(jobs))))
-        prepared = prepare(Request(path), folders, build, read_all=True)
+        prepared = prepare(Request(path), folders, build, read=("digits",))
         distills = [stage for stage in prepared.plan.stages.values() if stage.kind == "distill"]
         shares = SHARES[shapes]
         chosen = [

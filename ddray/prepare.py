@@ -45,29 +45,29 @@ class Prepared:
         return digest([self.sweep.name, *sorted(self.plan.stages), *points])
 
 
-def prepare(request: Request, folders: Folders, build: Build, *, read_all: bool = False) -> Prepared:
+def prepare(request: Request, folders: Folders, build: Build, *, read: Collection[str] = ()) -> Prepared:
     """Load, validate, expand and plan: a sweep file, or what ``ddray evaluate`` imported before.
 
     Args:
         request: The sweep and what narrows it.
         folders: Where data and caches are.
         build: Decodes a data set (see ``ddray.plan.datasets``).
-        read_all: Decode every data set that has not been read yet; planning alone does without.
+        read: Data sets to decode that have not been read yet; planning alone does without.
 
     Raises:
         RequestError: Everything that is wrong, at once.
-        EnvironmentProblem: ``read_all`` and a data set is missing.
+        EnvironmentProblem: One that is to be read is missing.
     """
     with no_cycle_search():
         if request.path.name == FILE:
-            content = _imported(request, folders, build, read_all)
+            content = _imported(request, folders, build, read)
         else:
-            content = _swept(request, folders, build, read_all)
+            content = _swept(request, folders, build, read)
         sweep, points, datasets, imported = content
         plan = make_plan(*make_chains(points, datasets, sweep.resources, imported))
         plan.selected = {point.hash for point in select(points, request.only, request.skip, request.limit)}
         notes = _notes(request, points, plan.selected)
-    used = sorted({point.dataset for point in points})
+    used = sorted({chain.point.dataset for chain in plan.chains if chain.point.hash in plan.selected})
     unread = tuple(name for name in used if not datasets[name].read)
     return Prepared(request, sweep, datasets, plan, unread, notes)
 
@@ -117,11 +117,11 @@ class _Content(NamedTuple):
     imported: Imported | None
 
 
-def _swept(request: Request, folders: Folders, build: Build, read_all: bool) -> _Content:
+def _swept(request: Request, folders: Folders, build: Build, read: Collection[str]) -> _Content:
     """The points of a sweep file."""
     sweep = load(request.path, sets=request.sets, profiles=request.profiles)
     names = {str(name) for grid in sweep.grids for name in grid.axes.get("dataset", ())}
-    datasets = resolve(sweep, sorted(names), folders.data, folders.cache, build, read_all=read_all)
+    datasets = resolve(sweep, sorted(names), folders.data, folders.cache, build, read=read)
     return _Content(sweep, expanded(sweep, class_sizes(datasets).get), datasets, None)
 
 
@@ -136,7 +136,7 @@ def _notes(request: Request, points: Sequence[GridPoint], selected: Collection[s
     return tuple(split_notes(before, points, request.sets, selected))
 
 
-def _imported(request: Request, folders: Folders, build: Build, read_all: bool) -> _Content:
+def _imported(request: Request, folders: Folders, build: Build, read: Collection[str]) -> _Content:
     """The points of an imported set or model."""
     if request.sets or request.profiles:
         raise RequestError(f"{request.path}: has no values to change and no profiles. Run ddray evaluate again.")
@@ -144,6 +144,6 @@ def _imported(request: Request, folders: Folders, build: Build, read_all: bool) 
     if evaluation.content is None:
         raise RequestError(f"{request.path}: does not say what its files hold. Run ddray evaluate again.")
     sweep = sweep_of(evaluation, request.path)
-    info = info_of(evaluation, folders, build, read_all=read_all)
+    info = info_of(evaluation, folders, build, read=evaluation.dataset in read)
     points = list(points_of(evaluation, info, sweep.grids[0]))
     return _Content(sweep, points, {evaluation.dataset: info}, subject_of(evaluation, info))

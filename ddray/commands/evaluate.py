@@ -47,7 +47,7 @@ def evaluate_file(options: Options, run: RunOptions, folders: Folders, *, as_jso
     store = Store(folders.store, folders.cache / "artifacts")
     if known is not None and known.requested == evaluation.requested and known.content is not None:
         evaluation = evaluation.with_content(known.content)
-    info = info_of(evaluation, folders, build, read_all=True)
+    info = info_of(evaluation, folders, build, read=True)
     if evaluation.content is None or not store.has(subject_of(evaluation, info).stage().key):
         evaluation = evaluation.with_content(bring_in(evaluation, info, store, folders))
     results_of(folders, evaluation.name).register(Request(path))

@@ -126,10 +126,10 @@ def points_of(evaluation: Evaluation, info: DatasetInfo, grid: Grid) -> Iterator
             )
 
 
-def info_of(evaluation: Evaluation, folders: Folders, build: Build, *, read_all: bool) -> DatasetInfo:
+def info_of(evaluation: Evaluation, folders: Folders, build: Build, *, read: bool) -> DatasetInfo:
     nothing = Sweep("", "", Path(), (), (), _declared(evaluation), {}, None, "")
     name = evaluation.dataset
-    return resolve(nothing, [name], folders.data, folders.cache, build, read_all=read_all)[name]
+    return resolve(nothing, [name], folders.data, folders.cache, build, read=[name] if read else ())[name]
 
 
 def _declared(evaluation: Evaluation) -> dict[str, DatasetDecl]:

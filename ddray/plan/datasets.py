@@ -7,7 +7,7 @@ cache exists. Until then planning goes on with a placeholder (nothing of such a 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -63,7 +63,7 @@ class DatasetInfo:
 
 
 def resolve(
-    sweep: Sweep, names: Iterable[str], data: Path, cache: Path, build: Build, *, read_all: bool = False
+    sweep: Sweep, names: Iterable[str], data: Path, cache: Path, build: Build, *, read: Collection[str] = ()
 ) -> dict[str, DatasetInfo]:
     """What is known of the named data sets.
 
@@ -74,17 +74,17 @@ def resolve(
         cache: DDRAY_CACHE.
         build: Decodes a data set. Declared folders are decoded at once when they are there, because nothing is known
             of them otherwise.
-        read_all: Decode (and for known data sets download) everything that has not been read yet, and see that what
-            has been is still what was read.
+        read: Decode (and for known data sets download) these if they have not been read yet, and see that what has
+            been is still what was read.
 
     Raises:
         RequestError: A data set is broken: the message names file and row.
         EnvironmentProblem: It is not there; the message says where to put it.
     """
-    return {name: _resolve(sweep, name, data, cache, build, read_all) for name in dict.fromkeys(names)}
+    return {name: _resolve(sweep, name, data, cache, build, name in read) for name in dict.fromkeys(names)}
 
 
-def _resolve(sweep: Sweep, name: str, data: Path, cache: Path, build: Build, read_all: bool) -> DatasetInfo:
+def _resolve(sweep: Sweep, name: str, data: Path, cache: Path, build: Build, read: bool) -> DatasetInfo:
     declared = sweep.datasets.get(name)
     base = declared.like if declared is not None else name
     folder = declared.folder if declared is not None else None
@@ -97,8 +97,8 @@ def _resolve(sweep: Sweep, name: str, data: Path, cache: Path, build: Build, rea
         pinned = resized_digest(pinned, resize)
     try:
         index = find_index(base, folder, resize, data, cache, classes=classes)
-        if read_all or (index is None and folder is not None and (data / folder).is_dir()):
-            index = build(base, folder, resize, data, cache, download=read_all, classes=classes)
+        if read or (index is None and folder is not None and (data / folder).is_dir()):
+            index = build(base, folder, resize, data, cache, download=read, classes=classes)
     except DataBroken as error:
         raise RequestError([str(error)]) from error
     except DataMissing as error:

@@ -83,7 +83,7 @@ def run_sweep(request: Request, options: RunOptions, folders: Folders) -> int:
         _say(f"note: {note}")
     if prepared.unread:
         _say(f"reading data: {', '.join(prepared.unread)}")
-        prepared = prepare(request, folders, build_cache, read_all=True)
+        prepared = prepare(request, folders, build_cache, read=prepared.unread)
     store = Store(folders.store, folders.cache / "artifacts")
     store.tidy()
     if options.failed_for:
@@ -199,7 +199,7 @@ def _decode(prepared: Prepared, schedule: Schedule, folders: Folders) -> None:
     missing = sorted(name for name in wanted if not prepared.datasets[name].decoded)
     if missing:
         _say(f"reading data: {', '.join(missing)}")
-    resolve(prepared.sweep, sorted(wanted), folders.data, folders.cache, build_cache, read_all=True)
+    resolve(prepared.sweep, sorted(wanted), folders.data, folders.cache, build_cache, read=wanted)
 
 
 @dataclass(frozen=True, slots=True)

@@ -151,3 +151,24 @@ grids:
     assert "the distilled images left the range of images; got values from -" in ran.err
     assert "Lower settings.dm: lr_img" in ran.err
     assert sweep(workspace, workspace.write("near", text.replace("RATE", "1.0"))).code == 0  # control
+
+
+def test_data_of_points_that_are_not_run_need_not_be_there(workspace: Workspace) -> None:
+    sweep = workspace.write(
+        "two",
+        """
+        ddray: 1
+        defaults:
+          protocol: quick
+          train: {epochs: 1}
+          axes: {architecture: [convnet3], num_classes: [2], ipc: [1]}
+        grids:
+          random: {axes: {dataset: [digits, cifar100], method: [random]}}
+        """,
+    )
+    refused = workspace.run("sweep", sweep, "--local", "--no-mlflow", "--quiet")
+    assert refused.code == 3
+    assert "cifar100: no complete data set" in refused.err
+    ran = workspace.run("sweep", sweep, "--only", "dataset=digits", "--local", "--no-mlflow", "--quiet")
+    assert ran.code == 0, ran.err
+    assert "1 of 2 points done" in ran.err

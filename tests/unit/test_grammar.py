@@ -1071,7 +1071,7 @@ def test_constants_of_another_data_set(tmp_path: Path) -> None:
     grids: {g: {axes: {method: [random], dataset: [plain, other], ipc: [1]}}}
     """
     sweep = load(write(tmp_path, text))
-    facts = resolve(sweep, ["plain", "other"], tmp_path, tmp_path / "cache", build, read_all=False)
+    facts = resolve(sweep, ["plain", "other"], tmp_path, tmp_path / "cache", build)
     plain, other = facts["plain"].config, facts["other"].config
     assert (plain.mean, plain.std) == (KNOWN["digits"].mean, KNOWN["digits"].std)
     assert (other.mean, other.std) == (KNOWN["mnist"].mean, KNOWN["mnist"].std)
