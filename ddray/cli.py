@@ -414,6 +414,28 @@ def report(prepared: Any, full: bool, form: str | None, claims: bool, figures: b
         click.launch(str(folder / "report.html"))
 
 
+@cli.command(short_help="One SELECT over the measurements.")
+@click.argument("sql", metavar="SELECT")
+@click.option("--sweep", "sweeps", multiple=True, metavar="NAME", help="Only of this sweep; several: of these.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["table", "csv", "json", "parquet"]),
+    default="table",
+    show_default=True,
+    help="Of the answer.",
+)
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Write it there.")
+def query(sql: str, sweeps: tuple[str, ...], form: Any, out: Path | None) -> None:
+    """Answer a question in SQL: one SELECT over the table `measurements` of all sweeps that were run here.
+
+    It has the columns of docs/metrics.md, a row for each number. Nothing else can be read, nothing can be written.
+    """
+    from ddray.commands import query as queries
+
+    click.echo(queries.written(queries.query(folders(), sql, sweeps), form, out), nl=False)
+
+
 @cli.command(short_help="What runs and what is done.")
 @click.argument("sweep", required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
