@@ -20,6 +20,8 @@ from ddray.errors import RequestError
 from ddray.request import Request
 from ddray.settings import Folders
 
+MEASUREMENTS, COVERAGE = "measurements.parquet", "coverage.json"
+REPORT_MD, REPORT_HTML, FIGURES_FOLDER = "report.md", "report.html", "figures"
 RENDERER_VERSION = 13
 """Raised when what is built from the store changes: finished sweeps are then rebuilt once."""
 
@@ -65,7 +67,7 @@ class Results:
 
     @property
     def measurements(self) -> Path:
-        return self.folder / "measurements.parquet"
+        return self.folder / MEASUREMENTS
 
     def register(self, request: Request) -> None:
         """Remember where the sweep came from.
@@ -108,7 +110,7 @@ class Results:
 
     def _tables(self) -> dict[str, str]:
         """Sizes and times of what was built: a table that was cut short or removed is built again."""
-        names = ("measurements.parquet", "coverage.json", "report.md", "report.html")
+        names = (MEASUREMENTS, COVERAGE, REPORT_MD, REPORT_HTML)
         try:
             status = {name: (self.folder / name).stat() for name in names}
         except FileNotFoundError:

@@ -11,6 +11,7 @@ import sys
 
 from ddray.errors import EnvironmentProblem, RequestError
 from ddray.settings import Folders
+from ddray.tracking.content import VIEW
 from ddray.tracking.runs import read_only, tracking_uri
 from ddray.tracking.schema import check_schema
 
@@ -55,8 +56,10 @@ def serve(folders: Folders, host: str, port: int) -> int:
     ]
     sys.stderr.write(f"MLflow: http://{host}:{port} (end with Ctrl-C)\n")
     for name, number in _experiments(folders):
-        # Without the word in the address MLflow opens its pages about language models.
-        page = f"http://{host}:{port}/#/experiments/{number}/runs?workflowType=machine_learning"
+        # Without the first word in the address MLflow opens its pages about language models.
+        page = (
+            f"http://{host}:{port}/#/experiments/{number}/runs?workflowType=machine_learning&viewStateShareKey={VIEW}"
+        )
         sys.stderr.write(f"  {name}: {page}\n")
     server = subprocess.Popen(command)
     signal.signal(signal.SIGTERM, lambda *_: server.terminate())  # the server must not outlive us

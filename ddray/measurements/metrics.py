@@ -262,7 +262,7 @@ MEASURED: tuple[Metric, ...] = (
             "one-run audit: no smaller epsilon (with the stated delta) is compatible with so many right guesses, at "
             "95 %; of several runs the report shows the smallest",
         ),
-        mirrored=("mia_auc", "mia_k", "mia_tpr_at_fpr", "mia_target_test_acc", "mia_eps_lb"),
+        mirrored=("mia_auc", "mia_auc_strongest", "mia_k", "mia_tpr_at_fpr", "mia_target_test_acc", "mia_eps_lb"),
     ),
     *records(
         "informativeness",

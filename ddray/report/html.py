@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from ddray.report.drawing import drawn, inline_svg
-from ddray.report.page import FIGURES_FOLDER, Element, Heading, Lines, Picture
+from ddray.report.page import Element, Heading, Lines, Picture
 from ddray.report.table import Bullets, Table, html_text
+from ddray.results import FIGURES_FOLDER
 
 
 class SetPicture(NamedTuple):

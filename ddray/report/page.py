@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ddray.report.table import Bullets, Table, markdown_text
+from ddray.results import FIGURES_FOLDER
 
 if TYPE_CHECKING:
     from ddray.report.drawing import Canvas
@@ -47,9 +48,6 @@ class Picture(NamedTuple):
         writer.writerows(self.rows)
         return file.getvalue()
 
-
-REPORT_MD, REPORT_HTML, FIGURES_FOLDER = "report.md", "report.html", "figures"
-"""What a report leaves in the results folder."""
 
 Element = Heading | Lines | Bullets | Table | Picture
 

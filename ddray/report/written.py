@@ -15,8 +15,9 @@ from ddray.errors import DdrayError
 from ddray.report.drawing import drawn
 from ddray.report.html import SetPicture, html_page
 from ddray.report.maps import map_pictures
-from ddray.report.page import FIGURES_FOLDER, REPORT_HTML, REPORT_MD, Element, Heading, Lines, Picture, markdown
+from ddray.report.page import Element, Heading, Lines, Picture, markdown
 from ddray.report.report import elements_of, machine_report
+from ddray.results import FIGURES_FOLDER, REPORT_HTML, REPORT_MD
 
 
 def write_report(folder: Path, sweep: str, sets: Sequence[SetPicture] = ()) -> None:

@@ -24,9 +24,9 @@ from ddray.prepare import Prepared, prepare
 from ddray.price.devices import CARDS, Machine, cards_here, core, cores_here, device_here
 from ddray.price.estimates import Prices
 from ddray.price.measured import learn, measured_in
-from ddray.report.page import REPORT_HTML, REPORT_MD, first_page
+from ddray.report.page import first_page
 from ddray.request import Request
-from ddray.results import Results, results_of
+from ddray.results import REPORT_HTML, REPORT_MD, Results, results_of
 from ddray.run.failed import points_that_failed
 from ddray.run.ladder import Ladder
 from ddray.run.limits import limit_text

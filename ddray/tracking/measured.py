@@ -17,7 +17,7 @@ from ddray.measurements.metrics import MEASURED
 from ddray.plan.jobs import Plan
 from ddray.plan.keys import digest
 
-VERSION = 2
+VERSION = 3
 """Raised when runs are written differently; they are then updated once."""
 
 _PARAMETERS = ("attack", "norm", "epsilon", "audit", "fpr")
@@ -36,8 +36,6 @@ _TELLING = (
     "variance_mode",
     "param_json",
 )
-_BUDGETS = (0.0, 0.5, 1.0, 2 / 255, 8 / 255)
-"""Epsilons whose accuracies are mirrored."""
 
 
 @dataclass(slots=True)
@@ -98,7 +96,6 @@ def mirrored(table: Any) -> Any:
         usual("nonmember_source", "pool", "test_balanced"),
         usual("variance_mode", "shrunk"),
         pc.invert(one_of("agg", ["pooled"])),
-        pc.or_(pc.is_null(table["epsilon"]), one_of("epsilon", _BUDGETS)),
         pc.invert(pc.fill_null(pc.match_substring(table["param_json"], '"iteration":0'), False)),
     ):
         keep = pc.and_(keep, mask)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +12,11 @@ from ddray.errors import EnvironmentProblem
 from ddray.plan.graph import Chain
 from ddray.plan.jobs import Plan
 from ddray.plan.points import Sweep
+from ddray.results import REPORT_HTML
 from ddray.settings import Folders
 from ddray.store.artifacts import Store
 from ddray.tracking.measured import MeasuredPoint, measured_points
-from ddray.tracking.runs import PLANNED, Run, existing_runs
+from ddray.tracking.runs import PLANNED, REPORT, Run, existing_runs
 from ddray.tracking.schema import REMEDY, check_schema
 from ddray.tracking.writer import Writer
 
@@ -51,11 +53,12 @@ def mirror(
         EnvironmentProblem: MLflow is not installed, its database cannot be used, or another mirror takes too long.
     """
     points = measured_points(plan, folder / "measurements.parquet")
+    report = _report_digest(folder)
     with _one_at_a_time(folders, lock_seconds), _understood(folders):
         known = existing_runs(folders.mlflow_database, f"ddray/{sweep.name}")
         if known is not None:
             work = _compare(plan, points, known)
-            if not work.chains and not work.left:
+            if not work.chains and not work.left and _is_current(report, known):
                 return MirrorResult(0, 0, work.stale)
         check_schema(folders.mlflow_database)
         writer = Writer(folders, sweep, store)
@@ -63,6 +66,8 @@ def mirror(
         if known is None:
             known = writer.existing()
         work = _compare(plan, points, known)
+        if report and not _is_current(report, known):
+            writer.write_report(folder, report, known.get(REPORT, []))
         for run in work.left:
             writer.client.set_tag(run.id, PLANNED, "false")
         created = sum(
@@ -84,11 +89,23 @@ class _Work:
 
 def _compare(plan: Plan, points: Mapping[str, MeasuredPoint], known: Mapping[str, Sequence[Run]]) -> _Work:
     planned = {chain.point.hash for chain in plan.chains}
-    stale = [run for point, runs in known.items() if point not in planned for run in runs]
+    stale = [run for point, runs in known.items() if point not in planned and point != REPORT for run in runs]
     chains = [
         chain for chain in plan.chains if _needs_writing(points.get(chain.point.hash), known.get(chain.point.hash, []))
     ]
     return _Work(chains, [run for run in stale if run.planned], len(stale))
+
+
+def _report_digest(folder: Path) -> str:
+    """Of the report as it is; "" where there is none."""
+    try:
+        return hashlib.sha256((folder / REPORT_HTML).read_bytes()).hexdigest()
+    except OSError:
+        return ""
+
+
+def _is_current(report: str, known: Mapping[str, Sequence[Run]]) -> bool:
+    return not report or [run.digest for run in known.get(REPORT, [])] == [report]
 
 
 def _needs_writing(point: MeasuredPoint | None, runs: Sequence[Run]) -> bool:

@@ -13,6 +13,8 @@ log = logging.getLogger(__name__)
 
 POINT, DIGEST, PLANNED = "ddray.point", "ddray.digest", "ddray.planned"
 """Tags of a run: its point, what it holds, and whether the sweep still plans it."""
+REPORT = "report"
+"""In place of a point: the run that holds the sweep's report."""
 DRIVER = "sqlite+pysqlite"
 
 

@@ -15,17 +15,18 @@ from ddray.measurements.exports.picture import picture
 from ddray.plan.axes import run_name
 from ddray.plan.graph import Chain, Stage
 from ddray.plan.points import Sweep
+from ddray.results import FIGURES_FOLDER, REPORT_HTML, REPORT_MD
 from ddray.settings import Folders
 from ddray.store.artifacts import DamagedArtifact, Store
 from ddray.tracking import content
-from ddray.tracking.measured import MeasuredPoint, Number
-from ddray.tracking.runs import DIGEST, PLANNED, POINT, Run, tracking_uri
+from ddray.tracking.measured import MeasuredPoint
+from ddray.tracking.runs import DIGEST, PLANNED, POINT, REPORT, Run, tracking_uri
 from trainables import files
 
 log = logging.getLogger(__name__)
 
-MAX_METRICS, MAX_CURVE = 80, 20
-"""Of one run: metrics, and steps of a series. Beyond, MLflow's page crawls."""
+MAX_CURVE = 20
+"""Steps of a series. Beyond, MLflow's page crawls."""
 _BATCH = 900
 """Metrics per call; MLflow takes 1000."""
 
@@ -63,6 +64,28 @@ class Writer:
             self._fill(self._create(chain, point), chain, point)
         return False
 
+    def write_report(self, folder: Path, digest: str, runs: Sequence[Run]) -> None:
+        """Create or renew the run that holds a sweep's report and figures.
+
+        Args:
+            folder: Of the sweep's results.
+            digest: Of the report.
+            runs: That hold one already.
+        """
+        for run in runs[1:]:
+            self.client.delete_run(run.id)
+        if runs:
+            run_id = runs[0].id
+        else:
+            tags = {POINT: REPORT, PLANNED: "true"}
+            run_id = str(self.client.create_run(self.experiment, tags=tags, run_name="report").info.run_id)
+        for name in (REPORT_HTML, REPORT_MD):
+            self.client.log_artifact(run_id, str(folder / name))
+        if (folder / FIGURES_FOLDER).is_dir():
+            self.client.log_artifacts(run_id, str(folder / FIGURES_FOLDER), FIGURES_FOLDER)
+        self.client.set_terminated(run_id)
+        self.client.set_tag(run_id, DIGEST, digest)
+
     def existing(self) -> dict[str, list[Run]]:
         """Runs by point, as MLflow's client lists them."""
         runs: dict[str, list[Run]] = {}
@@ -80,9 +103,13 @@ class Writer:
     def _experiment(self, folders: Folders, sweep: Sweep) -> str:
         name = f"ddray/{sweep.name}"
         location = (folders.mlflow_artifacts / sweep.name).absolute().as_uri()
+        wanted = content.experiment_tags(sweep.name)
         experiment = self.client.get_experiment_by_name(name)
         if experiment is None:
-            return str(self.client.create_experiment(name, artifact_location=location))
+            return str(self.client.create_experiment(name, artifact_location=location, tags=wanted))
+        for tag, value in wanted.items():
+            if experiment.tags.get(tag) != value:
+                self.client.set_experiment_tag(experiment.experiment_id, tag, value)
         if experiment.lifecycle_stage != "active":
             self.client.restore_experiment(experiment.experiment_id)
         if experiment.artifact_location != location:
@@ -105,8 +132,9 @@ class Writer:
         entities = self.entities
         params = [entities.Param(name, value) for name, value in content.params(chain).items()]
         tags = [entities.RunTag(name, value) for name, value in content.tags(chain, point).items()]
-        metrics = [entities.Metric(name, value, at, step) for name, value, at, step in self._metrics(chain, point)]
+        metrics = [entities.Metric(*metric) for metric in self._metrics(chain, point)]
         self.client.log_batch(run, params=params, tags=tags[:_BATCH], metrics=metrics[:_BATCH])
+        self.client.log_inputs(run, [self._input(each) for each in content.data(chain)])
         for start in range(_BATCH, len(metrics), _BATCH):
             self.client.log_batch(run, metrics=metrics[start : start + _BATCH])
         with tempfile.TemporaryDirectory() as temporary:
@@ -116,19 +144,16 @@ class Writer:
         self.client.set_terminated(run, status="FAILED" if point.status == "failed" else "FINISHED", end_time=ended)
         self.client.set_tag(run, DIGEST, point.digest)
 
-    def _metrics(self, chain: Chain, point: MeasuredPoint) -> Iterator[tuple[str, float, int, int]]:
-        """(name, value, milliseconds, step)."""
-        named: dict[str, Number] = {}
-        for row in point.rows:
-            if row.value is not None and row.class_id is None:
-                # Of variants of an attack, the first is the one it is named for.
-                named.setdefault(content.metric_name(row), row)
-        for name, row in list(named.items())[: MAX_METRICS - 1]:
-            assert row.value is not None
-            yield name, row.value, row.at, 0
+    def _input(self, data: content.Data) -> Any:
+        entities = self.entities
+        of = entities.Dataset(name=data.name, digest=data.digest, source_type="ddray", source=data.digest)
+        return entities.DatasetInput(of, [entities.InputTag("mlflow.data.context", data.context)])
+
+    def _metrics(self, chain: Chain, point: MeasuredPoint) -> Iterator[content.Metric]:
+        yield from content.metrics(point)
         at = max((row.at for row in point.rows), default=0)
         for entry in self._curve(chain)[-MAX_CURVE:]:
-            yield "curve_test_acc", float(entry["test_acc"]), at, int(entry["steps"])
+            yield content.Metric("curve_test_acc", float(entry["test_acc"]), at, int(entry["steps"]))
 
     def _curve(self, chain: Chain) -> list[dict[str, Any]]:
         folder = self._folder(chain.stage("train"))

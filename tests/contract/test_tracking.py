@@ -171,7 +171,8 @@ def test_a_run_holds_the_numbers_of_the_store(mixed: World) -> None:
             assert run.data.metrics[row["metric"]] == pytest.approx(row["value"], rel=1e-12)
     assert run.data.metrics["train_s"] == 2.5
     assert run.data.metrics["distill_bytes"] > 0
-    assert not [name for name in run.data.metrics if "class" in name]
+    assert not [name for name in run.data.metrics if name.endswith("_class")]
+    assert run.data.metrics["worst_class_acc"] == run.data.metrics["fair_worst_acc"]
     assert len(run.data.metrics) <= 40
     curve = mixed.client.get_metric_history(run.info.run_id, "curve_test_acc")
     assert [entry.step for entry in curve] == [50, 100]
@@ -193,6 +194,82 @@ def test_a_run_has_its_classes_and_its_picture(mixed: World, tmp_path: Path) -> 
     assert image.size == (2 * (64 + GAP) + GAP, 10 * (64 + GAP) + GAP)
     full = mixed.run(method="full", seed=0)
     assert [entry.path for entry in mixed.client.list_artifacts(full.info.run_id)] == ["per_class.json"]
+
+
+def test_a_run_names_its_data(mixed: World) -> None:
+    run = mixed.run(method="random", seed=0)
+    (chain,) = worlds.chains_of(mixed.plan, method="random", seed=0)
+    told = {
+        (each.dataset.name, each.dataset.digest, each.tags[0].value): each.tags[0].key
+        for each in run.inputs.dataset_inputs
+    }
+    distill, train = worlds.stage_of(chain, "distill"), worlds.stage_of(chain, "train")
+    digest = train.config.dataset.digest.removeprefix("sha256:")
+    assert set(told) == {("digits", digest[:36], "evaluation"), (distill.label, distill.key[:36], "training")}
+
+
+def test_the_experiment_has_a_view_with_the_headlines(mixed: World) -> None:
+    tags = mixed.client.get_experiment_by_name("ddray/tiny").tags
+    view = json.loads(tags[f"mlflow.sharedViewState.{content.VIEW}"])
+    assert view["selectedColumns"][1:5] == [f"metrics.`{name}`" for name in content.HEADLINES]
+    assert tags["mlflow.experimentKind"] == "custom_model_development"
+
+
+def test_the_report_is_a_run_and_is_renewed_with_it(done: World) -> None:
+    done.folder.mkdir(parents=True, exist_ok=True)
+    (done.folder / "report.html").write_text("<p>first</p>")
+    (done.folder / "report.md").write_text("first")
+    (done.folder / "figures").mkdir()
+    (done.folder / "figures" / "accuracy.png").write_bytes(b"png")
+    assert done.mirror() == MirrorResult(6, 0, 0), "a run more than the points, which nobody counts"
+    run = done.runs()["report"]
+    names = [entry.path for entry in done.client.list_artifacts(run.info.run_id)]
+    assert sorted(names) == ["figures", "report.html", "report.md"]
+    (done.folder / "report.html").write_text("<p>second</p>")
+    assert done.mirror() == MirrorResult(0, 0, 0)
+    again = done.runs()["report"]
+    assert again.info.run_id == run.info.run_id
+    assert Path(done.client.download_artifacts(run.info.run_id, "report.html")).read_text() == "<p>second</p>"
+    digest = again.data.tags["ddray.digest"]
+    done.mirror()
+    assert done.runs()["report"].data.tags["ddray.digest"] == digest
+
+
+def number(metric: str, value: float, *parameters: Any) -> measured.Number:
+    """``parameters``: attack, norm, epsilon, audit, false-positive rate."""
+    filled = (*parameters, *[None] * (5 - len(parameters)))
+    return measured.Number(metric, value, None, filled, "ok", None, 0)
+
+
+def test_epsilons_are_steps_and_budgets_have_names_that_a_person_reads() -> None:
+    epsilons = [number / 255 for number in (0, 1, 2, 4, 8, 16)]
+    rows = [number("adv_acc", 1 - epsilon, "pgd_linf", "linf", epsilon) for epsilon in epsilons]
+    rows += [number("adv_acc", 1 - epsilon, "deepfool_l2", "l2", epsilon) for epsilon in (0.0, 0.25, 0.5)]
+    shown = content.metrics(measured.MeasuredPoint(rows))
+    curve = [(each.step, each.value) for each in shown if each.name == "adv_acc/pgd_linf/curve 255 eps"]
+    assert curve == [(level, pytest.approx(1 - level / 255)) for level in (0, 1, 2, 4, 8, 16)]
+    assert [each.step for each in shown if each.name == "adv_acc/deepfool_l2/curve 1000 eps"] == [0, 250, 500]
+    singles = {each.name: each.value for each in shown if "curve" not in each.name}
+    assert singles == {
+        "robust_acc": pytest.approx(1 - 8 / 255),
+        "adv_acc/pgd_linf/eps 8/255": pytest.approx(1 - 8 / 255),
+        "adv_acc/pgd_linf/eps 2/255": pytest.approx(1 - 2 / 255),
+        "adv_acc/deepfool_l2/eps 0.5": 0.5,
+    }
+
+
+def test_the_strongest_attack_is_the_auc_and_there_are_forty_names_at_most() -> None:
+    attacks = ("loss", "shokri", "lira_online", "lira_offline", "rmia", "calib", "data_release", "entropy")
+    rows = [number("mia_auc", 0.5 + index / 100, attack, None, None, "pool") for index, attack in enumerate(attacks)]
+    rows += [number("mia_k", 3.0, attack, None, None, "pool") for attack in attacks]
+    rows += [number("mia_auc_strongest", 0.56, "data_release", None, None, "pool")]
+    point = measured.MeasuredPoint([*rows, *(number(f"metric_{index}", 1.0) for index in range(60))])
+    names = {each.name: each.value for each in content.metrics(point)}
+    assert names["auc"] == 0.56
+    assert "mia_auc/entropy/pool" not in names, "in no panel"
+    assert [name for name in names if name.startswith("mia_k")] == ["mia_k/data_release/pool"]
+    assert len(names) == content.MAX_METRICS - 1, "one is left for the curve of the training"
+    assert content.headline_attack(point) == "data_release"
 
 
 def test_a_failed_run_says_why(mixed: World) -> None:

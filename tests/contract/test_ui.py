@@ -104,11 +104,15 @@ def test_the_server_shows_the_sweep_and_ends_with_the_command(odd: Workspace) ->
     with workspace.start("ui", "--port", str(port)) as running:
         running.until(lambda: answers(port))
         runs = asked(port, "runs/search", {"experiment_ids": ["1"]})["runs"]
-        assert len(runs) == 4, "and each is in the database that the sweep wrote"
-        listed = asked(port, f"artifacts/list?run_id={runs[0]['info']['run_id']}")
-        assert {each["path"] for each in listed["files"]} >= {"distilled.png"}
+        by_name = {run["info"]["run_name"]: run["info"]["run_id"] for run in runs}
+        assert len(by_name) == 5, "four points and the report, all in the database that the sweep wrote"
+        for name, wanted in (("report", {"report.html", "figures"}), (min(by_name), {"distilled.png"})):
+            listed = asked(port, f"artifacts/list?run_id={by_name[name]}")
+            assert {each["path"] for each in listed["files"]} >= wanted
         running.send(signal.SIGTERM)
         ran = running.wait()
     assert ran.code == 0, ran.err
-    assert f"http://127.0.0.1:{port}/#/experiments/1/runs?workflowType=machine_learning" in ran.err
+    assert (
+        f"http://127.0.0.1:{port}/#/experiments/1/runs?workflowType=machine_learning&viewStateShareKey=ddray" in ran.err
+    )
     assert not answers(port)
