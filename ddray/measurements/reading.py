@@ -60,6 +60,10 @@ class Numbers:
     """Metric -> point -> value, of metrics without parameters; points without a value are left out."""
     rows: dict[str, dict[str, list[Row]]] = field(default_factory=lambda: defaultdict(lambda: defaultdict(list)))
     """Metric -> point -> rows with ``param``, of metrics with parameters or intervals."""
+    classes: dict[str, dict[str, dict[int, float]]] = field(
+        default_factory=lambda: defaultdict(lambda: defaultdict(dict))
+    )
+    """Metric -> point -> class -> value, of metrics that are read by class."""
     flags: Counter[tuple[str, str]] = field(default_factory=Counter)
     """(metric, flag) -> numbers that carry it."""
 
@@ -86,19 +90,29 @@ def read_points(path: Path, columns: Sequence[str]) -> list[Row]:
     return rows
 
 
-def read_numbers(path: Path, plain: Iterable[str], detailed: Iterable[str], prefixes: Sequence[str] = ()) -> Numbers:
-    """The numbers of the named metrics: over all classes together, and not those of single repeats.
+def read_numbers(
+    path: Path,
+    plain: Iterable[str],
+    detailed: Iterable[str],
+    prefixes: Sequence[str] = (),
+    by_class: Iterable[str] = (),
+) -> Numbers:
+    """The numbers of the named metrics: not of single repeats, and but for ``by_class`` over all classes together.
 
     Args:
         path: The table.
         plain: Metrics of which a point has one number.
         detailed: Metrics of which it has several, told apart by parameters, or whose intervals are wanted.
         prefixes: Of further detailed metrics.
+        by_class: Metrics of which a point has a number for each class.
     """
     numbers = Numbers()
-    light = set(plain)
-    for table in _wanted(path, _NUMBER, light | set(detailed), prefixes, numbers.flags):
-        table = table.filter(pc.and_(pc.is_null(table["class_id"]), pc.is_null(table["repeat"])))
+    light, of_classes = set(plain), set(by_class)
+    for table in _wanted(path, _NUMBER, light | set(detailed) | of_classes, prefixes, numbers.flags):
+        table = table.filter(pc.is_null(table["repeat"]))
+        if of_classes:
+            _take_classes(table, of_classes, numbers)
+        table = table.filter(pc.is_null(table["class_id"]))
         is_light = pc.is_in(_text(table["metric"]), value_set=pa.array(sorted(light), pa.string()))
         few = table.filter(is_light).select(["point", "metric", "value"])
         few = few.filter(pc.is_valid(few["value"]))
@@ -108,6 +122,14 @@ def read_numbers(path: Path, plain: Iterable[str], detailed: Iterable[str], pref
             row["param"] = parsed(row["param_json"])
             numbers.rows[row["metric"]][row["point"]].append(row)
     return numbers
+
+
+def _take_classes(table: pa.Table, metrics: set[str], numbers: Numbers) -> None:
+    wanted = pc.is_in(_text(table["metric"]), value_set=pa.array(sorted(metrics), pa.string()))
+    found = table.filter(pc.and_(wanted, pc.and_(pc.is_valid(table["class_id"]), pc.is_valid(table["value"]))))
+    columns = (_listed(found[name]) for name in ("metric", "point", "class_id", "value"))
+    for metric, point, class_id, value in zip(*columns, strict=True):
+        numbers.classes[metric][point][class_id] = value
 
 
 def read_provenance(path: Path) -> dict[str, Any]:

@@ -66,13 +66,14 @@ def page_of(facts: Facts) -> str:
 def _read(folder: Path, sections: Iterable[Section]) -> Measured:
     coverage = Coverage.load(folder)
     path = folder / MEASUREMENTS_FILE
-    plain, detailed, prefixes = (
-        [name for section in sections for name in getattr(section, kind)] for kind in ("plain", "detailed", "prefixes")
+    plain, detailed, prefixes, by_class = (
+        [name for section in sections for name in getattr(section, kind)]
+        for kind in ("plain", "detailed", "prefixes", "by_class")
     )
     try:
         points = read_points(path, _OF_POINT)
         provenance = read_provenance(path)
-        numbers = read_numbers(path, plain, detailed, tuple(prefixes))
+        numbers = read_numbers(path, plain, detailed, tuple(prefixes), by_class)
     except (OSError, pa.ArrowInvalid, KeyError) as error:
         raise EnvironmentProblem(
             f"{path}: the measurements cannot be read; got {error}. Run `ddray collect` to make them again."

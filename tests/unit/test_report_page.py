@@ -9,6 +9,7 @@ import shutil
 import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import pyarrow as pa
@@ -18,6 +19,7 @@ from panels import ONE, panel_of
 from pyarrow import parquet
 
 from ddray.report.drawing import INK, drawn, inline_svg, style_of
+from ddray.report.figures import pictures
 from ddray.report.html import SetPicture, html_page
 from ddray.report.maps import map_pictures
 from ddray.report.page import Heading, Lines, Picture, first_page
@@ -117,6 +119,42 @@ def test_figures_show_the_numbers_of_the_report(attacked: Path) -> None:
     assert len(curves) == len(facts["blocks"][0]["robustness"]) > 1, "one for each attack"
     rows = found["block-1-robustness"].rows
     assert {row["place"] for row in rows if row["method"] == "full"} == {row["place"] for row in rows}, "in each panel"
+
+
+def test_classes_are_shown_as_they_were_measured(attacked: Path) -> None:
+    facts, found = machine_report(attacked), pictures_in(attacked)
+    rows = parquet.read_table(attacked / "measurements.parquet").to_pylist()
+    values: dict[tuple[str, int], list[float]] = {}
+    for row in rows:
+        if row["metric"] == "test_acc_class" and row["value"] is not None and row["ipc"] in (None, 1):
+            values.setdefault((row["method"], row["class_id"]), []).append(100 * row["value"])
+    shown = {
+        (row["method"], row["class_id"]): row for row in found["block-1-classes"].rows if row["place"] in ("1", "any")
+    }
+    assert shown.keys() == values.keys()
+    assert len(shown) >= 20
+    for name, row in shown.items():
+        assert (row["percent"], row["n"]) == (pytest.approx(fmean(values[name])), len(values[name]))
+    full = {row["class_rank"]: row["percent"] for row in shown.values() if row["method"] == "full"}
+    assert [full[rank] for rank in sorted(full)] == sorted(full.values(), reverse=True)
+    kept = {(row["method"], row["class_id"]): row["kept_percent"] for row in found["block-1-kept"].rows}
+    assert {round(share, 9) for (method, _), share in kept.items() if method == "full"} == {100}
+    cells = facts["blocks"][0]["rows"][0]["cells"]
+    drawn_of = {
+        (row["measure"], row["method"]): row["variance"] for row in found["block-1-variance"].rows if row["rank"] == 0
+    }
+    assert drawn_of["loss", "dm"] == pytest.approx(cells["dm"]["fairness"]["fair_var_loss"]["mean"])
+    assert drawn_of["accuracy", "dm"] == pytest.approx(1e4 * cells["dm"]["fairness"]["fair_var_acc"]["mean"])
+
+
+def test_without_the_full_data_there_is_nothing_to_keep(attacked: Path) -> None:
+    (block, *_) = machine_report(attacked)["blocks"]
+    for row in block["rows"]:
+        row["cells"].pop("full", None)
+    names = {picture.name: picture for picture in pictures("classes", block, "")}
+    assert set(names) == {"classes"}
+    assert {row["class_rank"] for row in names["classes"].rows} == {None}
+    drawn(names["classes"].draw, names["classes"].rows).written("svg")
 
 
 def test_a_figure_is_the_same_bytes_twice_and_says_nothing_of_the_day(attacked: Path) -> None:

@@ -2,6 +2,8 @@
 
     accuracy.py    test accuracy by images per class, beside the paper's and the full data's
     fairness.py    how unequally classes are treated, against accuracy
+    variance.py    variance over classes of loss and of accuracy, by images per class
+    classes.py     accuracy of each class, and what it keeps of the full data's
     robustness.py  accuracy within each budget of an attack, beside the full-data model's
     privacy.py     the AUCs of every attack of the panel, with the null band
 

@@ -2,6 +2,7 @@
 
     short.py           the answer in short: a sentence for each property
     accuracy.py        a block's test accuracy beside the paper's Table 3, and against random images
+    classes.py         accuracy of each class, for figures
     fairness.py        how unequally its models treat the classes
     robustness.py      accuracy under adversarial attacks
     generalisation.py  against the full data, other networks, real images of equal accuracy; rankings of networks
@@ -71,6 +72,8 @@ class Section:
     """Metrics of which a point has several numbers, told apart by parameters, or whose intervals are shown."""
     prefixes: Sequence[str] = ()
     """Of names of further detailed metrics."""
+    by_class: Sequence[str] = ()
+    """Metrics of which a point has a number for each class."""
     elements: Callable[[Facts], Iterable[Element]]
     """What is printed, of the facts of a block or of the whole report; nothing: the section is left out."""
 

@@ -19,7 +19,9 @@ OWN = ("fair_var_acc", "fair_var_acc_corr", "fair_worst_acc")
 AGAINST_FULL = ("fair_retention_min", "fair_amplification", "fair_hardness_slope", "fair_hardness_rho")
 """Against the full-data models of the block."""
 FURTHER = [metric for metric in MEASURED if metric.property == "fairness" and metric.column]
-METRICS = (*OWN, *AGAINST_FULL, "fair_persistent", *(metric.id for metric in FURTHER))
+DRAWN = ("fair_var_loss", "fair_var_loss_corr")
+"""In a figure alone."""
+METRICS = (*OWN, *AGAINST_FULL, "fair_persistent", *DRAWN, *(metric.id for metric in FURTHER))
 
 
 def _facts(cell: Cell, numbers: Numbers) -> dict[str, Any]:
