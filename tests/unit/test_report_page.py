@@ -15,6 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 import worlds
+from goldens import TABLES
 from panels import ONE, panel_of
 from pyarrow import parquet
 
@@ -145,6 +146,19 @@ def test_classes_are_shown_as_they_were_measured(attacked: Path) -> None:
     }
     assert drawn_of["loss", "dm"] == pytest.approx(cells["dm"]["fairness"]["fair_var_loss"]["mean"])
     assert drawn_of["accuracy", "dm"] == pytest.approx(1e4 * cells["dm"]["fairness"]["fair_var_acc"]["mean"])
+
+
+def test_leakage_stands_against_the_accuracy_of_what_is_attacked() -> None:
+    (recorded,) = (each for each in TABLES if each.name == "quickstart")
+    report = recorded.shown()["report"]
+    found = {each.name: each for each in pictures("privacy", report, "")}
+    (row,) = report["privacy"][0]["rows"]
+    shown = {each["method"]: each for each in found["tradeoff"].rows}
+    assert shown.keys() == row["cells"].keys() == {"random", "dm", "full"}
+    for method, cell in row["cells"].items():
+        assert shown[method]["percent"] == 100 * cell["strongest"]["value"]
+        assert shown[method]["target_accuracy_percent"] == 100 * cell["target_accuracy"]["value"]
+    assert "nothing shown" in drawn(found["tradeoff"].draw, found["tradeoff"].rows).written("svg").decode()
 
 
 def test_without_the_full_data_there_is_nothing_to_keep(attacked: Path) -> None:

@@ -5,6 +5,7 @@
     variance.py    variance over classes of loss and of accuracy, by images per class
     classes.py     accuracy of each class, and what it keeps of the full data's
     robustness.py  accuracy within each budget of an attack, beside the full-data model's
+    tradeoff.py    the strongest attack's AUC against the accuracy of what it attacks
     privacy.py     the AUCs of every attack of the panel, with the null band
 
 A figure is a function from a report's facts to tidy rows, and one that draws rows. What it draws is what its CSV holds.
