@@ -7,6 +7,7 @@ are filled, nodes that are gone take with them what was booked there, and a job 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -43,6 +44,8 @@ class Slot:
     gpu: int | None
     cpus: float
     share: float
+    ends: float = 0.0
+    """When the job is expected to have ended; 0: nobody knows."""
 
 
 @dataclass(slots=True)
@@ -82,24 +85,45 @@ class Ledger:
             if slot.node in self.nodes and (slot.gpu is None or slot.gpu < self.nodes[slot.node].gpus):
                 self.take(name, slot)
 
-    def fit(self, shape: Shape) -> Slot | None:
+    def fit(self, shape: Shape, ends: float = math.inf) -> Slot | None:
         """Where a request fits now: on the fullest GPU that still fits, so that whole cards stay whole, and without
-        a GPU on a node that has none, if it can be."""
+        a GPU on a node that has none, if it can be.
+
+        Args:
+            shape: What is asked for.
+            ends: When it will have ended. A place that is kept takes it if it makes nobody wait there: if it ends
+                before what runs there lets in the shape that the place is kept for.
+        """
         cpus, share = shape
-        kept = self.kept[1:] if self.kept is not None and self.kept[0] != shape else (None, None)
+        kept: tuple[str | None, int | None] = (None, None)
+        if self.kept is not None and self.kept[0] != shape and ends > self._lets_in(*self.kept):
+            kept = self.kept[1:]
         best: tuple[float, Slot] | None = None
         for node, free in self._free.items():
             if free.cpus + _SLACK < cpus or kept == (node, None):
                 continue
             if share <= 0:
-                rank, slot = float(len(free.gpus)), Slot(node, None, cpus, 0.0)
+                rank, slot = float(len(free.gpus)), Slot(node, None, cpus, 0.0, ends if ends < math.inf else 0.0)
             elif (card := free.fullest(share, kept[1] if node == kept[0] else None)) is not None:
-                rank, slot = free.gpus[card], Slot(node, card, cpus, share)
+                rank, slot = free.gpus[card], Slot(node, card, cpus, share, ends if ends < math.inf else 0.0)
             else:
                 continue
             if best is None or rank < best[0]:
                 best = (rank, slot)
         return best[1] if best is not None else None
+
+    def _lets_in(self, shape: Shape, node: str, card: int | None) -> float:
+        """When what runs on a node, or on one of its cards, is expected to have left room for a shape."""
+        cpus, share = shape
+        free, left = self._free[node].cpus, self._free[node].gpus[card] if card is not None else 0.0
+        there = [slot for slot in self.taken.values() if slot.node == node]
+        time = 0.0
+        for slot in sorted(there, key=lambda slot: slot.ends):
+            if free + _SLACK >= cpus and left + _SLACK >= share:
+                break
+            time, free = slot.ends, free + slot.cpus
+            left += slot.share if slot.gpu == card else 0.0
+        return time
 
     def keep_room(self, shape: Shape | None) -> None:
         """Let a place run empty for a shape that nothing has room for, or for none: small jobs that follow one another
@@ -150,7 +174,7 @@ class Ledger:
             if card is None:
                 card = max(range(len(free.gpus)), key=free.gpus.__getitem__)
         self.release(name)
-        self.take(name, Slot(node, card, cpus, share))
+        self.take(name, Slot(node, card, cpus, share, slot.ends if slot is not None else 0.0))
 
     def ever_fits(self, shape: Shape) -> bool:
         """Whether a node could hold the request when empty."""
@@ -174,6 +198,7 @@ def next_job(
     use_gpus: bool,
     admissible: Callable[[Job], bool] | None = None,
     rank: Callable[[Job], int] | None = None,
+    now: float = 0.0,
 ) -> Job | None:
     """The job that is to start now, if there is room for one: the rule of every executor that has more than one place.
 
@@ -185,7 +210,9 @@ def next_job(
         use_gpus: Whether jobs ask for GPUs.
         admissible: Whether a job may start; None: where the ledger has room.
         rank: As for ``Schedule.take``.
+        now: Seconds on the clock that the ledger's ends are by.
     """
     first = next((job for job in schedule.heads() if ledger.ever_fits(job.asks(use_gpus))), None)
     ledger.keep_room(None if first is None else first.asks(use_gpus))
-    return schedule.take(admissible or (lambda job: ledger.fit(job.asks(use_gpus)) is not None), rank)
+    fits = admissible or (lambda job: ledger.fit(job.asks(use_gpus), now + schedule.seconds(job)) is not None)
+    return schedule.take(fits, rank)

@@ -29,7 +29,8 @@ class Schedule:
     def __init__(
         self, jobs: Iterable[Job], done: Collection[str], seconds: Callable[[Job], float] | None = None
     ) -> None:
-        self._seconds = seconds or (lambda job: job.work / (job.gpu or 1.0))
+        self.seconds = seconds or (lambda job: job.work / (job.gpu or 1.0))
+        """What a job takes, about."""
         self.places = 1.0
         """Cards, or cores where there are no cards: told by the executor."""
         self.jobs: dict[str, Job] = {job.name: job for job in jobs}
@@ -166,7 +167,7 @@ class Schedule:
         self.finished.pop(job.name, None)
         self._waits[job.name] = set()
         self._order.setdefault(job.name, len(self._order))
-        self._tail.setdefault(job.name, self._seconds(job))
+        self._tail.setdefault(job.name, self.seconds(job))
         self._left += self._load(job)
         for stage in job.stages:
             self._makers[stage.key] = job.name
@@ -225,7 +226,7 @@ class Schedule:
 
     def _load(self, job: Job) -> float:
         """Seconds of a place that it takes: of a whole card by its share."""
-        return self._seconds(job) * (job.gpu or 1.0)
+        return self.seconds(job) * (job.gpu or 1.0)
 
     def _tails(self) -> dict[str, float]:
         """Job -> its seconds plus those of the longest chain of jobs behind it."""
@@ -242,7 +243,7 @@ class Schedule:
         stack = [name for name, count in waiting.items() if count == 0]
         while stack:
             name = stack.pop()
-            tails[name] = self._seconds(self.jobs[name]) + max((tails[after] for after in followers[name]), default=0.0)
+            tails[name] = self.seconds(self.jobs[name]) + max((tails[after] for after in followers[name]), default=0.0)
             for maker in makers[name]:
                 waiting[maker] -= 1
                 if waiting[maker] == 0:

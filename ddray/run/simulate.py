@@ -123,10 +123,10 @@ def simulate(
     numbers = itertools.count()
     now = spent = 0.0
     while True:
-        while (job := next_job(schedule, ledger, cards)) is not None:
-            slot = ledger.fit(job.asks(cards))
-            assert slot is not None
+        while (job := next_job(schedule, ledger, cards, now=now)) is not None:
             took = seconds(job)
+            slot = ledger.fit(job.asks(cards), now + took)
+            assert slot is not None
             cost = took * (slot.share if cards else job.cpus) / HOUR
             if _is_over(limit, now + took, spent + cost):
                 simulation.left_out.append(job)

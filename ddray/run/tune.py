@@ -172,6 +172,8 @@ class Admitter(Searcher):
         self.awaited: set[str] = set()
         """Released for nodes that are to come."""
         self._attended = 0.0
+        self._now = time.monotonic()
+        """Of the question that is answered."""
         self._follow()
 
     def shape(self, job: Job) -> Shape:
@@ -184,6 +186,7 @@ class Admitter(Searcher):
 
     def suggest(self, trial_id: str) -> Any:
         """The next job for a trial, None for "nothing now", FINISHED at the end."""
+        self._now = time.monotonic()
         self._attend()
         if self.stop.is_set():
             return str(Searcher.FINISHED)
@@ -198,7 +201,7 @@ class Admitter(Searcher):
             # Another driver has finished it meanwhile.
             self.handler.settle(job, Outcome(done=[stage.key for stage in job.stages]))
         shape = self.shapes[job.name] = self.shape(job)
-        slot = self.ledger.fit(shape)
+        slot = self.ledger.fit(shape, self._end(job))
         if slot is not None:
             self.ledger.take(job.name, slot)
         elif self._is_awaited(shape):
@@ -300,7 +303,7 @@ class Admitter(Searcher):
     def _admissible(self, job: Job) -> bool:
         shape = self.shape(job)
         waiting = self.ahead | self.awaited
-        if self.ledger.fit(shape) is not None and all(self.shapes[name] != shape for name in waiting):
+        if self.ledger.fit(shape, self._end(job)) is not None and all(self.shapes[name] != shape for name in waiting):
             return True
         if len(waiting) >= MOST_WAITING:
             return False
@@ -309,6 +312,10 @@ class Admitter(Searcher):
         # A place that runs empty for another shape would be taken again by what waits in Ray.
         kept = self.ledger.kept is not None and self.ledger.kept[0] != shape
         return not kept and len(self.ahead) < LOOK_AHEAD and shape in self._running_shapes()
+
+    def _end(self, job: Job) -> float:
+        """When a job that starts now is expected to have ended."""
+        return self._now + self.schedule.seconds(job)
 
     def _is_awaited(self, shape: Shape) -> bool:
         """Whether a job of this shape is to wait for nodes that are to come."""
