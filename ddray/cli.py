@@ -221,6 +221,27 @@ def plan(
     click.echo(json.dumps(facts, sort_keys=True) if as_json else plan_text(prepared.plan, facts, show_points))
 
 
+@cli.command(short_help="What its stages take here, from a few steps of each.")
+@sweep_options
+@filter_options
+@click.option(
+    "--seconds", type=click.FloatRange(min=0.1), default=8.0, show_default=True, help="Of each trial, after its start."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@prepared_command
+def calibrate(prepared: Any, seconds: float, as_json: bool) -> None:
+    """What a sweep's stages take on this device: a few steps of every shape that the store knows nothing of.
+
+    Then the quickest of them beside itself, twice, four and eight times: whether jobs together do more work than one
+    after the other. What is seen is kept in the store, and `ddray plan` and `ddray sweep` go by it.
+    """
+    from ddray.commands.calibrate import calibrated, calibrated_text
+    from trainables.data.cache import build
+
+    facts = calibrated(prepared, folders(), build, seconds)
+    click.echo(json.dumps(facts, sort_keys=True) if as_json else calibrated_text(facts))
+
+
 @cli.command()
 @sweep_options
 @filter_options

@@ -1,6 +1,7 @@
 """What the commands do that have more to do than to call one function.
 
     gantt.py       the chart of a simulated sweep
+    calibrate.py   what a sweep's stages take here, from a few steps of each
     plan.py        the plan against what the store holds
     evaluate.py    import a distilled set or a trained model, then its evaluations
     preset.py      published settings of a method, each with its source

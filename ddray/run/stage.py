@@ -171,7 +171,7 @@ def _compute(
     if store.has(spec["key"]):  # finished by somebody else between the look and the claim
         return
     started_at, clock = datetime.now(UTC), time.monotonic()
-    device = _device(env.device, share)
+    device = device_for(env.device, share)
     precision = env.precision
     if precision == "tf32" and device == "cpu":
         precision = "float32"  # jobs that need no card run beside those that do
@@ -307,7 +307,7 @@ def versions() -> dict[str, str]:
     return versions
 
 
-def _device(wanted: str, share: float) -> str:
+def device_for(wanted: str, share: float) -> str:
     """Where to compute: a job without a share of a GPU stays off the GPU, whatever the process can see."""
     if share <= 0:
         return "cpu"
