@@ -435,6 +435,31 @@ def report(prepared: Any, full: bool, form: str | None, claims: bool, figures: b
         click.launch(str(folder / "report.html"))
 
 
+@cli.command(short_help="Distilled sets as files for other programs.")
+@sweep_options
+@click.argument("into", type=click.Path(path_type=Path, file_okay=False))
+@filter_options
+@click.option(
+    "--form",
+    type=click.Choice(["safetensors", "dc", "mtt", "idc", "png"]),
+    default="safetensors",
+    show_default=True,
+    help="How they are written: dc, mtt, idc as the authors' programs do; png: to look at.",
+)
+@prepared_command
+def export(prepared: Any, into: Path, form: str) -> None:
+    """Write the finished distilled sets of a sweep below INTO, a folder each, and sets.json: how to read them.
+
+    `ddray evaluate` reads every form but png again.
+    """
+    from ddray.commands.export import INDEX, export_sets
+    from ddray.store.artifacts import Store
+
+    here = folders()
+    written = export_sets(prepared, Store(here.store, here.cache / "artifacts"), into, form)
+    click.echo(f"{into}: {len(written)} sets; what a reader has to know of them stands in {into / INDEX}")
+
+
 @cli.command(short_help="One SELECT over the measurements.")
 @click.argument("sql", metavar="SELECT")
 @click.option("--sweep", "sweeps", multiple=True, metavar="NAME", help="Only of this sweep; several: of these.")
