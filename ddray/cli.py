@@ -435,6 +435,24 @@ def report(prepared: Any, full: bool, form: str | None, claims: bool, figures: b
         click.launch(str(folder / "report.html"))
 
 
+@cli.command(short_help="What two results say differently.")
+@click.argument("first")
+@click.argument("second")
+@click.option(
+    "--metric", "metrics", multiple=True, metavar="NAME", help="Of docs/metrics.md.  [default: the headlines]"
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def diff(first: str, second: str, metrics: tuple[str, ...], as_json: bool) -> None:
+    """What two results say differently: what made them, experiments that only one has, numbers.
+
+    FIRST and SECOND are names of sweeps that were run here, or results folders, also of another version.
+    """
+    from ddray.commands.diff import diff_facts, diff_text
+
+    facts = diff_facts(first, second, metrics)
+    click.echo(json.dumps(facts, sort_keys=True) if as_json else diff_text(facts))
+
+
 @cli.command(short_help="Distilled sets as files for other programs.")
 @sweep_options
 @click.argument("into", type=click.Path(path_type=Path, file_okay=False))

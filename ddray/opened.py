@@ -38,6 +38,8 @@ _OF_POINT = {"settings", "changed_settings", "unpublished", "declared", "against
 """Entries of ``param_json`` that other columns stand for, or that name a single point."""
 _REST = "param"
 """The level that holds what else ``param_json`` says."""
+_SIDE = "side"
+"""Of two results: 0 or 1."""
 _HARD_TO_READ = {_REST, "distill_cfg_hash"}
 
 
@@ -110,6 +112,36 @@ class SweepResults:
             {**dict(zip(keys, at, strict=True)), **_summary(members, metric)}
             for at, members in rows.groupby(keys, observed=True, dropna=False, sort=False)
         ]
+        return pd.DataFrame(entries).set_index(keys).sort_index()
+
+    def against(self, other: SweepResults, metric: str, **where: Any) -> pd.DataFrame:
+        """One metric of two results, a row for each experiment that either has.
+
+        Args:
+            other: The second results.
+            metric: Its name.
+            where: As for ``table``.
+
+        Returns:
+            Index: as of ``table``, the same for both. Columns: ``first`` and ``second``, means over repeats (missing
+            where one has no such experiment); ``n_first``, ``n_second``; ``difference``, second less first; ``low`` and
+            ``high``, its 95 % interval as if both were independent, which repeats of equal seeds are not: it is then
+            too wide. Of several repeats on both sides by Welch's t; of one each by their own intervals (MOVER), where
+            they have them.
+
+        Raises:
+            DdrayError: As for ``table``.
+        """
+        import pandas as pd
+
+        sides = [_narrowed(each.measurements(), metric, where, each.folder) for each in (self, other)]
+        rows = pd.concat([side.assign(**{_SIDE: at}) for at, side in enumerate(sides)], ignore_index=True)
+        rows = rows.assign(**{_REST: [_rest(text) for text in rows["param_json"]]})
+        keys = _telling(rows, list(_keys(list(rows.columns))))
+        entries = []
+        for at, members in rows.groupby(keys, observed=True, dropna=False, sort=False):
+            first, second = (_summary(members[members[_SIDE] == side], metric) for side in (0, 1))
+            entries.append({**dict(zip(keys, at, strict=True)), **_difference(first, second)})
         return pd.DataFrame(entries).set_index(keys).sort_index()
 
     def report(self) -> dict[str, Any]:
@@ -312,6 +344,37 @@ def _summary(members: pd.DataFrame, metric: str) -> dict[str, Any]:
         "about": value("ci_unit"),
         "missing": len(members) - len(known),
     }
+
+
+def _difference(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
+    one, other = first["mean"], second["mean"]
+    facts = {"first": one, "second": other, "n_first": first["n"], "n_second": second["n"]}
+    if one is None or other is None:
+        return {**facts, "difference": None, "low": None, "high": None}
+    low, high = _interval(first, second)
+    return {**facts, "difference": other - one, "low": low, "high": high}
+
+
+def _interval(first: Mapping[str, Any], second: Mapping[str, Any]) -> tuple[float | None, float | None]:
+    difference = second["mean"] - first["mean"]
+    if first["n"] > 1 and second["n"] > 1:
+        from scipy import stats
+
+        parts = [each["sd"] ** 2 / each["n"] for each in (first, second)]
+        if sum(parts) == 0:
+            return difference, difference
+        freedom = sum(parts) ** 2 / sum(
+            part**2 / (each["n"] - 1) for part, each in zip(parts, (first, second), strict=True)
+        )
+        half = float(stats.t.ppf(0.975, freedom)) * sum(parts) ** 0.5
+        return difference - half, difference + half
+    ends = [each[name] for each in (first, second) for name in ("low", "high")]
+    if any(end is None or end != end for end in ends):
+        return None, None
+    low_1, high_1, low_2, high_2 = ends
+    below = ((second["mean"] - low_2) ** 2 + (high_1 - first["mean"]) ** 2) ** 0.5
+    above = ((high_2 - second["mean"]) ** 2 + (first["mean"] - low_1) ** 2) ** 0.5
+    return difference - below, difference + above
 
 
 def _number(value: Any) -> int | None:

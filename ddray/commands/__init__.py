@@ -6,6 +6,7 @@
     evaluate.py    import a distilled set or a trained model, then its evaluations
     preset.py      published settings of a method, each with its source
     report.py      the report on the terminal and in other formats
+    diff.py        what two results say differently
     export.py      distilled sets as files for other programs
     query.py       one SELECT over the measurements
     status.py      what runs, how the last run ended, how to go on
