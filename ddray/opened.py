@@ -40,7 +40,8 @@ _REST = "param"
 """The level that holds what else ``param_json`` says."""
 _SIDE = "side"
 """Of two results: 0 or 1."""
-_HARD_TO_READ = {_REST, "distill_cfg_hash"}
+_CONFIGURATION = "distill_cfg_hash"
+_HARD_TO_READ = {_REST, _CONFIGURATION}
 
 
 @dataclass(frozen=True)
@@ -137,7 +138,11 @@ class SweepResults:
         sides = [_narrowed(each.measurements(), metric, where, each.folder) for each in (self, other)]
         rows = pd.concat([side.assign(**{_SIDE: at}) for at, side in enumerate(sides)], ignore_index=True)
         rows = rows.assign(**{_REST: [_rest(text) for text in rows["param_json"]]})
-        keys = _telling(rows, list(_keys(list(rows.columns))))
+        named = list(_keys(list(rows.columns)))
+        loose = [name for name in named if name != _CONFIGURATION]
+        # The configuration of a set has the method's version in it: two versions would have nothing in common.
+        of_each = rows.groupby([*loose, _SIDE], observed=True, dropna=False)[_CONFIGURATION].nunique(dropna=False)
+        keys = _telling(rows, loose if int(of_each.max()) == 1 else named)
         entries = []
         for at, members in rows.groupby(keys, observed=True, dropna=False, sort=False):
             first, second = (_summary(members[members[_SIDE] == side], metric) for side in (0, 1))

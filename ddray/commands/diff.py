@@ -58,7 +58,7 @@ def _metric(one: SweepResults, other: SweepResults, metric: str) -> dict[str, An
     levels = [name for name in table.index.names if table.index.get_level_values(name).nunique(dropna=False) > 1]
     rows: list[dict[str, Any]] = []
     for (_, entry), at in zip(table.iterrows(), table.index.to_frame().to_dict("records"), strict=True):
-        said = {name: None if value != value else value for name, value in at.items()}
+        said = {name: _level(value) for name, value in at.items()}
         facts = {name: None if value is None or value != value else float(value) for name, value in entry.items()}
         place = ", ".join(f"{name} {said[name]}" for name in levels if said[name] is not None)
         rows.append({"place": place or "all", **facts})
@@ -78,6 +78,13 @@ def _metric(one: SweepResults, other: SweepResults, metric: str) -> dict[str, An
         "only_second": sum(row["second"] is not None and row["first"] is None for row in rows),
         "rows": sorted(differ, key=lambda row: (not row["beyond"], -abs(row["difference"]))),
     }
+
+
+def _level(value: Any) -> Any:
+    """A value of the index; columns with nulls are floating-point numbers in a data frame."""
+    if value is None or value != value:
+        return None
+    return int(value) if isinstance(value, float) and value.is_integer() and abs(value) >= 1 else value
 
 
 def diff_text(facts: Mapping[str, Any]) -> str:

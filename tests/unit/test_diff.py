@@ -67,6 +67,18 @@ def test_what_was_changed_is_found_and_nothing_else(two: tuple[str, str]) -> Non
     assert "torch: " in text
 
 
+def test_another_version_of_a_method_is_the_same_experiment(two: tuple[str, str]) -> None:
+    path = Path(two[1]) / "measurements.parquet"
+    table = parquet.read_table(path)
+    name = "distill_cfg_hash"
+    other = pa.array(["another version"] * table.num_rows).cast(table.schema.field(name).type)
+    kept = pc.if_else(pc.is_null(table[name]), table[name], other)
+    parquet.write_table(table.set_column(table.schema.get_field_index(name), name, kept), path)
+    accuracy = diff_facts(*two)["metrics"][0]
+    assert (accuracy["only_first"], accuracy["only_second"]) == (2, 0), "IDC alone"
+    assert accuracy["both"] > accuracy["differ"] > 0
+
+
 def test_the_frame_has_both_means(two: tuple[str, str]) -> None:
     frame = ddray.open(two[0]).against(ddray.open(two[1]), "test_acc", method="dm")
     alone = ddray.open(two[0]).table("test_acc", method="dm")
