@@ -17,6 +17,9 @@ from object_store import ObjectStore
 from tally import Tally
 from workspace import SHARING, Swept, Workspace, places_in
 
+BESIDE = 3
+"""Files of short tests between two of long ones."""
+
 # A shared machine makes single examples slow; the suite's own timeout catches what hangs.
 hypothesis.settings.register_profile("ddray", deadline=None)
 hypothesis.settings.load_profile("ddray")
@@ -26,6 +29,21 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(Tally(), "tally")
     if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # under nohup; commands that tests start would inherit it
         signal.signal(signal.SIGHUP, lambda *_: None)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with whole sweeps among those of short tests: they wait much, and two processes at them wait for each
+    other."""
+    files: dict[Path, list[pytest.Item]] = {}
+    for item in items:
+        files.setdefault(item.path, []).append(item)
+    long = [path for path in files if path.parent.name in ("contract", "pipeline")]
+    short = [path for path in files if path.parent.name not in ("contract", "pipeline")]
+    order: list[Path] = []
+    for number, path in enumerate(long):
+        order += [path, *short[number * BESIDE : (number + 1) * BESIDE]]
+    order += short[len(long) * BESIDE :]
+    items[:] = [item for path in order for item in files[path]]
 
 
 @pytest.fixture(autouse=True)

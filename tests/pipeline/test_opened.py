@@ -66,7 +66,7 @@ def test_a_network_has_the_accuracy_that_its_row_says(finished: Workspace) -> No
 
 def test_figures_and_claims_are_the_reports(finished: Workspace) -> None:
     results = ddray.open("tiny")
-    assert results.figures() == ["block-1-accuracy", "block-1-fairness"]
+    assert results.figures() == ["block-1-accuracy", "block-1-fairness", "block-1-variance", "block-1-classes"]
     svg = results.figure("block-1-accuracy")
     assert svg == (results.folder / "figures" / "block-1-accuracy.svg").read_bytes()
     assert results.figure("block-1-accuracy", "png").startswith(b"\x89PNG")

@@ -74,8 +74,8 @@ def _draw(canvas: Canvas, rows: Rows) -> None:
 TRADEOFF = Figure(
     id="tradeoff",
     beside="privacy",
-    reading="Right is more accurate, up leaks more (number: the row of the table; lines: intervals). A set that "
-    "protects lies below the random real images of its accuracy; in the grey band nothing is shown either way.",
+    reading="Right is more accurate, up leaks more (number: the row of the table; lines: intervals). Below "
+    "the random real images of its accuracy a set leaks less than they; in the grey band nothing is shown either way.",
     drawings=_drawings,
     draw=_draw,
 )

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from ddray.report.drawing import Canvas, label, style_of
 from ddray.report.figures import Drawing, Figure, Rows
 from ddray.report.table import Facts
 from ddray.report.words import axes_title, cells_of, row_title, variant_title
 
+
+class _Measure(NamedTuple):
+    metric: str
+    scale: float
+    title: str
+
+
 _MEASURES = {
-    "loss": ("fair_var_loss", 1.0, "variance of loss over classes, nat²"),
-    "accuracy": ("fair_var_acc", 1e4, "variance of accuracy over classes, pp²"),
+    "loss": _Measure("fair_var_loss", 1.0, "variance of loss over classes, nat²"),
+    "accuracy": _Measure("fair_var_acc", 1e4, "variance of accuracy over classes, pp²"),
 }
 
 
@@ -20,20 +27,20 @@ def _drawings(block: Facts) -> Iterator[Drawing]:
     places = [row_title(block["row_axes"], row) for row in block["rows"]]
     rows: list[dict[str, Any]] = []
     for row in cells_of(block):
-        for measure, (metric, scale, _) in _MEASURES.items():
-            found = row["cell"]["fairness"][metric]
+        for name, measure in _MEASURES.items():
+            found = row["cell"]["fairness"][measure.metric]
             if found is None:
                 continue
             place = row_title(block["row_axes"], row)
             rows.append(
                 {
-                    "measure": measure,
+                    "measure": name,
                     "method": row["method"],
                     "axis": axes_title(block["row_axes"]),
                     "place": place,
                     "rank": places.index(place),
-                    "variance": scale * found["mean"],
-                    "sd": None if found["sd"] is None else scale * found["sd"],
+                    "variance": measure.scale * found["mean"],
+                    "sd": None if found["sd"] is None else measure.scale * found["sd"],
                 }
             )
     if len({row["method"] for row in rows}) > 1:
@@ -42,11 +49,11 @@ def _drawings(block: Facts) -> Iterator[Drawing]:
 
 def _draw(canvas: Canvas, rows: Rows) -> None:
     measures = [measure for measure in _MEASURES if any(row["measure"] == measure for row in rows)]
-    panels = canvas.panels(_MEASURES[measure][2] for measure in measures)
+    panels = canvas.panels(_MEASURES[measure].title for measure in measures)
     methods = list(dict.fromkeys(row["method"] for row in rows))
     places = dict(sorted({row["rank"]: row["place"] for row in rows}.items()))
     for measure in measures:
-        title = _MEASURES[measure][2]
+        title = _MEASURES[measure].title
         for method in methods:
             style = style_of(method, methods)
             own = sorted(
