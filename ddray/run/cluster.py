@@ -371,7 +371,7 @@ def cause_of_death(worker: Mapping[str, Any]) -> tuple[str, str]:
     from ray.util.state import get_log
 
     try:
-        chunks = get_log(node_id=worker["node"], pid=worker["pid"], suffix="err", tail=LAST_LINES, timeout=5)
+        chunks = get_log(node_id=worker["node"], pid=worker["pid"], suffix="err", tail=LAST_LINES, timeout=20)
         text = "".join(chunks)
     except Exception as error:  # no dashboard, or the node is gone
         log.debug("no log of worker %s: %s", worker["pid"], error)
