@@ -17,8 +17,9 @@ from trainables.configs import DatasetConfig, OriginConfig, PrivacyConfig, Signa
 from trainables.data.cache import open_split
 from trainables.data.origins import origin_indices, query_indices
 from trainables.evaluate.privacy.designs import row_origin
+from trainables.labels import HardLabels
 from trainables.models.network import build
-from trainables.payloads import DistilledSet, HardLabels, Outputs, TrainedModel
+from trainables.payloads import DistilledSet, Outputs, TrainedModel
 from trainables.seeds import derive
 
 Rng = np.random.Generator

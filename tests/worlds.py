@@ -284,7 +284,8 @@ def distilled_set(config: TrainConfig, point: GridPoint) -> DistilledSet:
     """Images that brighten from class to class, a little outside [0, 1] at both ends."""
     import torch
 
-    from trainables.payloads import DistilledSet, HardLabels
+    from trainables.labels import HardLabels
+    from trainables.payloads import DistilledSet
 
     classes, ipc, size = len(config.origin.classes), point.ipc or 1, config.dataset.image_size
     labels = torch.arange(classes).repeat_interleave(ipc)
@@ -425,7 +426,8 @@ def _members(config: DistillConfig, cache: Path) -> DistilledSet:
 
     from trainables.data.cache import open_split
     from trainables.data.origins import origin_indices
-    from trainables.payloads import DistilledSet, HardLabels
+    from trainables.labels import HardLabels
+    from trainables.payloads import DistilledSet
     from trainables.seeds import derive
 
     split = open_split(config.dataset, "train", cache, cache)

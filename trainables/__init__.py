@@ -16,6 +16,7 @@ The map: a file uses only what is named above it.
     files.py      names of the files of payloads, and readers of them; no torch
     data/         data sets in canonical order, origins, augmentation
     models/       ConvNet3, ResNet18, VGG16
+    labels.py     hard and soft labels of a distilled set, and the losses that networks learn them with
     payloads.py   what a stage hands on: DistilledSet, TrainedModel, AttackResult, Metrics, ...
     optimise.py   stochastic gradient descent: the one loop, the state it keeps, the gradient of a step
     train.py      train one network on one set, or several at once that differ in the seed

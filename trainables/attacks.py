@@ -392,7 +392,7 @@ MEMBERSHIP_ATTACKS: dict[str, MembershipAttack] = {
             score="trainables.evaluate.privacy.release:score",
             threat_model="data_release",
             panel=("seed", "pool"),
-            report_variants=("relative", "features"),
+            report_variants=("relative", "features", "labels"),
             note="`data_release` sees the distilled images alone: their distance in pixels; relative: over that to the "
             "whole set; features: the same between features of random networks.",
         ),

@@ -27,6 +27,10 @@ Kind = Literal[
 KINDS: tuple[Kind, ...] = get_args(Kind)
 Init = Literal["noise", "real"]
 Augmentation = Literal["dsa", "none"]
+LabelForm = Literal["logits", "probabilities", "targets"]
+LabelSource = Literal["learned", "teacher"]
+LabelLoss = Literal["soft_ce", "kl", "mse", "l2"]
+"""What soft labels are, where they come from, and with which loss networks learn them (``labels.py``)."""
 Operation = Literal["color", "crop", "cutout", "flip", "scale", "rotate"]
 """What an augmentation is made of (``data/augment.py``)."""
 OPERATIONS: tuple[Operation, ...] = get_args(Operation)
@@ -242,7 +246,13 @@ class NetworkConfig(Config):
 class RecipeConfig(Config):
     """How a network is trained on a set. The named recipes are in ``protocols.py``."""
 
-    neutral: ClassVar[dict[str, Any]] = {"learned_lr": "own_network", "ensemble": False}
+    neutral: ClassVar[dict[str, Any]] = {
+        "learned_lr": "own_network",
+        "ensemble": False,
+        "label_loss": "soft_ce",
+        "temperature": None,
+        "scaled": False,
+    }
 
     epochs: int | None = Field(default=None, ge=1)
     """Passes over the set. Exactly one of ``epochs`` and ``steps`` is given."""
@@ -265,6 +275,13 @@ class RecipeConfig(Config):
     ensemble: bool = False
     """Whether the repeats of a point (axis ``seed``) are trained together, as one computation: the same recipe, equal
     to rounding, with fewer calls to the device."""
+    label_loss: LabelLoss = "soft_ce"
+    """How sets with soft labels are learned: cross-entropy, Kullback-Leibler divergence, squared error of logits (mse)
+    or of regression targets (l2). Hard labels are learned by cross-entropy whatever it says."""
+    temperature: float | None = Field(default=None, gt=0)
+    """That soft labels and the network's logits are read at; left out: that of the labels."""
+    scaled: bool = False
+    """Whether soft_ce and kl are multiplied by the square of the temperature."""
 
     @model_validator(mode="after")
     def _one_length(self) -> RecipeConfig:

@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 SET_TENSORS = "set.safetensors"
-"""``images``, ``labels``, ``indices`` of a distilled set."""
+"""``images``, ``labels``, ``indices`` of a distilled set, and of one with soft labels their rows."""
+SOFT_LABELS = "soft"
+"""Name of those rows."""
 SET_INFO = "facts.json"
 """How a distilled set's images are to be read, and how it was made."""
 WHITENING = "zca.safetensors"

@@ -1,7 +1,8 @@
 """Stochastic gradient descent on labelled images: the one loop, the state it keeps, and the gradient of a step.
 
 Trainings and experts run ``descend``, on one network or on several packed into one; the inner loops of methods take
-single gradients. M networks. Images (N, C, H, W) float32 normalised; labels (N,) int64.
+single gradients. M networks. Images (N, C, H, W) float32 normalised; labels (N,) int64, or rows (N, K) of soft ones
+with the loss that they are learned by (``labels.py``).
 """
 
 from __future__ import annotations
@@ -14,10 +15,10 @@ from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from trainables.context import Context, StageFailure
 from trainables.data import augment
+from trainables.labels import Loss, hard_loss
 from trainables.models.network import Network, uses_batch_statistics
 from trainables.payloads import load_tensors, save_tensors
 
@@ -189,13 +190,14 @@ def batch_gradient(
     *,
     params: augment.Params | None = None,
     cutmix: Cutmix | None = None,
+    loss_of: Loss = hard_loss,
 ) -> Tensor:
-    """Add the gradient of one batch's mean cross-entropy to the parameters' ``grad``.
+    """Add the gradient of one batch's mean loss to the parameters' ``grad``.
 
     Args:
         network: In train mode. With batch statistics the batch is never split.
         images: (B, C, H, W).
-        labels: (B,).
+        labels: (B,) classes, or what else ``loss_of`` compares logits with (B, K).
         params: One augmentation for all of the batch, or one per image.
 
     Returns:
@@ -208,9 +210,9 @@ def batch_gradient(
     total = torch.zeros((), device=images.device)
     for part, own, other in zip(images.chunk(parts), labels.chunk(parts), partners.chunk(parts), strict=True):
         logits = network(part.contiguous(memory_format=torch.channels_last))
-        loss = F.cross_entropy(logits, own, reduction="sum") / len(images)
+        loss = loss_of(logits, own, "sum") / len(images)
         if kept < 1.0:
-            loss = kept * loss + (1 - kept) * F.cross_entropy(logits, other, reduction="sum") / len(images)
+            loss = kept * loss + (1 - kept) * loss_of(logits, other, "sum") / len(images)
         loss.backward()  # type: ignore[no-untyped-call]
         total += loss.detach()
     return total
@@ -223,19 +225,20 @@ def packed_gradient(
     *,
     params: Sequence[augment.Params | None],
     cutmix: Sequence[Cutmix | None],
+    loss_of: Loss = hard_loss,
 ) -> Tensor:
     """``batch_gradient`` of several networks packed into one: each member's gradient of its own batch's mean loss.
 
     Args:
         network: Packed (``models/packed.py``), in train mode.
         images: (M, B, C, H, W), edited in place.
-        labels: (M, B).
+        labels: (M, B) classes, or (M, B, K).
         params: Of each member's batch, one per image; of all members or of none.
 
     Returns:
         The losses (M,), detached.
     """
-    count, batch = labels.shape
+    count, batch = labels.shape[:2]
     drawn = [each for each in params if each is not None]
     if drawn:
         active, draws = (torch.cat([getattr(each, name) for each in drawn]) for name in ("active", "draws"))
@@ -253,9 +256,9 @@ def packed_gradient(
     losses = torch.zeros(count, device=images.device)
     for part, own, other in zip(images.chunk(parts, 1), labels.chunk(parts, 1), partners.chunk(parts, 1), strict=True):
         logits = network(_side_by_side(part)).flatten(0, 1)
-        loss = F.cross_entropy(logits, own.flatten(), reduction="none").view_as(own)
+        loss = loss_of(logits, own.flatten(0, 1), "none").view(own.shape[:2])
         if shares is not None:
-            others = F.cross_entropy(logits, other.flatten(), reduction="none").view_as(other)
+            others = loss_of(logits, other.flatten(0, 1), "none").view(own.shape[:2])
             loss = shares * loss + (1 - shares) * others
         loss = loss.sum(1) / batch
         loss.sum().backward()  # type: ignore[no-untyped-call]

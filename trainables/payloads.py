@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -19,27 +19,7 @@ from trainables import files
 from trainables.configs import NetworkConfig
 from trainables.data.pixels import Whitening
 from trainables.files import load_json, save_json
-
-
-@dataclass(frozen=True)
-class HardLabels:
-    """One class for each image of a distilled set.
-
-    Labels are a value with a kind, and hard is the only kind so far. Soft labels (for each image a row of K numbers
-    from a teacher, read at a temperature) will be a second class beside this one, and ``DistilledSet.labels`` either of
-    them. What has to know the kind then: the loss of a step (``optimise.py``), ``external/sets.py``, which refuses soft
-    labels today, and evaluations that count a set's images by class.
-    """
-
-    kind: ClassVar[Literal["hard"]] = "hard"
-    """``label_kind`` in the set's description."""
-
-    classes: Tensor
-    """(N,) int64: positions in the origin's list of classes."""
-
-    def __len__(self) -> int:
-        """N."""
-        return len(self.classes)
+from trainables.labels import HardLabels, Labels, SoftLabels
 
 
 @dataclass(frozen=True)
@@ -48,35 +28,34 @@ class DistilledSet:
 
     images: Tensor
     """(N, C, H, W) float32 on the CPU, in pixel space: [0, 1] for real images, not clamped for learned ones."""
-    labels: HardLabels
+    labels: Labels
     """Of N images, class-major."""
     indices: Tensor
     """(N,) int64 canonical index of the training image a row started from, or is; -1 if none. (N, T) where a row
     started from T images in tiles (IDC's ``mix``): column k is tile k, row by row."""
     info: dict[str, Any]
     """``space``, ``mean``, ``std``, ``zca``, ``factor``, ``label_kind``, and how the set was made. ``learned_lr`` and
-    ``network`` where a learning rate was learned with it, for that network."""
+    ``network`` where a learning rate was learned with it, for that network. Of soft labels also ``label_form``,
+    ``temperature``, ``label_source`` and, where there is one, ``teacher``."""
     whitening: Whitening | None = None
     """What networks that are trained on the set want their images whitened with (``zca``), instead of normalised."""
 
     def save(self, folder: Path) -> None:
         """Write ``set.safetensors``, ``facts.json`` and, with ZCA, ``zca.safetensors`` into an existing folder."""
-        save_tensors(
-            folder / files.SET_TENSORS, {"images": self.images, "labels": self.labels.classes, "indices": self.indices}
-        )
-        save_json(folder / files.SET_INFO, self.info)
+        tensors = {"images": self.images, "labels": self.labels.classes, "indices": self.indices}
+        info = self.info
+        if isinstance(self.labels, SoftLabels):
+            tensors[files.SOFT_LABELS], info = self.labels.rows, {**info, **self.labels.info}
+        save_tensors(folder / files.SET_TENSORS, tensors)
+        save_json(folder / files.SET_INFO, info)
         save_whitening(folder, self.whitening)
 
     @classmethod
     def load(cls, folder: Path) -> DistilledSet:
-        tensors = load_tensors(folder / files.SET_TENSORS)
-        return cls(
-            tensors["images"],
-            HardLabels(tensors["labels"]),
-            tensors["indices"],
-            load_json(folder / files.SET_INFO),
-            load_whitening(folder),
-        )
+        tensors, info = load_tensors(folder / files.SET_TENSORS), load_json(folder / files.SET_INFO)
+        rows = tensors.get(files.SOFT_LABELS)
+        labels = HardLabels(tensors["labels"]) if rows is None else SoftLabels.of(tensors["labels"], rows, info)
+        return cls(tensors["images"], labels, tensors["indices"], info, load_whitening(folder))
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from trainables.data.origins import QueriedImages, TestSet
     from trainables.data.pixels import Whitening
+    from trainables.labels import Lesson
     from trainables.payloads import (
         AttackResult,
         DistilledSet,
@@ -101,7 +102,7 @@ class _TrainingImages(NamedTuple):
     """What a network is trained on and tested with, ready for it."""
 
     images: Tensor
-    labels: Tensor
+    labels: Tensor | Lesson
     test: TestSet
     learned_lr: float | None
     whitening: Whitening | None
@@ -112,7 +113,8 @@ class _TrainingImages(NamedTuple):
 def _training_images(config: TrainConfig, inputs: Inputs, context: Context) -> _TrainingImages:
     """The input ``set`` decoded, or the origin; normalised or whitened as the set wants it, test images alike."""
     from trainables.data.origins import QueriedImages, load_origin, load_test
-    from trainables.data.pixels import decode, decode_labels, normalise
+    from trainables.data.pixels import decode, normalise
+    from trainables.labels import lesson_of
     from trainables.payloads import DistilledSet
     from trainables.train import rate_learned_for
 
@@ -120,6 +122,7 @@ def _training_images(config: TrainConfig, inputs: Inputs, context: Context) -> _
     place = (context.data, context.cache, context.device)
     learned_lr = whitening = None
     queries = None if config.signals is None else QueriedImages(config.dataset, config.origin, config.signals, *place)
+    labels: Tensor | Lesson
     if config.on_origin:
         origin = load_origin(config.dataset, config.origin, *place)
         images, labels = origin.images, origin.labels
@@ -129,7 +132,7 @@ def _training_images(config: TrainConfig, inputs: Inputs, context: Context) -> _
         factor = distilled.info["factor"]
         pixels = decode(distilled.images, factor)
         images = normalise(pixels, mean, std).to(context.device)
-        labels = decode_labels(distilled.labels.classes, factor).to(context.device)
+        labels = lesson_of(distilled.labels, config.recipe, factor)
         learned_lr, whitening = rate_learned_for(config, distilled.info), distilled.whitening
     test = load_test(config.dataset, config.origin.classes, *place)
     if whitening is not None:

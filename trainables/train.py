@@ -5,7 +5,8 @@ packed network holds all members (``models/packed.py``), so that a step costs ab
 augmentations and initial weights of a member are those of ``train`` with its seed, and so are its weights at the end,
 up to the rounding of sums taken in another order.
 
-M members. Images (N, C, H, W) float32 normalised; labels (N,) int64 positions; logits (N, K). The last epoch is what
+M members. Images (N, C, H, W) float32 normalised; labels (N,) int64 positions, or what a recipe makes of a set's
+(``labels.py``); logits (N, K). The last epoch is what
 counts: the test split is looked at for the record along the way, and nothing is ever chosen by it.
 """
 
@@ -28,6 +29,7 @@ from trainables.data import augment
 from trainables.data.origins import QueriedImages, TestSet
 from trainables.data.pixels import Whitening
 from trainables.files import load_json, save_json
+from trainables.labels import Lesson
 from trainables.models.network import Network, build, num_parameters, uses_batch_statistics
 from trainables.models.packed import member_states, pack
 from trainables.optimise import batch_gradient, batches_per_epoch, packed_gradient
@@ -40,7 +42,7 @@ EVAL_BATCH = {"cpu": 32, "cuda": 1024}
 def train(
     config: TrainConfig,
     images: Tensor,
-    labels: Tensor,
+    labels: Tensor | Lesson,
     test: TestSet,
     context: Context,
     *,
@@ -59,7 +61,7 @@ def train(
     the batch before it: one image has no statistics, and PyTorch refuses it where maps are 1x1.
 
     Args:
-        labels: Of the images: positions in the origin's list of classes.
+        labels: Of the images: positions in the origin's list of classes, or what is learned of a set's labels.
         test: The whole test split, in canonical order.
         learned_lr: Replaces the recipe's rate; see ``rate_learned_for``.
         whitening: What the images of the set and of the test split were whitened with, to be kept with the model.
@@ -75,7 +77,7 @@ def train(
 def train_ensemble(
     config: EnsembleConfig,
     images: Tensor,
-    labels: Tensor,
+    labels: Tensor | Lesson,
     test: TestSet,
     context: Context,
     *,
@@ -101,7 +103,7 @@ def _train(
     members: Sequence[TrainConfig],
     names: Sequence[str],
     images: Tensor,
-    labels: Tensor,
+    labels: Tensor | Lesson,
     test: TestSet,
     context: Context,
     learned_lr: float | None,
@@ -118,7 +120,8 @@ def _train(
     """
     base, device = members[0], torch.device(context.device)
     recipe = base.recipe if learned_lr is None else base.recipe.model_copy(update={"lr": learned_lr})
-    images, labels = images.to(device), labels.to(device)
+    lesson = labels if isinstance(labels, Lesson) else Lesson.hard(labels)
+    images, classes, learned = images.to(device), lesson.classes.to(device), lesson.learned.to(device)
     test = TestSet(test.images.to(device), test.labels.to(device), test.ids)
     alone = [build(member.network, "train", "network", member.seed, device=context.device) for member in members]
     network = pack(alone) if together else alone[0]
@@ -133,8 +136,12 @@ def _train(
         params = [augmentation(member, rows.shape[-1], step) for member in members]
         chances = [cutmix(member, step) for member in members]
         if together:
-            return packed_gradient(network, images[rows], labels[rows], params=params, cutmix=chances)
-        return batch_gradient(network, images[rows], labels[rows], params=params[0], cutmix=chances[0])
+            return packed_gradient(
+                network, images[rows], learned[rows], params=params, cutmix=chances, loss_of=lesson.loss
+            )
+        return batch_gradient(
+            network, images[rows], learned[rows], params=params[0], cutmix=chances[0], loss_of=lesson.loss
+        )
 
     def unpacked() -> Sequence[Network]:
         """The networks of the members as they are now: their numbers are looked at just as after ``train``."""
@@ -156,9 +163,9 @@ def _train(
         names=optimise.Names(names, "Lower the recipe's lr, or look at the set."),
         context=context,
     )
-    info = {"optimiser_steps": steps, "trained_lr": recipe.lr, "epochs": steps / per_epoch}
+    info = {"optimiser_steps": steps, "trained_lr": recipe.lr, "epochs": steps / per_epoch, **lesson.info}
     return [
-        _trained_model(member, each, images, labels, test, {**info, "curve": points}, whitening, queries)
+        _trained_model(member, each, images, classes, test, {**info, "curve": points}, whitening, queries)
         for member, each, points in zip(members, unpacked(), curve.by_member(len(members)), strict=True)
     ]
 

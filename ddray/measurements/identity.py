@@ -128,7 +128,8 @@ class PointColumns:
         the sweep and not the published or default value; the budget has a column of its own), ``unpublished`` (setting
         -> where its value was borrowed), ``protocol_changes``, ``declared`` (the data set is not a known one as it is:
         ``like``, ``folder``, ``resize``, and ``classes`` or ``constants`` where they differ), ``ensemble`` (the seeds
-        that were trained together).
+        that were trained together), ``labels`` (of soft ones: form, source, loss, temperature, whether scaled by its
+        square, teacher).
         """
         distill, model = chain.stage("distill"), training(chain)
         changes = canonical(dict(chain.protocol_changes)) if chain.protocol_changes else ""
@@ -209,6 +210,8 @@ def _param(chain: Chain, distill: Stage | None) -> str | None:
     if distill is not None and isinstance(distill.config, DistillConfig):
         if distill.config.settings:
             param["settings"] = dict(distill.config.settings)
+        if labels := _soft_labels(distill.config.settings, training(chain)):
+            param["labels"] = labels
         if chain.point.method in METHODS and (changed := _changed_settings(chain, distill.config)):
             param["changed_settings"] = changed
     if PRESET in chain.point.settings:
@@ -216,6 +219,23 @@ def _param(chain: Chain, distill: Stage | None) -> str | None:
     if chain.unpublished:
         param["unpublished"] = {entry.setting: entry.source for entry in chain.unpublished}
     return canonical(param) if param else None
+
+
+def _soft_labels(settings: Mapping[str, Any], config: TrainConfig | ExternalConfig) -> dict[str, Any] | None:
+    """What the labels of a set are and how a network learned them; None of hard ones."""
+    if settings.get("label_kind", "hard") == "hard" or config.recipe is None:
+        return None
+    recipe = config.recipe
+    of_logits = recipe.label_loss in ("soft_ce", "kl")
+    return {
+        "form": settings.get("label_form"),
+        "source": settings.get("label_source"),
+        "loss": recipe.label_loss,
+        # T and the factor never one without the other: alone neither says how large gradients are.
+        "temperature": (recipe.temperature or settings.get("temperature") or 1.0) if of_logits else None,
+        "scaled": recipe.scaled if of_logits else None,
+        "teacher": settings.get("teacher"),
+    }
 
 
 def _changed_settings(chain: Chain, config: DistillConfig) -> dict[str, Any]:

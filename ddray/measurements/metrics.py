@@ -110,6 +110,13 @@ MEASURED: tuple[Metric, ...] = (
             "lower",
             "MTT: iterations at which the learned rate had to be kept above 0",
         ),
+        (
+            "label_agreement",
+            "fraction",
+            "",
+            "of a set with soft labels: share of its images whose largest label is that of their class",
+        ),
+        ("label_entropy", "nat", "", "mean entropy of soft labels as probabilities, at their temperature"),
     ),
     *records(
         "fairness",

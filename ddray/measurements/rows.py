@@ -131,7 +131,7 @@ def _add_point(
                 point.keep(stage.kind, stage.key, record, (files.DETAILS,))
                 costs += reader.audit_costs(stage, chain)
             elif stage.kind == "distill":
-                costs += reader.course(stage, record)
+                costs += reader.described(stage, record)
             if costs:
                 buffer.add(reader.templates.split(costs))
         elif evaluates:

@@ -8,7 +8,7 @@ from collections import Counter
 from ddray.measurements.buffer import EvaluationRows, Templates
 from ddray.measurements.coverage import State
 from ddray.measurements.identity import StageRecord, own_labels
-from ddray.measurements.stage_rows import Row, audit_cost_rows, course_rows, map_rows, tells_its_course
+from ddray.measurements.stage_rows import Row, audit_cost_rows, described_rows, is_described, map_rows
 from ddray.plan.graph import Chain, Stage
 from ddray.plan.jobs import Plan, blocked_stages
 from ddray.plan.keys import short
@@ -32,7 +32,7 @@ class StageReader:
         """Points that are still to come, by stage."""
         self._records: dict[str, StageRecord | None] = {}
         self._rows: dict[str, EvaluationRows | None] = {}
-        self._courses: dict[str, list[Row]] = {}
+        self._described: dict[str, list[Row]] = {}
         self._seconds: dict[str, float | None] = {}
         self._causes: dict[str, str] = {}
 
@@ -68,18 +68,18 @@ class StageReader:
             self._lost(stage, self.store.discard(stage.key, f"{name}: {error}"))
         return None
 
-    def course(self, stage: Stage, record: StageRecord) -> list[Row]:
+    def described(self, stage: Stage, record: StageRecord) -> list[Row]:
         """How the making of a distilled set went, where its method tells."""
-        if not tells_its_course(stage):
+        if not is_described(stage):
             return []
-        if stage.key not in self._courses:
+        if stage.key not in self._described:
             try:
                 path = self.store.file(stage.key, files.SET_INFO, record.files[files.SET_INFO])
-                self._courses[stage.key] = course_rows(files.load_json(path))
+                self._described[stage.key] = described_rows(files.load_json(path))
             except (KeyError, DamagedArtifact) as error:
                 self._lost(stage, error)
-                self._courses[stage.key] = []
-        return [dict(row) for row in self._courses[stage.key]]
+                self._described[stage.key] = []
+        return [dict(row) for row in self._described[stage.key]]
 
     def audit_costs(self, stage: Stage, chain: Chain) -> list[Row]:
         """What an audit needed beside the point's own set and model. Points that share it each say so; ``ddray plan``

@@ -48,24 +48,26 @@ def audit_cost_rows(beside: Iterable[Stage], seconds: float | None) -> list[Row]
     return [BY_ID[metric].row(value, kinds.total()) for metric, value in costs.items() if value is not None]
 
 
-def tells_its_course(stage: Stage) -> bool:
-    """Whether the method of a distilled set says how its making went."""
+def is_described(stage: Stage) -> bool:
+    """Whether the description of a distilled set has numbers of its own: of how its making went, or of its labels."""
     config = stage.config
-    if not isinstance(config, DistillConfig) or config.method not in METHODS:
+    if not isinstance(config, DistillConfig):
         return False
-    return METHODS[config.method].settings.course
+    own = config.method in METHODS and METHODS[config.method].settings.course
+    return own or config.settings.get("label_kind", "hard") != "hard"
 
 
-def course_rows(info: Mapping[str, Any]) -> list[Row]:
-    """How the making of a set went.
+def described_rows(info: Mapping[str, Any]) -> list[Row]:
+    """How the making of a set went, and what its soft labels are like.
 
     Args:
         info: That of the set (``trainables.files.SET_INFO``).
     """
     course = {"distill_loss": info.get("loss_last"), "distill_rate_clamped": info.get("rate_clamped")}
+    labels = {name: info.get(name) for name in ("label_agreement", "label_entropy")}
     return [
-        BY_ID[metric].row(float(value), 1, flag="not_converged" if value >= 1 else None)
-        for metric, value in course.items()
+        BY_ID[metric].row(float(value), 1, flag="not_converged" if metric in course and value >= 1 else None)
+        for metric, value in {**course, **labels}.items()
         if value is not None
     ]
 

@@ -19,8 +19,9 @@ from trainables.data.origins import load_origin
 from trainables.data.pixels import decode, denormalise, fit_whitening, normalise
 from trainables.evaluate import embedding
 from trainables.evaluate.embedding import Real, centroid_distance, embed, embedding_rows, joint_tsne, mmd
+from trainables.labels import HardLabels
 from trainables.models.network import build
-from trainables.payloads import DistilledSet, Embedding, HardLabels, TrainedModel
+from trainables.payloads import DistilledSet, Embedding, TrainedModel
 
 CLASSES = (1, 3, 8, 9)
 EACH = 60

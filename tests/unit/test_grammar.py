@@ -276,7 +276,7 @@ def test_methods_of_later_versions_take_any_settings(tmp_path: Path) -> None:
 
 
 def test_every_recipe_field_attack_and_protocol_is_accepted(tmp_path: Path) -> None:
-    recipe = {**PROTOCOLS["idc"].recipe.model_dump(mode="json"), "lr": 0.5}
+    recipe = {**PROTOCOLS["idc"].recipe.model_dump(mode="json"), "lr": 0.5, "temperature": 4.0}
     recipe.pop("steps")
     assert set(recipe) | {"steps"} == set(RecipeConfig.model_fields)
     assert sweep_of(tmp_path, with_grid(f"train: {json.dumps(recipe)}")).grids[0].train == recipe

@@ -12,8 +12,9 @@ from torch import Tensor
 from trainables import stages
 from trainables.configs import OriginConfig
 from trainables.data.pixels import decode, decode_labels, normalise
+from trainables.labels import HardLabels
 from trainables.models.network import build
-from trainables.payloads import DistilledSet, HardLabels, TrainedModel
+from trainables.payloads import DistilledSet, TrainedModel
 
 
 def stored(count: int = 3, size: int = 8, channels: int = 2) -> Tensor:

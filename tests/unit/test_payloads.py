@@ -8,7 +8,8 @@ import torch
 from support import folder_bytes, tiny_network
 
 from trainables.files import save_json
-from trainables.payloads import DistilledSet, HardLabels, Metrics, Outputs, TrainedModel
+from trainables.labels import HardLabels
+from trainables.payloads import DistilledSet, Metrics, Outputs, TrainedModel
 
 
 def distilled() -> DistilledSet:

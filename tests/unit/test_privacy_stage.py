@@ -31,8 +31,9 @@ from trainables.evaluate.privacy.designs import row_origin
 from trainables.evaluate.privacy.inputs import Target
 from trainables.evaluate.privacy.release import nearness
 from trainables.files import CANARY, INIT, NON_MEMBER, OTHER
+from trainables.labels import HardLabels
 from trainables.models.network import build
-from trainables.payloads import DistilledSet, HardLabels, Metrics, TrainedModel
+from trainables.payloads import DistilledSet, Metrics, TrainedModel
 from trainables.train import predict, train
 
 ON_LOGITS = tuple(attack for attack in MEMBERSHIP_ATTACKS if attack not in ("data_release", "blind"))

@@ -21,8 +21,9 @@ from trainables.evaluate.privacy.designs import (
     spread,
     start_members,
 )
+from trainables.labels import HardLabels
 from trainables.models.network import build
-from trainables.payloads import DistilledSet, HardLabels, TrainedModel
+from trainables.payloads import DistilledSet, TrainedModel
 from trainables.train import predict
 
 POOL = OriginConfig(kind="pool", per_class=10, draw=0, row=1, canaries=6, classes=(1, 3, 8))

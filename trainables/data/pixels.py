@@ -227,8 +227,8 @@ def decode(images: Tensor, factor: int, num_classes: int = 1) -> Tensor:
 
 
 def decode_labels(labels: Tensor, factor: int) -> Tensor:
-    """The labels (N * f^2,) of ``decode(images, factor)`` from those of the images (N,)."""
-    return labels.repeat(factor**2)
+    """The labels (N * f^2, ...) of ``decode(images, factor)`` from those of the images: (N,) classes or (N, K) rows."""
+    return labels.repeat(factor**2, *[1] * (labels.ndim - 1))
 
 
 @cache

@@ -22,8 +22,9 @@ from trainables.context import Context, Save, StageFailure
 from trainables.data import augment
 from trainables.data.origins import Origin
 from trainables.data.pixels import denormalise
+from trainables.labels import HardLabels
 from trainables.models.network import Network, build
-from trainables.payloads import DistilledSet, HardLabels
+from trainables.payloads import DistilledSet
 
 FAR = 100.0
 """Images with larger values have diverged themselves: normalised or in [0, 1], values are of the order of 1."""

@@ -14,7 +14,8 @@ from torch import Tensor
 from trainables.configs import DatasetConfig
 from trainables.data.pixels import denormalise, looks_like_pixels, looks_normalised, pixel_problem
 from trainables.external.content import LABELS, SHOWN, check_finite, joined, read, shape_of
-from trainables.payloads import DistilledSet, HardLabels
+from trainables.labels import HardLabels
+from trainables.payloads import DistilledSet
 
 log = logging.getLogger(__name__)
 

@@ -58,6 +58,7 @@ def _cell(cell: Cell, trained_lr: Mapping[str, float]) -> dict[str, Any]:
         "objections": CHEN2023.objections(first),
         "unpublished": first["param"].get("unpublished", {}),
         "constants": first["constants"],
+        **({"labels": labels} if (labels := first["param"].get("labels")) else {}),
     }
 
 

@@ -172,7 +172,14 @@ MIXTURES = SweepSection(id="mixtures", order=15, elements=lambda _: (), alarms=_
 
 def _recipe_and_budget(block: Facts) -> Iterator[Element]:
     budgets = _budgets(block)
-    yield Lines((f"Recipe: {_recipe(block)}.", *([f"Budget: {'; '.join(budgets)}."] if budgets else [])))
+    labels = _labels(block)
+    yield Lines(
+        (
+            f"Recipe: {_recipe(block)}.",
+            *([f"Budget: {'; '.join(budgets)}."] if budgets else []),
+            *([f"Labels: {'; '.join(labels)}. {_LABELS_DIFFER}"] if labels else []),
+        )
+    )
 
 
 def _recipe(block: Facts) -> str:
@@ -204,6 +211,28 @@ def _budgets(block: Facts) -> list[str]:
             text = percent(share) if share is not None else "of an unknown whole"
             budgets.setdefault(row["method"], {})[f"{text} ({iterations} iterations)"] = None
     return [f"{variant_title(name)} {', '.join(budgets[name])}" for name in block["methods"] if name in budgets]
+
+
+_LABELS_DIFFER = "Those of sets that are not named are hard: a difference to them is one of images and labels together."
+
+
+def _labels(block: Facts) -> list[str]:
+    """``External soft (logits, learned), soft_ce at temperature 1, not scaled``: of each variant with such labels."""
+    labels: dict[str, dict[str, None]] = {}
+    for row in cells_of(block):
+        if (of_cell := row["cell"].get("labels")) is not None:
+            said = f"soft ({of_cell['form']}, {_source(of_cell)}), {of_cell['loss']}"
+            if of_cell["temperature"] is not None:
+                scaled = "scaled by its square" if of_cell["scaled"] else "not scaled"
+                said += f" at temperature {of_cell['temperature']:g}, {scaled}"
+            labels.setdefault(row["method"], {})[said] = None
+    return [f"{variant_title(name)} {' and '.join(each)}" for name, each in labels.items()]
+
+
+def _source(labels: Mapping[str, Any]) -> str:
+    if labels["source"] == "learned":
+        return "learned with the images"
+    return f"of the teacher {labels['teacher']}" if labels["teacher"] else "of a teacher that is not known"
 
 
 RECIPE = BlockSection(id="recipe", order=5, elements=_recipe_and_budget)

@@ -4,6 +4,9 @@ Distances are between pixels, and between features of networks with random weigh
 what they find is in the released set alone; features of the network at hand, which was trained on the set, or of one
 that was trained on images which may be among the candidates, would know more than the set says.
 
+Soft labels are part of what is released: they come from networks that were trained on the origin. A further score reads
+them: what the labels of the images around a candidate say of its class.
+
 n candidates and N training images that a set holds, of D numbers each, in pixel space ([0, 1] for real images).
 """
 
@@ -23,6 +26,7 @@ from trainables.configs import DatasetConfig, NetworkConfig
 from trainables.data.pixels import Whitening, decode, decode_labels, normalise
 from trainables.evaluate.intervals import Floats, Integers
 from trainables.evaluate.privacy.inputs import Scored
+from trainables.labels import SoftLabels
 from trainables.models.network import Network, build
 from trainables.networks import NETWORKS, variant_of
 from trainables.payloads import DistilledSet
@@ -63,6 +67,8 @@ class _Points(NamedTuple):
     """(N,) mean square of each."""
     classes: Integers
     """(N,)."""
+    rows: Floats | None
+    """(N, K) soft labels: probabilities, or targets as they are."""
 
 
 def score(
@@ -72,8 +78,12 @@ def score(
     dataset: DatasetConfig,
     poll: Callable[[], None] = lambda: None,
 ) -> list[dict[str, Scored]]:
-    """``nearness`` as scores by variant, one dictionary per set; arguments as there."""
-    return [near.variants() for near in nearness(images, labels, sets, dataset, poll)]
+    """Scores by variant of ``nearness`` and, of sets with soft labels, ``around``; one dictionary per set; arguments as
+    of ``nearness``."""
+    return [
+        near.variants() | ({} if around is None else {"_labels": Scored(around, {"distance": "labels"})})
+        for near, around in _compared(images, labels, sets, dataset, poll)
+    ]
 
 
 def nearness(
@@ -99,13 +109,24 @@ def nearness(
     Returns:
         One per set.
     """
+    return [near for near, _ in _compared(images, labels, sets, dataset, poll)]
+
+
+def _compared(
+    images: NDArray[np.uint8],
+    labels: Integers,
+    sets: Sequence[DistilledSet],
+    dataset: DatasetConfig,
+    poll: Callable[[], None],
+) -> Iterator[tuple[Nearness, Floats | None]]:
+    """Of each set the nearness of all candidates, and what its soft labels say around them (``_around``)."""
     pixel, relative = np.empty((len(sets), len(images))), np.empty((len(sets), len(images)))
     for index, each in enumerate(sets):
         points = _points(each, lambda shown: shown.flatten(1).numpy())
         for part in _chunks(len(images), poll):
             flat = images[part].reshape(len(images[part]), -1) / 255.0
-            pixel[index, part], relative[index, part] = _scores(flat, labels[part], points)
-    features = np.zeros_like(pixel)
+            pixel[index, part], relative[index, part] = _scores(_distances(flat, points), labels[part], points)
+    features, around = np.zeros_like(pixel), np.zeros_like(pixel)
     whitenings = {id(each.whitening): each.whitening for each in sets}
     for number in range(ENCODERS):
         encoder = _encoder(dataset, images.shape[-1], number)
@@ -114,16 +135,24 @@ def nearness(
             candidates = torch.tensor(images[part]).float() / 255
             seen = {key: _embed(encoder, dataset, each, candidates) for key, each in whitenings.items()}
             for index, (each, points) in enumerate(zip(sets, encoded, strict=True)):
-                features[index, part] += _scores(seen[id(each.whitening)], labels[part], points)[1] / ENCODERS
-    both = zip(pixel, relative, features, strict=True)
-    return [Nearness(*(np.maximum(scores, _LOWEST) for scores in each)) for each in both]
+                distances = _distances(seen[id(each.whitening)], points)
+                if points.rows is not None:
+                    around[index, part] += _around(distances, labels[part], points.rows) / ENCODERS
+                features[index, part] += _scores(distances, labels[part], points)[1] / ENCODERS
+    for index, each in enumerate(sets):
+        near = Nearness(*(np.maximum(scores[index], _LOWEST) for scores in (pixel, relative, features)))
+        yield near, around[index] if isinstance(each.labels, SoftLabels) else None
 
 
 def _points(released: DistilledSet, numbers: Callable[[Tensor], NDArray[np.float32]]) -> _Points:
     factor = released.info["factor"]
     shown = numbers(decode(released.images, factor))
     squares = np.square(shown.astype(np.float64)).mean(1)
-    return _Points(shown, squares, decode_labels(released.labels.classes, factor).numpy())
+    classes, rows = decode_labels(released.labels.classes, factor).numpy(), None
+    if isinstance(labels := released.labels, SoftLabels):
+        read = labels.rows if labels.form == "targets" else labels.probabilities()
+        rows = decode_labels(read, factor).double().numpy()
+    return _Points(shown, squares, classes, rows)
 
 
 def _chunks(count: int, poll: Callable[[], None]) -> Iterator[slice]:
@@ -132,14 +161,27 @@ def _chunks(count: int, poll: Callable[[], None]) -> Iterator[slice]:
         yield slice(start, start + _CHUNK)
 
 
-def _scores(candidates: NDArray[np.floating], labels: Integers, points: _Points) -> tuple[Floats, Floats]:
-    """Minus the squared distance over D to the nearest of the class, (n,), and that over the mean of all."""
+def _distances(candidates: NDArray[np.floating], points: _Points) -> Floats:
+    """Squared distances over D (n, N)."""
     ours, theirs = candidates.astype(np.float64), points.numbers.astype(np.float64)
     products = ours @ theirs.T / theirs.shape[1]
-    distances = np.maximum(np.square(ours).mean(1)[:, None] - 2 * products + points.squares, 0.0)
+    between: Floats = np.maximum(np.square(ours).mean(1)[:, None] - 2 * products + points.squares, 0.0)
+    return between
+
+
+def _around(distances: Floats, labels: Integers, rows: Floats) -> Floats:
+    """What the soft labels (N, K) of the images around each candidate say of its class (n,): their mean, each image
+    weighted by one over its squared distance (n, N)."""
+    floor = np.maximum(1e-12 * distances.mean(1, keepdims=True), np.finfo(np.float64).tiny)
+    weights = 1 / np.maximum(distances / floor, 1.0)
+    said: Floats = (weights * rows[:, labels].T).sum(1) / weights.sum(1)
+    return said
+
+
+def _scores(distances: Floats, labels: Integers, points: _Points) -> tuple[Floats, Floats]:
+    """Minus the squared distance to the nearest of the class, (n,), and that over the mean of all."""
     whole = distances.mean(1)
-    distances[labels[:, None] != points.classes] = np.inf
-    nearest = distances.min(1)
+    nearest = np.where(labels[:, None] == points.classes, distances, np.inf).min(1)
     return -nearest, -nearest / np.maximum(whole, np.finfo(np.float64).tiny)
 
 
