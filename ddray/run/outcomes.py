@@ -90,6 +90,11 @@ class OutcomeHandler:
             self.schedule.finish(job.name, outcome.done, outcome.failed)
             self.progress.ended(job, outcome)
 
+    def forgive(self, key: str, times: int) -> None:
+        """So many failures of a stage turned out to say nothing of it."""
+        for counted in (self._tries, self._failed):
+            counted[key] = max(0, counted[key] - times)
+
     def release_deferred(self, *, at_once: bool = False) -> None:
         """Make jobs ready again whose waiting time is over, or all of them."""
         now = time.monotonic()

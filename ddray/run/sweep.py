@@ -134,11 +134,12 @@ def _jobs(
     prepared: Prepared, done: Collection[str], options: RunOptions, store: Store
 ) -> tuple[list[Job], Callable[[Job], float]]:
     """The jobs to run, all or those that the limit holds, and what each takes."""
-    machine = _machine(options)
-    ladder = Ladder(machine.device.name, store)
-    jobs = [ladder.on(job) for job in runnable_jobs(prepared.plan, done)]
+    jobs = runnable_jobs(prepared.plan, done)
     if not jobs:
         return [], lambda job: 0.0
+    machine = _machine(options)
+    ladder = Ladder(machine.device.name, store)
+    jobs = [ladder.on(job) for job in jobs]
     seconds = seconds_of(jobs, Prices(machine.device, measured_in(store)), store.checkpointed())
     if options.limit != NO_LIMIT:
         jobs = within(simulate(jobs, done, machine, seconds, options.limit), jobs)

@@ -16,6 +16,7 @@ import logging
 import os
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -167,6 +168,8 @@ class Admitter(Searcher):
         """Released job -> what was asked of Ray for it."""
         self.released_at: dict[str, float] = {}
         self._freed: Shape | None = None
+        self.deaths: dict[str, list[str]] = defaultdict(list)
+        """Key -> nodes of the workers that died while computing it; "" where none is known."""
         self.ahead: set[str] = set()
         """Released without a free place: they wait in Ray for an actor of their shape."""
         self.awaited: set[str] = set()
@@ -368,6 +371,10 @@ class Admitter(Searcher):
             self.progress.note(f"the worker of {stage.label} went with its node; the job is tried again")
             outcome.busy[stage.key] = ""
             return
+        # A node is missed some seconds after its workers: a death may turn out to have been its node's.
+        stay = [at for at in self.deaths[stage.key] if not self._is_gone(at)]
+        self.handler.forgive(stage.key, len(self.deaths[stage.key]) - len(stay))
+        self.deaths[stage.key] = [*stay, node]
         kind, cause = cluster.cause_of_death(worker)
         cause = f"its worker died: {cause}"
         record = {**stage.spec(), "cpus": job.cpus, "gpu": job.gpu, "cause": cause, "traceback": ""}

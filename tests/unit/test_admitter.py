@@ -117,6 +117,27 @@ def test_a_job_whose_worker_dies_is_tried_once_more_then_failed(workspace: Works
     assert bench.searcher.suggest("last") == FINISHED
 
 
+def test_deaths_that_turn_out_to_be_their_nodes_do_not_count(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (job,) = distillations(workspace, 1)
+    bench = Bench(workspace, [job], cpus=1)
+    node = ""
+    monkeypatch.setattr(bench.searcher, "_worker_of", lambda job: {"node": node})
+    for node in ("first", "second", "third"):
+        ((trial, _),) = bench.release()
+        bench.end(trial, None)
+        assert not bench.schedule.failed, node
+        bench.members.gone.add(node)  # the cluster tells it after the worker's end
+        bench.handler.release_deferred(at_once=True)
+    node = "sound"
+    for expected in (0, 1):
+        ((trial, _),) = bench.release()
+        bench.end(trial, None)
+        assert len(bench.schedule.failed) == expected, "the control: on a node that stays the second death counts"
+        bench.handler.release_deferred(at_once=True)
+
+
 def test_a_failure_of_an_earlier_run_is_not_the_cause_of_this_death(workspace: Workspace) -> None:
     (job,) = distillations(workspace, 1)
     workspace.store.record_failure(job.stages[0].key, {"cause": "old"})
