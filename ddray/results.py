@@ -20,7 +20,7 @@ from ddray.errors import RequestError
 from ddray.request import Request
 from ddray.settings import Folders
 
-MEASUREMENTS, COVERAGE = "measurements.parquet", "coverage.json"
+MEASUREMENTS_FILE, COVERAGE_FILE = "measurements.parquet", "coverage.json"
 REPORT_MD, REPORT_HTML, FIGURES_FOLDER = "report.md", "report.html", "figures"
 RENDERER_VERSION = 14
 """Raised when what is built from the store changes: finished sweeps are then rebuilt once."""
@@ -67,7 +67,7 @@ class Results:
 
     @property
     def measurements(self) -> Path:
-        return self.folder / MEASUREMENTS
+        return self.folder / MEASUREMENTS_FILE
 
     def register(self, request: Request) -> None:
         """Remember where the sweep came from.
@@ -110,7 +110,7 @@ class Results:
 
     def _tables(self) -> dict[str, str]:
         """Sizes and times of what was built: a table that was cut short or removed is built again."""
-        names = (MEASUREMENTS, COVERAGE, REPORT_MD, REPORT_HTML)
+        names = (MEASUREMENTS_FILE, COVERAGE_FILE, REPORT_MD, REPORT_HTML)
         try:
             status = {name: (self.folder / name).stat() for name in names}
         except FileNotFoundError:

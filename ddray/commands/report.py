@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from ddray.errors import RequestError
-from ddray.measurements.rows import MEASUREMENTS_FILE
 from ddray.report.drawing import FORMATS
 from ddray.report.html import html_page
 from ddray.report.page import Heading, first_page, markdown
@@ -16,7 +15,7 @@ from ddray.report.report import elements_of, machine_report
 from ddray.report.sections.claims import claims_table
 from ddray.report.table import Table
 from ddray.report.written import write_figures
-from ddray.results import REPORT_HTML
+from ddray.results import MEASUREMENTS_FILE, REPORT_HTML
 
 
 def report_text(prepared: Any, folder: Path, form: str | None, full: bool, claims: bool = False) -> str:

@@ -13,8 +13,8 @@ from pydantic import BaseModel, ConfigDict
 
 from ddray.atomic import replacing
 from ddray.errors import EnvironmentProblem
+from ddray.results import COVERAGE_FILE
 
-COVERAGE_FILE = "coverage.json"
 STATES = ("done", "failed", "blocked", "pending")
 
 

@@ -25,11 +25,10 @@ from ddray.measurements.stage_rows import cost_rows
 from ddray.plan.graph import Chain
 from ddray.plan.jobs import Plan
 from ddray.plan.points import Sweep
+from ddray.results import MEASUREMENTS_FILE
 from ddray.store.artifacts import Store
 from trainables import files
 from trainables.configs import AttackConfig
-
-MEASUREMENTS_FILE = "measurements.parquet"
 
 _NO_PROVENANCE = (None,) * len(PROVENANCE)
 _BUFFER_ROWS = 1 << 17

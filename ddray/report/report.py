@@ -11,7 +11,6 @@ import pyarrow as pa
 from ddray.errors import EnvironmentProblem
 from ddray.measurements.coverage import Coverage
 from ddray.measurements.reading import Numbers, read_numbers, read_points, read_provenance
-from ddray.measurements.rows import MEASUREMENTS_FILE
 from ddray.plan.axes import in_report
 from ddray.report import page
 from ddray.report.comparable import BLOCK_AXES, ROW_AXES, SAME_IN_BLOCK, SAME_IN_CELL, ReportBlock, arrange
@@ -19,6 +18,7 @@ from ddray.report.figures import pictures
 from ddray.report.page import Element, Heading
 from ddray.report.sections import BlockSection, Measured, Section, SweepSection, all_sections
 from ddray.report.table import Facts
+from ddray.results import MEASUREMENTS_FILE
 
 _OF_POINT = (
     *("schema_version", "point", "method", "value", "n", "param_json", "numerics", "status", "class_ids", "model_hash"),

@@ -12,7 +12,7 @@ from ddray.errors import EnvironmentProblem
 from ddray.plan.graph import Chain
 from ddray.plan.jobs import Plan
 from ddray.plan.points import Sweep
-from ddray.results import REPORT_HTML
+from ddray.results import MEASUREMENTS_FILE, REPORT_HTML
 from ddray.settings import Folders
 from ddray.store.artifacts import Store
 from ddray.tracking.measured import MeasuredPoint, measured_points
@@ -52,7 +52,7 @@ def mirror(
     Raises:
         EnvironmentProblem: MLflow is not installed, its database cannot be used, or another mirror takes too long.
     """
-    points = measured_points(plan, folder / "measurements.parquet")
+    points = measured_points(plan, folder / MEASUREMENTS_FILE)
     report = _report_digest(folder)
     with _one_at_a_time(folders, lock_seconds), _understood(folders):
         known = existing_runs(folders.mlflow_database, f"ddray/{sweep.name}")

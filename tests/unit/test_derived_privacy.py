@@ -14,9 +14,10 @@ import pytest
 import worlds
 from scipy.stats import false_discovery_control, t
 
-from ddray.measurements.rows import MEASUREMENTS_FILE, collect
+from ddray.measurements.rows import collect
 from ddray.plan.points import GridPoint
 from ddray.report.report import machine_report, report
+from ddray.results import MEASUREMENTS_FILE
 
 Row = dict[str, Any]
 SWEEP = """

@@ -20,9 +20,10 @@ from ddray.measurements.derived import persistence
 from ddray.measurements.derived.driver import DERIVATIONS
 from ddray.measurements.derived.relative_accuracy import relative_accuracy
 from ddray.measurements.derived.transfer import transfer
-from ddray.measurements.rows import MEASUREMENTS_FILE, collect
+from ddray.measurements.rows import collect
 from ddray.plan.graph import Chain, Stage
 from ddray.plan.jobs import Plan
+from ddray.results import MEASUREMENTS_FILE
 from ddray.store.artifacts import DamagedArtifact, Store
 from trainables.configs import AttackConfig, RobustnessConfig
 from trainables.evaluate.paired import adv_delta, crossover, robust_curve

@@ -29,8 +29,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ddray.errors import RequestError
-from ddray.measurements.rows import MEASUREMENTS_FILE, collect
+from ddray.measurements.rows import collect
 from ddray.prepare import expanded
+from ddray.results import MEASUREMENTS_FILE
 from trainables.configs import OriginConfig
 from trainables.context import Interrupted, StageFailure
 from trainables.data import augment

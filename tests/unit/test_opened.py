@@ -13,8 +13,8 @@ from pyarrow import parquet
 
 import ddray
 from ddray.errors import DdrayError
-from ddray.measurements.rows import MEASUREMENTS_FILE
 from ddray.report.report import machine_report
+from ddray.results import MEASUREMENTS_FILE
 
 ORIGINS = """
 ddray: 1

@@ -18,8 +18,9 @@ from workspace import Workspace
 
 from ddray.commands.preset import methods_facts, preset_facts, preset_text
 from ddray.errors import RequestError
-from ddray.measurements.rows import MEASUREMENTS_FILE, collect
+from ddray.measurements.rows import collect
 from ddray.report.report import machine_report, report
+from ddray.results import MEASUREMENTS_FILE
 from trainables import presets
 from trainables.data.known import KNOWN
 from trainables.methods import METHODS

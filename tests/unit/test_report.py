@@ -11,13 +11,12 @@ import pytest
 import worlds
 
 from ddray.errors import EnvironmentProblem
-from ddray.measurements.coverage import COVERAGE_FILE
-from ddray.measurements.rows import MEASUREMENTS_FILE
 from ddray.plan.graph import Chain, Stage
 from ddray.plan.points import GridPoint
 from ddray.report import comparable
 from ddray.report.comparable import MixedBlock
 from ddray.report.report import machine_report, report
+from ddray.results import COVERAGE_FILE, MEASUREMENTS_FILE
 from trainables.payloads import Metrics, Payload
 
 CIFAR = """

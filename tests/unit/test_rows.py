@@ -19,10 +19,11 @@ from hypothesis import strategies as st
 from ddray.errors import EnvironmentProblem
 from ddray.measurements.buffer import COMMON, MEASURED, RowBuffer, Templates
 from ddray.measurements.columns import MEASUREMENTS, comparable, names
-from ddray.measurements.coverage import COVERAGE_FILE, Coverage
+from ddray.measurements.coverage import Coverage
 from ddray.measurements.identity import POINT, PROVENANCE
-from ddray.measurements.rows import MEASUREMENTS_FILE, collect
+from ddray.measurements.rows import collect
 from ddray.plan.jobs import Plan
+from ddray.results import COVERAGE_FILE, MEASUREMENTS_FILE
 from ddray.store.artifacts import Artifact, Store
 from ddray.store.manifest import Manifest
 
