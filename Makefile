@@ -8,7 +8,7 @@ SWEEP ?= sweeps/quickstart.yaml
 # For one process, which prints as it goes: make test SIDE_BY_SIDE=
 SIDE_BY_SIDE ?= --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help setup quickstart test test-faults test-signals check bench bench-in-turn format clean
+.PHONY: help setup quickstart test test-faults test-signals check bench bench-in-turn bench-gpu format clean
 .DEFAULT_GOAL := help
 
 help:  ## what there is
@@ -50,6 +50,9 @@ bench: setup  ## print the figures of docs/benchmarks/
 
 bench-in-turn: setup  ## time two commands in turn: make bench-in-turn FIRST='…' SECOND='…'
 	$(BIN)/python -m benchmarks.in_turn '$(FIRST)' '$(SECOND)'
+
+bench-gpu:  ## on a machine with a card and torch, all that only it can tell, in under ten minutes; writes outputs/gpu/
+	$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) -m benchmarks.gpu --out outputs/gpu $(ARGS)
 
 clean:  ## remove the virtual environment (results stay)
 	rm -rf $(VENV)

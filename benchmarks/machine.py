@@ -14,6 +14,14 @@ from trainables.device import processor
 _NAMES = ("ddray", "torch", "ray", "mlflow", "pyarrow", "pydantic")
 
 
+def _version(name: str) -> str | None:
+    """None where it is not installed."""
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
 def machine() -> dict[str, Any]:
     """Processor, its instruction set as torch uses it, number of cores, versions, date."""
     return {
@@ -22,5 +30,5 @@ def machine() -> dict[str, Any]:
         "processor": processor(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "date": time.strftime("%Y-%m-%d"),
-        **{name: importlib.metadata.version(name) for name in _NAMES},
+        **{name: _version(name) for name in _NAMES},
     }

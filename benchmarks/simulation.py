@@ -19,6 +19,7 @@ from ddray.prepare import prepare
 from ddray.price.bill import priced_stages
 from ddray.price.devices import CARDS, Machine
 from ddray.price.estimates import Prices
+from ddray.price.fitting import fit
 from ddray.price.measured import Measured
 from ddray.request import Request
 from ddray.run.simulate import HOUR, Simulation, seconds_of, simulate
@@ -37,6 +38,7 @@ def rows() -> list[dict[str, Any]]:
             folders = Folders(Path(home), str(Path(home) / "store"), Path(home) / "data", Path(home) / "cache")
             plan = prepare(Request(SWEEP, profiles=profiles), folders, build).plan
             machine, prices = Machine(CARDS[CARD], COUNT), Prices(CARDS[CARD], Measured())
+            fit(plan, (), machine, Measured())
             started = time.perf_counter()
             packed = _simulated(plan.jobs, machine, prices)
             took = time.perf_counter() - started

@@ -37,7 +37,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from trainables import device as devices
@@ -47,6 +46,7 @@ from trainables.context import Save
 from trainables.data.origins import Origin, TestSet
 from trainables.distill import matching
 from trainables.distill.context import DistillContext
+from trainables.dry_run import Counted
 from trainables.experts import train_expert
 from trainables.methods import METHODS
 from trainables.presets import completed
@@ -76,7 +76,7 @@ STEPS: dict[str, Step] = {
     # One outer step: the match, and 50 epochs of training on the distilled set.
     "dsa_ipc10": Step("dsa", 10, update_alone={"loops": (1, 1)}),
     "mtt_ipc1": Step("mtt", 1, {"num_experts": 1, "expert_snapshots": 6}, per_class=False),
-    "mtt_ipc10": Step("mtt", 10, {"num_experts": 1, "expert_snapshots": 16}, per_class=False),
+    "mtt_ipc10": Step("mtt", 10, {"num_experts": 1, "expert_snapshots": 22}, per_class=False),
     # One inner step: every class once, and 2,000 images of network training.
     "idc_ipc10": Step("idc", 10, update_alone={"net_images": 0}),
 }
@@ -90,15 +90,19 @@ class Clock:
     Args:
         limit: Steps to run; None: all.
         watch: Entered around each step's body, and nothing else.
+        device: ``cpu`` or ``cuda``; a step on a card ends when the card has done it.
     """
 
-    device = "cpu"
     data = cache = Path()
 
     def __init__(
-        self, limit: int | None = None, watch: Callable[[], AbstractContextManager[Any]] = nullcontext
+        self,
+        limit: int | None = None,
+        watch: Callable[[], AbstractContextManager[Any]] = nullcontext,
+        device: str = "cpu",
     ) -> None:
         self.seconds: list[float] = []
+        self.device = device
         self._limit, self._watch = limit, watch
 
     def restore(self) -> None:
@@ -109,6 +113,7 @@ class Clock:
             started = time.perf_counter()
             with self._watch():
                 yield iteration
+            finish(self.device)
             self.seconds.append(time.perf_counter() - started)
 
     def poll(self) -> None:
@@ -118,24 +123,18 @@ class Clock:
         pass
 
 
-class Counter(TorchDispatchMode):
-    """Counts operators."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.count = 0
-
-    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.count += 1
-        return function(*args, **(kwargs or {}))
+def finish(device: str) -> None:
+    """Wait for what a card still has to do."""
+    if device == "cuda":
+        torch.cuda.synchronize()
 
 
-def made_up(per_class: int) -> Origin:
+def made_up(per_class: int, device: str = "cpu") -> Origin:
     """Noise in the shape of CIFAR-10."""
     labels = torch.arange(CLASSES).repeat_interleave(per_class)
     images = torch.randn(len(labels), 3, 32, 32, generator=torch.Generator().manual_seed(0))
     by_class = tuple((labels == index).nonzero().squeeze(1) for index in range(CLASSES))
-    return Origin(images, labels, torch.arange(len(labels)), by_class)
+    return Origin(images.to(device), labels.to(device), torch.arange(len(labels)), by_class)
 
 
 def dataset() -> DatasetConfig:
@@ -160,7 +159,10 @@ def network(width: int) -> NetworkConfig:
 class Distillation:
     """One configuration, ready to run a number of steps."""
 
-    def __init__(self, step: Step, folder: Path, *, width: int = 128, per_class: int = PER_CLASS) -> None:
+    def __init__(
+        self, step: Step, folder: Path, *, width: int = 128, per_class: int = PER_CLASS, device: str = "cpu"
+    ) -> None:
+        self.device = device
         method = METHODS[step.method]
         self.settings = completed(step.method, "cifar10", step.ipc, step.settings)
         self.config = DistillConfig(
@@ -176,7 +178,7 @@ class Distillation:
             distill_seed=0,
         )
         self.function = method.load()
-        self.origin = made_up(per_class)
+        self.origin = made_up(per_class, device)
         self.inputs = self._experts(folder)
 
     def _experts(self, folder: Path) -> dict[str, Path]:
@@ -187,11 +189,11 @@ class Distillation:
             short = expert.model_copy(update={"snapshot_steps": 2, "batch": 32})
             inputs[f"expert.{expert.index}"] = folder / str(expert.index)
             inputs[f"expert.{expert.index}"].mkdir()
-            train_expert(short, self.origin, Clock()).save(inputs[f"expert.{expert.index}"])
+            train_expert(short, self.origin, Clock(device=self.device)).save(inputs[f"expert.{expert.index}"])
         return inputs
 
     def run(self, steps: int) -> Clock:
-        clock = Clock(steps)
+        clock = Clock(steps, device=self.device)
         self.function(self.origin, self.settings, DistillContext(self.config, clock, self.inputs))
         return clock
 
@@ -242,7 +244,7 @@ def measure(name: str, threads: int, repeats: int) -> dict[str, Any]:
         images, labels = torch.randn(100, 3, 32, 32), torch.arange(CLASSES).repeat_interleave(10)
         before = resident()
         seconds = statistics.median(trainings(TRAININGS[name], images, labels) for _ in range(repeats))
-        flops, calls = FlopCounterMode(display=False), Counter()
+        flops, calls = FlopCounterMode(display=False), Counted("cpu")
         found: list[int] = []
 
         @contextmanager
@@ -254,7 +256,7 @@ def measure(name: str, threads: int, repeats: int) -> dict[str, Any]:
         trainings(TRAININGS[name], images, labels, watch=arithmetic)
         optimise.CHUNK["cpu"] = optimise.CHUNK["cuda"]  # a batch is not cut on a GPU
         trainings(TRAININGS[name], images, labels, width=8, watch=lambda: calls)
-        each = calls.count // TRAINING_STEPS
+        each = calls.operators // TRAINING_STEPS
         return figures(name, seconds, sum(found) / TRAINING_STEPS, rate, each, None, before)
     with tempfile.TemporaryDirectory() as folder:
         step = STEPS[name]
@@ -273,17 +275,17 @@ def count(step: Step) -> tuple[int, int | None]:
     counts = []
     ways: list[tuple[matching.Path, matching.Sizes]] = [("vectorised", matching.SIZES["cuda"])]
     if step.per_class:  # DM's loop would put the distilled images of several classes together
-        ways.append(("vectorised" if step.method == "dm" else "loop", matching.Sizes(group=1, chunk=4096)))
+        ways.append(("vectorised" if step.method == "dm" else "loop", matching.Sizes(group=1, matched=1, chunk=4096)))
     for path, sizes in ways:
         matching.PATHS["cpu"], matching.SIZES["cpu"] = path, sizes
         with tempfile.TemporaryDirectory() as folder:
             alone = replace(step, settings={**step.settings, **step.update_alone})
             distillation = Distillation(alone, Path(folder), width=8, per_class=40)
-            with Counter() as none:
+            with Counted("cpu") as none:
                 distillation.run(0)
-            with Counter() as one:
+            with Counted("cpu") as one:
                 distillation.run(1)
-            counts.append(one.count - none.count)
+            counts.append(one.operators - none.operators)
     return counts[0], counts[1] if step.per_class else None
 
 

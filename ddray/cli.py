@@ -20,7 +20,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 INTERRUPTED = 130
 RUN_OPTIONS = (
     *("local", "address", "cpus", "gpus", "gpus_expected", "wait_for_nodes"),
-    *("precision", "mlflow", "quiet"),
+    *("gpu", "precision", "mlflow", "quiet"),
 )
 """What ``run_options`` adds: the fields of ``ddray.run.sweep.RunOptions``."""
 
@@ -112,6 +112,12 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
             type=click.FloatRange(min=0),
             metavar="MINUTES",
             help="Wait so long, with nothing to do, for nodes that jobs need and the cluster does not have yet.",
+        ),
+        click.option(
+            "--gpu",
+            metavar="DEVICE",
+            help="What cards the cluster has (v100-32g, h100-80g, ...): shares follow from their memory.  "
+            "[default: as here, else v100-32g]",
         ),
         click.option(
             "--precision",

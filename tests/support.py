@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 import numpy as np
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from trainables.configs import (
     DatasetConfig,
@@ -26,6 +25,7 @@ from trainables.context import Interrupted
 from trainables.data.known import KNOWN
 from trainables.data.origins import Origin, QueriedImages, TestSet
 from trainables.distill.context import DistillContext
+from trainables.dry_run import Counted
 from trainables.methods import METHODS
 from trainables.payloads import DistilledSet
 from trainables.testing import FolderContext
@@ -264,17 +264,9 @@ def train_config(recipe: RecipeConfig, *, seed: int = 0, **other: Any) -> TrainC
 
 def dispatches(body: Callable[[], object]) -> int:
     """How many operators PyTorch hands to a device while ``body`` runs, views and bookkeeping included."""
-    count = 0
-
-    class Counter(TorchDispatchMode):
-        def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            nonlocal count
-            count += 1
-            return function(*args, **(kwargs or {}))
-
-    with Counter():
+    with Counted("cpu") as counted:
         body()
-    return count
+    return counted.operators
 
 
 def folder_bytes(folder: Path) -> dict[str, bytes]:

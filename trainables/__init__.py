@@ -25,6 +25,7 @@ The map: a file uses only what is named above it.
     external/     sets and models from elsewhere, read without running code
     evaluate/     accuracy, fairness and membership from stored logits; robustness from models, embeddings from sets
     stages.py     stage kind -> function
+    dry_run.py    what a step takes of a card, without one
     testing.py    what every method promises, to be checked by whoever adds one
 
 A stage is not Ray Tune's ``Trainable``; the class that Tune sees lives in ``ddray/run/tune.py``.

@@ -14,7 +14,7 @@ import json
 from collections.abc import Mapping
 from functools import cache, cached_property
 from json.encoder import encode_basestring
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal, Self, get_args
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal, NamedTuple, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -296,6 +296,20 @@ SNAPSHOTS = 8
 """Kept states of a distillation with the authors' budget."""
 
 
+class Held(NamedTuple):
+    """What one run of a method's loop holds of a card at its fullest. Of the three sorts of images the largest counts;
+    what one of a sort takes stands in the network's record (``networks.Activations``)."""
+
+    forward: float = 0.0
+    """Images that pass a network at once without a gradient."""
+    graph: float = 0.0
+    """Images whose way through a network is kept for a gradient."""
+    double: float = 0.0
+    """Images whose gradient is differentiated again, with all that it takes."""
+    networks: float = 4.0
+    """Vectors of the length of the network's parameters: weights, gradients, momentum."""
+
+
 class MethodSettings(Config):
     """Base of the methods' settings, which are declared in ``methods.py`` or by other packages."""
 
@@ -333,6 +347,19 @@ class MethodSettings(Config):
             real_images: Of each class of the origin.
         """
         return num_classes * (min(real_images, int(getattr(self, "batch_real", 0))) + 3 * ipc)
+
+    def held(self, num_classes: int, ipc: int, real_images: int, batch_statistics: bool) -> Held | None:
+        """What one run of the loop's body holds on a card; ``trainables.dry_run`` measures it without one.
+
+        A method that does not say takes a whole card.
+
+        Args:
+            num_classes: K.
+            ipc: Images per class.
+            real_images: Of each class of the origin.
+            batch_statistics: Whether the network's norm is over the images of a batch, which then must not be split.
+        """
+        return None
 
     def stored_bytes(self, num_classes: int, ipc: int, numbers: int) -> int:
         """Rough bytes that the finished stage takes: the images, and of each snapshot images and momentum.

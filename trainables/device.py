@@ -27,7 +27,13 @@ convolutions and linear layers in bfloat16 (``bf16``). Published results are flo
 _precision: Precision = "float32"
 
 
-def prepare(device: str, cpus: int, memory_fraction: float | None = None, precision: Precision = "float32") -> None:
+def prepare(
+    device: str,
+    cpus: int,
+    memory_fraction: float | None = None,
+    precision: Precision = "float32",
+    beside_mib: float = 0.0,
+) -> None:
     """Set up this process for one job.
 
     The number of threads decides how sums are split, hence the bytes of a result: it comes from the job's resources
@@ -38,6 +44,7 @@ def prepare(device: str, cpus: int, memory_fraction: float | None = None, precis
         cpus: Torch threads.
         memory_fraction: Share of the card's memory this process may take, in (0, 1]; None for no limit.
         precision: Of the networks' arithmetic.
+        beside_mib: Of that share, what the driver takes for the process, which the allocator does not see.
 
     Raises:
         ValueError: If the device is unknown or there is no such device, or it does not have the precision.
@@ -58,8 +65,18 @@ def prepare(device: str, cpus: int, memory_fraction: float | None = None, precis
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
     if device == "cuda":
-        torch.cuda.set_per_process_memory_fraction(1.0 if memory_fraction is None else memory_fraction)
+        torch.cuda.set_per_process_memory_fraction(_of_the_allocator(memory_fraction, beside_mib))
         torch.cuda.reset_peak_memory_stats()
+
+
+def _of_the_allocator(memory_fraction: float | None, beside_mib: float) -> float:
+    """Share of the card that the allocator may reserve, of a process that may take ``memory_fraction`` in all."""
+    if memory_fraction is None:
+        return 1.0
+    if beside_mib == 0:
+        return memory_fraction
+    beside = beside_mib * 2**20 / torch.cuda.get_device_properties().total_memory
+    return max(memory_fraction / 2, memory_fraction - beside)
 
 
 def reset() -> None:

@@ -17,13 +17,14 @@ from trainables.configs import (
     Augmentation,
     DatasetConfig,
     ExpertConfig,
+    Held,
     MethodSettings,
     NetworkConfig,
     NetworkSettings,
     OriginConfig,
     parse_operations,
 )
-from trainables.registry import CHOSEN, LEARNED, METHODS, NO_CARD, Method, Shares, load_plugins, method
+from trainables.registry import CHOSEN, LEARNED, METHODS, Method, load_plugins, method
 
 __all__ = ["METHODS", "PLUGIN_PROBLEMS", "Method", "method"]
 
@@ -36,10 +37,17 @@ Operations = Annotated[
 """Operations of an augmentation, joined by underscores. The order in which they are written makes no difference."""
 
 
-_MATCHING_GRADIENTS: Shares = ((1, 1 / 8), (10, 1 / 4), (50, 1 / 2), (None, 1.0))
+EMBEDDED_TOGETHER, MATCHED_TOGETHER = 2048, 512
+"""On a card: images that are embedded at once, and images of which gradients are taken at once; whole classes."""
+GRADIENTS = 2.35
+"""Gradients of a class's weights hold so many times what one gradient of the same images does: all classes of a group
+are on their way back at the same time."""
+KEPT_STEPS = 1000
+"""Images in student steps of MTT whose graphs are worth a larger share of a card; those that do not fit are computed
+once more."""
 
 
-@method("random", title="Random", function="trainables.distill.coresets:random", uses=CHOSEN, shares=NO_CARD)
+@method("random", title="Random", function="trainables.distill.coresets:random", uses=CHOSEN, card=False)
 class RandomSettings(MethodSettings):
     """Real images drawn at random; nothing to set."""
 
@@ -54,7 +62,6 @@ class FullSettings(MethodSettings):
     title="DM",
     function="trainables.distill.dm:distill",
     init="real",
-    shares=((10, 1 / 8), (50, 1 / 4), (None, 1 / 2)),
 )
 class DMSettings(NetworkSettings):
     """Distribution matching (Zhao & Bilen, WACV 2023)."""
@@ -69,8 +76,14 @@ class DMSettings(NetworkSettings):
     batch_real: int = Field(default=256, ge=1)
     """Real images per class and iteration; a class with fewer gives all it has."""
 
+    def held(self, num_classes: int, ipc: int, real_images: int, batch_statistics: bool) -> Held:
+        """Real images pass forward, distilled ones keep their graph; batch norm wants all classes together."""
+        real = min(real_images, self.batch_real)
+        classes = num_classes if batch_statistics else _together(real + ipc, EMBEDDED_TOGETHER, num_classes)
+        return Held(forward=classes * real, graph=classes * ipc)
 
-@method("dsa", title="DSA", function="trainables.distill.dsa:distill", init="real", shares=_MATCHING_GRADIENTS)
+
+@method("dsa", title="DSA", function="trainables.distill.dsa:distill", init="real")
 class DSASettings(NetworkSettings):
     """Gradient matching with Siamese augmentation (Zhao & Bilen, ICML 2021)."""
 
@@ -103,6 +116,14 @@ class DSASettings(NetworkSettings):
         trained = 3 * num_classes * ipc * epochs * (updates - 1) / updates
         return num_classes * (3 * min(real_images, self.batch_real) + 9 * ipc) + trained
 
+    def held(self, num_classes: int, ipc: int, real_images: int, batch_statistics: bool) -> Held:
+        """Gradients of a group's real images, then those of its distilled ones, differentiated."""
+        real = min(real_images, self.batch_real)
+        classes = _together(max(real, ipc), MATCHED_TOGETHER, num_classes)
+        return Held(
+            graph=max(GRADIENTS * classes * real, min(num_classes * ipc, self.batch_train)), double=classes * ipc
+        )
+
 
 @method(
     "dc",
@@ -110,7 +131,6 @@ class DSASettings(NetworkSettings):
     function="trainables.distill.dsa:distill",
     uses=LEARNED - {"distill_aug"},
     init="noise",
-    shares=_MATCHING_GRADIENTS,
 )
 class DCSettings(DSASettings):
     """Gradient matching without augmentation (Zhao et al., ICLR 2021), from noise."""
@@ -122,7 +142,6 @@ class DCSettings(DSASettings):
     function="trainables.distill.mtt:distill",
     init="real",
     version=2,  # instance norm with its second derivatives written out: other rounding
-    shares=((1, 1 / 4), (10, 1 / 2), (None, 1.0)),
 )
 class MTTSettings(NetworkSettings):
     """Matching training trajectories (Cazenavette et al., CVPR 2022)."""
@@ -181,6 +200,11 @@ class MTTSettings(NetworkSettings):
         """The student's steps and the way back through them."""
         return 9 * self.syn_steps * min(num_classes * ipc, self.batch_syn or num_classes * ipc)
 
+    def held(self, num_classes: int, ipc: int, real_images: int, batch_statistics: bool) -> Held:
+        """A student step at least, more as far as they are worth their memory; the parameters after each step."""
+        batch = min(num_classes * ipc, self.batch_syn or num_classes * ipc)
+        return Held(double=max(batch, min(self.syn_steps * batch, KEPT_STEPS)), networks=self.syn_steps + 8)
+
     def experts(
         self, dataset: DatasetConfig, origin: OriginConfig, network: NetworkConfig, augmentation: Augmentation | None
     ) -> tuple[ExpertConfig, ...]:
@@ -204,7 +228,6 @@ class MTTSettings(NetworkSettings):
     title="IDC",
     function="trainables.distill.idc:distill",
     init="real",
-    shares=((10, 1 / 4), (50, 1 / 2), (None, 1.0)),
 )
 class IDCSettings(NetworkSettings):
     """Efficient synthetic-data parameterisation (Kim et al., ICML 2022). With factor 1 it is the paper's IDC-I."""
@@ -251,6 +274,12 @@ class IDCSettings(NetworkSettings):
         matched = 3 * min(real_images, self.batch_real) + 9 * min(self.decoded_images(ipc), self.batch_syn_max)
         return num_classes * matched + 3 * min(self.net_images, num_classes * real_images)
 
+    def held(self, num_classes: int, ipc: int, real_images: int, batch_statistics: bool) -> Held:
+        """As of gradient matching, of decoded images."""
+        real, own = min(real_images, self.batch_real), min(self.decoded_images(ipc), self.batch_syn_max)
+        classes = _together(max(real, own), MATCHED_TOGETHER, num_classes)
+        return Held(graph=GRADIENTS * classes * real, double=classes * own)
+
     def real_images(self, ipc: int) -> int:
         return ipc * self.factor**2 if self.layout == "mix" else ipc
 
@@ -269,7 +298,7 @@ class IDCSettings(NetworkSettings):
     title="Herding",
     function="trainables.distill.coresets:herding",
     uses=frozenset({"ipc"}),
-    shares=NO_CARD,
+    card=False,
 )
 class HerdingSettings(MethodSettings):
     """Real images whose mean follows the class mean (Welling, ICML 2009), chosen greedily. Nothing is random."""
@@ -278,7 +307,7 @@ class HerdingSettings(MethodSettings):
     """Space in which means are taken: normalised pixels, or the embedding of one random ConvNet3, always the same."""
 
 
-@method("kmeans", title="k-means", function="trainables.distill.coresets:kmeans", uses=CHOSEN, shares=NO_CARD)
+@method("kmeans", title="k-means", function="trainables.distill.coresets:kmeans", uses=CHOSEN, card=False)
 class KMeansSettings(MethodSettings):
     """Of each class, the real images nearest to the centres of ipc clusters (scikit-learn)."""
 
@@ -287,6 +316,11 @@ class KMeansSettings(MethodSettings):
     same."""
     restarts: int = Field(default=10, ge=1)
     """Starts of the clustering; the best is kept."""
+
+
+def _together(of_class: int, limit: int, num_classes: int) -> int:
+    """Classes that make up a group of so many images at most, one at least."""
+    return max(1, min(num_classes, limit // of_class))
 
 
 PLUGIN_PROBLEMS: tuple[str, ...] = tuple(load_plugins())

@@ -25,6 +25,19 @@ LARGEST = 256
 """Height = width of images that any network takes, pixels."""
 
 
+@dataclass(frozen=True, slots=True)
+class Activations:
+    """MiB of a card's memory that a network takes beside its weights, for each image of 32 pixels in single precision.
+    ``python -m benchmarks.footprints`` measures them without a card."""
+
+    forward: float
+    """Without a gradient: the two largest maps that follow each other."""
+    graph: float
+    """Kept for a gradient, and what it needs itself."""
+    double: float
+    """Kept where the gradient is differentiated again."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NetworkSpec:
     """A network as its authors describe it, what may be changed, and what it costs."""
@@ -41,8 +54,8 @@ class NetworkSpec:
     norms: tuple[Norm, ...]
     forward: float
     """Forward cost of an image of 32 pixels, in units of ConvNet3's."""
-    share: float
-    """Of a 32 GB card: what a stage takes that holds one network of 10 classes, for images of up to 32 pixels."""
+    held: Activations
+    """Of its published width."""
     file_bytes: int
     """Of a trained network's file, at most (100 classes)."""
     sizes: Callable[[int, Norm], tuple[int, int]]
@@ -87,7 +100,7 @@ NETWORKS: dict[Architecture, NetworkSpec] = {
         depths=(1, 2, 3, 4, 5, 6),
         norms=NORMS,
         forward=1.0,
-        share=1 / 8,
+        held=Activations(forward=1.05, graph=2.1, double=5.3),
         file_bytes=2 * 2**20,
         sizes=_convnet_sizes,
         padding=_convnet_padding,
@@ -102,7 +115,7 @@ NETWORKS: dict[Architecture, NetworkSpec] = {
         depths=(18,),
         norms=("instance", "batch", "group"),
         forward=11.0,
-        share=1 / 4,
+        held=Activations(forward=1.05, graph=4.7, double=23.0),
         file_bytes=45 * 2**20,
         sizes=_resnet_sizes,
     ),
@@ -114,7 +127,7 @@ NETWORKS: dict[Architecture, NetworkSpec] = {
         depths=(16,),
         norms=("instance", "batch", "group", "none"),
         forward=6.2,
-        share=1 / 4,
+        held=Activations(forward=0.55, graph=2.7, double=13.5),
         file_bytes=59 * 2**20,
         sizes=_vgg_sizes,
         padding=_vgg_padding,
@@ -162,6 +175,11 @@ class Variant:
     def file_bytes(self) -> int:
         """Of a trained network's file, at most."""
         return round(self.spec.file_bytes * self.relative_width**2)
+
+    def activations(self, image_size: int) -> Activations:
+        """MiB for each image: maps grow with the image's area and with the width."""
+        scale, held = self.relative_width * (image_size / 32) ** 2, self.spec.held
+        return Activations(scale * held.forward, scale * held.graph, scale * held.double)
 
     def forward_gflop(self, image_size: int, channels: int) -> float:
         """Multiply-adds times two of one image's forward pass, in GFLOP; an estimate for all but ConvNet3."""

@@ -32,12 +32,6 @@ LEARNED = frozenset({"ipc", "init", "distill_seed", "distill_aug"})
 CHOSEN = frozenset({"ipc", "distill_seed"})
 """Axes of a method that chooses real images."""
 
-Shares = tuple[tuple[int | None, float], ...]
-"""(largest ipc, share of a 32 GB card), ascending; the last line's ipc is None: any."""
-CARD: Shares = ((None, 1.0),)
-"""What a method takes that does not say."""
-NO_CARD: Shares = ((None, 0.0),)
-
 S = TypeVar("S", bound=type[MethodSettings])
 
 
@@ -57,13 +51,9 @@ class Method:
     """Start when the sweep names none."""
     function: str | None = None
     """``module:function`` of the computation; None for ``full``, which distils nothing."""
-    shares: Shares = CARD
-    """Of its distillation with ConvNet3, for images of up to 32 pixels and 10 classes. Work and bytes of the stage
-    follow from the settings: ``MethodSettings.passes`` and ``stored_bytes``."""
-
-    def share(self, ipc: int) -> float:
-        """Of a card, for so many images per class."""
-        return next(share for largest, share in self.shares if largest is None or ipc <= largest)
+    card: bool = True
+    """Whether it computes on a card, if there is one. What it takes follows from the settings: ``MethodSettings.held``
+    of the card's memory, ``passes`` of time, ``stored_bytes`` of the disk."""
 
     @property
     def distils(self) -> bool:
@@ -100,7 +90,7 @@ def method(
     uses: frozenset[str] = LEARNED,
     init: Init | None = None,
     version: int = 1,
-    shares: Shares = CARD,
+    card: bool = True,
 ) -> Callable[[S], S]:
     """Declare a method; stands as a decorator on its settings.
 
@@ -112,12 +102,11 @@ def method(
         uses: Axes the method uses. An axis it does not use is null on its points.
         init: Start when the sweep names none; needed when ``uses`` holds ``init``.
         version: Raised by hand when the method's results change.
-        shares: Of a 32 GB card, by images per class, with ConvNet3, images of up to 32 pixels and 10 classes; 0 for a
-            method that computes on the CPU.
+        card: Whether it computes on a card, if there is one; else on the CPU.
 
     Raises:
-        ValueError: The name is taken or malformed, ``shares`` do not end with any ipc, ``init`` does not go with
-            ``uses``, or a setting has no default or is called ``preset``.
+        ValueError: The name is taken or malformed, ``init`` does not go with ``uses``, or a setting
+            has no default or is called ``preset``.
     """
 
     def declare(settings: S) -> S:
@@ -140,10 +129,6 @@ def method(
             raise ValueError(f"method {name}: no such budget; got {settings.budget!r}; expected a setting's name.")
         if ("init" in uses) != (init is not None):
             raise ValueError(f"method {name}: got init {init!r} with axes {sorted(uses)}; expected both or neither.")
-        if not shares or shares[-1][0] is not None or any(not 0 <= share <= 1 for _, share in shares):
-            raise ValueError(
-                f"method {name}: got shares {shares!r}; expected (ipc, share) each, the last (None, share)."
-            )
         where = function if function is None or ":" in function else f"{settings.__module__}:{function}"
         METHODS[name] = Method(
             name=name,
@@ -153,7 +138,7 @@ def method(
             uses=uses,
             init=init,
             function=where,
-            shares=shares,
+            card=card,
         )
         return settings
 

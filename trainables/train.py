@@ -334,6 +334,7 @@ def curve_steps(recipe: RecipeConfig, points: int, per_epoch: int) -> frozenset[
 
 def first_per_class(labels: Tensor, images: int) -> Tensor:
     """Rows of the first images of each class, equally many per class and about ``images`` in all."""
+    labels = labels.cpu()
     classes = torch.unique(labels)
     each = max(1, images // len(classes))
     return torch.cat([(labels == name).nonzero().squeeze(1)[:each] for name in classes]).sort().values

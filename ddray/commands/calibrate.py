@@ -8,8 +8,9 @@ from typing import Any
 from ddray.plan.datasets import Build, resolve
 from ddray.prepare import Prepared
 from ddray.price.devices import cards_here, cores_here, device_here
+from ddray.price.fitting import PAYS, least_share
 from ddray.price.measured import FILE, measured_in
-from ddray.run.calibrate import PAYS, Calibration, calibrate
+from ddray.run.calibrate import Calibration, calibrate
 from ddray.run.progress import duration
 from ddray.settings import Folders
 from ddray.store.artifacts import Store
@@ -39,7 +40,7 @@ def calibrated(prepared: Prepared, folders: Folders, build: Build, seconds: floa
     found = calibrate(prepared.plan, measured, folders, device.measured_as, cores, seconds)
     store.keep_hint(FILE, measured.dumps())
     count = f"{len(cards_here())} of them" if device.is_card else f"{cores} cores"
-    return _facts(found, f"{device.name}, {count}")
+    return {"is_card": device.is_card, **_facts(found, f"{device.name}, {count}")}
 
 
 def _facts(found: Calibration, device: str) -> dict[str, Any]:
@@ -58,6 +59,7 @@ def _facts(found: Calibration, device: str) -> dict[str, Any]:
             for stage, seen in found.seen
         ],
         "company": found.company,
+        "least_share": least_share(found.company),
         "beside": found.beside.label if found.beside is not None else None,
         "untried": found.untried,
         "failed": {stage.label: why for stage, why in found.failed},
@@ -81,7 +83,9 @@ def _lines(facts: Mapping[str, Any]) -> Iterator[str]:
     if facts["company"]:
         told = ", ".join(f"{count} at once {gain:.2f}" for count, gain in facts["company"].items() if int(count) > 1)
         best = max(facts["company"].values())
-        verdict = "company pays" if best >= PAYS else "company does not pay: give jobs a whole card (resources:)"
+        verdict = f"company {'pays' if best >= PAYS else 'does not pay'}"
+        if facts["is_card"]:
+            verdict += f": jobs ask for {facts['least_share']:g} of a card at least"
         yield f"  work in that of one process ({facts['beside']}): {told}; {verdict}"
     for label, why in facts["failed"].items():
         yield f"  {label}: failed; {why}"

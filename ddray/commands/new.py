@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
-from trainables.configs import MethodSettings
+from trainables.configs import Held, MethodSettings
 from trainables.registry import LEARNED, method
 
 # Planning a sweep imports this file to read the settings, and must stay instant: torch and what needs it are imported
@@ -51,9 +51,6 @@ if TYPE_CHECKING:
     title="$title",
     uses=LEARNED - {"distill_aug"},
     init="real",
-    # Of a 32 GB card, by images per class: here an eighth, however many there are. ((10, 1 / 8), (None, 1 / 4)) would
-    # be an eighth up to 10 of them and a quarter beyond.
-    shares=((None, 1 / 8),),
 )
 class ${camel}Settings(MethodSettings):
     """Matching the means of classes."""
@@ -74,6 +71,13 @@ class ${camel}Settings(MethodSettings):
         Jobs are ordered by it, and the remaining time follows from it; results do not.
         """
         return 0.0
+
+    def held(self, num_classes: int, ipc: int, real_images: int, batch_statistics: bool) -> Held:
+        """What an iteration holds of a card beside origin and set, in images on their way through a network: none here.
+
+        A job's share of a card follows from it; without this method a job takes a whole card.
+        """
+        return Held(networks=0)
 
 
 def distill(origin: Origin, settings: ${camel}Settings, context: DistillContext) -> DistilledSet:

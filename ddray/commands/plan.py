@@ -14,6 +14,7 @@ from ddray.prepare import Prepared
 from ddray.price.bill import bill, bill_lines, hours
 from ddray.price.devices import Machine
 from ddray.price.estimates import Prices
+from ddray.price.fitting import fit
 from ddray.price.measured import Measured, measured_in
 from ddray.run.limits import limit_text
 from ddray.run.simulate import NO_LIMIT, Limit, seconds_of, simulate, simulation_facts
@@ -55,6 +56,7 @@ def plan_facts(prepared: Prepared, folders: Folders, machine: Machine, ahead: Ah
         done = store.keys() & prepared.plan.stages.keys()
         measured, checkpoints = measured_in(store), store.checkpointed()
     plan = prepared.plan
+    fit(plan, done, machine, measured)
     used = {chain.point.dataset for chain in plan.chains if chain.point.hash in plan.selected}
     facts = {"sweep": prepared.sweep.name, "store": folders.store, "notes": list(prepared.notes)}
     unread = [name for name in prepared.unread if name in used]

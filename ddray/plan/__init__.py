@@ -3,6 +3,7 @@
 What is computed of anything:
 
     keys.py         what a key is made of
+    shares.py       the share of a card for so much memory
     kinds.py        one record per stage kind
 
 What a file says:

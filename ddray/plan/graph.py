@@ -38,6 +38,9 @@ class Stage:
     """Rough bytes in the store."""
     cost_class: str = ""
     """Stages of one class cost the same for each GFLOP; "": nothing is computed."""
+    held_mib: float = 0.0
+    """Of a card, by tensors, at its fullest: the share follows from it. 0: the sweep asked for the share, or there is
+    none to ask for."""
 
     def spec(self) -> dict[str, Any]:
         """Everything a worker needs, as JSON types."""

@@ -199,6 +199,46 @@ def runnable_jobs(plan: Plan, done: Collection[str]) -> list[Job]:
     return reduced
 
 
+def longest_chain(jobs: Sequence[Job], seconds: Mapping[str, float]) -> list[Job]:
+    """The jobs of the chain that takes longest, in order: no number of cards makes the sweep shorter."""
+    length: dict[str, float] = {}
+    before: dict[str, Job | None] = {}
+    for job, needed in in_order(jobs):
+        earlier = max(needed, key=lambda each: length[each.name], default=None)
+        length[job.name] = seconds[job.name] + (length[earlier.name] if earlier is not None else 0.0)
+        before[job.name] = earlier
+    at = max(jobs, key=lambda job: length[job.name], default=None)
+    chain: list[Job] = []
+    while at is not None:
+        chain.append(at)
+        at = before[at.name]
+    return chain[::-1]
+
+
+def in_order(jobs: Sequence[Job]) -> list[tuple[Job, list[Job]]]:
+    """Every job after those that it waits for, and with them."""
+    makers = {stage.key: job for job in jobs for stage in job.stages}
+    needed = {
+        job.name: [
+            maker for key in (*job.needs, *job.after) if (maker := makers.get(key)) is not None and maker is not job
+        ]
+        for job in jobs
+    }
+    found: list[tuple[Job, list[Job]]] = []
+    seen: set[str] = set()
+    for job in jobs:
+        stack = [(job, False)]
+        while stack:
+            each, ready = stack.pop()
+            if ready:
+                found.append((each, needed[each.name]))
+            elif each.name not in seen:
+                seen.add(each.name)
+                stack.append((each, True))
+                stack += [(other, False) for other in needed[each.name] if other.name not in seen]
+    return found
+
+
 def _batches(stages: Iterable[Stage]) -> Iterator[list[Stage]]:
     """Stages of kinds of which a few form a job, few by few."""
     kinds: dict[Kind, list[Stage]] = defaultdict(list)

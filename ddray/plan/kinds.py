@@ -1,9 +1,8 @@
-"""What the planner knows of each kind of stage, one record each: version, label, job, share of a GPU, work, bytes.
+"""What the planner knows of each kind of stage, one record each: version, label, job, memory of a card, work, bytes.
 
-Shares are of a 32 GB card (V100 class), powers of two, which pack without fragments. They are set by hand, on the safe
-side of what a stage holds in memory. Work and bytes are estimates: for the order of jobs, the remaining time and the
-space on the disk, never for a result. What a method, a network or an attack costs stands in its own record
-(``trainables``). ``docs/resources.md`` shows the shares; a test keeps the two equal.
+Memory, work and bytes are estimates: for the shares of cards, the order of jobs, the remaining time and the space on
+the disk, never for a result. What a method, a network or an attack costs stands in its own record (``trainables``).
+Measured numbers take the place of memory and work as soon as there are some (``ddray/price/``).
 
 A further kind is its name and configuration in ``trainables/configs.py``, its computation in ``trainables/stages.py``
 and its record here.
@@ -11,11 +10,13 @@ and its record here.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
+from ddray.plan.shares import share_of
 from trainables.attacks import ROBUSTNESS_ATTACKS
 from trainables.configs import (
     AccuracyConfig,
@@ -36,16 +37,15 @@ from trainables.configs import (
     TsneConfig,
 )
 from trainables.methods import METHODS
-from trainables.networks import NETWORKS, Architecture, Variant, parse
+from trainables.networks import Architecture, Variant, parse
 
-SHARES = (1.0, 1 / 2, 1 / 4, 1 / 8)
 ENCODER: Architecture = "convnet3"
 """The network in whose features sets are compared."""
-PIXELS, CLASSES = 32, 10
-"""The shares of methods and networks hold for images of up to so many pixels, those of methods for so many classes."""
-MORE_PIXELS, MORE_CLASSES = 2.0, 2.0
-"""Factors of shares beyond that; the product is cut at a whole card."""
+TESTED_TOGETHER, ATTACKED_TOGETHER = 1024, 250
+"""Images that pass a network at once on a card (``train.EVAL_BATCH``, ``robustness.network.BATCH``)."""
 
+AUGMENTED = 12
+"""Copies of an image that live while the next group is gathered and augmented."""
 COPYING = 0.01
 """GFLOP of a stage that computes next to nothing."""
 PRIVACY_GFLOP, TSNE_GFLOP = 200.0, 500.0
@@ -58,7 +58,7 @@ FEATURES = 2048
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What a stage works on, beside its configuration: shares, work and bytes follow from the two."""
+    """What a stage works on, beside its configuration: memory, work and bytes follow from the two."""
 
     method: str
     settings: MethodSettings
@@ -83,22 +83,22 @@ class Load:
         return network.forward_gflop(self.image_size, self.channels)
 
 
-Share = Callable[[Any, Load], float | None]
+Memory = Callable[[Any, Load], float | None]
 Work = Callable[[Any, Load], float]
 Size = Callable[[Any, Load], int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageKind:
-    """One kind of stage as the planner sees it. ``share``, ``work`` and ``size`` take the stage's configuration, which
+    """One kind of stage as the planner sees it. ``memory``, ``work`` and ``size`` take the stage's configuration, which
     is of the type ``config``, and its load."""
 
     config: type[Config]
     version: int
     """Raised by hand when the results of the kind change; CHANGELOG.md then says so under *Invalidates*."""
-    share: Share
-    """Of a card, unless the sweep says otherwise; 0: needs none; None: looks at what others stored and takes the share
-    of the job that it is part of."""
+    memory: Memory
+    """MiB that tensors hold of a card at its fullest; 0: needs none; infinite: a whole card, whichever; None: looks at
+    what others stored and takes the share of the job that it is part of."""
     work: Work
     """GFLOP."""
     size: Size
@@ -126,23 +126,64 @@ class StageKind:
     """Whether it only copies files: it then takes no card of its own, whatever the sweep asks for."""
 
 
-# --- shares -----------------------------------------------------------------------------------------------------------
+# --- memory of a card -------------------------------------------------------------------------------------------------
 
 
-def _enlarged(share: float, load: Load) -> float:
-    return min(1.0, share * (MORE_PIXELS if load.image_size > PIXELS else 1.0))
+def _images_mib(images: float, load: Load) -> float:
+    return images * load.channels * load.image_size**2 * 4 / 2**20
 
 
-def _share_of_distillation(config: DistillConfig, load: Load) -> float:
-    method = METHODS.get(config.method)
-    share = method.share(config.ipc) if method is not None else 1.0
-    share *= _matched(config).spec.share / NETWORKS["convnet3"].share
-    return _enlarged(share * (MORE_CLASSES if load.num_classes > CLASSES else 1.0), load)
+def _memory_of_distillation(config: DistillConfig, load: Load) -> float:
+    """The origin, the set with its momentum and gradient, and what the method says that it holds."""
+    method, network = METHODS.get(config.method), _matched(config)
+    if method is not None and not method.card:
+        return 0.0
+    batch_statistics = network.norm == "batch"
+    held = load.settings.held(load.num_classes, config.ipc, load.origin_images, batch_statistics)
+    if held is None:
+        return math.inf
+    each = network.activations(load.image_size)
+    passing = max(held.forward * each.forward, held.graph * each.graph, held.double * each.double)
+    images = load.num_classes * (load.origin_images + 3 * config.ipc)
+    images += AUGMENTED * math.ceil(max(held.forward + held.graph, held.double))
+    return _images_mib(images, load) + passing + held.networks * network.file_bytes / 2**20
 
 
-def _share_of_ensemble(config: EnsembleConfig, load: Load) -> float:
-    """That of its members together, rounded up to a power of two."""
-    return _enlarged(load.network.spec.share * 2 ** (len(config.seeds) - 1).bit_length(), load)
+def _memory_of_expert(config: ExpertConfig, load: Load) -> float:
+    images = load.num_classes * load.origin_images
+    return _memory_of_training(config.network.variant, 1, config.batch, images, load)
+
+
+def _memory_of_train(config: TrainConfig, load: Load) -> float:
+    return _memory_of_recipe(config, 1, load)
+
+
+def _memory_of_ensemble(config: EnsembleConfig, load: Load) -> float:
+    return _memory_of_recipe(config.base, len(config.seeds), load)
+
+
+def _memory_of_recipe(config: TrainConfig, networks: int, load: Load) -> float:
+    images = load.num_classes * load.train_images
+    held = _memory_of_training(load.network, networks, config.recipe.batch, images, load)
+    return held + _images_mib(load.test_images, load)
+
+
+def _memory_of_training(network: Variant, networks: int, batch: int, images: int, load: Load) -> float:
+    """The images, a step or a look at the test images, weights with gradients and momentum."""
+    each = network.activations(load.image_size)
+    passing = max(networks * min(batch, images) * each.graph, TESTED_TOGETHER * each.forward)
+    return _images_mib(images, load) + passing + 4 * networks * network.file_bytes / 2**20
+
+
+def _memory_of_attack(config: AttackConfig, load: Load) -> float:
+    """A batch with its graph, and the gradients of as many classes as DeepFool follows."""
+    each = load.network.activations(load.image_size)
+    return 2 * ATTACKED_TOGETHER * each.graph + 2 * load.network.file_bytes / 2**20
+
+
+def _memory_of_embedding(config: EmbeddingConfig, load: Load) -> float:
+    images = load.num_classes * (config.real_per_class + (load.ipc or 0))
+    return _images_mib(images, load) + TESTED_TOGETHER * parse(ENCODER).activations(load.image_size).forward
 
 
 def _none(config: Config, load: Load) -> None:
@@ -263,7 +304,7 @@ STAGE_KINDS: Mapping[Kind, StageKind] = {
     "experts": StageKind(
         config=ExpertConfig,
         version=1,
-        share=lambda config, load: _enlarged(config.network.variant.spec.share, load),
+        memory=_memory_of_expert,
         work=_work_of_expert,
         size=_small,
         of_method=True,
@@ -273,7 +314,7 @@ STAGE_KINDS: Mapping[Kind, StageKind] = {
     "distill": StageKind(
         config=DistillConfig,
         version=1,
-        share=_share_of_distillation,
+        memory=_memory_of_distillation,
         work=_work_of_distillation,
         size=_size_of_distillation,
         of_method=True,
@@ -282,14 +323,14 @@ STAGE_KINDS: Mapping[Kind, StageKind] = {
     "ensemble": StageKind(
         config=EnsembleConfig,
         version=1,
-        share=_share_of_ensemble,
+        memory=_memory_of_ensemble,
         work=_work_of_ensemble,
         size=_size_of_ensemble,
     ),
     "train": StageKind(
         config=TrainConfig,
         version=1,
-        share=lambda config, load: _enlarged(load.network.spec.share, load),
+        memory=_memory_of_train,
         work=_work_of_training,
         size=_size_of_training,
         copies=_takes_a_member,
@@ -299,14 +340,14 @@ STAGE_KINDS: Mapping[Kind, StageKind] = {
         version=4,
         of_model_alone=lambda _, num_classes: _accuracy(num_classes),
         first_metric="test_acc",
-        share=_none,
+        memory=_none,
         work=lambda config, load: COPYING,
         size=_small,
     ),
     "attack": StageKind(
         config=AttackConfig,
         version=1,
-        share=lambda config, load: _enlarged(load.network.spec.share, load),
+        memory=_memory_of_attack,
         work=_work_of_attack,
         size=_size_of_attack,
     ),
@@ -315,7 +356,7 @@ STAGE_KINDS: Mapping[Kind, StageKind] = {
         version=2,
         settings=RobustnessSettings,
         first_metric="adv_acc",
-        share=_none,
+        memory=_none,
         work=lambda config, load: COPYING,
         size=_small,
     ),
@@ -324,7 +365,7 @@ STAGE_KINDS: Mapping[Kind, StageKind] = {
         version=5,
         settings=PrivacySettings,
         first_metric="mia_auc",
-        share=_no_card,
+        memory=_no_card,
         work=lambda config, load: PRIVACY_GFLOP,
         size=_size_of_privacy,
         alone=True,
@@ -334,7 +375,7 @@ STAGE_KINDS: Mapping[Kind, StageKind] = {
         version=1,
         settings=EmbeddingSettings,
         first_metric="embed_outlier_rate",
-        share=lambda config, load: _enlarged(NETWORKS[ENCODER].share, load),
+        memory=_memory_of_embedding,
         work=_work_of_embedding,
         size=_size_of_embedding,
         of_model=False,
@@ -344,7 +385,7 @@ STAGE_KINDS: Mapping[Kind, StageKind] = {
         config=TsneConfig,
         version=1,
         first_metric="tsne_trustworthiness",
-        share=_no_card,
+        memory=_no_card,
         work=lambda config, load: TSNE_GFLOP,
         size=_small,
         of_model=False,
@@ -364,19 +405,34 @@ class Request(Protocol):
     def gpu(self) -> float | None: ...
 
 
-def reservation(kind: Kind, config: Config, load: Load, requests: Mapping[str, Request]) -> tuple[float, float | None]:
-    """(CPUs, share of a GPU) that a stage asks for: the record's, after the sweep's ``resources``.
+class Reservation(NamedTuple):
+    """What a stage asks for."""
+
+    cpus: float
+    share: float | None
+    """Of the reference card; 0: none; None: that of its job."""
+    held_mib: float
+    """From which the share follows; 0: it was asked for, or there is none."""
+
+
+def reservation(kind: Kind, config: Config, load: Load, requests: Mapping[str, Request]) -> Reservation:
+    """By the record, and the sweep's ``resources`` before it.
 
     The more specific entry wins: kind, then method, then ``kind.method``; entries for a method apply to the stages that
     belong to it.
     """
     record = STAGE_KINDS[kind]
-    cpus, share = 1.0, record.share(config, load)
+    cpus, asked = 1.0, None
     names = [kind, load.method, f"{kind}.{load.method}"] if record.of_method else [kind]
     for request in (requests[name] for name in names if name in requests):
         cpus = request.cpus if request.cpus is not None else cpus
-        share = request.gpu if request.gpu is not None else share
-    return cpus, None if record.copies(config) else share
+        asked = request.gpu if request.gpu is not None else asked
+    if record.copies(config):
+        return Reservation(cpus, None, 0.0)
+    held = record.memory(config, load) if asked is None else None
+    if held is None:
+        return Reservation(cpus, asked, 0.0)
+    return Reservation(cpus, share_of(held), held)
 
 
 def work_of(kind: Kind, config: Config, load: Load) -> float:

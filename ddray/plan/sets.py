@@ -58,7 +58,7 @@ class StageTable:
             budget = load.settings.length
             path = config.lineage_json(load.settings.budget)
             lineage = lineage_key(kind, record.version, path, dict(inputs))
-        cpus, share = reservation(kind, config, load, self.requests)
+        asked = reservation(kind, config, load, self.requests)
         stage = self.stages[key] = Stage(
             kind=kind,
             key=key,
@@ -69,8 +69,9 @@ class StageTable:
             config=config,
             inputs=inputs,
             unavailable=unavailable,
-            cpus=cpus,
-            share=share,
+            cpus=asked.cpus,
+            share=asked.share,
+            held_mib=asked.held_mib,
             work=work_of(kind, config, load),
             size=record.size(config, load),
             cost_class=cost_class_of(kind, config, load),

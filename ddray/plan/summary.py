@@ -113,7 +113,7 @@ def _sharing_lines(summary: Mapping[str, Any]) -> list[str]:
 
 
 def _shares(plan: Plan, done: Collection[str]) -> dict[str, int]:
-    names = {0.0: "no GPU", 0.125: "1/8", 0.25: "1/4", 0.5: "1/2", 1.0: "1"}
+    names = {0.0: "no GPU", 1 / 16: "1/16", 0.125: "1/8", 0.25: "1/4", 0.5: "1/2", 1.0: "1"}
     counts: dict[str, int] = {}
     for job in runnable_jobs(plan, done):
         name = names.get(job.gpu, f"{job.gpu:g}")

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ddray.plan.graph import Chain, Stage
-from ddray.plan.jobs import Job, Plan, runnable_jobs
+from ddray.plan.jobs import Job, Plan, longest_chain, runnable_jobs
+from ddray.plan.shares import room_for
 from ddray.price.devices import Machine
 from ddray.price.estimates import FACTORS, Basis, Prices, head_starts
+from ddray.price.fitting import held_by
 from ddray.price.measured import Measured
 from trainables.configs import KINDS, DistillConfig, ExpertConfig
 
 HOUR = 3600.0
-SHARE_GIB = 32.0
-"""Of the card that shares are set for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,7 @@ def bill(
         name -> ``alone`` (if it were the only one) and ``adds`` (what no grid before it needs); ``privacy``: hours of
         stages that only audits need; ``longest_chain``: ``hours`` and ``labels``; ``wall``: no less than so many hours,
         by the work and by the longest chain; ``disk_bytes``; ``too_large``: stages that may need more memory than a
-        card has, with ``share_gib``.
+        card has, with ``gib``.
     """
     jobs = runnable_jobs(plan, done)
     priced = priced_stages(jobs, Prices(machine.device, measured), checkpoints)
@@ -80,7 +81,7 @@ def bill(
         "longest_chain": {"hours": chain_hours, "labels": [job.label for job in chain]},
         "wall": max(total / machine.count, chain_hours),
         "disk_bytes": sum(each.stage.size for each in priced.values()),
-        "too_large": _too_large(jobs, machine),
+        "too_large": _too_large(jobs, machine, measured),
     }
 
 
@@ -127,45 +128,6 @@ def _factor(basis: Mapping[str, float], total: float) -> float:
     return sum(FACTORS[name] * basis.get(name, 0.0) for name in FACTORS) / total
 
 
-def longest_chain(jobs: Sequence[Job], seconds: Mapping[str, float]) -> list[Job]:
-    """The jobs of the chain that takes longest, in order: no number of cards makes the sweep shorter."""
-    makers = {stage.key: job for job in jobs for stage in job.stages}
-    length: dict[str, float] = {}
-    before: dict[str, Job | None] = {}
-
-    def needed(job: Job) -> Iterator[Job]:
-        for key in (*job.needs, *job.after):
-            maker = makers.get(key)
-            if maker is not None and maker is not job:
-                yield maker
-
-    for job in _in_order(jobs, needed):
-        earlier = max(needed(job), key=lambda each: length[each.name], default=None)
-        length[job.name] = seconds[job.name] + (length[earlier.name] if earlier is not None else 0.0)
-        before[job.name] = earlier
-    at = max(jobs, key=lambda job: length[job.name], default=None)
-    chain: list[Job] = []
-    while at is not None:
-        chain.append(at)
-        at = before[at.name]
-    return chain[::-1]
-
-
-def _in_order(jobs: Sequence[Job], needed: Any) -> Iterator[Job]:
-    """Every job after those that it needs."""
-    seen: set[str] = set()
-    for job in jobs:
-        stack = [(job, False)]
-        while stack:
-            each, ready = stack.pop()
-            if ready:
-                yield each
-            elif each.name not in seen:
-                seen.add(each.name)
-                stack.append((each, True))
-                stack += [(other, False) for other in needed(each) if other.name not in seen]
-
-
 def _grids(plan: Plan, priced: Mapping[str, Priced]) -> dict[str, dict[str, float]]:
     """Grid -> hours alone, and hours that no grid before it needs."""
     keys: dict[str, set[str]] = defaultdict(set)
@@ -200,13 +162,14 @@ def _for_audits_alone(plan: Plan) -> set[str]:
     return plan.stages.keys() - needed
 
 
-def _too_large(jobs: Iterable[Job], machine: Machine) -> list[dict[str, Any]]:
-    """Labels of jobs that may not fit: shares are set for a larger card."""
+def _too_large(jobs: Iterable[Job], machine: Machine, measured: Measured) -> list[dict[str, Any]]:
+    """Jobs that take more than a whole card, by GiB."""
     memory = machine.device.memory_gib
     if memory is None:
         return []
-    shares = Counter(job.gpu for job in jobs if job.gpu * SHARE_GIB > memory)
-    return [{"jobs": count, "share_gib": share * SHARE_GIB} for share, count in sorted(shares.items())]
+    wanted = (max((room_for(held_by(stage, measured)) / 1024 for stage in job.stages), default=0.0) for job in jobs)
+    counts = Counter(round(gib, 1) for gib in wanted if memory < gib < math.inf)
+    return [{"jobs": count, "gib": gib} for gib, count in sorted(counts.items())]
 
 
 # --- as text ----------------------------------------------------------------------------------------------------------
@@ -247,7 +210,7 @@ def bill_lines(facts: Mapping[str, Any]) -> list[str]:
     lines.append(f"  disk: about {facts['disk_bytes'] / 2**30:.1f} GiB")
     for each in facts["too_large"]:
         lines.append(
-            f"  may not fit: {each['jobs']} jobs ask for {each['share_gib']:.0f} GiB of a card that has less; "
+            f"  may not fit: {each['jobs']} jobs take {each['gib']:.0f} GiB of a card that has less; "
             "give them a larger card, or lower batch_real of their methods"
         )
     return lines

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -40,10 +41,23 @@ class Measured:
 
     stages: dict[str, dict[str, dict[str, Taken]]] = field(default_factory=dict)
     """Device -> cost class -> short key -> what it took."""
+    company: dict[str, dict[int, float]] = field(default_factory=dict)
+    """Device -> processes at once -> their work in that of one (``ddray calibrate``)."""
 
     def of(self, device: str, cost_class: str) -> list[Taken]:
         """Of a device's stages of one class."""
         return list(self.stages.get(device, {}).get(cost_class, {}).values())
+
+    def peak_of(self, stage: Stage) -> float | None:
+        """MiB: the most that a stage of this class and work held of any card; None where none was seen."""
+        peaks = [
+            taken.peak_mib
+            for device, by_class in self.stages.items()
+            if not device.startswith("cpu ")
+            for taken in by_class.get(stage.cost_class, {}).values()
+            if math.isclose(taken.work, stage.work, rel_tol=0.01)
+        ]
+        return max(peaks, default=0.0) or None
 
     def add(self, device: str, cost_class: str, key: str, taken: Taken) -> None:
         """Keep what a stage took; of a class that has enough, that of a stage with other work replaces one of many
@@ -73,7 +87,8 @@ class Measured:
 
     def dumps(self) -> bytes:
         """As bytes, sorted."""
-        return json.dumps({"format": FORMAT, "stages": self.stages}, sort_keys=True).encode()
+        content = {"format": FORMAT, "stages": self.stages, "company": self.company}
+        return json.dumps(content, sort_keys=True).encode()
 
     @classmethod
     def loads(cls, content: bytes) -> Measured:
@@ -83,6 +98,7 @@ class Measured:
             data = json.loads(content)
             if isinstance(data, dict) and data.get("format") == FORMAT:
                 measured._take_in(data.get("stages"))
+                measured._take_in_company(data.get("company"))
         return measured
 
     def _take_in(self, stages: Any) -> None:
@@ -91,6 +107,12 @@ class Measured:
                 for key, numbers in _items(by_key):
                     if _is_taken(numbers):
                         self.stages.setdefault(device, {}).setdefault(cost_class, {})[key] = Taken(*numbers)
+
+    def _take_in_company(self, company: Any) -> None:
+        for device, by_count in _items(company):
+            for count, work in _items(by_count):
+                if count.isdecimal() and int(count) >= 1 and isinstance(work, int | float) and 0 < work < 1e6:
+                    self.company.setdefault(device, {})[int(count)] = float(work)
 
 
 def _items(value: Any) -> list[tuple[str, Any]]:

@@ -31,8 +31,6 @@ COMPANY = (1, 2, 4, 8)
 """So many processes at once, as far as there are cores."""
 LEAST_STEPS = 3
 """Of a shape, the first among them, which also pays for what is made once."""
-PAYS = 1.1
-"""Company pays from so many times the work of one process."""
 
 
 class Trial(NamedTuple):
@@ -163,7 +161,7 @@ def calibrate(plan: Plan, measured: Measured, folders: Folders, device: str, cor
     if beside is not None and cores > 1:
         trial = trials[stages.index(beside[0])]
         rates = {count: _rate(trial, count) for count in COMPANY if count <= cores}
-        company = {count: rate / rates[1] for count, rate in rates.items()}
+        company = measured.company[device] = {count: rate / rates[1] for count, rate in rates.items()}
     return Calibration(seen, company, beside[0] if company and beside is not None else None, untried, failed)
 
 
@@ -185,7 +183,7 @@ def _trial(stage: Stage, plan: Plan, folders: Folders, seconds: float) -> Trial:
     drawn = _drawn_for(stage, plan) if stage.inputs else None
     return Trial(
         spec=stage.spec(),
-        share=stage.share or 0.0,
+        share=1.0 if stage.share else 0.0,  # it has the card to itself, and shows what it takes
         cpus=stage.cpus,
         seconds=seconds,
         data=str(folders.data),

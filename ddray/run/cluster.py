@@ -43,6 +43,8 @@ log = logging.getLogger(__name__)
 BOARD = "ddray-board"
 LAST_LINES = 100
 REACH_SECONDS = 5.0
+ANSWER_SECONDS = 30.0
+"""For which a node is asked why a worker of it died."""
 LISTEN_SECONDS = 0.01
 """Ray's own handlers are in force for at most this long while it starts."""
 NEEDED = ("raylet", "gcs_server")
@@ -368,13 +370,8 @@ def cause_of_death(worker: Mapping[str, Any]) -> tuple[str, str]:
     """
     if not worker.get("pid"):
         return WORKER, "it ended before it began"
-    from ray.util.state import get_log
-
-    try:
-        chunks = get_log(node_id=worker["node"], pid=worker["pid"], suffix="err", tail=LAST_LINES, timeout=20)
-        text = "".join(chunks)
-    except Exception as error:  # no dashboard, or the node is gone
-        log.debug("no log of worker %s: %s", worker["pid"], error)
+    text = _last_words(worker)
+    if text is None:
         return WORKER, "its node cannot be asked why; it may be gone"
     fatal = re.search(r"^Fatal Python error: (.+)$", text, re.MULTILINE)
     if fatal is None:
@@ -388,6 +385,27 @@ def cause_of_death(worker: Mapping[str, Any]) -> tuple[str, str]:
         WORKER,
         f"{fatal[1].lower()}{where}, a fault of native code; `ddray doctor` tells the instruction set and versions",
     )
+
+
+def _last_words(worker: Mapping[str, Any]) -> str | None:
+    """The end of a worker's log; None where its node is gone, or does not answer for a while.
+
+    A node that has just started or has much to do may take its time to answer.
+    """
+    from ray.util.state import get_log
+
+    until = time.monotonic() + ANSWER_SECONDS
+    while True:
+        try:
+            return "".join(
+                get_log(node_id=worker["node"], pid=worker["pid"], suffix="err", tail=LAST_LINES, timeout=20)
+            )
+        except Exception as error:
+            log.debug("no log of worker %s: %s", worker["pid"], error)
+        there = any(node["NodeID"] == worker["node"] and node["Alive"] for node in ray.nodes())
+        if not there or not dashboard() or time.monotonic() > until:
+            return None
+        time.sleep(1)
 
 
 def _dead_processes() -> list[tuple[str, Any]]:

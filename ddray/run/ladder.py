@@ -15,9 +15,9 @@ from typing import Any
 
 from ddray.plan.graph import Stage
 from ddray.plan.jobs import Job
+from ddray.plan.shares import SHARES
 from ddray.store.artifacts import Store
 
-SHARES = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0)
 MOST_ROOM = 4.0
 """Times the CPUs: the request is doubled twice."""
 FILE = "shares.json"

@@ -16,8 +16,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from ddray.plan.jobs import Job, Plan
-from ddray.price.bill import longest_chain, priced_stages
+from ddray.plan.jobs import Job, Plan, longest_chain
+from ddray.price.bill import priced_stages
 from ddray.price.devices import Machine
 from ddray.price.estimates import Prices
 from ddray.run.ledger import Ledger, Node, next_job

@@ -22,6 +22,7 @@ from typing import Any, Literal
 
 from ddray.errors import EnvironmentProblem, without_addresses
 from ddray.plan.kinds import STAGE_KINDS
+from ddray.plan.shares import CONTEXT_MIB
 from ddray.run.causes import CAUSES, kind_of
 from ddray.run.context import StageContext
 from ddray.store.artifacts import DamagedArtifact, Store
@@ -175,7 +176,7 @@ def _compute(
     precision = env.precision
     if precision == "tf32" and device == "cpu":
         precision = "float32"  # jobs that need no card run beside those that do
-    devices.prepare(device, max(1, int(cpus)), share if device != "cpu" and share > 0 else None, precision)
+    devices.prepare(device, max(1, int(cpus)), share if device != "cpu" and share > 0 else None, precision, CONTEXT_MIB)
     config = STAGE_KINDS[spec["kind"]].config.model_validate(spec["config"])
     inputs = {role: _open(store, key) for role, key in spec["inputs"].items()}
     checkpoints = store.checkpoints(spec["lineage"])

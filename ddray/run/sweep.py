@@ -21,8 +21,9 @@ from ddray.plan.datasets import resolve
 from ddray.plan.jobs import Job, blocked_stages, runnable_jobs
 from ddray.plan.keys import short
 from ddray.prepare import Prepared, prepare
-from ddray.price.devices import CARDS, Machine, cards_here, core, cores_here, device_here
+from ddray.price.devices import CARDS, Machine, cards_here, core, cores_here, device_here, machine
 from ddray.price.estimates import Prices
+from ddray.price.fitting import fit
 from ddray.price.measured import learn, measured_in
 from ddray.report.page import first_page
 from ddray.request import Request
@@ -56,6 +57,8 @@ class RunOptions:
     cpus: int | None = None
     gpus: int | None = None
     gpus_expected: int = 0
+    gpu: str | None = None
+    """Name of the cluster's cards; None: those of this machine, else of the reference card."""
     wait_for_nodes: float | None = None
     mlflow: bool = True
     quiet: bool = False
@@ -99,6 +102,7 @@ def _carry_out(
     prepared: Prepared, results: Results, store: Store, options: RunOptions, folders: Folders, status: RunStatus
 ) -> int:
     """Jobs, tables and mirror; returns the exit code."""
+    fit(prepared.plan, _stamps(prepared, store).keys(), _machine(options), measured_in(store))
     worked = interrupted = False
     left_out: set[str] = set()
     for last_pass in (False, True):
@@ -137,12 +141,12 @@ def _jobs(
     jobs = runnable_jobs(prepared.plan, done)
     if not jobs:
         return [], lambda job: 0.0
-    machine = _machine(options)
-    ladder = Ladder(machine.device.name, store)
+    runs_on = _machine(options)
+    ladder = Ladder(runs_on.device.name, store)
     jobs = [ladder.on(job) for job in jobs]
-    seconds = seconds_of(jobs, Prices(machine.device, measured_in(store)), store.checkpointed())
+    seconds = seconds_of(jobs, Prices(runs_on.device, measured_in(store)), store.checkpointed())
     if options.limit != NO_LIMIT:
-        jobs = within(simulate(jobs, done, machine, seconds, options.limit), jobs)
+        jobs = within(simulate(jobs, done, runs_on, seconds, options.limit), jobs)
     return jobs, seconds
 
 
@@ -152,6 +156,8 @@ def _machine(options: RunOptions) -> Machine:
     if options.local:
         return Machine(device_here(), 1)
     count = options.gpus_expected or (len(cards) if options.gpus is None else options.gpus)
+    if options.gpu is not None:
+        return machine(options.gpu, count or 1)
     if count and (cards or options.gpus_expected):
         return Machine(cards[0] if cards else CARDS["v100-32g"], count)
     return Machine(core(), options.cpus or cores_here())
@@ -238,16 +244,18 @@ def _execute(
         _say(f"will stay blocked: {reasons}")
     _say(f"{name}: {len(schedule.jobs)} jobs to run; store {folders.store}")
     store = Store(folders.store, folders.cache / "artifacts")
-    prices = Prices(device_here(), measured_in(store))
+    device = _machine(options).device
+    prices = Prices(device, measured_in(store))
+    shares = {stage.key: job.gpu for job in schedule.jobs.values() for stage in job.stages}
     progress = Progress(
         schedule,
         name,
         quiet=options.quiet,
         checkpoints=store.checkpointed(),
-        cost=lambda stage: prices.of(stage, stage.share or 0.0).seconds,
+        cost=lambda stage: prices.of(stage, shares.get(stage.key, stage.share or 0.0)).seconds,
     )
     stop = StopRequest()
-    ladder = Ladder(_machine(options).device.name, store, room=not options.local)
+    ladder = Ladder(device.name, store, room=not options.local)
     handler = OutcomeHandler(schedule, prepared.plan.stages, progress, stop, store, ladder)
     status.follow(progress)
     from ddray.run.display import shown  # rich takes a moment

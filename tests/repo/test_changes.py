@@ -90,7 +90,7 @@ class Linear(Network):
         depths=(1,),
         norms=("none",),
         forward=0.01,
-        share=1 / 8,
+        held=Activations(0.1, 0.1, 0.1),
         file_bytes=2**20,
         sizes=lambda depth, norm: (4, LARGEST),
     ),
@@ -242,11 +242,11 @@ METHOD = Change(
         "mean_method.py": '''
 """One image of each class: the mean of all, repeated. Declared by an entry point, as another package would."""
 
-from trainables.configs import MethodSettings
+from trainables.configs import Held, MethodSettings
 from trainables.registry import method
 
 
-@method("mean", title="Class means", uses=frozenset({"ipc"}), shares=((None, 0.25),))
+@method("mean", title="Class means", uses=frozenset({"ipc"}))
 class MeanSettings(MethodSettings):
     """Nothing to set."""
 
@@ -255,6 +255,9 @@ class MeanSettings(MethodSettings):
 
     def stored_bytes(self, num_classes, ipc, numbers):
         return 4 * num_classes * ipc * numbers
+
+    def held(self, num_classes, ipc, real_images, batch_statistics):
+        return Held(graph=35_000)
 
 
 def distill(origin, settings, context):
@@ -354,7 +357,7 @@ class ConfidenceConfig(Config):
         settings=ConfidenceSettings,
         of_model_alone=lambda asked, num_classes: ConfidenceConfig(top=asked.top, num_classes=num_classes),
         first_metric="confidence",
-        share=_none,
+        memory=_none,
         work=lambda config, load: COPYING,
         size=_small,
     ),

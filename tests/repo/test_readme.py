@@ -100,7 +100,7 @@ def check_compose(words: tuple[str, ...]) -> None:
 
 def test_an_option_that_is_not_there_is_noticed() -> None:
     with pytest.raises(click.NoSuchOption):
-        parse(("sweep", "sweeps/quickstart.yaml", "--gpu", "1"))
+        parse(("sweep", "sweeps/quickstart.yaml", "--card", "1"))
 
 
 @pytest.mark.parametrize("command", [c for c in commands() if c.words[0] == "ddray" and c.words[1] in CHEAP], ids=str)

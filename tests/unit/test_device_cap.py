@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ import torch
 from workspace import Workspace, stages
 
 from ddray.plan.jobs import make_job
+from ddray.plan.shares import CONTEXT_MIB
 from ddray.run.board import Board
 from ddray.run.local import run_one
 from ddray.run.stage import WorkerEnv
@@ -29,6 +31,7 @@ def limits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
         "max_memory_allocated": lambda *_: 0,
         "empty_cache": lambda: None,
         "get_device_name": lambda *_: "a card",
+        "get_device_properties": lambda *_: SimpleNamespace(total_memory=32 * 2**30),
     }
     for name, answer in answers.items():
         monkeypatch.setattr(torch.cuda, name, answer)
@@ -43,6 +46,12 @@ def test_the_share_is_the_limit(limits: list[float], share: float) -> None:
     assert limits == [share, 1.0], "the next job in this process starts without it"
 
 
+def test_what_the_driver_takes_of_a_share_is_left_to_it(limits: list[float]) -> None:
+    device.prepare("cuda", 1, 0.25, beside_mib=1024)
+    device.prepare("cuda", 1, 1 / 64, beside_mib=1024)
+    assert limits == [0.25 - 1 / 32, 1 / 128], "of a share that is no larger, half is left to tensors"
+
+
 def test_no_share_is_no_limit(limits: list[float]) -> None:
     device.prepare("cuda", 1, None)
     assert limits == [1.0]
@@ -51,7 +60,7 @@ def test_no_share_is_no_limit(limits: list[float]) -> None:
     device.reset()
 
 
-@pytest.mark.parametrize("share, expected", [(0.25, [0.25]), (0.0, [])])
+@pytest.mark.parametrize("share, expected", [(0.25, [0.25 - CONTEXT_MIB / (32 * 1024)]), (0.0, [])])
 def test_a_job_caps_itself_at_what_it_was_given(
     workspace: Workspace, limits: list[float], share: float, expected: list[float]
 ) -> None:

@@ -64,7 +64,7 @@ def test_grouping_changes_nothing(monkeypatch: pytest.MonkeyPatch, norm) -> None
     network = build(tiny_network(norm=norm), 0).requires_grad_(False)
     omegas = augment.sample_each(augment.strategy_for(True), 3, generator=torch.Generator().manual_seed(2))
     found = []
-    for sizes in (Sizes(1, 4), Sizes(18, 5), Sizes(1000, 1000)):
+    for sizes in (Sizes(1, 1, 4), Sizes(18, 18, 5), Sizes(1000, 1000, 1000)):
         monkeypatch.setitem(dm.SIZES, "cpu", sizes)
         found.append(dm.match_distributions(network, origin.images, origin.by_class, synthetic, 2, omegas))
     for loss, gradient in found[1:]:

@@ -108,7 +108,7 @@ def test_grouping_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     origin, network = tiny_origin(), build(tiny_network(), 0)
     synthetic = torch.randn(6, 1, 8, 8)
     found = []
-    for sizes in (Sizes(12, 5), Sizes(24, 7), Sizes(1000, 1000)):
+    for sizes in (Sizes(99, 12, 5), Sizes(99, 24, 7), Sizes(1, 1000, 1000)):
         monkeypatch.setitem(matching.SIZES, "cpu", sizes)
         for path in PATHS:
             found.append(

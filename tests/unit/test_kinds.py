@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ddray.plan.chains import make_chains
-from ddray.plan.kinds import SHARES, STAGE_KINDS, Load, reservation, work_of
+from ddray.plan.kinds import STAGE_KINDS, Load, reservation, work_of
+from ddray.plan.shares import LEAST, SHARES, room_for, share_of
 from ddray.prepare import expanded
 from trainables.attacks import ROBUSTNESS_ATTACKS, attack_settings
 from trainables.configs import (
@@ -21,6 +22,7 @@ from trainables.configs import (
     DistillConfig,
     EnsembleConfig,
     ExpertConfig,
+    Held,
     Kind,
     MethodSettings,
     NetworkConfig,
@@ -31,7 +33,7 @@ from trainables.configs import (
 from trainables.methods import METHODS
 from trainables.networks import NETWORKS, convnet3_gflop, parse
 from trainables.protocols import PROTOCOLS
-from trainables.registry import CARD, method
+from trainables.registry import method
 
 ON_STORED = ("accuracy", "robustness")
 
@@ -106,7 +108,7 @@ PLANNED: list[tuple[str, Any]] = []
 
 def share(kind: Kind, name: str, *rest: Any, members: int = 1) -> float | None:
     load = load_of(name, *rest)
-    return reservation(kind, config_of(kind, load, members), load, {})[1]
+    return reservation(kind, config_of(kind, load, members), load, {}).share
 
 
 ASKED = st.tuples(
@@ -140,20 +142,39 @@ def test_more_images_never_ask_for_less(one: Any, two: Any) -> None:
     assert smaller <= larger
 
 
+def held(kind: Kind, name: str, *rest: Any, members: int = 1) -> float | None:
+    load = load_of(name, *rest)
+    return STAGE_KINDS[kind].memory(config_of(kind, load, members), load)
+
+
 @given(ASKED, st.integers(1, 100))
-def test_an_ensemble_takes_the_share_of_its_members(asked: Any, members: int) -> None:
-    one, all_of_them = share("ensemble", *asked[1:]), share("ensemble", *asked[1:], members=members)
-    assert one == share("train", *asked[1:])
+def test_an_ensemble_holds_what_its_members_do(asked: Any, members: int) -> None:
+    """Images are there once, and the look at test images takes one network at a time."""
+    one, all_of_them = held("ensemble", *asked[1:]), held("ensemble", *asked[1:], members=members)
+    assert one == held("train", *asked[1:])
     assert one is not None
     assert all_of_them is not None
-    assert all_of_them in SHARES
-    assert min(1.0, one * members) <= all_of_them < 2 * one * members
+    assert one <= all_of_them <= one * members
+    assert share("ensemble", *asked[1:], members=members) in SHARES
 
 
 def test_an_unknown_method_takes_a_card_and_accuracy_that_of_its_job() -> None:
     assert share("distill", "unheard_of") == 1
     assert {share(kind, "dm") for kind in ON_STORED} == {None}  # type: ignore[arg-type]
-    assert all(each.shares != CARD for each in METHODS.values() if each.distils), "ours say what they take"
+    ours = [each for each in METHODS.values() if each.distils and each.card]
+    assert all(each.settings().held(10, 1, 5000, False) is not None for each in ours), "ours say what they take"
+
+
+@given(st.floats(0.1, 1e6), st.floats(0.1, 1e6), st.sampled_from([16.0, 32.0, 80.0]))
+def test_a_share_is_enough_and_no_larger_than_needed(one: float, two: float, gib: float) -> None:
+    found, room = share_of(one, gib), room_for(one) / 1024
+    assert found in SHARES
+    assert found * gib >= room or found == 1
+    assert found == LEAST or (found / 2) * gib < room, "half of it would not do"
+    assert found <= share_of(max(one, two), gib)
+    assert share_of(one, 2 * gib) <= found
+    assert share_of(one, gib, least=1 / 2) == max(found, 1 / 2)
+    assert share_of(0, gib) == 0
 
 
 @dataclass
@@ -172,7 +193,7 @@ def test_requests_by_how_specific_they_are() -> None:
 
     def asks(kind: Kind, name: str, requests: Any = requests) -> tuple[float, float | None]:
         load = load_of(name)
-        return reservation(kind, config_of(kind, load), load, requests)
+        return reservation(kind, config_of(kind, load), load, requests)[:2]
 
     assert asks("distill", "dm") == (3, 0.25)
     assert asks("distill", "random") == (2, 0.5)
@@ -185,7 +206,7 @@ def test_requests_by_how_specific_they_are() -> None:
 def test_a_stage_that_copies_takes_no_card_whatever_is_asked_for() -> None:
     load = load_of("dm")
     config = config_of("train", load, ensemble=(0, 1))
-    assert reservation("train", config, load, {"train": Asks(gpu=0.5)}) == (1, None)
+    assert reservation("train", config, load, {"train": Asks(gpu=0.5)}) == (1, None, 0)
     assert work_of("train", config, load) < work_of("train", config_of("train", load), load)
 
 
@@ -291,7 +312,7 @@ def test_work_of_a_network() -> None:
 
 
 def test_a_method_of_another_package_says_what_it_takes(tmp_path: Path) -> None:
-    """Share, work and bytes are those of its own record, not of a method that we know."""
+    """Memory, work and bytes are those of its own record, not of a method that we know."""
 
     class Foreign(MethodSettings):
         budget: ClassVar[str | None] = "iterations"
@@ -303,16 +324,19 @@ def test_a_method_of_another_package_says_what_it_takes(tmp_path: Path) -> None:
         def stored_bytes(self, num_classes: int, ipc: int, numbers: int) -> int:
             return 12345
 
-    shares = ((5, 1 / 8), (None, 1 / 2))
+        def held(self, num_classes: int, ipc: int, real_images: int, batch_statistics: bool) -> Held:
+            return Held(graph=100.0 if ipc < 6 else 7000.0)
+
     try:
-        method("foreign", title="F", function="no.where:distill", uses=frozenset({"ipc"}), shares=shares)(Foreign)
+        method("foreign", title="F", function="no.where:distill", uses=frozenset({"ipc"}))(Foreign)
         text = "ddray: 1\ngrids: {g: {axes: {method: [dm], dataset: [cifar10], ipc: [5, 6]}, protocol: quick}}"
         points = [replace(point, method="foreign", init=None) for point in expanded(worlds.sweep_of(tmp_path, text))]
         _, stages = make_chains(points, {"cifar10": worlds.facts_of("cifar10")}, {})
         five, six = (stage for stage in stages.values() if stage.kind == "distill")
     finally:
         METHODS.pop("foreign", None)
-    assert (five.share, six.share) == (1 / 8, 1 / 2)
+    assert (five.share, six.share) == (1 / 8, 1)
+    assert six.held_mib > five.held_mib + 6900 * 2
     assert six.work == pytest.approx(7 * 6000 * convnet3_gflop(32, 3), rel=1e-3)
     assert five.size == six.size == 12345
 

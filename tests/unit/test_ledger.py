@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ddray.plan.kinds import SHARES
+from ddray.plan.shares import SHARES
 from ddray.run.ledger import Ledger, Node, Slot
 
 SIZES = st.tuples(st.integers(0, 8), st.integers(0, 3))

@@ -16,9 +16,9 @@ from workspace import Workspace
 
 from ddray.errors import RequestError
 from ddray.plan.graph import Stage
-from ddray.plan.jobs import Job, Plan, make_job
+from ddray.plan.jobs import Job, Plan, longest_chain, make_job
 from ddray.prepare import prepare
-from ddray.price.bill import bill, bill_lines, hours, longest_chain
+from ddray.price.bill import bill, bill_lines, hours
 from ddray.price.devices import CARDS, Machine, card_named, core, device_of, machine
 from ddray.price.estimates import Estimate, Prices, head_starts, seconds_from
 from ddray.price.measured import ENOUGH, Measured, Taken, learn, measured_in
@@ -156,15 +156,6 @@ def test_tiers_share_their_stages() -> None:
     assert {stage.kind for stage in lost} == {"privacy"}
     assert sum(stage.work for stage in lost) < 0.001 * sum(stage.work for stage in study.values())
     assert sum(stage.work for stage in study.values()) < 0.16 * sum(stage.work for stage in rigorous.values())
-
-
-def test_jobs_that_may_not_fit_a_card_are_counted() -> None:
-    prepared = prepare(Request(ROOT / "sweeps/full_grid.yaml"), folders(), build)
-    whole = sum(job.gpu == 1.0 for job in prepared.plan.jobs)
-    facts = bill(prepared.plan, (), machine("v100-16g", 1), Measured(), {})
-    assert facts["too_large"] == [{"jobs": whole, "share_gib": 32.0}]
-    assert bill(prepared.plan, (), machine("v100-32g", 1), Measured(), {})["too_large"] == []
-    assert f"may not fit: {whole} jobs ask for 32 GiB" in "\n".join(bill_lines(facts))
 
 
 # --- devices ----------------------------------------------------------------------------------------------------------

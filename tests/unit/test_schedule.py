@@ -14,7 +14,7 @@ from workspace import Workspace
 
 from ddray.plan.graph import Stage
 from ddray.plan.jobs import Job, make_job
-from ddray.plan.kinds import SHARES
+from ddray.plan.shares import SHARES
 from ddray.run.schedule import Schedule
 
 

@@ -16,9 +16,8 @@ from benchmarks.optimum import optimum, ratios
 from ddray.commands.gantt import write_gantt
 from ddray.errors import RequestError
 from ddray.plan.graph import Stage
-from ddray.plan.jobs import Job, make_job, rounds_of
-from ddray.plan.kinds import SHARES
-from ddray.price.bill import longest_chain
+from ddray.plan.jobs import Job, longest_chain, make_job, rounds_of
+from ddray.plan.shares import SHARES
 from ddray.price.devices import CARDS, Machine, core
 from ddray.run.ledger import Ledger
 from ddray.run.limits import limit_of

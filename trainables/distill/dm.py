@@ -103,7 +103,7 @@ def _in_parts(
     """Real and distilled images separately, each in parts that stay in a cache."""
     # Batch statistics are those of all classes together, so nothing may be split.
     whole = uses_batch_statistics(network)
-    sizes = Sizes(len(real), len(real)) if whole else SIZES[real.device.type]
+    sizes = Sizes(len(real), len(real), len(real)) if whole else SIZES[real.device.type]
     num_classes = len(batches)
     targets = torch.cat(
         [

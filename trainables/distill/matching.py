@@ -26,6 +26,7 @@ from torch.func import functional_call, grad, vmap
 from torch.nn import functional as F
 
 from trainables.data import augment
+from trainables.methods import EMBEDDED_TOGETHER, MATCHED_TOGETHER
 from trainables.models.network import Network
 
 Distance = Callable[[Sequence[Tensor], Sequence[Tensor]], Tensor]
@@ -39,14 +40,20 @@ class Sizes:
     """How many images are handled at once: what a device likes. Part of the numerics, fixed per device type."""
 
     group: int
-    """Images that are gathered and augmented together, in whole classes."""
+    """Images that are gathered, augmented and embedded together, in whole classes."""
+    matched: int
+    """Images of which gradients are taken together, in whole classes: all that their layers put out is held."""
     chunk: int
     """Images that pass the network together when nothing is learned."""
 
 
 # CPU: the first layer's output of 32 images of 32 pixels (16 MiB) still fits a last-level cache. CUDA: memory is the
-# bound.
-SIZES = {"cpu": Sizes(group=256, chunk=32), "cuda": Sizes(group=4096, chunk=4096)}
+# bound. Gradients of 512 images at once hold 2.5 GiB with ConvNet3; of 4,096, 20 GiB for a fifth of the operators,
+# which take a card less time to start than to compute (benchmarks/footprints.py).
+SIZES = {
+    "cpu": Sizes(group=256, matched=256, chunk=32),
+    "cuda": Sizes(group=EMBEDDED_TOGETHER, matched=MATCHED_TOGETHER, chunk=4096),
+}
 
 Path = Literal["loop", "vectorised"]
 PATHS: dict[str, Path] = {"cpu": "loop", "cuda": "vectorised"}
@@ -174,7 +181,7 @@ def _vectorised(
     distances: list[Tensor] = []
     gradients: list[Tensor] = []
     own = len(decode(synthetic[:ipc].detach(), 0, 1))  # their graph is kept, so they count like real images
-    for first, last in groups([max(count, own) for count in counts], SIZES[real.device.type].group):
+    for first, last in groups([max(count, own) for count in counts], SIZES[real.device.type].matched):
         omega = rows_of(omegas, first, last)
         chosen = torch.cat([batch.to(real.device) for batch in batches[first:last]])
         images, shares = _stacked(augmented(real[chosen], omega, counts[first:last]), counts[first:last])

@@ -1,0 +1,346 @@
+"""Everything that only a graphics card can tell, in under ten minutes, as one record.
+
+    make bench-gpu
+    python -m benchmarks.gpu [--minutes 9] [--out FOLDER] [--device cpu]
+
+Needs torch, numpy, pydantic, safetensors and Pillow; pytest for the first part. No Ray, no network, no data. Parts:
+
+    tests       those marked ``gpu``
+    context     what driver and libraries take for a process, beside what its allocator holds
+    steps       one step of each method: seconds, and what it held (allocated, reserved), beside the estimates
+    precisions  the same step in single precision, with TF32 and with bfloat16
+    packing     a small step in one, two, four and eight processes at once: their work in that of one; with and without
+                the driver's multi-process service (MPS), where it can be started
+
+A part that would not be done in time is left out, and the record says so. With ``--device cpu`` the same parts run
+small, so that the command is known to work on the day a card is there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import multiprocessing
+import os
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.footprints import EACH, estimated_mib
+from benchmarks.machine import machine
+from benchmarks.steps import PER_CLASS, STEPS, Clock, Distillation, finish
+from ddray.plan.shares import CONTEXT_MIB, SLACK, room_for
+from trainables import device as devices
+from trainables.distill.context import DistillContext
+
+ROOT = Path(__file__).resolve().parent.parent
+TOGETHER = (1, 2, 4, 8)
+SMALL = "dm_ipc1"
+"""The step that processes run beside each other."""
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much is done."""
+
+    device: str
+    names: tuple[str, ...]
+    width: int
+    per_class: int
+    """Images of each class that steps have on the card."""
+    repeats: int
+    together: tuple[int, ...]
+    seconds: float
+    """That processes run beside each other."""
+
+
+CARD = Scale("cuda", tuple(STEPS), 128, EACH, 3, TOGETHER, 8.0)
+TRIAL = Scale("cpu", ("dm_ipc1", "dsa_ipc1"), 8, 8, 1, (1, 2), 0.5)
+
+
+class OutOfTime(Exception):
+    """There is no time for a part."""
+
+
+class Watch:
+    """How much time is left."""
+
+    def __init__(self, minutes: float) -> None:
+        self._end = time.monotonic() + 60 * minutes
+
+    @property
+    def left(self) -> float:
+        return self._end - time.monotonic()
+
+    def need(self, seconds: float) -> None:
+        """Raises OutOfTime if there are not so many seconds left."""
+        if self.left < seconds:
+            raise OutOfTime(f"left out: {self.left:.0f} s were left, about {seconds:.0f} s are needed")
+
+
+# --- parts ------------------------------------------------------------------------------------------------------------
+
+
+def tests(scale: Scale, watch: Watch) -> Iterator[dict[str, Any]]:
+    """The suite's tests for cards."""
+    watch.need(60)
+    # Without the suite's own configuration, which needs what the rest of the suite needs.
+    bare = ["-c", os.devnull, "--rootdir", str(ROOT), "--noconftest", "-p", "no:cacheprovider"]
+    command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", *bare, str(ROOT / "tests" / "gpu")]
+    paths = os.pathsep.join([str(ROOT / "tests"), str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    ran = subprocess.run(
+        command,
+        env={**os.environ, "PYTHONPATH": paths},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=watch.left,
+    )
+    lines = [line for line in (ran.stdout + ran.stderr).splitlines() if line.strip()]
+    yield {"code": ran.returncode, "said": lines[-1] if lines else ""}
+    for line in lines:
+        if re.match(r"(FAILED|ERROR) ", line):
+            yield {"test": line[:200]}
+
+
+def context(scale: Scale, watch: Watch) -> Iterator[dict[str, Any]]:
+    """What a process takes that has computed next to nothing."""
+    if scale.device == "cpu":
+        yield {"process_mib": None, "assumed_mib": CONTEXT_MIB}
+        return
+    watch.need(30)
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        before, _ = _free()
+        held = pool.apply(_warm)
+        after, total = _free()
+        yield {
+            "process_mib": round((before - after) / 2**20 - held / 2**20),
+            "assumed_mib": CONTEXT_MIB,
+            "card_mib": round(total / 2**20),
+        }
+
+
+def _free() -> tuple[int, int]:
+    free, total = torch.cuda.mem_get_info()
+    return int(free), int(total)
+
+
+def _warm() -> int:
+    """In a process of its own: a convolution and a product, with their gradients; bytes that its allocator reserves."""
+    images = torch.randn(8, 3, 32, 32, device="cuda", requires_grad=True)
+    kernel = torch.randn(8, 3, 3, 3, device="cuda")
+    torch.nn.functional.conv2d(images, kernel).flatten(1).mm(torch.randn(7200, 8, device="cuda")).sum().backward()
+    torch.cuda.synchronize()
+    return int(torch.cuda.memory_reserved())
+
+
+def steps(scale: Scale, watch: Watch) -> Iterator[dict[str, Any]]:
+    """Each in turn, in this process."""
+    for name in scale.names:
+        watch.need(20)
+        yield {"name": name, **_measured(name, scale, "float32")}
+
+
+def precisions(scale: Scale, watch: Watch) -> Iterator[dict[str, Any]]:
+    """In turn, one process."""
+    for name in scale.names:
+        if name.endswith("ipc10") or scale is TRIAL:
+            for precision in ("float32", "tf32", "bf16") if scale.device == "cuda" else ("float32", "bf16"):
+                watch.need(20)
+                found = _measured(name, scale, precision)
+                yield {"name": name, "precision": precision, "seconds": found["seconds"]}
+
+
+def _measured(name: str, scale: Scale, precision: Any) -> dict[str, Any]:
+    devices.reset()
+    devices.prepare(scale.device, 1, precision=precision)
+    with tempfile.TemporaryDirectory() as folder:
+        distillation = Distillation(
+            STEPS[name], Path(folder), width=scale.width, per_class=scale.per_class, device=scale.device
+        )
+        seconds = statistics.median(distillation.run(1 + scale.repeats).seconds[1:])
+    found = {"seconds": round(seconds, 4), "estimated_mib": round(estimated_mib(distillation))}
+    if scale.device == "cuda":
+        allocated, reserved = torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved()
+        found |= {
+            "allocated_mib": round(allocated / 2**20),
+            "reserved_mib": round(reserved / 2**20),
+            "booked_mib": round(room_for(found["estimated_mib"])),
+        }
+    return found
+
+
+def packing(scale: Scale, watch: Watch) -> Iterator[dict[str, Any]]:
+    """Processes beside each other, first as they are, then as clients of the multi-process service."""
+    watch.need(len(scale.together) * (scale.seconds + 20))
+    yield from _together(scale, mps=False)
+    with _mps(scale) as started:
+        if not started:
+            yield {"mps": True, "said": "could not be started here"}
+            return
+        watch.need(len(scale.together) * (scale.seconds + 20))
+        yield from _together(scale, mps=True)
+
+
+def _together(scale: Scale, mps: bool) -> Iterator[dict[str, Any]]:
+    alone = None
+    for count in scale.together:
+        rate = _rate(scale, count)
+        alone = alone or rate
+        yield {"mps": mps, "processes": count, "steps_per_second": round(rate, 2), "work": round(rate / alone, 2)}
+
+
+def _rate(scale: Scale, count: int) -> float:
+    """Steps a second of so many processes together."""
+    spawned = multiprocessing.get_context("spawn")
+    with spawned.Manager() as manager, spawned.Pool(count) as pool:
+        barrier = manager.Barrier(count)
+        return sum(pool.starmap(_steps_per_second, [(scale, barrier)] * count))
+
+
+def _steps_per_second(scale: Scale, barrier: Any) -> float:
+    devices.prepare(scale.device, 1)
+    with tempfile.TemporaryDirectory() as folder:
+        distillation = Distillation(
+            STEPS[SMALL],
+            Path(folder),
+            width=scale.width,
+            per_class=min(scale.per_class, PER_CLASS),
+            device=scale.device,
+        )
+        distillation.run(2)
+        finish(scale.device)
+        barrier.wait()
+        began = time.perf_counter()
+        clock = _Until(began + scale.seconds, scale.device)
+        with contextlib.suppress(StopIteration):
+            distillation.function(distillation.origin, distillation.settings, _context(distillation, clock))
+        return len(clock.seconds) / (time.perf_counter() - began)
+
+
+class _Until(Clock):
+    """Steps until a time."""
+
+    def __init__(self, end: float, device: str) -> None:
+        super().__init__(device=device)
+        self._end = end
+
+    def iterations(self, total: int, **how: Any) -> Iterator[int]:
+        for iteration in super().iterations(total, **how):
+            if time.perf_counter() > self._end:
+                return
+            yield iteration
+
+
+def _context(distillation: Distillation, clock: Clock) -> Any:
+    return DistillContext(distillation.config, clock, distillation.inputs)
+
+
+@contextlib.contextmanager
+def _mps(scale: Scale) -> Iterator[bool]:
+    """The multi-process service, for the processes that are started inside; whether it runs."""
+    control = shutil.which("nvidia-cuda-mps-control")
+    if scale.device == "cpu" or control is None:
+        yield False
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        names = {"CUDA_MPS_PIPE_DIRECTORY": folder, "CUDA_MPS_LOG_DIRECTORY": folder}
+        os.environ.update(names)
+        try:
+            started = subprocess.run([control, "-d"], capture_output=True, timeout=30).returncode == 0
+            yield started
+            if started:
+                subprocess.run([control], input="quit\n", text=True, capture_output=True, timeout=30)
+        finally:
+            for name in names:
+                del os.environ[name]
+
+
+PARTS = {part.__name__: part for part in (tests, context, steps, precisions, packing)}
+
+
+# --- the record -------------------------------------------------------------------------------------------------------
+
+
+def facts(scale: Scale) -> dict[str, Any]:
+    """Of machine and card."""
+    found = machine()
+    if scale.device == "cuda":
+        properties = torch.cuda.get_device_properties(0)
+        found |= {
+            "card": properties.name,
+            "card_mib": round(properties.total_memory / 2**20),
+            "capability": f"{properties.major}.{properties.minor}",
+            "cuda": torch.version.cuda,
+            "cudnn": torch.backends.cudnn.version(),
+        }
+    return found
+
+
+def record(scale: Scale, wanted: Sequence[str], minutes: float) -> dict[str, Any]:
+    """All parts that there is time for: name -> rows, or why it is left out."""
+    watch = Watch(minutes)
+    found: dict[str, Any] = {"machine": facts(scale), "slack": SLACK}
+    for name in wanted:
+        rows: list[dict[str, Any]] = []
+        try:
+            for row in PARTS[name](scale, watch):
+                rows.append(row)
+                print(json.dumps({"part": name, **row}), flush=True)
+        except (OutOfTime, subprocess.TimeoutExpired, torch.OutOfMemoryError) as error:
+            rows.append({"said": str(error)[:300]})
+            print(json.dumps({"part": name, **rows[-1]}), flush=True)
+        found[name] = rows
+    return found
+
+
+def as_page(found: dict[str, Any]) -> str:
+    """The record for people."""
+    about = {name: value for name, value in found["machine"].items() if value is not None and name != "name"}
+    lines = [
+        f"# On a card: {about.get('card', about['processor'])}, {about['date']}",
+        "",
+        "`make bench-gpu`: " + ", ".join(f"{name} {value}" for name, value in about.items()),
+    ]
+    for part in PARTS:
+        rows = found.get(part, [])
+        for columns in dict.fromkeys(tuple(row) for row in rows):
+            lines += ["", f"| {part}: " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
+            lines += [
+                "| " + " | ".join(str(value) for value in row.values()) + " |" for row in rows if tuple(row) == columns
+            ]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
+    parser.add_argument("--minutes", type=float, default=9.0)
+    parser.add_argument("--only", help="parts, separated by commas")
+    parser.add_argument("--out", type=Path, help="folder for gpu.json and gpu.md")
+    given = parser.parse_args()
+    wanted = given.only.split(",") if given.only else list(PARTS)
+    if unknown := sorted(set(wanted) - set(PARTS)):
+        parser.error(f"--only: unknown {', '.join(unknown)}; known: {', '.join(PARTS)}")
+    if given.device == "cuda" and not torch.cuda.is_available():
+        parser.error("there is no CUDA card that torch can use. To see that the command works: --device cpu")
+    found = record(CARD if given.device == "cuda" else TRIAL, wanted, given.minutes)
+    if given.out is not None:
+        given.out.mkdir(parents=True, exist_ok=True)
+        (given.out / "gpu.json").write_text(json.dumps(found, indent=1) + "\n")
+        (given.out / "gpu.md").write_text(as_page(found))
+
+
+if __name__ == "__main__":
+    main()
