@@ -24,7 +24,6 @@ import json
 import multiprocessing
 import os
 import re
-import shutil
 import statistics
 import subprocess
 import sys
@@ -41,6 +40,7 @@ from benchmarks.footprints import EACH, estimated_mib
 from benchmarks.machine import machine
 from benchmarks.steps import PER_CLASS, STEPS, Clock, Distillation, finish
 from ddray.plan.shares import CONTEXT_MIB, SLACK, room_for
+from ddray.run.mps import multi_process_service
 from trainables import device as devices
 from trainables.distill.context import DistillContext
 
@@ -185,7 +185,7 @@ def packing(scale: Scale, watch: Watch) -> Iterator[dict[str, Any]]:
     """Processes beside each other, first as they are, then as clients of the multi-process service."""
     watch.need(len(scale.together) * (scale.seconds + 20))
     yield from _together(scale, mps=False)
-    with _mps(scale) as started:
+    with multi_process_service() as started:
         if not started:
             yield {"mps": True, "said": "could not be started here"}
             return
@@ -245,26 +245,6 @@ class _Until(Clock):
 
 def _context(distillation: Distillation, clock: Clock) -> Any:
     return DistillContext(distillation.config, clock, distillation.inputs)
-
-
-@contextlib.contextmanager
-def _mps(scale: Scale) -> Iterator[bool]:
-    """The multi-process service, for the processes that are started inside; whether it runs."""
-    control = shutil.which("nvidia-cuda-mps-control")
-    if scale.device == "cpu" or control is None:
-        yield False
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        names = {"CUDA_MPS_PIPE_DIRECTORY": folder, "CUDA_MPS_LOG_DIRECTORY": folder}
-        os.environ.update(names)
-        try:
-            started = subprocess.run([control, "-d"], capture_output=True, timeout=30).returncode == 0
-            yield started
-            if started:
-                subprocess.run([control], input="quit\n", text=True, capture_output=True, timeout=30)
-        finally:
-            for name in names:
-                del os.environ[name]
 
 
 PARTS = {part.__name__: part for part in (tests, context, steps, precisions, packing)}

@@ -27,8 +27,9 @@ def calibrated(prepared: Prepared, folders: Folders, build: Build, seconds: floa
 
     Returns:
         ``device``; ``shapes``: ``label``, ``cost_class``, ``seconds`` of the whole stage, ``step_seconds``, ``steps``
-        (seen), ``total``, ``peak_mib``; ``company``: processes at once -> their work in that of one; ``beside``: what
-        they ran; ``untried``: cost classes; ``failed``: label -> why.
+        (seen), ``total``, ``peak_mib``; ``company``: processes at once -> their work in that of one; ``served``: the
+        same with the driver's multi-process service; ``least_share``: of a card, what jobs then ask for at least;
+        ``beside``: what they ran; ``untried``: cost classes; ``failed``: label -> why.
     """
     selected = [chain for chain in prepared.plan.chains if chain.point.hash in prepared.plan.selected]
     names = sorted({chain.point.dataset for chain in selected})
@@ -59,6 +60,7 @@ def _facts(found: Calibration, device: str) -> dict[str, Any]:
             for stage, seen in found.seen
         ],
         "company": found.company,
+        "served": found.served,
         "least_share": least_share(found.company),
         "beside": found.beside.label if found.beside is not None else None,
         "untried": found.untried,
@@ -86,6 +88,9 @@ def _lines(facts: Mapping[str, Any]) -> Iterator[str]:
         verdict = f"company {'pays' if best >= PAYS else 'does not pay'}"
         if facts["is_card"]:
             verdict += f": jobs ask for {facts['least_share']:g} of a card at least"
+        if facts["served"]:
+            with_service = ", ".join(f"{count} at once {gain:.2f}" for count, gain in facts["served"].items())
+            verdict += f"; with the driver's multi-process service (nvidia-cuda-mps-control -d) {with_service}"
         yield f"  work in that of one process ({facts['beside']}): {told}; {verdict}"
     for label, why in facts["failed"].items():
         yield f"  {label}: failed; {why}"

@@ -25,12 +25,19 @@ def write_gantt(simulation: Simulation, path: Path) -> None:
         path: Its suffix says the format: png, svg or pdf.
 
     Raises:
-        RequestError: Another suffix, or no such folder.
+        RequestError: Another suffix, or the file cannot be written.
     """
     form = path.suffix.removeprefix(".")
-    if form not in FORMATS or not path.parent.is_dir():
-        raise RequestError([f"--gantt: cannot write {path}; expected a file in a folder that exists, ending in .png."])
-    path.write_bytes(_drawn(simulation).written(form))
+    if form not in FORMATS:
+        raise RequestError([f"--gantt: cannot write {path}; expected a name that ends in .png, .svg or .pdf."])
+    drawn = _drawn(simulation).written(form)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(drawn)
+    except OSError as error:
+        raise RequestError(
+            [f"--gantt: cannot write {path}; {error.strerror}. Name a file that can be written."]
+        ) from None
 
 
 def _drawn(simulation: Simulation) -> Canvas:

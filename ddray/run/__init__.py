@@ -9,6 +9,7 @@ stage.py      run_stage: the one path that every executor shares
 importing.py  a file that ddray did not make -> the store, as the artifact of a finished stage
 schedule.py   which jobs may run now, in which order
 ledger.py     which GPUs and CPUs are free: what may be admitted
+mps.py        the driver's service that lets processes use a card at the same time
 calibrate.py  what stages take here, from a few steps of each shape; whether company pays
 simulate.py   the same on a made-up clock: what a sweep would do on a machine, and which part of it a limit holds
 limits.py     so long, until then, so many hours: what a person gives a run

@@ -24,6 +24,7 @@ from ddray.plan.graph import Stage
 from ddray.plan.jobs import Plan
 from ddray.plan.kinds import STAGE_KINDS
 from ddray.price.measured import Measured, Taken
+from ddray.run.mps import multi_process_service
 from ddray.settings import Folders, set_environment
 from trainables.configs import DistillConfig
 
@@ -75,6 +76,8 @@ class Calibration:
     seen: list[tuple[Stage, Seen]]
     company: dict[int, float]
     """Processes at once -> their work in all, in that of one alone."""
+    served: dict[int, float]
+    """The same as clients of the driver's multi-process service; empty where there is none."""
     beside: Stage | None
     """The stage that was run beside itself."""
     untried: list[str]
@@ -157,12 +160,16 @@ def calibrate(plan: Plan, measured: Measured, folders: Folders, device: str, cor
     for stage, found in seen:
         measured.add(found.device, stage.cost_class, "calibrated", Taken(stage.work, found.seconds, found.peak_mib))
     company: dict[int, float] = {}
+    served: dict[int, float] = {}
     beside = min((each for each in seen if each[1].total > 1), key=lambda each: each[1].step, default=None)
     if beside is not None and cores > 1:
         trial = trials[stages.index(beside[0])]
         rates = {count: _rate(trial, count) for count in COMPANY if count <= cores}
         company = measured.company[device] = {count: rate / rates[1] for count, rate in rates.items()}
-    return Calibration(seen, company, beside[0] if company and beside is not None else None, untried, failed)
+        with multi_process_service() as serves:
+            if serves:
+                served = {count: _rate(trial, count) / rates[1] for count in rates}
+    return Calibration(seen, company, served, beside[0] if company and beside is not None else None, untried, failed)
 
 
 def _is_ready(stage: Stage, plan: Plan) -> bool:
