@@ -28,7 +28,8 @@ class ConvNet(Network):
             layers.append(nn.Conv2d(channels, network.width, kernel_size=3, padding=pad))
             if network.norm != "none":  # no placeholder: parameters keep the authors' names
                 layers.append(norm_layer(network.norm, network.width, size=size))
-            layers += [nn.ReLU(inplace=True), nn.AvgPool2d(kernel_size=2, stride=2)]
+            # Not in place: the norm's output is a view, and autograd copies what is changed through one, laid out anew.
+            layers += [nn.ReLU(), nn.AvgPool2d(kernel_size=2, stride=2)]
             size, channels = size // 2, network.width
         assert size >= 1, "build() refuses images that are halved to nothing"
         self.features = nn.Sequential(*layers)

@@ -39,7 +39,7 @@ class VGG16(Network):
                 layers.append(nn.Conv2d(channels, width, kernel_size=3, padding=pad))
                 if network.norm != "none":
                     layers.append(norm_layer(network.norm, width))
-                layers.append(nn.ReLU(inplace=True))
+                layers.append(nn.ReLU())
                 channels, pad = width, 1
             layers.append(nn.MaxPool2d(kernel_size=2, stride=2))
         self.features = nn.Sequential(*layers)
