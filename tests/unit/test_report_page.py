@@ -161,6 +161,23 @@ def test_leakage_stands_against_the_accuracy_of_what_is_attacked() -> None:
     assert "nothing shown" in drawn(found["tradeoff"].draw, found["tradeoff"].rows).written("svg").decode()
 
 
+def test_networks_stand_side_by_side_with_the_numbers_of_their_tables() -> None:
+    """In the smoke run of the study, whose first three tables differ in the network alone."""
+    (recorded,) = (each for each in TABLES if each.name == "full_grid")
+    report = recorded.shown()["report"]
+    (picture,) = (each for each in pictures("rankings", report, "") if each.name.startswith("networks"))
+    tables = {block["architecture"]: block["rows"][0]["cells"] for block in report["blocks"][:3]}
+    assert len(tables) == 3
+    assert {row["network"] for row in picture.rows} == set(tables)
+    at_one = [row for row in picture.rows if row["place"] in ("1", "any")]
+    assert len(at_one) == sum(len(cells) for cells in tables.values())
+    for row in at_one:
+        assert row["percent"] == 100 * tables[row["network"]][row["method"]]["accuracy"]["mean"]
+    drawn(picture.draw, picture.rows).written("svg")
+    report["blocks"] = [block for block in report["blocks"] if block["architecture"] == "convnet3-w16"]
+    assert list(pictures("rankings", report, "")) == [], "one network is compared with no other"
+
+
 def test_without_the_full_data_there_is_nothing_to_keep(attacked: Path) -> None:
     (block, *_) = machine_report(attacked)["blocks"]
     for row in block["rows"]:
