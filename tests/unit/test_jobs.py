@@ -44,9 +44,14 @@ def test_exclusive_stages_go_together_and_are_cut_where_the_share_changes(worksp
     plan = plan_of(workspace, ALONE)
     assert Counter((kinds(job), job.gpu) for job in plan.jobs) == {
         (("distill",), 0.0): 4,  # random draws images and needs no card
-        (("distill",), 0.5): 2,  # DM with 100 images per class holds half a card, its training an eighth
-        (("train", "accuracy"), 0.125): 4 + 2,
-        (("distill", "train", "accuracy"), 0.125): 2,
+        (("train", "accuracy"), 0.125): 4,
+        (("distill", "train", "accuracy"), 0.125): 4,  # an eighth is enough for both
+    }
+    plan = plan_of(workspace, ALONE, "resources: {distill.dm: {gpu: 0.5}}")
+    assert Counter((kinds(job), job.gpu) for job in plan.jobs) == {
+        (("distill",), 0.0): 4,
+        (("distill",), 0.5): 4,
+        (("train", "accuracy"), 0.125): 8,
     }
 
 
@@ -169,9 +174,9 @@ def test_planning_text_and_facts_agree(workspace: Workspace) -> None:
     path = workspace.write("sweep", ALONE.replace("RESOURCES", ""))
     ran = workspace.run("plan", path, "--points")
     assert ran.code == 0, ran.err
-    assert "8 points, 14 jobs to run" in ran.out
+    assert "8 points, 12 jobs to run" in ran.out
     (line,) = (line for line in ran.out.splitlines() if line.startswith("shares of a GPU"))
-    assert sorted(line.partition(": ")[2].split(", ")) == ["2 x 1/2", "4 x no GPU", "8 x 1/8"]
+    assert sorted(line.partition(": ")[2].split(", ")) == ["4 x no GPU", "8 x 1/8"]
     assert "no published value" not in ran.out
     assert sum(line.startswith("  ") and "accuracy" in line for line in ran.out.splitlines()) == 8
     assert workspace.run("check", path).out == "sweep: valid; 8 points, 24 stages\n"
