@@ -22,7 +22,7 @@ $(STAMP): pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	touch $(STAMP)
 
-quickstart: setup  ## a real sweep on embedded data, 191 seconds on two cores once installed
+quickstart: setup  ## a real sweep on embedded data, 200 seconds on two cores once installed
 	$(BIN)/ddray sweep $(SWEEP)
 	@echo "Results: $${DDRAY_HOME:-outputs}/results/quickstart   pictures and curves: $(BIN)/ddray ui"
 

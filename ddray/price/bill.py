@@ -53,8 +53,8 @@ def bill(
         which the total is to be believed; ``basis``: basis -> hours; ``kinds``, ``methods``: name -> hours; ``grids``:
         name -> ``alone`` (if it were the only one) and ``adds`` (what no grid before it needs); ``privacy``: hours of
         stages that only audits need; ``longest_chain``: ``hours`` and ``labels``; ``wall``: no less than so many hours,
-        by the work and by the longest chain; ``disk_bytes``; ``too_large``: stages that may need more memory than a
-        card has, with ``gib``.
+        by the work and by the longest chain; ``utilisation``: the share of the machine that then works;
+        ``disk_bytes``; ``too_large``: ``jobs`` that may need more memory than a card has, with ``gib``.
     """
     jobs = runnable_jobs(plan, done)
     priced = priced_stages(jobs, Prices(machine.device, measured), checkpoints)
@@ -67,6 +67,7 @@ def bill(
     counts = Counter(each.stage.kind for each in priced.values())
     methods = _sums((_method(each.stage), each.hours) for each in priced.values())
     methods.pop("", None)
+    wall = max(total / machine.count, chain_hours)
     return {
         "device": machine.device.name,
         "count": machine.count,
@@ -79,7 +80,8 @@ def bill(
         "grids": _grids(plan, priced),
         "privacy": sum(priced[key].hours for key in _for_audits_alone(plan) & priced.keys()),
         "longest_chain": {"hours": chain_hours, "labels": [job.label for job in chain]},
-        "wall": max(total / machine.count, chain_hours),
+        "wall": wall,
+        "utilisation": total / (machine.count * wall) if wall else 1.0,
         "disk_bytes": sum(each.stage.size for each in priced.values()),
         "too_large": _too_large(jobs, machine, measured),
     }
@@ -188,7 +190,8 @@ def bill_lines(facts: Mapping[str, Any]) -> list[str]:
     total, factor = facts["hours"], facts["factor"]
     lines = [
         f"cost on {many}: about {hours(total)} of one {unit}, at least {hours(facts['wall'])} by the clock "
-        f"({_range(facts['wall'], factor)} would not surprise)",
+        f"({_range(facts['wall'], factor)} would not surprise), "
+        f"{'cards' if facts['is_card'] else 'cores'} busy {facts['utilisation']:.0%} of it at best",
         f"  rests on: {', '.join(f'{name} {share:.0%}' for name, share in _parts(facts['basis'], total))}",
         f"  kinds:    {', '.join(f'{name} {hours(value)}' for name, value in _largest(_kind_hours(facts)))}",
     ]

@@ -80,6 +80,8 @@ def test_the_parts_of_a_bill_are_its_total(plan: Plan) -> None:
     assert all(grid["adds"] <= grid["alone"] * (1 + 1e-9) for grid in facts["grids"].values())
     assert facts["wall"] >= facts["longest_chain"]["hours"]
     assert facts["wall"] >= facts["hours"] / 8
+    assert facts["utilisation"] == pytest.approx(facts["hours"] / 8 / facts["wall"])
+    assert f"cards busy {facts['utilisation']:.0%} of it at best" in bill_lines(facts)[0]
 
 
 def test_card_hours_are_work_over_the_speed_whatever_the_shares(plan: Plan) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from trainables.configs import NetworkConfig
-from trainables.models.network import Network, norm_layer
+from trainables.models.network import Network, norm_layer, relu_after
 
 
 class ConvNet(Network):
@@ -28,8 +28,7 @@ class ConvNet(Network):
             layers.append(nn.Conv2d(channels, network.width, kernel_size=3, padding=pad))
             if network.norm != "none":  # no placeholder: parameters keep the authors' names
                 layers.append(norm_layer(network.norm, network.width, size=size))
-            # Not in place: the norm's output is a view, and autograd copies what is changed through one, laid out anew.
-            layers += [nn.ReLU(), nn.AvgPool2d(kernel_size=2, stride=2)]
+            layers += [relu_after(network.norm, size), nn.AvgPool2d(kernel_size=2, stride=2)]
             size, channels = size // 2, network.width
         assert size >= 1, "build() refuses images that are halved to nothing"
         self.features = nn.Sequential(*layers)

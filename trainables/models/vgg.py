@@ -10,7 +10,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from trainables.configs import NetworkConfig
-from trainables.models.network import Network, he_initialise, norm_layer
+from trainables.models.network import Network, he_initialise, norm_layer, relu_after
 
 GROUPS = ((1, 2), (2, 2), (4, 3), (8, 3), (8, 3))
 """(width in units of the first, convolutions) of each group."""
@@ -39,7 +39,7 @@ class VGG16(Network):
                 layers.append(nn.Conv2d(channels, width, kernel_size=3, padding=pad))
                 if network.norm != "none":
                     layers.append(norm_layer(network.norm, width))
-                layers.append(nn.ReLU())
+                layers.append(relu_after(network.norm))
                 channels, pad = width, 1
             layers.append(nn.MaxPool2d(kernel_size=2, stride=2))
         self.features = nn.Sequential(*layers)
