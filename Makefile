@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 SWEEP ?= sweeps/quickstart.yaml
 # Tests by files in a few processes, in the order of the folders: those with a Ray first, the short ones fill the end.
-# For one process, which prints as it goes: make test SIDE_BY_SIDE=
+# For one process, which prints as it goes: make test SIDE_BY_SIDE=   One thread each: processes are as many as cores.
 SIDE_BY_SIDE ?= --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .PHONY: help setup quickstart test test-faults test-signals check bench bench-in-turn bench-gpu format clean
@@ -27,7 +27,7 @@ quickstart: setup  ## a real sweep on embedded data, 200 seconds on two cores on
 	@echo "Results: $${DDRAY_HOME:-outputs}/results/quickstart   pictures and curves: $(BIN)/ddray ui"
 
 test: setup  ## the suite
-	$(BIN)/python -m pytest $(SIDE_BY_SIDE) $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(SIDE_BY_SIDE) $(ARGS)
 
 test-faults: setup  ## faults on real processes and disks, and the tally of what was lost and recomputed after them
 	$(BIN)/python -m pytest tests/faults -m faults $(ARGS)

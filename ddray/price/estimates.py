@@ -7,8 +7,8 @@
 3. *scaled*: the class was measured on another device: in proportion to the assumed speeds of the two.
 4. *assumed*: work over the device's assumed speed.
 
-The factors are our judgement. On a recorded quickstart 98 % of the seconds were predicted within 1.5 from stages like
-them, 80 % without any of their class (``python -m benchmarks.prediction``).
+The factors are our judgement. On a recorded quickstart 99 % of the seconds were predicted within 1.5 from stages like
+them, 90 % without any of their class (``python -m benchmarks.prediction``).
 """
 
 from __future__ import annotations
