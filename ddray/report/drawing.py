@@ -41,7 +41,7 @@ class Style(NamedTuple):
 
 
 def style_of(variant: str, variants: Sequence[str]) -> Style:
-    """The same for a method everywhere; variants of one method differ in their lines.
+    """The same for a method everywhere; variants of one method differ in their lines, and the full data's is dashed.
 
     Args:
         variant: ``dm``, or ``dm (iterations 100)``.
@@ -49,6 +49,8 @@ def style_of(variant: str, variants: Sequence[str]) -> Style:
     """
     method = variant.partition(" (")[0]
     colour, marker = _BASELINES.get(method) or _of_rank(method)
+    if method == "full":
+        return Style(colour, marker, "--")
     alike = [each for each in variants if each.partition(" (")[0] == method]
     return Style(colour, marker, ("-", "--", ":", "-.")[alike.index(variant) % 4])
 
@@ -57,6 +59,43 @@ def _of_rank(method: str) -> tuple[str, str]:
     known = [*_PAPER, *sorted(name for name in METHODS if name not in (*_PAPER, *_BASELINES))]
     rank = known.index(method) if method in known else sum(map(ord, method))
     return _COLOURS[rank % len(_COLOURS)], _MARKERS[rank % len(_MARKERS)]
+
+
+def marks(
+    axes: Axes,
+    x: Sequence[float],
+    y: Sequence[float],
+    scatter: Sequence[float | None] | None,
+    style: Style,
+    *,
+    title: str,
+    line: str | None = None,
+    size: float = 5.0,
+) -> None:
+    """The marks of one method, with bars where there is a scatter.
+
+    Args:
+        axes: Of the panel.
+        x: Of each mark.
+        y: Of each mark.
+        scatter: Half of each bar; None: no bar, of all or of one.
+        style: The method's.
+        title: In the legend.
+        line: That joins them; None: the method's.
+        size: Of a mark, points.
+    """
+    axes.errorbar(
+        x,
+        y,
+        yerr=None if scatter is None else [each or 0.0 for each in scatter],
+        color=style.colour,
+        marker=style.marker,
+        linestyle=style.line if line is None else line,
+        linewidth=0.24 * size,
+        markersize=size,
+        capsize=0.4 * size,
+        label=title,
+    )
 
 
 class Canvas:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ddray.report.beside_paper import comparable
-from ddray.report.drawing import INK, Canvas, label, style_of
+from ddray.report.drawing import INK, Canvas, label, marks, style_of
 from ddray.report.figures import Drawing, Figure, Rows
 from ddray.report.table import Facts
 from ddray.report.words import axes_title, cells_of, row_title, variant_title
@@ -44,18 +44,7 @@ def _draw(canvas: Canvas, rows: Rows) -> None:
         own = sorted((row for row in rows if row["method"] == method), key=lambda row: row["rank"])
         aside = 0.0 if method == "full" else (index - (len(methods) - 1) / 2) * 0.03
         x = [row["rank"] + aside for row in own]
-        axes.errorbar(
-            x,
-            [row["percent"] for row in own],
-            yerr=[row["sd"] or 0.0 for row in own],
-            color=style.colour,
-            marker=style.marker,
-            linestyle="--" if method == "full" else style.line,
-            linewidth=1.2,
-            markersize=5,
-            capsize=2,
-            label=variant_title(method),
-        )
+        marks(axes, x, [row["percent"] for row in own], [row["sd"] for row in own], style, title=variant_title(method))
         published = [at for at, row in enumerate(own) if row["paper"] is not None]
         theirs = [own[at]["paper"] for at in published]
         axes.scatter([x[at] for at in published], theirs, marker="_", s=160, color=style.colour, linewidths=2)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from ddray.report.drawing import Canvas, label, style_of
+from ddray.report.drawing import Canvas, label, marks, style_of
 from ddray.report.figures import Drawing, Figure, Rows
 from ddray.report.table import Facts
 from ddray.report.words import axes_title, row_title, variant_title
@@ -73,17 +73,15 @@ def _drawer(value: str, title: str) -> Callable[[Canvas, Rows], None]:
                 own = [row for row in rows if row["method"] == method and (row["place"] == place or method == "full")]
                 own.sort(key=lambda row: at[row["class_id"]])
                 aside = 0.0 if method == "full" else (index - (len(methods) - 1) / 2) * 0.08
-                panels[name].errorbar(
+                marks(
+                    panels[name],
                     [at[row["class_id"]] + aside for row in own],
                     [row[value] for row in own],
-                    yerr=[row["sd"] or 0.0 for row in own] if value == "percent" else None,
-                    color=style.colour,
-                    marker=style.marker,
-                    linestyle="--" if method == "full" else "none",
-                    linewidth=0.9,
-                    markersize=4,
-                    capsize=1.5,
-                    label=variant_title(method),
+                    [row["sd"] for row in own] if value == "percent" else None,
+                    style,
+                    title=variant_title(method),
+                    line=None if method == "full" else "none",
+                    size=4,
                 )
             if len(at) <= MOST_NAMED:
                 panels[name].set_xticks(list(at.values()), list(map(str, at)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from ddray.report.drawing import Canvas, label, style_of
+from ddray.report.drawing import Canvas, label, marks, style_of
 from ddray.report.figures import Drawing, Figure, Rows
 from ddray.report.table import Facts
 from ddray.report.words import cells_of, row_title, variant_title
@@ -42,16 +42,15 @@ def _draw(canvas: Canvas, rows: Rows) -> None:
         for method in methods:
             style = style_of(method, methods)
             own = [row for row in rows if row["method"] == method]
-            panels[title].errorbar(
+            marks(
+                panels[title],
                 [row["percent"] for row in own],
                 [row[value] for row in own],
-                yerr=[row[scatter] or 0.0 for row in own],
-                color=style.colour,
-                marker=style.marker,
-                linestyle="none",
-                markersize=6,
-                capsize=2,
-                label=variant_title(method),
+                [row[scatter] for row in own],
+                style,
+                title=variant_title(method),
+                line="none",
+                size=6,
             )
             for row in own:
                 panels[title].annotate(

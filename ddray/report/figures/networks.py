@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ddray.report.comparable import SAME_IN_BLOCK
-from ddray.report.drawing import Canvas, label, style_of
+from ddray.report.drawing import Canvas, label, marks, style_of
 from ddray.report.figures import Drawing, Figure, Rows
 from ddray.report.table import Facts
 from ddray.report.words import axes_title, cells_of, row_title, variant_title
@@ -67,17 +67,13 @@ def _draw(canvas: Canvas, rows: Rows) -> None:
             found = {row["network"]: row for row in mine}
             own = [(at, found[network]) for at, network in enumerate(networks) if network in found]
             aside = 0.0 if method == "full" else (index - (len(methods) - 1) / 2) * 0.04
-            panels[name].errorbar(
+            marks(
+                panels[name],
                 [at + aside for at, _ in own],
                 [row["percent"] for _, row in own],
-                yerr=[row["sd"] or 0.0 for _, row in own],
-                color=style.colour,
-                marker=style.marker,
-                linestyle="--" if method == "full" else style.line,
-                linewidth=0.9,
-                markersize=4.5,
-                capsize=2,
-                label=variant_title(method),
+                [row["sd"] for _, row in own],
+                style,
+                title=variant_title(method),
             )
         panels[name].set_xticks(range(len(networks)), networks)
         label(panels[name], "network that is trained", "test accuracy, %")

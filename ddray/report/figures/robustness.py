@@ -62,7 +62,7 @@ def _draw(canvas: Canvas, rows: Rows) -> None:
                 color=style.colour,
                 marker=style.marker,
                 markersize=3.5,
-                linestyle="--" if method == "full" else style.line,
+                linestyle=style.line,
                 linewidth=1.2,
                 label=variant_title(method),
             )

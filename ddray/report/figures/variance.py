@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from ddray.report.drawing import Canvas, label, style_of
+from ddray.report.drawing import Canvas, label, marks, style_of
 from ddray.report.figures import Drawing, Figure, Rows
 from ddray.report.table import Facts
 from ddray.report.words import axes_title, cells_of, row_title, variant_title
@@ -60,17 +60,13 @@ def _draw(canvas: Canvas, rows: Rows) -> None:
                 (row for row in rows if (row["measure"], row["method"]) == (measure, method)),
                 key=lambda row: row["rank"],
             )
-            panels[title].errorbar(
+            marks(
+                panels[title],
                 [row["rank"] for row in own],
                 [row["variance"] for row in own],
-                yerr=[row["sd"] or 0.0 for row in own],
-                color=style.colour,
-                marker=style.marker,
-                linestyle="--" if method == "full" else style.line,
-                linewidth=1.2,
-                markersize=5,
-                capsize=2,
-                label=variant_title(method),
+                [row["sd"] for row in own],
+                style,
+                title=variant_title(method),
             )
         panels[title].set_xticks(list(places), list(places.values()))
         panels[title].set_ylim(bottom=0)
