@@ -317,7 +317,13 @@ def retry(
 
 
 @cli.command(short_help="The suite, for a set or model made elsewhere.")
-@click.option("--set", "set_file", type=click.Path(path_type=Path), metavar="FILE", help="A distilled set.")
+@click.option(
+    "--set",
+    "set_file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="A distilled set: a file, or a folder of pictures.",
+)
 @click.option("--model", "model_file", type=click.Path(path_type=Path), metavar="FILE", help="A trained network.")
 @click.option("--dataset", metavar="NAME", help="What the set stands for, or the network tells apart.")
 @click.option(
@@ -342,11 +348,34 @@ def retry(
 )
 @click.option("--mean", metavar="A,B,C", help="Per channel, of images in [0, 1].")
 @click.option("--std", metavar="A,B,C", help="Per channel, of images in [0, 1].")
-@click.option("--space", type=click.Choice(["pixel01", "normalised"]), help="What the numbers of the set's images are.")
+@click.option(
+    "--space",
+    type=click.Choice(["pixel01", "normalised", "whitened"]),
+    help="What the numbers of the set's images are; whitened: by ZCA of all training images.",
+)
+@click.option(
+    "--unwhiten", is_flag=True, help="Train on the pixels of a whitened set.  [default: whitened, as made for]"
+)
 @click.option(
     "--factor", type=click.IntRange(1, 8), help="Each image holds FACTOR x FACTOR of them (IDC).  [default: 1]"
 )
 @click.option("--labels", metavar="FILE", help="The set's labels, or `class-major`.  [default: in the set's file]")
+@click.option(
+    "--label-form",
+    type=click.Choice(["logits", "probabilities", "targets"]),
+    help="What soft labels are.  [default: labels are hard]",
+)
+@click.option("--temperature", type=click.FloatRange(min=0, min_open=True), help="T that logits are read at.")
+@click.option(
+    "--label-source", type=click.Choice(["learned", "teacher"]), help="Whether soft labels were learned or a network's."
+)
+@click.option(
+    "--image-classes",
+    metavar="FILE",
+    help="Of images with soft labels: a file, `class-major` or `argmax`.  [default: in the set's file]",
+)
+@click.option("--learned-lr", metavar="NUMBER|FILE", help="A learning rate that was learned with the set.")
+@click.option("--learned-for", metavar="NAME", help="The network that it is for.  [default: the one --architecture]")
 @click.option("--nth", type=click.IntRange(min=0), help="Which set of a file that holds several, from 0.")
 @click.option("--protocol", metavar="NAME", help="Recipe of the trainings.  [default: paper2023]")
 @click.option("--train", multiple=True, metavar="NAME=VALUE", help="Change one value of the recipe.")

@@ -10,13 +10,16 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from ddray.errors import RequestError
 from ddray.plan.imported import EXTERNAL
 from ddray.plan.points import DatasetDecl
-from trainables.configs import OriginConfig
+from trainables.configs import LabelForm, LabelSource, OriginConfig
 from trainables.data.known import KNOWN
 from trainables.networks import parse
 from trainables.protocols import PROTOCOLS
 
 FILE = "evaluate.json"
 CLASS_MAJOR = "class-major"
+ARGMAX = "argmax"
+LATER = ("declared", "unwhiten", "label_form", "temperature", "label_source", "learned_lr", "learned_for")
+"""Fields that are no part of the request where they are at their defaults: requests from before them stay the same."""
 
 
 class FileContent(BaseModel):
@@ -25,8 +28,11 @@ class FileContent(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     ipc: int | None
-    """Of a set."""
+    """Of a set; where classes hold different numbers of images, their mean, rounded down."""
     members: OriginConfig | None
+    fewest: int | None = None
+    most: int | None = None
+    """Images of a class, where these differ."""
 
 
 class Evaluation(BaseModel):
@@ -51,8 +57,21 @@ class Evaluation(BaseModel):
     declared: DatasetDecl | None = None
     """Of a data set that is not known by its name."""
     classes: tuple[int, ...]
-    space: Literal["pixel01", "normalised"] | None = None
+    space: Literal["pixel01", "normalised", "whitened"] | None = None
+    unwhiten: bool = False
+    """Networks see the pixels of a whitened set."""
     factor: int = 1
+    label_form: LabelForm | None = None
+    """Of soft labels; None: they are hard."""
+    temperature: float | None = None
+    label_source: LabelSource | None = None
+    image_classes: str | None = None
+    """Where the classes of images with soft labels are: absolute path, ``class-major`` or ``argmax``."""
+    learned_lr: float | None = None
+    learned_rate_file: str | None = None
+    """Absolute path, instead of the number."""
+    learned_for: str | None = None
+    """The network that the learning rate was learned for."""
     mean: tuple[float, ...] | None
     std: tuple[float, ...] | None
     architectures: tuple[str, ...]
@@ -84,10 +103,12 @@ class Evaluation(BaseModel):
     @property
     def requested(self) -> dict[str, Any]:
         """The request alone, as JSON types; where its files lie does not matter."""
-        left_out = {"content", "file", "labels", "members", *(("declared",) if self.declared is None else ())}
-        return self.model_dump(mode="json", exclude=left_out) | {
-            "labels": self.labels if self.labels == CLASS_MAJOR else None
-        }
+        later = {name for name in LATER if getattr(self, name) == type(self).model_fields[name].default}
+        left_out = {"content", "file", "labels", "members", "image_classes", "learned_rate_file", *later}
+        said = {"labels": self.labels if self.labels == CLASS_MAJOR else None}
+        if self.image_classes in (CLASS_MAJOR, ARGMAX):
+            said["image_classes"] = self.image_classes
+        return self.model_dump(mode="json", exclude=left_out) | said
 
     def with_content(self, content: FileContent | None) -> Evaluation:
         """The same request, with what its files say."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ddray.errors import RequestError, show, suggest
-from ddray.external.evaluation import CLASS_MAJOR, Evaluation
+from ddray.external.evaluation import ARGMAX, CLASS_MAJOR, Evaluation
 from ddray.plan.feasible import attacked_problem, recipe_problem
 from ddray.plan.imported import EXTERNAL
 from ddray.plan.points import DatasetDecl
@@ -20,8 +20,12 @@ from ddray.plan.schema import DEFAULT_PROTOCOL
 from trainables.attacks import ROBUSTNESS_ATTACKS
 from trainables.data.known import KNOWN, KnownDataset
 from trainables.data.layout import known_dataset
+from trainables.external.pictures import folder_sha256
 from trainables.networks import parse, size_problem
 from trainables.protocols import PROTOCOLS
+
+LARGEST_WHITENED = 64
+"""Pixels of a side: a matrix of 3 x 64 x 64 squared float64 numbers is 1.2 GB."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,8 +44,15 @@ class Options:
     mean: str | None
     std: str | None
     space: str | None
+    unwhiten: bool
     factor: int | None
     labels: str | None
+    label_form: str | None
+    temperature: float | None
+    label_source: str | None
+    image_classes: str | None
+    learned_lr: str | None
+    learned_for: str | None
     nth: int | None
     protocol: str | None
     train: tuple[str, ...]
@@ -86,6 +97,8 @@ def checked(options: Options) -> Evaluation:
     # Each part says what is wrong with its options; what it returns counts only where nothing is.
     fields = {
         **_subject(options, problems),
+        **_labels(options, problems),
+        **_learned_rate(options, problems),
         **_normalisation(options, problems),
         **_training(options, problems),
         "evaluations": _evaluations(options, problems),
@@ -106,12 +119,31 @@ def _subject(options: Options, problems: list[str]) -> dict[str, Any]:
     if options.kind == "model":
         problems += _not_of_a_model(options)
     elif options.space is None:
-        problems.append("--space: missing; expected pixel01 (numbers of about 0 to 1) or normalised. Say which.")
+        problems.append(
+            "--space: missing; expected pixel01 (numbers of about 0 to 1), normalised, or whitened (ZCA). Say which."
+        )
     if options.known is None:
         what = f"unknown data set {show(options.dataset)}" if options.dataset else "missing"
         names = [*KNOWN, *options.datasets]
         advice = suggest(options.dataset or "", names) or "Of your own data: --datasets SWEEP, which declares it."
         problems.append(f"--dataset: {what}; expected one of {', '.join(names)}. {advice}")
+    if options.unwhiten and options.space != "whitened":
+        problems.append(
+            f"--unwhiten: nothing is whitened; got --space {options.space}; expected whitened. Leave it out."
+        )
+    if options.space == "whitened" and options.known is not None:
+        whole = tuple(range(options.known.num_classes))
+        if (_numbers("--classes", options.classes, [], range(len(whole))) or whole) != whole:
+            problems.append(
+                f"--space: whitened images of some classes; got --classes {options.classes}; expected all, because the "
+                "whitening is that of all training images. Leave --classes out, or take the set back to pixels where "
+                "it was made."
+            )
+        if options.known.image_size > LARGEST_WHITENED:
+            problems.append(
+                f"--space: whitened images of {options.known.image_size} pixels; expected at most {LARGEST_WHITENED}: "
+                "the matrix grows with the fourth power of the side. Take the set back to pixels where it was made."
+            )
     labels, members = options.labels, options.members
     return {
         "kind": options.kind,
@@ -123,14 +155,88 @@ def _subject(options: Options, problems: list[str]) -> dict[str, Any]:
         "dataset": options.dataset,
         "declared": options.declared,
         "space": options.space,
+        "unwhiten": options.unwhiten,
         "factor": options.factor or 1,
     }
+
+
+def _labels(options: Options, problems: list[str]) -> dict[str, Any]:
+    """What soft labels are; nothing of hard ones."""
+    form, temperature = options.label_form, options.temperature
+    given = {
+        "--temperature": temperature,
+        "--label-source": options.label_source,
+        "--image-classes": options.image_classes,
+    }
+    if form is None:
+        problems += [
+            f"{option}: belongs to soft labels; got no --label-form. Give the form, or leave it out."
+            for option, value in given.items()
+            if value is not None and options.kind == "set"
+        ]
+        return {}
+    if (temperature is None) == (form == "logits"):
+        problems.append(
+            "--temperature: missing; got --label-form logits; expected T, at which softmax(logits / T) is read. Give "
+            "--temperature 1 where none is known of."
+            if form == "logits"
+            else f"--temperature: only of logits; got --label-form {form}. Leave it out."
+        )
+    if options.label_source is None:
+        problems.append("--label-source: missing; expected learned (with the images) or teacher. Say which.")
+    named = options.image_classes in (None, CLASS_MAJOR, ARGMAX)
+    return {
+        "label_form": form,
+        "temperature": temperature,
+        "label_source": options.label_source,
+        "image_classes": options.image_classes if named else str(Path(options.image_classes or "").resolve()),
+    }
+
+
+def _learned_rate(options: Options, problems: list[str]) -> dict[str, Any]:
+    """A learning rate that was learned with the set, and the network that it is for."""
+    given = options.learned_lr
+    if given is None:
+        if options.learned_for is not None and options.kind == "set":
+            problems.append("--learned-for: of which learning rate; got no --learned-lr. Give it, or leave this out.")
+        return {}
+    name = options.learned_for or (options.architectures[0] if len(options.architectures) == 1 else None)
+    if name is None:
+        problems.append(
+            f"--learned-for: missing; got {len(options.architectures) or 'no'} --architecture; expected the network "
+            "that the learning rate was learned for, as convnet3."
+        )
+    else:
+        try:
+            parse(name)
+        except ValueError as error:
+            problems.append(f"--learned-for: {error}")
+    rate = _number(given)
+    if rate is not None and not 0 < rate < 1e3:
+        problems.append(f"--learned-lr: out of range; got {show(given)}; expected above 0.")
+    file = str(Path(given).resolve()) if rate is None else None
+    return {"learned_lr": rate, "learned_rate_file": file, "learned_for": name}
+
+
+def _number(text: str | None) -> float | None:
+    """None: it is the name of a file, or nothing."""
+    try:
+        return None if text is None else float(text)
+    except ValueError:
+        return None
 
 
 def _not_of_a_model(options: Options) -> Iterator[str]:
     given = {
         "--space": options.space,
+        "--unwhiten": options.unwhiten or None,
         "--factor": options.factor,
+        "--label-form": options.label_form,
+        "--temperature": options.temperature,
+        "--label-source": options.label_source,
+        "--image-classes": options.image_classes,
+        "--learned-lr": options.learned_lr,
+        "--learned-for": options.learned_for,
         "--labels": options.labels,
         "--nth": options.nth,
         "--protocol": options.protocol,
@@ -155,7 +261,7 @@ def _constants(options: Options, problems: list[str]) -> tuple[tuple[float, ...]
     given = [option for option in ("normalisation", "mean", "std") if getattr(options, option) is not None]
     if not wanted:
         if given and options.space is not None:
-            problems.append(f"--{given[0]}: not for images in pixel space; got --space pixel01. Leave it out.")
+            problems.append(f"--{given[0]}: only of normalised images; got --space {options.space}. Leave it out.")
         return None, None
     if "normalisation" in given and len(given) > 1:
         problems.append("--normalisation: set twice; got --mean or --std too; expected one way of saying it.")
@@ -292,7 +398,15 @@ def _classes(options: Options, problems: list[str]) -> tuple[int, ...]:
 def _sha256(options: Options, problems: list[str]) -> dict[str, str]:
     """Digests of the files, by option."""
     labels = None if options.labels in (None, CLASS_MAJOR) else Path(options.labels)
-    files = {options.kind: options.file, "members": options.members, "labels": labels}
+    classes = None if options.image_classes in (None, CLASS_MAJOR, ARGMAX) else Path(options.image_classes)
+    rate = None if options.learned_lr is None or _number(options.learned_lr) is not None else Path(options.learned_lr)
+    files = {
+        options.kind: options.file,
+        "members": options.members,
+        "labels": labels,
+        "image-classes": classes,
+        "learned-lr": rate,
+    }
     digests = {role: _hash(role, path, problems) for role, path in files.items() if path is not None}
     return {role: sha256 for role, sha256 in digests.items() if sha256 is not None}
 
@@ -334,8 +448,19 @@ def _floats(option: str, text: str, problems: list[str]) -> tuple[float, ...]:
 
 def _hash(role: str, path: Path, problems: list[str]) -> str | None:
     try:
+        if role == "set" and path.is_dir():
+            return folder_sha256(path)
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        problems.append(f"--{role}: cannot be read; got {path}: {error.strerror}; expected a file.")
+        problems.append(f"--{role}: cannot be read; got {path}: {error.strerror}; expected {_expected(role)}.")
         return None
+
+
+def _expected(role: str) -> str:
+    return {
+        "set": "a file, or a folder of pictures",
+        "labels": "a file, or class-major",
+        "image-classes": "a file, class-major or argmax",
+        "learned-lr": "a number, or a file",
+    }.get(role, "a file")

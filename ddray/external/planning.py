@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ddray.external.evaluation import Evaluation
+from ddray.external.evaluation import Evaluation, FileContent
 from ddray.plan.datasets import Build, DatasetInfo, resolve
 from ddray.plan.imported import EXTERNAL, Imported
 from ddray.plan.keys import digest, short
@@ -63,6 +63,7 @@ def subject_of(evaluation: Evaluation, info: DatasetInfo) -> Imported:
             "factor": evaluation.factor,
             "mean": evaluation.mean and list(evaluation.mean),
             "std": evaluation.std and list(evaluation.std),
+            **_further(evaluation, content),
         }
         # Whose images it is of changes nothing about the set: its members are those of the trainings.
         made = DistillConfig(
@@ -124,6 +125,23 @@ def points_of(evaluation: Evaluation, info: DatasetInfo, grid: Grid) -> Iterator
                 grids=(EXTERNAL,),
                 grid=grid,
             )
+
+
+def _further(evaluation: Evaluation, content: FileContent) -> dict[str, Any]:
+    """Facts that only some sets have: a set without them keeps the key that it had before they were asked for."""
+    sha256 = evaluation.sha256
+    said: dict[str, Any] = {
+        "zca": (evaluation.space == "whitened" and not evaluation.unwhiten) or None,
+        "label_kind": evaluation.label_form and "soft",
+        "label_form": evaluation.label_form,
+        "temperature": evaluation.temperature,
+        "label_source": evaluation.label_source,
+        "image_classes": sha256.get("image-classes") or evaluation.image_classes,
+        "learned_lr": sha256.get("learned-lr") or evaluation.learned_lr,
+        "learned_for": evaluation.learned_for,
+        "images_per_class": None if content.fewest is None else [content.fewest, content.most],
+    }
+    return {name: value for name, value in said.items() if value is not None}
 
 
 def info_of(evaluation: Evaluation, folders: Folders, build: Build, *, read: bool) -> DatasetInfo:

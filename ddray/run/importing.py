@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import socket
 import sys
 import threading
@@ -19,8 +20,9 @@ from ddray.run.stage import code_state, versions
 from ddray.settings import Folders
 from ddray.store.artifacts import Store
 from ddray.store.manifest import Manifest
-from trainables.configs import DatasetConfig, ExternalConfig, OriginConfig
+from trainables.configs import DatasetConfig, ExternalConfig, NetworkConfig, OriginConfig
 from trainables.data.layout import DataMissing
+from trainables.networks import parse
 
 if TYPE_CHECKING:
     from trainables.payloads import DistilledSet, TrainedModel
@@ -46,9 +48,8 @@ def bring_in(evaluation: Evaluation, info: DatasetInfo, store: Store, folders: F
     try:
         members = _members(evaluation, info.config, folders)
         if evaluation.kind == "set":
-            payload = _read_set(evaluation, info.config)
-            ipc = len(payload.labels) // len(evaluation.classes)
-            content = FileContent(ipc=ipc, members=members)
+            payload = _read_set(evaluation, info.config, folders)
+            content = _content_of(payload, evaluation, members)
             return _commit(subject_of(evaluation.with_content(content), info), payload, content, store, {})
         content = FileContent(ipc=None, members=members)
         subject = subject_of(evaluation.with_content(content), info)
@@ -60,14 +61,41 @@ def bring_in(evaluation: Evaluation, info: DatasetInfo, store: Store, folders: F
         raise RequestError(str(error)) from error
 
 
-def _read_set(evaluation: Evaluation, dataset: DatasetConfig) -> DistilledSet:
-    from trainables.external.sets import read_set
+def _content_of(payload: DistilledSet, evaluation: Evaluation, members: OriginConfig | None) -> FileContent:
+    """What the files of a set say. Classes may hold different numbers of images, one at least."""
+    counts = payload.labels.classes.bincount(minlength=len(evaluation.classes))
+    fewest, most = int(counts.min()), int(counts.max())
+    ipc = len(payload.labels) // len(evaluation.classes)
+    if fewest == most:
+        return FileContent(ipc=ipc, members=members)
+    sys.stderr.write(
+        f"{evaluation.file}: classes hold different numbers of images, {fewest} to {most}; tables say ipc={ipc}, their "
+        "mean rounded down\n"
+    )
+    return FileContent(ipc=ipc, members=members, fewest=fewest, most=most)
+
+
+def _read_set(evaluation: Evaluation, dataset: DatasetConfig, folders: Folders) -> DistilledSet:
+    from trainables.data.origins import load_origin
+    from trainables.data.pixels import fit_whitening
+    from trainables.external.sets import Soft, read_rate, read_set
 
     assert evaluation.space is not None
     labels: Any = evaluation.labels
     if "labels" in evaluation.sha256:
         labels = Path(labels)
-    return read_set(
+    soft = whitening = None
+    if evaluation.label_form is not None:
+        assert evaluation.label_source is not None
+        classes: Any = evaluation.image_classes
+        if "image-classes" in evaluation.sha256:
+            classes = Path(classes)
+        soft = Soft(evaluation.label_form, evaluation.temperature, evaluation.label_source, classes)
+    if evaluation.space == "whitened":
+        everything = OriginConfig(classes=evaluation.classes)
+        origin = load_origin(dataset, everything, folders.data, folders.cache, "cpu")
+        whitening = fit_whitening(origin.images, dataset.mean, dataset.std)
+    payload = read_set(
         Path(evaluation.file),
         dataset,
         evaluation.classes,
@@ -77,7 +105,22 @@ def _read_set(evaluation: Evaluation, dataset: DatasetConfig) -> DistilledSet:
         factor=evaluation.factor,
         labels=labels,
         nth=evaluation.nth,
+        soft=soft,
+        whitening=whitening,
+        unwhiten=evaluation.unwhiten,
     )
+    if evaluation.learned_for is None:
+        return payload
+    network = NetworkConfig.of(
+        parse(evaluation.learned_for),
+        image_size=dataset.image_size,
+        channels=dataset.channels,
+        num_classes=len(evaluation.classes),
+    )
+    file = evaluation.learned_rate_file
+    rate = evaluation.learned_lr if file is None else read_rate(Path(file))
+    learned = {"learned_lr": rate, "network": network.model_dump(mode="json")}
+    return dataclasses.replace(payload, info={**payload.info, **learned})
 
 
 def _read_model(file: Path, subject: Imported, store: Store, folders: Folders) -> tuple[TrainedModel, dict[str, Any]]:

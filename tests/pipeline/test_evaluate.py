@@ -15,12 +15,15 @@ from PIL import Image
 from pyarrow import parquet
 from safetensors.torch import load_file, save_file
 from sklearn.datasets import load_digits
+from support import digits_config
 from workspace import Ran, Workspace, places_in, stages
 
 from ddray.external.evaluation import FILE
 from ddray.prepare import prepare
 from ddray.request import Request
-from trainables.data.cache import build
+from trainables.data.cache import build, open_split
+from trainables.data.known import KNOWN
+from trainables.data.pixels import normalise
 
 OURS = """
 ddray: 1
@@ -396,7 +399,10 @@ def test_every_missing_fact_is_named_at_once(exported: Exported) -> None:
             "unknown data set 'digist'; expected one.*Did you mean 'digits'",
         ),
         (("--dataset", "digits", "--space", "normalised"), "--normalisation: missing"),
-        (("--dataset", "digits", "--space", "pixel01", "--std", "1"), "not for images in pixel space"),
+        (
+            ("--dataset", "digits", "--space", "pixel01", "--std", "1"),
+            "--std: only of normalised images; got --space pixel01",
+        ),
         (
             ("--dataset", "digits", "--space", "normalised", "--mean", "1,2,3", "--std", "0"),
             "--mean: one number per cha",
@@ -415,6 +421,19 @@ def test_every_missing_fact_is_named_at_once(exported: Exported) -> None:
             "expected at least 3, one",
         ),
         (("--dataset", "digits", "--space", "pixel01", "--seeds", "a"), "--seeds: not whole numbers"),
+        (("--dataset", "digits", "--space", "pixel01", "--unwhiten"), "--unwhiten: nothing is whitened"),
+        (("--dataset", "digits", "--space", "whitened", "--classes", "0,1"), "whitened images of some classes"),
+        (("--dataset", "digits", "--space", "pixel01", "--temperature", "4"), "--temperature: belongs to soft labels"),
+        (
+            ("--dataset", "digits", "--space", "pixel01", "--label-form", "logits"),
+            "(?s)--temperature: missing.*--label-source: missing",
+        ),
+        (
+            ("--dataset", "digits", "--space", "pixel01", "--learned-lr", "0.1"),
+            "--learned-for: missing; got no --architecture",
+        ),
+        (("--dataset", "digits", "--space", "pixel01", "--learned-lr", "lr.pt"), "--learned-lr: cannot be read"),
+        (("--dataset", "digits", "--space", "pixel01", "--learned-for", "convnet3"), "of which learning rate"),
         (("--dataset", "digits", "--space", "pixel01", "--name", "../x"), "--name: not a name"),
         (("--dataset", "digits", "--space", "pixel01", "--labels", "nowhere.pt"), "--labels: cannot be read"),
         (("--dataset", "mnist", "--space", "pixel01", "--classes", "0,1"), None),
@@ -473,7 +492,8 @@ def test_broken_and_odd_files_are_refused(exported: Exported, tmp_path: Path) ->
     of_set = ("--dataset", "digits", "--space", "pixel01", *RECIPE)
     for name, message in messages.items():
         assert message in refused(exported.evaluate("--model", tmp_path / name, *MODEL))
-        assert message in refused(exported.evaluate("--set", tmp_path / name, *of_set))
+        of_folder = "no pictures" if name == "folder" else message  # a set may be one
+        assert of_folder in refused(exported.evaluate("--set", tmp_path / name, *of_set))
     one = exported.evaluate("--set", exported.folder / "set.safetensors", *of_set, "--nth", "7", "--name", "nth")
     assert "holds one set; got --nth 7; expected 0" in refused(one)
 
@@ -494,6 +514,121 @@ def test_wrong_contents_are_refused_with_the_facts(
     other = refused(exported.evaluate("--model", exported.folder / "net.pt", *MODEL[:-1], "convnet3"))
     assert "parameters are not those of convnet3 for images of 8 pixels, 1 channels and 10 classes" in other
     assert "try --architecture convnet3-d2-w16" in other
+
+
+# --- files as other programs write them -------------------------------------------------------------------------------
+
+MEAN, STD = KNOWN["digits"].mean, KNOWN["digits"].std
+NORMALISED = ("--space", "normalised", "--normalisation", "digits")
+LOGITS = ("--label-form", "logits", "--temperature", "1", "--label-source", "learned", "--image-classes", "class-major")
+PROBABILITIES = ("--label-form", "probabilities", "--label-source", "teacher", "--image-classes", "class-major")
+
+
+def write(folder: Path, **files: Any) -> None:
+    folder.mkdir()
+    for name, content in files.items():
+        torch.save(content, folder / f"{name}.pt")
+
+
+def family(name: str, folder: Path, images: torch.Tensor, labels: torch.Tensor) -> tuple[object, ...]:
+    """Write a set as a family's program does; the options with which it is read (docs/evaluate.md has the table)."""
+    normal = normalise(images, MEAN, STD)
+    rows = 6 * torch.nn.functional.one_hot(labels, 10).float() + torch.linspace(0, 1, 10)
+    whitened = 0.3 * torch.randn(images.shape, generator=torch.Generator().manual_seed(1))
+    if name in ("IDM", "FairDD, COBRA"):
+        write(folder, set={"data": [[normal, labels]], "accs_all_exps": {}})
+        return ("--set", folder / "set.pt", *NORMALISED, "--factor", "2" if name == "IDM" else "1")
+    if name in ("NCFM", "DREAM"):
+        write(folder, data_20000=[images, labels])
+        return ("--set", folder / "data_20000.pt", "--space", "pixel01", "--factor", "2")
+    if name == "DataDAM":
+        write(folder, syn_data_digits_ipc_2={"data": normal, "label": labels})
+        return ("--set", folder / "syn_data_digits_ipc_2.pt", *NORMALISED)
+    pair = ("--set", folder / "images_best.pt", "--labels", folder / "labels_best.pt")
+    if name == "FTD":
+        write(folder, images_best=whitened, labels_best=labels)
+        return (*pair, "--space", "whitened")
+    if name == "TESLA":
+        write(folder, images_best=normal, labels_best=rows.softmax(1))
+        return (*pair, *NORMALISED, *PROBABILITIES)
+    if name == "DATM":
+        write(folder, images_best=whitened, labels_best=rows, lr_best=torch.tensor(0.05))
+        return (*pair, "--space", "whitened", *LOGITS, "--learned-lr", folder / "lr_best.pt")
+    if name == "RDED":
+        for index, (image, label) in enumerate(zip(images[:-1], labels[:-1], strict=True)):
+            (at := folder / f"{int(label):05d}").mkdir(parents=True, exist_ok=True)
+            pixels = (255 * image[0]).round().byte().numpy()
+            Image.fromarray(pixels).save(at / f"class{int(label)}_id{index}.jpg")
+        return ("--set", folder, "--space", "pixel01")
+    assert name == "DD-Ranking random"
+    write(folder, images=images, labels=labels)
+    return ("--set", folder / "images.pt", "--labels", folder / "labels.pt", "--space", "pixel01")
+
+
+FAMILIES = ("IDM", "NCFM", "DREAM", "DataDAM", "FTD", "TESLA", "DATM", "RDED", "DD-Ranking random", "FairDD, COBRA")
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_file_of_each_familys_layout_is_evaluated(exported: Exported, tmp_path: Path, name: str) -> None:
+    ours = load_file(exported.folder / "set.safetensors")
+    options = family(name, tmp_path / "files", ours["images"], ours["labels"])
+    called = re.sub(r"\W+", "_", name).lower()
+    further = ("--robustness", "none", *(("--embedding",) if name == "RDED" else ()))
+    ran = exported.evaluate(*options, "--dataset", "digits", *RECIPE, *further, "--name", called)
+    assert ran.code == 0, ran.err
+    (row,) = [each for each in exported.rows(called) if each["metric"] == "test_acc" and each["class_id"] is None]
+    assert 0 <= row["value"] <= 1
+    assert row["ipc"] == (1 if name == "RDED" else 2)
+    assert row["zca"] == (name in ("FTD", "DATM"))
+    assert row["label_kind"] == ("soft" if name in ("TESLA", "DATM") else "hard")
+    assert row["effective_ipc"] == row["ipc"] * (4 if name in ("IDM", "NCFM", "DREAM") else 1)
+    param = json.loads(row["param_json"])
+    if name == "DATM":
+        assert param["labels"]["temperature"] == 1
+        found = {each["metric"]: each["value"] for each in exported.rows(called)}
+        assert found["trained_lr"] == pytest.approx(0.05)
+        assert found["label_agreement"] == 1
+    if name == "RDED":
+        assert param["settings"]["images_per_class"] == [1, 2]
+        assert "classes hold different numbers of images, 1 to 2; tables say ipc=1" in ran.err
+    again = exported.evaluate(*options, "--dataset", "digits", *RECIPE, *further, "--name", called)
+    assert "reading" not in again.err
+
+
+def test_one_hot_probabilities_from_a_file_train_as_hard_labels_do(exported: Exported, tmp_path: Path) -> None:
+    ours = load_file(exported.folder / "set.safetensors")
+    nearly = torch.nn.functional.one_hot(ours["labels"], 10).double() * (1 - 1e-9) + 1e-10
+    write(tmp_path / "files", images=ours["images"], labels=nearly, classes=ours["labels"])
+    place = tmp_path / "files"
+    common = ("--set", place / "images.pt", "--space", "pixel01", "--dataset", "digits", *RECIPE)
+    of_soft = (*PROBABILITIES[:-1], place / "classes.pt")
+    for name, options in {
+        "as_hard": ("--labels", place / "classes.pt"),
+        "as_soft": ("--labels", place / "labels.pt", *of_soft),
+    }.items():
+        ran = exported.evaluate(*common, *options, "--robustness", "none", "--name", name)
+        assert ran.code == 0, ran.err
+    hard, soft = (numbers(exported.rows(name), metric="test_acc") for name in ("as_hard", "as_soft"))
+    assert list(hard.values()) == pytest.approx(list(soft.values()), abs=0.2)
+
+
+def test_the_pixels_of_a_whitened_set(exported: Exported, tmp_path: Path, digits_cache: Path) -> None:
+    """Our own images whitened by anyone come back as they were, and train as our own do."""
+    ours = load_file(exported.folder / "set.safetensors")
+    split = open_split(digits_config(), "train", Path(), digits_cache)
+    every = torch.from_numpy(np.asarray(split.images) / 255).reshape(-1, *ours["images"].shape[1:])
+    flat = every.double().flatten(1)
+    values, vectors = torch.linalg.eigh(torch.cov(flat.T))
+    matrix = vectors @ torch.diag((values + 0.1).rsqrt()) @ vectors.T
+    whitened = ((ours["images"].double().flatten(1) - flat.mean(0)) @ matrix).reshape(ours["images"].shape).float()
+    write(tmp_path / "files", images=whitened, labels=ours["labels"])
+    place = tmp_path / "files"
+    files = ("--set", place / "images.pt", "--labels", place / "labels.pt", "--space", "whitened", "--unwhiten")
+    ran = exported.evaluate(*files, "--dataset", "digits", *RECIPE, "--seeds", "0,1", "--name", "unwhitened")
+    assert ran.code == 0, ran.err
+    mine = [row for row in exported.rows("ours") if row["method"] == "random"]
+    found = numbers(exported.rows("unwhitened"), metric="test_acc")
+    assert list(found.values()) == pytest.approx(list(numbers(mine, metric="test_acc").values()), abs=0.3)
 
 
 # --- data sets that a sweep file declares -----------------------------------------------------------------------------

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import pickle
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 from support import conformance_folder, dataset_config, digits_config, vectors, with_prefix
 from support import network_of as recorded_network
@@ -25,11 +26,13 @@ from trainables.data.decoding import canonical_order
 from trainables.data.known import KNOWN
 from trainables.data.layout import find_source
 from trainables.data.origins import origin_indices, query_indices
-from trainables.data.pixels import normalise
+from trainables.data.pixels import fit_whitening, normalise
 from trainables.external.content import read
 from trainables.external.members import file_order, read_members
 from trainables.external.models import read_state
-from trainables.external.sets import read_set
+from trainables.external.pictures import folder_sha256
+from trainables.external.sets import Soft, read_rate, read_set
+from trainables.labels import SoftLabels
 from trainables.models.network import build
 from trainables.networks import parse
 
@@ -470,7 +473,6 @@ def test_labels_are_the_data_sets_own_numbers(tmp_path: Path) -> None:
         ({"images": torch.tensor(1.0), "labels": LABELS}, r"another shape; got \(\)"),
         ({"images": 1e300 * images().double(), "labels": LABELS}, "not finite.*expected what 32 bits can hold"),
         ({"images": images(), "labels": torch.full((6, 3), 1 / 3)}, "labels are soft; got 6 of 6 rows"),
-        ({"images": images(), "labels": torch.tensor([0, 0, 0, 1, 1, 2])}, "different numbers of images; got 1 to 3"),
         ({"images": images(), "labels": torch.tensor([0, 0, 1, 1, 1, 1])}, "none of 2"),
         ({"pictures": images(), "labels": LABELS}, "no images; got pictures, labels"),
         (images(), "no labels.*--labels FILE"),
@@ -483,6 +485,174 @@ def test_sets_that_do_not_fit_are_refused(tmp_path: Path, content: Any, message:
     with pytest.raises(ValueError, match=message) as refused:
         set_of(tmp_path / "set.pt")
     assert str(refused.value).startswith(f"{tmp_path / 'set.pt'}: ")
+
+
+# --- soft labels, whitened images, pictures ---------------------------------------------------------------------------
+
+
+LOGITS = torch.tensor([[5.0, 1, 0], [0, 1, 4], [0, 6, 1], [3, 0, 1], [1, 0, 7], [2, 0, 1]])
+"""Of six images; the largest number of each row: 0, 2, 1, 0, 2, 0."""
+
+
+def soft(form: Any = "logits", classes: Any = None) -> Soft:
+    return Soft(form, 1.0 if form == "logits" else None, "learned", classes)
+
+
+def test_soft_labels_go_with_their_images(tmp_path: Path) -> None:
+    """Rows and images are sorted by class together, whatever order the file has."""
+    order = torch.tensor([4, 0, 2, 5, 1, 3])
+    torch.save(images()[order], tmp_path / "images.pt")
+    torch.save(LOGITS[order].double().requires_grad_(), tmp_path / "labels.pt")
+    torch.save(LABELS[order], tmp_path / "classes.pt")
+    read = set_of(tmp_path / "images.pt", labels=tmp_path / "labels.pt", soft=soft(classes=tmp_path / "classes.pt"))
+    assert isinstance(read.labels, SoftLabels)
+    assert read.labels.classes.tolist() == LABELS.tolist()
+    for image, row, number in zip(read.images, read.labels.rows, read.labels.classes, strict=True):
+        (at,) = (index for index in range(6) if torch.equal(images()[index], image))
+        assert torch.equal(row, LOGITS[at])
+        assert number == LABELS[at]
+    assert read.info["label_kind"] == "soft"
+    assert read.labels.agreement == pytest.approx(3 / 6)
+
+
+def test_classes_of_images_with_soft_labels(tmp_path: Path) -> None:
+    torch.save({"images": images(), "labels": LOGITS}, tmp_path / "set.pt")
+    by_order = set_of(tmp_path / "set.pt", soft=soft(classes="class-major"))
+    assert by_order.labels.classes.tolist() == [0, 0, 1, 1, 2, 2]
+    by_row = set_of(tmp_path / "set.pt", soft=soft(classes="argmax"))
+    assert by_row.labels.classes.tolist() == [0, 0, 0, 1, 2, 2]
+    assert by_row.labels.agreement == 1
+    with pytest.raises(ValueError, match=r"which class each image is of.*--image-classes class-major"):
+        set_of(tmp_path / "set.pt", soft=soft())
+    torch.save({"images": images(), "labels": LABELS}, tmp_path / "hard.pt")
+    torch.save(LOGITS, tmp_path / "logits.pt")
+    beside = set_of(tmp_path / "hard.pt", labels=tmp_path / "logits.pt", soft=soft())
+    assert beside.labels.classes.tolist() == LABELS.tolist()
+
+
+@pytest.mark.parametrize(
+    "rows, facts, message",
+    [
+        (LOGITS, soft("probabilities", "argmax"), "no probabilities; got .* Are they logits"),
+        (LOGITS.where(LOGITS < 7, torch.nan), soft(classes="argmax"), "not finite; got 1 of 18"),
+        (LOGITS[:, :2], soft(classes="argmax"), r"labels are not soft; got torch.float32 \(6, 2\); expected \(6, 3\)"),
+        (LABELS, soft(classes="argmax"), "labels are not soft.*Leave --label-form out"),
+        (LOGITS, None, "labels are soft; got 6 of 6 rows.*--label-form logits"),
+    ],
+)
+def test_soft_labels_that_do_not_fit_are_refused(tmp_path: Path, rows: Tensor, facts: Any, message: str) -> None:
+    torch.save({"images": images(), "labels": rows}, tmp_path / "set.pt")
+    with pytest.raises(ValueError, match=message) as refused:
+        set_of(tmp_path / "set.pt", soft=facts)
+    assert str(refused.value).startswith(f"{tmp_path / 'set.pt'}: ")
+
+
+def test_soft_labels_of_some_classes_are_other_labels(tmp_path: Path) -> None:
+    torch.save({"images": images(), "labels": LOGITS[:, :2]}, tmp_path / "set.pt")
+    with pytest.raises(ValueError, match=r"a number for every class.*got 2 of 3 classes.*Leave --classes out"):
+        set_of(tmp_path / "set.pt", soft=soft(classes="class-major"), classes=(0, 1))
+
+
+def test_classes_may_hold_different_numbers_of_images(tmp_path: Path) -> None:
+    numbers = torch.tensor([2, 0, 1, 0, 1, 0])
+    torch.save({"images": images(), "labels": numbers}, tmp_path / "set.pt")
+    read = set_of(tmp_path / "set.pt")
+    assert read.labels.classes.tolist() == [0, 0, 0, 1, 1, 2]
+    assert torch.equal(read.images[:3], images()[[1, 3, 5]])
+
+
+def test_whitened_images_come_back_to_pixels_and_are_whitened_again(tmp_path: Path) -> None:
+    many = torch.rand(400, 1, 8, 8, generator=torch.Generator().manual_seed(7))
+    whitening = fit_whitening(many, (0.0,), (1.0,))
+    whitened = whitening.whiten(many[:6], (0.0,), (1.0,))
+    torch.save({"images": whitened, "labels": LABELS}, tmp_path / "set.pt")
+    read = set_of(tmp_path / "set.pt", space="whitened", whitening=whitening)
+    assert torch.allclose(read.images, many[:6], atol=1e-4)
+    assert read.info["zca"]
+    assert read.whitening is not None
+    again = read.whitening.whiten(read.images, (0.0,), (1.0,))
+    assert torch.allclose(again, whitened, atol=1e-4)
+    pixels = set_of(tmp_path / "set.pt", space="whitened", whitening=whitening, unwhiten=True)
+    assert torch.equal(pixels.images, read.images)
+    assert not pixels.info["zca"]
+    assert pixels.whitening is None
+
+
+def test_what_was_never_whitened_is_told_by_its_pixels(
+    tmp_path: Path, digits_cache: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    pixels = real_digits()
+    whitening = fit_whitening(real_digits(100), (0.0,), (1.0,))
+    digits_set(tmp_path / "set.pt", 4 * pixels, space="whitened", whitening=whitening, mean=None, std=None)
+    assert "Check that the set is whitened" in caplog.text
+    caplog.clear()
+    whitened = whitening.whiten(pixels, (0.0,), (1.0,))
+    digits_set(tmp_path / "set.pt", whitened, space="whitened", whitening=whitening, mean=None, std=None)
+    assert caplog.text == ""
+
+
+def test_a_learned_rate_is_one_number_above_0(tmp_path: Path) -> None:
+    for content in (torch.tensor(0.02), torch.tensor([0.02]).requires_grad_(), {"lr": torch.tensor(0.02)}):
+        torch.save(content, tmp_path / "lr.pt")
+        assert read_rate(tmp_path / "lr.pt") == pytest.approx(0.02)
+    for wrong in (torch.tensor(-0.02), torch.rand(3), [0.1], torch.tensor(torch.inf)):
+        torch.save(wrong, tmp_path / "lr.pt")
+        with pytest.raises(ValueError, match=r"no learning rate; got .*; expected one number above 0"):
+            read_rate(tmp_path / "lr.pt")
+
+
+def pictures(folder: Path, names: Sequence[str] = ("00000", "00001", "00002"), suffix: str = "png") -> Path:
+    for index, image in enumerate((255 * images()).round().byte()):
+        at = folder / names[int(LABELS[index])]
+        at.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image[0].numpy()).save(at / f"class{int(LABELS[index])}_id{index}.{suffix}")
+    return folder
+
+
+def test_a_folder_of_pictures_is_a_set(tmp_path: Path) -> None:
+    read = set_of(pictures(tmp_path / "png"))
+    assert torch.equal(read.images, (255 * images()).round() / 255)
+    assert read.labels.classes.tolist() == LABELS.tolist()
+    lossy = set_of(pictures(tmp_path / "jpg", ("0", "1", "2"), "jpg"))
+    assert lossy.images.shape == read.images.shape
+    assert 0 < float((lossy.images - read.images).abs().max()) < 0.5
+
+
+def test_pictures_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "none").mkdir()
+    with pytest.raises(ValueError, match=r"no pictures.*a folder for each class"):
+        set_of(tmp_path / "none")
+    with pytest.raises(ValueError, match="a folder that is no class; got cat;"):
+        set_of(pictures(tmp_path / "named", ("cat", "1", "2")))
+    large = pictures(tmp_path / "large")
+    Image.new("L", (9, 8)).save(large / "00001" / "z.png")
+    with pytest.raises(ValueError, match=r"z.png: another size; got 9 x 8 pixels; expected 8 x 8"):
+        set_of(large)
+    broken = pictures(tmp_path / "broken")
+    (broken / "00001" / "z.png").write_bytes((broken / "00000" / "class0_id0.png").read_bytes()[:40])
+    with pytest.raises(ValueError, match=r"z.png: cannot be read as a picture"):
+        set_of(broken)
+    every_epoch = pictures(tmp_path / "fkd")
+    (every_epoch / "epoch_0").mkdir()
+    (every_epoch / "epoch_0" / "batch_0.tar").touch()
+    with pytest.raises(ValueError, match=r"labels of every epoch and image .FKD."):
+        set_of(every_epoch)
+
+
+def test_a_folders_digest_is_that_of_its_pictures(tmp_path: Path) -> None:
+    folder = pictures(tmp_path / "one")
+    digest = folder_sha256(folder)
+    assert digest == folder_sha256(pictures(tmp_path / "two"))
+    (folder / "README.md").write_text("notes")
+    assert digest == folder_sha256(folder)
+    (folder / "00000" / "class0_id0.png").rename(folder / "00001" / "class0_id0.png")
+    assert digest != folder_sha256(folder)
+
+
+def test_a_checkpoint_of_flax_says_what_it_is(tmp_path: Path) -> None:
+    (tmp_path / "checkpoint_15000").write_bytes(b"\x86\xa4step\xcd\x3a\x98" + bytes(50))
+    with pytest.raises(ValueError, match=r"a checkpoint of Flax .RCIG."):
+        set_of(tmp_path / "checkpoint_15000")
 
 
 # --- networks ---------------------------------------------------------------------------------------------------------

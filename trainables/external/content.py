@@ -75,6 +75,12 @@ def _loader(path: Path, head: bytes) -> Callable[[Path], Any]:
         return _safetensors
     if head.startswith(b"\x80"):
         return _torch
+    if b"\xa4step" in head:
+        raise ValueError(
+            f"{path}: a checkpoint of Flax (RCIG); got msgpack; expected safetensors, npz, or what torch.save writes. "
+            "Its images are whitened in a way of its own: write what its program makes pixels of as {'images': ..., "
+            "'labels': ...}, labels as targets."
+        )
     raise ValueError(
         f"{path}: not a kind of file that can be read; got {head[:8]!r} as its first bytes; expected safetensors, npz, "
         "or what torch.save writes. Convert it."

@@ -5,23 +5,40 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from trainables.configs import DatasetConfig
-from trainables.data.pixels import denormalise, looks_like_pixels, looks_normalised, pixel_problem
+from trainables.configs import DatasetConfig, LabelForm, LabelSource
+from trainables.data.pixels import Whitening, denormalise, looks_like_pixels, looks_normalised, pixel_problem
 from trainables.external.content import LABELS, SHOWN, check_finite, joined, read, shape_of
-from trainables.labels import HardLabels
+from trainables.external.pictures import read_pictures
+from trainables.labels import HardLabels, Labels, SoftLabels
 from trainables.payloads import DistilledSet
 
 log = logging.getLogger(__name__)
 
-Space = Literal["pixel01", "normalised"]
+Space = Literal["pixel01", "normalised", "whitened"]
 IMAGES = ("images", "image", "data", "image_syn", "images_syn", "syn_images", "x", "x_train")
 """Names under which others keep images, in small letters."""
+UNWHITENED = (-1.0, 2.0)
+"""Whitened sets that were taken back to pixels hardly leave this range."""
+
+
+@dataclass(frozen=True)
+class Soft:
+    """What a file of soft labels does not say of them."""
+
+    form: LabelForm
+    temperature: float | None
+    """T of logits; of other forms None."""
+    source: LabelSource
+    classes: Path | Literal["class-major", "argmax"] | None
+    """Where the class of each image is from: a file, the order of the images, or its row's largest number. None: the
+    set's own file, which holds them beside the images."""
 
 
 def read_set(
@@ -35,11 +52,15 @@ def read_set(
     factor: int,
     labels: Path | Literal["class-major"] | None = None,
     nth: int | None = None,
+    soft: Soft | None = None,
+    whitening: Whitening | None = None,
+    unwhiten: bool = False,
 ) -> DistilledSet:
     """A distilled set.
 
     Args:
-        path: Of the images: a tensor; or with their labels, by a usual name or as a pair; or a list of such sets.
+        path: Of the images: a tensor; or with their labels, by a usual name or as a pair; or a list of such sets; or a
+            folder of pictures (``pictures.py``).
         dataset: What the set stands for.
         classes: Its own label numbers, ascending.
         space: What its numbers are.
@@ -48,13 +69,19 @@ def read_set(
         factor: Each image holds factor^2 training images (IDC); 1: it is one.
         labels: File of the labels, or ``class-major``: equally many images of each class, class after class.
         nth: Which set, counted from 0, where the file holds several (DC's files hold one for each experiment).
+        soft: What its labels are, when they are soft.
+        whitening: Of whitened images: that of all training images of the data set.
+        unwhiten: Networks are to see the whitened set's pixels, normalised; else they are trained on the whitened
+            images, as they were made for.
 
     Raises:
         ValueError: The file cannot be read or does not hold such a set.
     """
     where = str(path)
-    images, written_labels = _pick(read(path), nth, where)
+    content = read_pictures(path, dataset) if path.is_dir() else read(path)
+    images, own_labels = _pick(content, nth, where)
     images = _checked_images(images, dataset, where)
+    written_labels = own_labels
     if isinstance(labels, Path):
         written_labels = _labels_file(labels)
     elif labels == "class-major":
@@ -74,13 +101,18 @@ def read_set(
                 "mean. Give --space pixel01, and divide bytes by 255."
             )
         images = denormalise(images, mean, std)
+    elif space == "whitened":
+        assert whitening is not None
+        images = whitening.pixels(images)
     if (problem := pixel_problem(images)) is not None:
-        undone = " after undoing the normalisation" if space == "normalised" else ""
+        undone = {"normalised": " after undoing the normalisation", "whitened": " after undoing the whitening"}
         raise ValueError(
-            f"{where}: images are not in pixel space{undone}; got {problem}; expected different pictures of about 0 to "
-            "1 for space pixel01 (learned ones reach about -3 to 4). Divide bytes by 255, or give --space normalised "
-            "with the normalisation."
+            f"{where}: images are not in pixel space{undone.get(space, '')}; got {problem}; expected different "
+            "pictures of about 0 to 1 for space pixel01 (learned ones reach about -3 to 4). Divide bytes by 255, or "
+            "give --space normalised with the normalisation, or --space whitened for ZCA."
         )
+    if space == "whitened":
+        _check_unwhitened(images, where)
     if space == "pixel01" and looks_normalised(images, dataset.mean, dataset.std):
         raise ValueError(
             f"{where}: images are on the normalised scale; got values from {float(images.min()):.3g} to "
@@ -89,26 +121,102 @@ def read_set(
             "with the constants (--normalisation NAME, or --mean and --std); where they are meant as they are, "
             "--normalisation none."
         )
+    rows = None if soft is None else _soft_rows(written_labels, len(images), classes, dataset, where)
+    if soft is not None and rows is not None:
+        written_labels = _classes_of(soft, rows, own_labels, images, classes, where)
     positions = _positions(written_labels, len(images), classes, where)
-    counts = torch.bincount(positions, minlength=len(classes))
-    if int(counts.min()) != int(counts.max()):
-        raise ValueError(
-            f"{where}: classes hold different numbers of images; got {int(counts.min())} to {int(counts.max())}; "
-            "expected equally many of each class. Evaluate a balanced set."
-        )
     order = torch.sort(positions, stable=True).indices
-    hard = HardLabels(positions[order])
+    found: Labels = HardLabels(positions[order])
+    if soft is not None and rows is not None:
+        try:
+            found = SoftLabels(found.classes, rows[order], soft.form, soft.temperature, soft.source)
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}") from None
     info: dict[str, Any] = {
         "space": "pixel01",
         "mean": list(dataset.mean),
         "std": list(dataset.std),
-        "zca": False,
+        "zca": space == "whitened" and not unwhiten,
         "factor": factor,
-        "label_kind": hard.kind,
+        "label_kind": found.kind,
         "iterations": None,
         "init": None,
     }
-    return DistilledSet(images[order].contiguous(), hard, torch.full_like(positions, -1), info)
+    kept = whitening if info["zca"] else None
+    return DistilledSet(images[order].contiguous(), found, torch.full_like(positions, -1), info, kept)
+
+
+def read_rate(path: Path) -> float:
+    """A learning rate that was learned with a set (DATM's ``lr_best.pt``): the one number that a file holds.
+
+    Raises:
+        ValueError: It holds something else, or no rate.
+    """
+    content = read(path)
+    if isinstance(content, Mapping) and len(content) == 1:
+        (content,) = content.values()
+    content = content.detach() if isinstance(content, Tensor) else content
+    rate = float(content) if isinstance(content, int | float | Tensor) and _single(content) else float("nan")
+    if not 0 < rate < float("inf"):
+        raise ValueError(
+            f"{path}: no learning rate; got {shape_of(content) if rate != rate else rate}; expected one number above "
+            "0. Give the number itself: --learned-lr 0.01."
+        )
+    return rate
+
+
+def _single(content: float | Tensor) -> bool:
+    return not isinstance(content, Tensor) or content.numel() == 1
+
+
+def _check_unwhitened(images: Tensor, where: str) -> None:
+    low, high = UNWHITENED
+    outside = float(((images < low) | (images > high)).float().mean())
+    if outside > 0.01:
+        log.warning(
+            "%s: pixels of %.3g to %.3g after undoing the whitening, %.0f %% of them outside %g to %g, where such sets "
+            "hardly are. Check that the set is whitened, and with the data set's own training images (eps 0.1).",
+            where,
+            float(images.min()),
+            float(images.max()),
+            100 * outside,
+            low,
+            high,
+        )
+
+
+def _soft_rows(labels: Tensor, count: int, classes: tuple[int, ...], dataset: DatasetConfig, where: str) -> Tensor:
+    """The rows (N, K) float32 of soft labels."""
+    if len(classes) < dataset.num_classes:
+        raise ValueError(
+            f"{where}: soft labels have a number for every class of {dataset.name}; got {len(classes)} of "
+            f"{dataset.num_classes} classes; expected all: what is left of a row without some of its numbers is "
+            "another label. Leave --classes out."
+        )
+    if labels.ndim != 2 or labels.shape != (count, len(classes)):
+        raise ValueError(
+            f"{where}: labels are not soft; got {labels.dtype} {tuple(labels.shape)}; expected ({count}, "
+            f"{len(classes)}), a row for each image. Leave --label-form out, or give their file with --labels."
+        )
+    return labels.detach().float().contiguous()
+
+
+def _classes_of(
+    soft: Soft, rows: Tensor, own_labels: Tensor | None, images: Tensor, classes: tuple[int, ...], where: str
+) -> Tensor:
+    """The class of each image that has a soft label, by the data set's own number."""
+    if isinstance(soft.classes, Path):
+        return _labels_file(soft.classes)
+    if soft.classes == "class-major":
+        return _class_major(images, classes, where)
+    if soft.classes == "argmax":
+        return torch.tensor(classes)[rows.argmax(1)]
+    if own_labels is None or own_labels.ndim != 1:
+        raise ValueError(
+            f"{where}: which class each image is of; got soft labels alone; expected classes beside the images. Give "
+            "--image-classes class-major (class after class), argmax (the largest number of each row) or a FILE."
+        )
+    return own_labels
 
 
 def _pick(content: Any, nth: int | None, where: str) -> tuple[Tensor, Tensor | None]:
@@ -260,8 +368,8 @@ def _positions(labels: Tensor, count: int, classes: tuple[int, ...], where: str)
         hot = ((labels == 1).sum(1) == 1) & ((labels != 0).sum(1) == 1)
         if not bool(hot.all()):
             raise ValueError(
-                f"{where}: labels are soft; got {int((~hot).sum())} of {count} rows that are not one-hot; expected one "
-                "class for each image. Only hard labels can be trained on."
+                f"{where}: labels are soft; got {int((~hot).sum())} of {count} rows that are not one-hot; expected to "
+                "know what they are. Give --label-form logits, probabilities or targets."
             )
         return labels.to(torch.int64).argmax(1)
     odd = []
