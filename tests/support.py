@@ -143,6 +143,7 @@ def tiny_network(num_classes: int = 3, size: int = 8, channels: int = 1, **other
 
 TINY: dict[str, dict[str, Any]] = {
     "dm": {"iterations": 4, "batch_real": 6},
+    "datadam": {"iterations": 4, "batch_real": 6},
     "dsa": {"iterations": 4, "batch_real": 6, "batch_train": 4},
     "dc": {"iterations": 4, "batch_real": 6, "batch_train": 4},
     "idc": {"iterations": 4, "inner_loop": 3, "layout": "whole", "batch_real": 6, "net_images": 12},

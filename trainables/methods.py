@@ -83,6 +83,18 @@ class DMSettings(NetworkSettings):
         return Held(forward=classes * real, graph=classes * ipc)
 
 
+@method("datadam", title="DataDAM", function="trainables.distill.datadam:distill", init="real")
+class DataDAMSettings(DMSettings):
+    """Attention matching (Sajedi et al., ICCV 2023): DM with other features."""
+
+    batch_real: int = Field(default=64, ge=1)
+    """Real images per class and iteration; a class with fewer gives all it has."""
+    attention_power: int = Field(default=1, ge=1)
+    """p: channels are summed as |h|^p. The authors' program has 1, their paper 4."""
+    task_balance: float = Field(default=0.01, ge=0)
+    """lambda: weight of the embeddings beside that of the attention maps."""
+
+
 @method("dsa", title="DSA", function="trainables.distill.dsa:distill", init="real")
 class DSASettings(NetworkSettings):
     """Gradient matching with Siamese augmentation (Zhao & Bilen, ICML 2021)."""

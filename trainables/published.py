@@ -62,6 +62,7 @@ PRESETS: list[Preset] = []
 """All rows."""
 _IDC_SETS = ("cifar10", "cifar100", "svhn", "mnist", "fashion_mnist")
 PROGRAMS: dict[str, tuple[str, ...]] = {
+    "datadam": ("cifar10", "cifar100"),
     **dict.fromkeys(("dc", "dsa", "dm"), ("mnist", "fashion_mnist", "svhn", "cifar10", "cifar100", "tiny_imagenet")),
     "mtt": ("cifar10", "cifar100", "tiny_imagenet"),
     "idc": _IDC_SETS,
@@ -107,18 +108,27 @@ def publish(*rows: Preset) -> None:
 
 
 def _network(
-    method: str, source: str, tiny: str | None, note: str = "", agrees: tuple[str, ...] = _BOTH
+    method: str,
+    source: str,
+    tiny: str | None,
+    note: str = "",
+    agrees: tuple[str, ...] = _BOTH,
+    norm: tuple[str | None, str] = (None, "null: 128 filters, instance norm"),
 ) -> tuple[Preset, ...]:
-    """ConvNet3 as the authors call it, one block deeper at 64 pixels."""
+    """ConvNet3 as the authors call it, one block deeper at 64 pixels.
+
+    Args:
+        norm: And a note on it.
+    """
     convnet = (("architecture", "convnet3"),)
     return (
         Preset(method=method, values={"architecture": "convnet3"}, source=source, agrees=agrees),
         Preset(
             method=method,
-            values={"width": None, "norm": None},
+            values={"width": None, "norm": norm[0]},
             source=source,
             when=convnet,
-            note="null: 128 filters, instance norm",
+            note=norm[1],
             agrees=agrees,
         ),
         Preset(
@@ -169,6 +179,47 @@ publish(
             "batch_real": (256, f"{_DC} main_DM.py (default)"),
             "momentum_img": (0.5, f"{_DC} main_DM.py"),
         },
+    ),
+)
+
+# --- DataDAM (methods2.md 3.3) ----------------------------------------------------------------------------------------
+
+_DAM = "DataDistillation/DataDAM@0f6ea09"
+
+publish(
+    *_network(
+        "datadam",
+        f"{_DAM} main_DataDAM.py (default ConvNet)",
+        None,
+        "ConvNet of 4 blocks for images of 64 pixels, as DM has it",
+        (AUTHORS,),
+        (
+            "batch",
+            "null: 128 filters; batch norm, meant so (the program's issue #8), where the paper says instance norm",
+        ),
+    ),
+    *_common(
+        "datadam",
+        {
+            "iterations": (20_000, f"{_DAM} main_DataDAM.py (the paper: 8,000)"),
+            "batch_real": (64, f"{_DAM} main_DataDAM.py (default)"),
+            "momentum_img": (0.5, f"{_DAM} main_DataDAM.py"),
+            "attention_power": (1, f"{_DAM} utils.py (the paper: 4)"),
+            "task_balance": (0.01, f"{_DAM} main_DataDAM.py (default)"),
+        },
+        (AUTHORS,),
+    ),
+    *(
+        Preset(
+            method="datadam",
+            values={"lr_img": rate},
+            source=f"{_DAM} main_DataDAM.py (1 up to 50 images per class, 10 above)",
+            datasets=(dataset,),
+            ipcs=ipcs,
+            agrees=(AUTHORS,),
+        )
+        for dataset in ("cifar10", "cifar100")
+        for ipcs, rate in (((1, 10, 50), 1.0), ((100, 200), 10.0))
     ),
 )
 

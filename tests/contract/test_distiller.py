@@ -21,6 +21,7 @@ IN_PIXELS = ("idc",)
 """Methods whose images are kept within [0, 1]."""
 LEARNING: dict[str, dict[str, Any]] = {
     "dm": {"lr_img": 1.0, "batch_real": 12},
+    "datadam": {"lr_img": 1.0, "batch_real": 12},
     "dsa": {"lr_img": 0.2, "batch_real": 12},
     "dc": {"lr_img": 0.2, "batch_real": 12},
     "idc": {"lr_base": 1.0, "batch_real": 12},

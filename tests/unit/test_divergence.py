@@ -12,26 +12,26 @@ from torch import Tensor, nn
 
 from trainables.configs import NetworkConfig
 from trainables.context import StageFailure
-from trainables.distill import dm, dsa, idc, mtt
+from trainables.distill import distributions, dsa, idc, mtt
 from trainables.distill.context import DistillContext
 from trainables.methods import MTTSettings
 from trainables.models.network import Network
 from trainables.optimise import in_batches
 
-RATE = {"dsa": "lr_img", "dc": "lr_img", "dm": "lr_img", "idc": "lr_base"}
+RATE = {"dsa": "lr_img", "dc": "lr_img", "dm": "lr_img", "datadam": "lr_img", "idc": "lr_base"}
 
 
 @pytest.mark.parametrize("method", list(RATE))
 def test_the_last_update_is_looked_at_too(tmp_path: Path, method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """No loss comes after it that would not be finite."""
     more: dict[str, Any] = {"loops": (1, 1)} if method in ("dsa", "dc") else {}
-    plain = dm.match_distributions
+    plain = distributions.match_distributions
 
     def steep(*given: Any, **named: Any) -> tuple[float, Tensor]:
         loss, gradient = plain(*given, **named)
         return loss, 1e38 * gradient
 
-    monkeypatch.setattr(dm, "match_distributions", steep)
+    monkeypatch.setattr(distributions, "match_distributions", steep)
     for iterations in range(1, 6):
         config = distill_config(method, iterations=iterations, **more, **{RATE[method]: 1e38})
         with monkeypatch.context() as patch:

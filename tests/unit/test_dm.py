@@ -22,7 +22,7 @@ from torch import nn
 from trainables.context import StageFailure
 from trainables.data import augment
 from trainables.data.pixels import normalise
-from trainables.distill import dm
+from trainables.distill import distributions
 from trainables.distill.context import DistillContext
 from trainables.distill.matching import Sizes
 from trainables.models.network import build
@@ -38,7 +38,9 @@ def test_no_distance_between_a_set_and_itself() -> None:
     network = build(tiny_network(), 0).requires_grad_(False)
     omegas = augment.sample_each(augment.strategy_for(True), 3, generator=torch.Generator().manual_seed(1))
     for params in (None, omegas):
-        loss, gradient = dm.match_distributions(network, origin.images, origin.by_class, origin.images, 12, params)
+        loss, gradient = distributions.match_distributions(
+            network, origin.images, origin.by_class, origin.images, 12, params
+        )
         assert loss < 1e-9
         assert gradient.abs().max() < 1e-4
 
@@ -52,7 +54,7 @@ def test_the_loss_is_the_sum_over_classes_of_squared_distances_of_means() -> Non
         real = network.embed(origin.images[members]).mean(0)
         expected = expected + ((real - network.embed(leaf[2 * index : 2 * index + 2]).mean(0)) ** 2).sum()
     expected.backward()
-    loss, gradient = dm.match_distributions(network, origin.images, batches, synthetic, 2, None)
+    loss, gradient = distributions.match_distributions(network, origin.images, batches, synthetic, 2, None)
     assert loss == pytest.approx(expected.item(), rel=1e-5)
     assert leaf.grad is not None
     torch.testing.assert_close(gradient, leaf.grad, rtol=1e-3, atol=1e-5)
@@ -65,8 +67,8 @@ def test_grouping_changes_nothing(monkeypatch: pytest.MonkeyPatch, norm) -> None
     omegas = augment.sample_each(augment.strategy_for(True), 3, generator=torch.Generator().manual_seed(2))
     found = []
     for sizes in (Sizes(1, 1, 4), Sizes(18, 18, 5), Sizes(1000, 1000, 1000)):
-        monkeypatch.setitem(dm.SIZES, "cpu", sizes)
-        found.append(dm.match_distributions(network, origin.images, origin.by_class, synthetic, 2, omegas))
+        monkeypatch.setitem(distributions.SIZES, "cpu", sizes)
+        found.append(distributions.match_distributions(network, origin.images, origin.by_class, synthetic, 2, omegas))
     for loss, gradient in found[1:]:
         assert loss == pytest.approx(found[0][0], rel=1e-4)
         torch.testing.assert_close(gradient, found[0][1], rtol=1e-3, atol=1e-5)
@@ -144,7 +146,9 @@ def test_both_ways_give_the_same_numbers(norm, augmented: bool) -> None:
     omegas = augment.sample_each(augment.strategy_for(True), 3, generator=torch.Generator().manual_seed(4))
     batches = [members[:size] for members, size in zip(origin.by_class, (5, 12, 7), strict=True)]
     found = [
-        dm.match_distributions(network, origin.images, batches, synthetic, 2, omegas if augmented else None, path)
+        distributions.match_distributions(
+            network, origin.images, batches, synthetic, 2, omegas if augmented else None, path
+        )
         for path in ("loop", "vectorised")
     ]
     assert found[0][0] == pytest.approx(found[1][0], rel=1e-4)
@@ -157,7 +161,7 @@ def test_all_classes_together_need_a_fifth_of_the_calls() -> None:
     omegas = augment.sample_each(augment.strategy_for(True), 10, generator=torch.Generator().manual_seed(3))
 
     def step(first: int, last: int) -> None:
-        dm.match_distributions(
+        distributions.match_distributions(
             network,
             origin.images,
             origin.by_class[first:last],
@@ -180,7 +184,7 @@ def test_conformance_of_loss_and_gradient() -> None:
     network = build(network_of(state, real.shape[2], real.shape[1]), 0).requires_grad_(False)
     network.load_state_dict(state)
     batches = [torch.arange(len(real))]
-    loss, gradient = dm.match_distributions(network, real, batches, synthetic, len(synthetic), None)
+    loss, gradient = distributions.match_distributions(network, real, batches, synthetic, len(synthetic), None)
     expected = recorded["distribution_matching.grad_syn"]
     assert loss == pytest.approx(float(recorded["distribution_matching.loss"]), rel=1e-3)
     assert (gradient - expected).norm() <= 1e-3 * expected.norm()

@@ -295,16 +295,16 @@ def test_a_longer_budget_comes_after_a_shorter_one_of_its_path(workspace: Worksp
 def test_a_longer_budget_continues_a_shorter_one_to_the_same_bytes(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from trainables.distill import dm
+    from trainables.distill import distributions
 
     taken: list[int] = []
-    original = dm.match_distributions
+    original = distributions.match_distributions
 
-    def counted(*arguments: Any) -> tuple[float, Any]:
+    def counted(*arguments: Any, **named: Any) -> tuple[float, Any]:
         taken.append(1)
-        return original(*arguments)
+        return original(*arguments, **named)
 
-    monkeypatch.setattr(dm, "match_distributions", counted)
+    monkeypatch.setattr(distributions, "match_distributions", counted)
     path = workspace.write("budgets", BUDGETS)
     assert workspace.run("sweep", path, "--local", "--no-mlflow").code == 0
     assert len(taken) == 7 + 2, "3 of the 7 were there already"
