@@ -399,6 +399,11 @@ class NetworkSettings(MethodSettings):
 class ExpertConfig(Config):
     """Train one expert on an origin and keep its parameters along the way (Cazenavette et al., CVPR 2022)."""
 
+    outside_key: ClassVar[frozenset[str]] = frozenset({"method"})
+    neutral: ClassVar[dict[str, Any]] = {"radius": 0.0, "alignment": 0.0}
+
+    method: str = "mtt"
+    """Whose expert it is, for messages."""
     dataset: DatasetConfig
     origin: OriginConfig
     network: NetworkConfig
@@ -415,6 +420,10 @@ class ExpertConfig(Config):
     augmentation: Augmentation | None
     zca: bool = False
     """Whether images are whitened instead of normalised."""
+    radius: float = Field(default=0.0, ge=0)
+    """How far away gradients are taken (FTD's rho); 0: plain gradient descent."""
+    alignment: float = Field(default=0.0, ge=0)
+    """How much of what is orthogonal to the gradient there is taken off (FTD's a)."""
 
     def steps_between(self, per_epoch: int) -> int:
         """Optimiser steps between snapshots, of an origin whose epoch is ``per_epoch`` steps.

@@ -30,8 +30,9 @@ augmentation: about a hundredth of an epoch's work on CIFAR-10, and all of a sma
 def train_expert(config: ExpertConfig, origin: Origin, context: Context) -> Expert:
     """Train one network by plain stochastic gradient descent and keep its parameters every so many steps.
 
-    Constant learning rate; a fresh permutation per epoch; each image under its own augmentation. Random numbers are
-    derived from (the expert's number, purpose, step). A checkpoint holds the network and the snapshots so far.
+    With a ``radius`` the gradient is that of a flatter place (``sharpness_aware``). Constant learning rate; a fresh
+    permutation per epoch; each image under its own augmentation. Random numbers are derived from (the expert's
+    number, purpose, step). A checkpoint holds the network and the snapshots so far.
 
     Differs from the authors' code (MTT buffer.py): snapshots are copies (theirs alias the last weights when training
     on a CPU); they are taken by steps where epochs are short; train accuracy is of images without augmentation.
@@ -52,7 +53,7 @@ def train_expert(config: ExpertConfig, origin: Origin, context: Context) -> Expe
         config.batch,
         batch_statistics=uses_batch_statistics(network),
         who=name,
-        setting="settings.mtt.batch_expert",
+        setting=f"settings.{config.method}.batch_expert",
     )
     every = config.steps_between(per_epoch)
 
@@ -60,11 +61,18 @@ def train_expert(config: ExpertConfig, origin: Origin, context: Context) -> Expe
         return torch.randperm(len(images), generator=seeds.generator("expert", config.index, "order", epoch))
 
     def gradient(rows: Tensor, step: int) -> Tensor:
-        return batch_gradient(network, images[rows], labels[rows], params=_augmentation(config, len(rows), step))
+        params = _augmentation(config, len(rows), step)
+
+        def at_parameters() -> Tensor:
+            return batch_gradient(network, images[rows], labels[rows], params=params)
+
+        if not config.radius:
+            return at_parameters()
+        return sharpness_aware(network, at_parameters, config.radius, config.alignment)
 
     each = max(1, ACCURACY_IMAGES // len(origin.by_class))
     looked_at = torch.cat([members[:each] for members in origin.by_class]).to(device)
-    names = optimise.Names([name], "Lower settings.mtt.lr_expert.")
+    names = optimise.Names([name], f"Lower settings.{config.method}.lr_expert.")
 
     def check(done: int, parameters: Tensor) -> None:
         if not parameters.isfinite().all():
@@ -93,6 +101,56 @@ def train_expert(config: ExpertConfig, origin: Origin, context: Context) -> Expe
     }
     parameters = [(name, list(weight.shape)) for name, weight in network.named_parameters()]
     return Expert(snapshots.parameters, squared_distances(snapshots.parameters), parameters, info)
+
+
+def sharpness_aware(network: Network, gradient: Callable[[], Tensor], radius: float, alignment: float) -> Tensor:
+    """Set the parameters' ``grad`` to that of a flatter place (GSAM, as FTD has it; Du et al., CVPR 2023; methods2.md
+    3.5).
+
+        e = rho theta^2 g / (| |theta| g | + 1e-12),   g' = gradient at theta + e
+        v = g - cos(g, g') |g| g' / |g'|,   grad = g' - a v
+
+    Norms and the cosine are over all parameters together; products go number by number.
+
+    Args:
+        network: Whose ``grad`` are 0.
+        gradient: Adds the gradient at the network's parameters to their ``grad``; returns the loss.
+        radius: rho, above 0.
+        alignment: a; 0 gives sharpness-aware minimisation.
+
+    Returns:
+        The loss at the parameters, detached.
+    """
+    weights = list(network.parameters())
+    loss = gradient()
+    kept = [weight.detach().clone() for weight in weights]
+    first = [_taken(weight) for weight in weights]
+    length = _norm([place.abs() * slope for place, slope in zip(kept, first, strict=True)])
+    with torch.no_grad():
+        for weight, slope in zip(weights, first, strict=True):
+            weight.add_(radius * weight.square() * slope / (length + 1e-12))
+    gradient()
+    second = [_taken(weight) for weight in weights]
+    share = 0.0 * loss
+    for one, other in zip(first, second, strict=True):
+        share = share + (one * other).sum()
+    along = share / (_norm(second).square() + 1e-24)  # cos |g| / |g'|
+    with torch.no_grad():
+        for weight, place, one, other in zip(weights, kept, first, second, strict=True):
+            weight.copy_(place)
+            weight.grad = other - alignment * (one - along * other)
+    return loss
+
+
+def _taken(weight: Tensor) -> Tensor:
+    """The gradient of a weight, which has none afterwards."""
+    assert weight.grad is not None
+    slope, weight.grad = weight.grad, None
+    return slope
+
+
+def _norm(parts: list[Tensor]) -> Tensor:
+    return torch.stack([part.square().sum() for part in parts]).sum().sqrt()
 
 
 class _Snapshots:

@@ -217,6 +217,11 @@ class MTTSettings(NetworkSettings):
         batch = min(num_classes * ipc, self.batch_syn or num_classes * ipc)
         return Held(double=max(batch, min(self.syn_steps * batch, KEPT_STEPS)), networks=self.syn_steps + 8)
 
+    @property
+    def averaged(self) -> float:
+        """How much of the running average of the images stays at each update; 0: the last images are the set."""
+        return 0.0
+
     def experts(
         self, dataset: DatasetConfig, origin: OriginConfig, network: NetworkConfig, augmentation: Augmentation | None
     ) -> tuple[ExpertConfig, ...]:
@@ -232,7 +237,33 @@ class MTTSettings(NetworkSettings):
             "batch": self.batch_expert,
             "zca": self.zca,
         }
+        common |= self.flatness()
         return tuple(ExpertConfig(index=index, **common) for index in range(self.num_experts))
+
+    def flatness(self) -> dict[str, Any]:
+        """What the experts have beyond plain gradient descent, as fields of ``ExpertConfig``."""
+        return {}
+
+
+@method("ftd", title="FTD", function="trainables.distill.mtt:distill", init="real")
+class FTDSettings(MTTSettings):
+    """Flat trajectories (Du et al., CVPR 2023): MTT with sharpness-aware experts and an average of the images."""
+
+    radius: float = Field(default=0.01, gt=0)
+    """rho: how far away, in units of the parameters, experts take their gradients."""
+    alignment: float = Field(default=0.3, ge=0)
+    """a: how much of the gradient's part that is orthogonal to that one is taken off."""
+    ema: float = Field(default=0.9995, ge=0, lt=1)
+    """d of the average. After i iterations it still holds d^i of the real images it began at: 8 % after 5,000."""
+
+    @property
+    def averaged(self) -> float:
+        """The average is what the set is made of."""
+        return self.ema
+
+    def flatness(self) -> dict[str, Any]:
+        """Gradients of a flatter place."""
+        return {"method": "ftd", "radius": self.radius, "alignment": self.alignment}
 
 
 @method(

@@ -65,6 +65,7 @@ PROGRAMS: dict[str, tuple[str, ...]] = {
     "datadam": ("cifar10", "cifar100"),
     **dict.fromkeys(("dc", "dsa", "dm"), ("mnist", "fashion_mnist", "svhn", "cifar10", "cifar100", "tiny_imagenet")),
     "mtt": ("cifar10", "cifar100", "tiny_imagenet"),
+    "ftd": ("cifar10", "cifar100"),
     "idc": _IDC_SETS,
 }
 """Data sets that the authors' program of a method reads (methods.md 1.1); a row for any data set is published for them.
@@ -413,6 +414,49 @@ publish(
             "iterations": (5000, f"{_MTT} distill.py (default; its loop runs one more)"),
             "momentum_img": (0.5, f"{_MTT} distill.py (both optimisers)"),
         },
+    ),
+)
+
+# --- FTD (methods2.md 3.5) --------------------------------------------------------------------------------------------
+
+_FTD = "AngusDujw/FTD-distillation@711532a"
+
+publish(
+    *_network("ftd", f"{_FTD} distill_FTD.py (default ConvNet)", None, "as MTT has it", (AUTHORS,)),
+    *(
+        Preset(
+            method="ftd",
+            values=dict(zip((*_COMMAND, "alignment", "ema"), values, strict=True)),
+            source=f"{_FTD} docs/parameters.png",
+            datasets=(dataset,),
+            ipcs=(ipc,),
+            agrees=(AUTHORS,),
+        )
+        for dataset, ipc, values in (
+            ("cifar10", 1, (50, 2, 2, None, 1e2, 1e-7, 0.01, 0.3, 0.9999)),
+            ("cifar10", 10, (30, 2, 20, None, 1e2, 1e-5, 0.001, 0.3, 0.9995)),
+            ("cifar10", 50, (30, 2, 40, None, 1e3, 1e-5, 0.01, 1.0, 0.999)),
+            ("cifar100", 1, (40, 3, 20, None, 1e3, 1e-5, 0.01, 1.0, 0.9995)),
+            ("cifar100", 10, (20, 2, 40, None, 1e3, 1e-5, 0.01, 1.0, 0.9995)),
+            ("cifar100", 50, (80, 2, 40, 1000, 1e3, 1e-5, 0.01, 1.0, 0.999)),
+        )
+    ),
+    *_common(
+        "ftd",
+        {
+            "iterations": (5000, f"{_FTD} distill_FTD.py (default)"),
+            "momentum_img": (0.5, f"{_FTD} distill_FTD.py"),
+            "mtt_gradient": ("recompute", f"{_FTD} distill_FTD.py (gradient through all steps)"),
+            "zca": (True, f"{_FTD} run_distill.sh (its table does not say for which cells)"),
+            "radius": (0.01, f"{_FTD} run_buffer.sh"),
+            "num_experts": (100, f"{_FTD} buffer"),
+            "expert_snapshots": (50, f"{_FTD} buffer"),
+            "lr_expert": (0.01, f"{_FTD} buffer"),
+            "momentum_expert": (0.0, f"{_FTD} buffer"),
+            "batch_expert": (256, f"{_FTD} buffer"),
+            "snapshot_steps": (None, f"{_FTD} buffer (one snapshot per epoch; where that is less than 50 steps, 50)"),
+        },
+        (AUTHORS,),
     ),
 )
 

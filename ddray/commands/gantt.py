@@ -72,8 +72,8 @@ def _what(job: Job) -> str:
         match stage.config:
             case DistillConfig(method=method) if stage.work:
                 return method
-            case ExpertConfig():
-                return "mtt"
+            case ExpertConfig(method=method):
+                return method
     return TRAINED
 
 

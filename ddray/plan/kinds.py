@@ -205,7 +205,8 @@ def _training_work(networks: int, steps: int, batch: int, images: int, gflop: fl
 def _work_of_expert(config: ExpertConfig, load: Load) -> float:
     images = load.num_classes * load.origin_images
     steps = config.snapshots * config.steps_between(-(-images // config.batch))
-    return _training_work(1, steps, config.batch, images, load.gflop(config.network.variant), load)
+    gradients = 2 if config.radius else 1  # at the parameters, and where they are flatter
+    return gradients * _training_work(1, steps, config.batch, images, load.gflop(config.network.variant), load)
 
 
 def _work_of_distillation(config: DistillConfig, load: Load) -> float:

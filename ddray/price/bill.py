@@ -118,8 +118,8 @@ def _method(stage: Stage) -> str:
     match stage.config:
         case DistillConfig(method=method):
             return method
-        case ExpertConfig():
-            return "mtt"
+        case ExpertConfig(method=method):
+            return method
     return ""
 
 

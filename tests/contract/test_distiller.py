@@ -26,6 +26,7 @@ LEARNING: dict[str, dict[str, Any]] = {
     "dc": {"lr_img": 0.2, "batch_real": 12},
     "idc": {"lr_base": 1.0, "batch_real": 12},
     "mtt": {"lr_img": 30.0},
+    "ftd": {"lr_img": 30.0},
 }
 """Settings with which a method learns something in forty tiny iterations."""
 

@@ -26,13 +26,15 @@ defaults:
 grids:
   chosen: {axes: {method: [random, herding, kmeans]}, settings: {kmeans: {restarts: 1}}}
   learned:
-    axes: {method: [dm, datadam, dsa, dc, mtt, idc]}
+    axes: {method: [dm, datadam, dsa, dc, mtt, ftd, idc]}
     settings:
       dm: {iterations: 2, batch_real: 8, width: 8, norm: instance}
       datadam: {iterations: 2, batch_real: 8, width: 8, norm: batch}
       dsa: {iterations: 2, batch_real: 8, width: 8, norm: instance}
       dc: {iterations: 2, batch_real: 8, width: 8, norm: instance}
       mtt: {iterations: 2, width: 8, norm: instance, syn_steps: 2, num_experts: 2, expert_snapshots: 3, max_start: 2,
+            match_snapshots: 2, snapshot_steps: 5, batch_expert: 16}
+      ftd: {iterations: 2, width: 8, norm: instance, syn_steps: 2, num_experts: 2, expert_snapshots: 3, max_start: 2,
             match_snapshots: 2, snapshot_steps: 5, batch_expert: 16}
       idc: {iterations: 3, inner_loop: 2, batch_real: 8, net_images: 16, width: 8, norm: instance}
   all: {axes: {method: [full], origin_per_class: [20]}}

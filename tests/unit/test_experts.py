@@ -6,6 +6,8 @@ from typing import Any
 import pytest
 import torch
 from support import FakeContext, dataset_config, folder_bytes, tiny_network, tiny_origin, to_its_end
+from torch import Tensor
+from torch.nn import functional as F
 
 from trainables import experts, seeds
 from trainables.configs import ExpertConfig, OriginConfig
@@ -182,3 +184,73 @@ def test_one_snapshot_is_read_without_the_others(tmp_path: Path, monkeypatch) ->
     assert torch.equal(stored.distances, expert.distances)
     for index, row in enumerate(expert.snapshots):
         assert torch.equal(stored.snapshot(index), row)
+
+
+# --- experts that look for flat places --------------------------------------------------------------------------------
+
+
+def test_without_a_radius_it_is_the_same_stage_and_the_same_expert(tmp_path: Path) -> None:
+    """FTD's experts at rho 0 are MTT's: one key, so one artifact."""
+    plain, named = expert_config(), expert_config(method="ftd")
+    assert plain.key_json == named.key_json
+    assert plain.key_json != expert_config(method="ftd", radius=0.05).key_json
+    assert "radius" not in plain.key_json
+    one = train_expert(plain, tiny_origin(), FakeContext(tmp_path / "a"))
+    assert torch.equal(one.snapshots, train_expert(named, tiny_origin(), FakeContext(tmp_path / "b")).snapshots)
+
+
+@pytest.mark.parametrize("alignment", [0.0, 0.3, 1.0])
+def test_the_gradient_of_a_flatter_place_is_that_of_the_formula(alignment: float) -> None:
+    """Of all parameters as one vector, in float64."""
+    network = build(tiny_network(), "flat").double()
+    origin, radius = tiny_origin(), 0.05
+    images, labels = origin.images.double(), origin.labels
+
+    def gradient() -> Tensor:
+        loss = F.cross_entropy(network(images), labels)
+        loss.backward()
+        return loss.detach()
+
+    def slope_at(place: Tensor) -> Tensor:
+        put(place)
+        network.zero_grad()
+        gradient()
+        found = torch.cat([weight.grad.reshape(-1) for weight in network.parameters() if weight.grad is not None])
+        network.zero_grad()
+        return found
+
+    def put(place: Tensor) -> None:
+        sizes = [weight.numel() for weight in network.parameters()]
+        for weight, part in zip(network.parameters(), place.split(sizes), strict=True):
+            weight.data.copy_(part.reshape(weight.shape))
+
+    theta = experts.flat_parameters(network).clone()
+    g = slope_at(theta)
+    e = radius * theta**2 * g / ((theta.abs() * g).norm() + 1e-12)
+    there = slope_at(theta + e)
+    cosine = (g @ there) / (g.norm() * there.norm())
+    v = g - cosine * g.norm() * there / there.norm()
+    assert abs(float(v @ there)) < 1e-12, "v is orthogonal to the gradient there"
+    assert float(v.norm()) > 1e-6
+    put(theta)
+    loss = experts.sharpness_aware(network, gradient, radius, alignment)
+    found = torch.cat([weight.grad.reshape(-1) for weight in network.parameters() if weight.grad is not None])
+    torch.testing.assert_close(found, there - alignment * v, rtol=1e-9, atol=1e-12)
+    assert torch.equal(experts.flat_parameters(network), theta), "the place is the same"
+    assert float(loss) == pytest.approx(float(F.cross_entropy(network(images), labels)))
+
+
+def test_flat_experts_go_another_way_and_leave_no_trace_of_interruptions(tmp_path: Path) -> None:
+    config = expert_config(method="ftd", radius=0.05, alignment=0.3)
+    expert = trained(config, FakeContext(tmp_path / "a"))
+    plain = trained(expert_config(), FakeContext(tmp_path / "b"))
+    assert torch.equal(expert.snapshots[0], plain.snapshots[0])
+    assert not torch.allclose(expert.snapshots[-1], plain.snapshots[-1])
+    parts = trained(config, FakeContext(tmp_path / "c", stop_after=5))
+    assert saved(parts, tmp_path / "parts") == saved(expert, tmp_path / "whole")
+
+
+def test_divergence_names_the_methods_own_setting(tmp_path: Path) -> None:
+    config = expert_config(method="ftd", radius=0.05, lr=1e20)
+    with pytest.raises(StageFailure, match=r"Lower settings\.ftd\.lr_expert"):
+        train_expert(config, tiny_origin(), FakeContext(tmp_path))

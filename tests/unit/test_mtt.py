@@ -32,7 +32,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 from workspace import Workspace
 
-from trainables import optimise
+from trainables import optimise, seeds
 from trainables.context import StageFailure
 from trainables.data import augment
 from trainables.distill import mtt, unroll
@@ -670,3 +670,45 @@ def test_from_the_sweep_to_the_table(workspace: Workspace, zca: bool) -> None:
     rows = parquet.read_table(workspace.results("mtt").measurements).to_pylist()
     found = {row["architecture"]: row["value"] for row in rows if row["metric"] == "trained_lr"}
     assert found == pytest.approx(rates)
+
+
+# --- FTD: the running average of the images ---------------------------------------------------------------------------
+
+
+def test_ftd_hands_on_the_running_average(tmp_path: Path) -> None:
+    """E after three updates, from the images after each, which MTT's own set with the same experts shows."""
+    given = {"radius": 0.05, "alignment": 0.3, "augmentation": "none"}
+    last = [
+        distil(distill_config("ftd", iterations=count, ema=0.0, **given), FakeContext(tmp_path / f"{count}")).images
+        for count in range(4)
+    ]
+    average = last[0]
+    for images in last[1:]:
+        average = 0.7 * average + 0.3 * images
+    found = distil(distill_config("ftd", iterations=3, ema=0.7, **given), FakeContext(tmp_path / "average"))
+    torch.testing.assert_close(found.images, average, rtol=1e-4, atol=1e-5)
+    assert found.info["start_share"] == pytest.approx(0.7**3)
+    assert not torch.allclose(last[3], average)
+
+
+def test_ftd_without_average_from_mtts_experts_is_mtt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the same draws, bit for bit."""
+    monkeypatch.setattr(
+        DistillContext,
+        "generator",
+        lambda context, purpose, *numbers: seeds.generator("same", purpose, context.config.distill_seed, *numbers),
+    )
+    mtt = distill_config("mtt", iterations=3)
+    shared = tiny_experts(mtt, tmp_path / "experts")
+    ours = distil(mtt, FakeContext(tmp_path / "mtt"), inputs=shared)
+    given = {"iterations": 3, "ema": 0.0}
+    theirs = distil(distill_config("ftd", **given), FakeContext(tmp_path / "ftd"), inputs=shared)
+    assert torch.equal(ours.images, theirs.images)
+    assert ours.info["learned_lr"] == theirs.info["learned_lr"]
+
+
+@pytest.mark.parametrize("ema", [0.5, 0.0])
+def test_ftds_interruptions_leave_no_trace(tmp_path: Path, ema: float) -> None:
+    config = distill_config("ftd", iterations=4, ema=ema)
+    whole = result_bytes(tmp_path / "whole", config, FakeContext(tmp_path / "a"))
+    assert result_bytes(tmp_path / "parts", config, FakeContext(tmp_path / "b", stop_after=2)) == whole

@@ -9,6 +9,9 @@ section 5).
 The experts come from stages of their own (``trainables/experts.py``); the derivatives through the N steps are in
 ``unroll.py``.
 
+FTD (Du et al., CVPR 2023; methods2.md 3.5) has experts that look for flat places, and hands on a running average of the
+images, E <- d E + (1 - d) S, which begins at the start.
+
 Which starts there are. Where an expert hardly moves L divides by next to nothing, which is why the method is said to
 fail on small origins. So an expert's starts are the snapshots t < T+ with a target, up to the first at which it gets
 99 % of its training images right, without those whose segment is shorter (squared) than a thousandth of its first.
@@ -76,7 +79,8 @@ def distill(origin: Origin, settings: MTTSettings, context: DistillContext) -> D
         whitening = pixels.fit_whitening(origin.images, *constants)
         images = images if context.init == "noise" else whitening.whiten(images, *constants)
     rate = torch.tensor(settings.lr_syn, device=images.device)
-    state = State(images, rate, torch.zeros_like(images), torch.zeros_like(rate))
+    average = images.clone() if settings.averaged else None
+    state = State(images, rate, torch.zeros_like(images), torch.zeros_like(rate), average)
     done = 0
     if checkpoint := context.restore():
         done, folder = checkpoint
@@ -118,7 +122,11 @@ def distill(origin: Origin, settings: MTTSettings, context: DistillContext) -> D
         "mtt_gradient": settings.mtt_gradient,
         "tesla_cosines": state.cosines,
     }
-    final = whitening.pixels(state.images) if whitening is not None else state.images
+    if state.average is not None:
+        # Of the start, what the average still holds: real images, which whoever audits the set wants to know.
+        info["start_share"] = settings.averaged**settings.iterations
+    handed_on = state.images if state.average is None else state.average
+    final = whitening.pixels(handed_on) if whitening is not None else handed_on
     result = context.finish(final, indices, in_pixels=settings.zca, **info)
     return replace(result, whitening=whitening)
 
@@ -148,12 +156,14 @@ def open_experts(settings: MTTSettings, context: DistillContext) -> list[Traject
     assert len(numbers) == settings.num_experts, (numbers, settings.num_experts)
     trajectories = [trajectory(StoredExpert(context.inputs[f"expert.{number}"]), settings) for number in numbers]
     if not any(each.starts for each in trajectories):
+        name = context.config.method
         early = sum(each.last < 0 for each in trajectories)
         short = sum(len(each.refused) for each in trajectories)
         raise StageFailure(
-            f"mtt: no expert has a segment to match; got {len(trajectories)} experts, of which {early} know their "
+            f"{name}: no expert has a segment to match; got {len(trajectories)} experts, of which {early} know their "
             f"images from the start, and {short} segments in which an expert stands still; expected one segment at "
-            "least. Raise settings.mtt.lr_expert or settings.mtt.snapshot_steps so that experts move between snapshots."
+            f"least. Raise settings.{name}.lr_expert or settings.{name}.snapshot_steps so that experts move between "
+            "snapshots."
         )
     return trajectories
 
@@ -189,8 +199,8 @@ def student_batches(settings: MTTSettings, context: DistillContext, iteration: i
             order,
             settings.batch_syn or len(labels),
             batch_statistics=context.needs_two_images,
-            who="mtt",
-            setting="settings.mtt.batch_syn",
+            who=context.config.method,
+            setting=f"settings.{context.config.method}.batch_syn",
         )
     batches = []
     for step, rows in enumerate(parts[: settings.syn_steps]):
@@ -215,6 +225,8 @@ class State:
     """A scalar: the student's learning rate."""
     images_momentum: Tensor
     rate_momentum: Tensor
+    average: Tensor | None = None
+    """Of the images so far, where the set is made of it."""
     clamped: int = 0
     """How often the rate was kept from falling below its least value."""
     losses: list[float] = field(default_factory=list)
@@ -227,6 +239,8 @@ class State:
         self.losses = [*self.losses[1 - LAST_LOSSES :], float(gradient.loss)]
         self.images_momentum.mul_(settings.momentum_img).add_(gradient.images)
         self.images.sub_(self.images_momentum, alpha=settings.lr_img)
+        if self.average is not None:
+            self.average.mul_(settings.averaged).add_(self.images, alpha=1 - settings.averaged)
         self.rate_momentum.mul_(settings.momentum_img).add_(gradient.rate)
         self.rate.sub_(self.rate_momentum, alpha=settings.lr_lr)
         if -math.inf < float(self.rate) < LEAST_RATE:
@@ -241,14 +255,16 @@ class State:
         return "lr_lr" if float(self.rate) > 1.01 * settings.lr_syn else "lr_syn"
 
     def save(self, folder: Path) -> None:
-        save_tensors(folder / "mtt.safetensors", {name: getattr(self, name) for name in _TENSORS})
+        names = _TENSORS if self.average is None else (*_TENSORS, "average")
+        save_tensors(folder / "mtt.safetensors", {name: getattr(self, name) for name in names})
         save_json(folder / "mtt.json", {name: getattr(self, name) for name in _NUMBERS})
 
     @classmethod
     def load(cls, folder: Path, device: torch.device) -> State:
         tensors = load_tensors(folder / "mtt.safetensors")
         images, rate, images_momentum, rate_momentum = (tensors[name].to(device) for name in _TENSORS)
-        return cls(images, rate, images_momentum, rate_momentum, **load_json(folder / "mtt.json"))
+        average = tensors["average"].to(device) if "average" in tensors else None
+        return cls(images, rate, images_momentum, rate_momentum, average, **load_json(folder / "mtt.json"))
 
 
 _TENSORS = ("images", "rate", "images_momentum", "rate_momentum")
