@@ -6,6 +6,7 @@ import importlib.util
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -51,6 +52,8 @@ def test_command_exists(command: Command) -> None:
     elif words[1:4] == ("-m", "pip", "install"):
         assert words[0] == ".venv/bin/python"
         check_pip(words[4:])
+    elif words[0] == "sbatch":
+        check_batch_script(ROOT / words[1], words[2:])
     elif words[0] == "docker":
         check_compose(words[1:])
     else:
@@ -67,6 +70,27 @@ def parse(words: tuple[str, ...]) -> None:
     sweep = context.params.get("sweep")
     if sweep is not None:
         assert (ROOT / sweep).is_file() or sweep in {path.stem for path in SWEEPS}
+
+
+def check_batch_script(script: Path, arguments: tuple[str, ...]) -> None:
+    """Its syntax, and the command of ddray in it with the arguments that the page gives."""
+    assert os.access(script, os.X_OK)
+    assert subprocess.run(["bash", "-n", script]).returncode == 0
+    text = script.read_text().replace("\\\n", " ")
+    (line,) = [line for line in text.splitlines() if "ddray sweep" in line and line.startswith("srun")]
+    line = line.replace('"$@"', " ".join(arguments)).replace('"$SLURM_CPUS_PER_TASK"', "16")
+    words = tuple(shlex.split(line.replace('"$SLURM_JOB_NUM_NODES"', "2")))
+    parse(words[words.index("ddray") + 1 :])
+    assert "--signal=TERM@" in text, "it is told to stop before its time is over"
+    assert "-eq 130" in text, "and goes on afterwards"
+    if "ray" in words:
+        from ray.scripts.scripts import cli as ray_cli
+
+        start = words[words.index("ray") + 1 : words.index("--")]
+        assert start[0] in ray_cli.commands
+        options = {option for parameter in ray_cli.commands[start[0]].params for option in parameter.opts}
+        options |= {option for parameter in ray_cli.commands["start"].params for option in parameter.opts}
+        assert {word for word in start if word.startswith("--")} <= options
 
 
 def check_pip(words: tuple[str, ...]) -> None:
