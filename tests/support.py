@@ -161,6 +161,7 @@ TINY: dict[str, dict[str, Any]] = {
         "lr_expert": 0.05,
     },
 }
+TINY["dream"] = {**TINY["idc"], "clusters": 5, "interval": 2}
 TINY["ftd"] = {**TINY["mtt"], "radius": 0.05, "ema": 0.5}
 """Settings that make a method's distillation a matter of milliseconds."""
 

@@ -309,17 +309,27 @@ class IDCSettings(NetworkSettings):
     cutmix: float = Field(default=0.5, ge=0, le=1)
     """Probability of CutMix per batch of the network's training."""
 
+    @property
+    def clustered(self) -> tuple[int, int] | None:
+        """Images of each class that are chosen by clustering, and for how many steps; None: they are drawn."""
+        return None
+
+    @property
+    def matched_real(self) -> int:
+        """Real images of a class that are matched at once."""
+        return self.batch_real if self.clustered is None else self.clustered[0]
+
     def decoded_images(self, ipc: int) -> int:
         return ipc * self.factor**2
 
     def passes(self, num_classes: int, ipc: int, real_images: int) -> float:
         """Also the network's training on real images."""
-        matched = 3 * min(real_images, self.batch_real) + 9 * min(self.decoded_images(ipc), self.batch_syn_max)
+        matched = 3 * min(real_images, self.matched_real) + 9 * min(self.decoded_images(ipc), self.batch_syn_max)
         return num_classes * matched + 3 * min(self.net_images, num_classes * real_images)
 
     def held(self, num_classes: int, ipc: int, real_images: int, batch_statistics: bool) -> Held:
         """As of gradient matching, of decoded images."""
-        real, own = min(real_images, self.batch_real), min(self.decoded_images(ipc), self.batch_syn_max)
+        real, own = min(real_images, self.matched_real), min(self.decoded_images(ipc), self.batch_syn_max)
         classes = _together(max(real, own), MATCHED_TOGETHER, num_classes)
         return Held(graph=GRADIENTS * classes * real, double=classes * own)
 
@@ -334,6 +344,25 @@ class IDCSettings(NetworkSettings):
         ``lr_base`` makes up for it).
         """
         return self.lr_base * ipc / 10 * (image_size / 32) ** 2
+
+
+@method("dream", title="DREAM", function="trainables.distill.idc:distill", init="real")
+class DREAMSettings(IDCSettings):
+    """Representative matching (Liu et al., ICCV 2023): IDC on real images that clustering chooses."""
+
+    clusters: int = Field(default=128, ge=1)
+    """Clusters of a class, whose central images are matched; a class with fewer images gives all it has."""
+    interval: int = Field(default=10, ge=1)
+    """Inner steps for which they stay; a new network chooses anew."""
+
+    @property
+    def clustered(self) -> tuple[int, int]:
+        """As it is set."""
+        return self.clusters, self.interval
+
+    def passes(self, num_classes: int, ipc: int, real_images: int) -> float:
+        """Also the embedding of every real image, once an interval."""
+        return super().passes(num_classes, ipc, real_images) + num_classes * real_images / self.interval
 
 
 @method(

@@ -67,6 +67,7 @@ PROGRAMS: dict[str, tuple[str, ...]] = {
     "mtt": ("cifar10", "cifar100", "tiny_imagenet"),
     "ftd": ("cifar10", "cifar100"),
     "idc": _IDC_SETS,
+    "dream": ("cifar10", "cifar100"),
 }
 """Data sets that the authors' program of a method reads (methods.md 1.1); a row for any data set is published for them.
 A method that is not here has no such limit."""
@@ -539,5 +540,39 @@ publish(
             "batch_real": (64, f"{_IDC} argument.py"),
             "batch_syn_max": (128, f"{_IDC} argument.py"),
         },
+    ),
+)
+
+# --- DREAM (methods2.md 3.4) ------------------------------------------------------------------------------------------
+
+_DREAM = "lyq312318224/DREAM@595e3c1"
+
+publish(
+    *_network("dream", f"{_DREAM} argument.py (ConvNet3, instance norm)", None, "as IDC has it", (AUTHORS,)),
+    Preset(
+        method="dream",
+        values={"lr_base": 5e-3, "net_images": 2000, "metric": "mse"},
+        source=f"{_DREAM} misc/reproduce.py (IDC's)",
+        datasets=("cifar10", "cifar100"),
+        agrees=(AUTHORS,),
+    ),
+    Preset(method="dream", values=_AUGMENTED, source=f"{_DREAM} argument.py (IDC's)", agrees=(AUTHORS,)),
+    *_common(
+        "dream",
+        {
+            "factor": (2, f"{_DREAM} misc/reproduce.py"),
+            "iterations": (200_000, f"{_DREAM} condense.py (2000 networks, 100 steps each)"),
+            "inner_loop": (100, f"{_DREAM} condense.py"),
+            "clusters": (128, f"{_DREAM} condense.py"),
+            "interval": (10, f"{_DREAM} condense.py"),
+            "layout": ("mix", f"{_DREAM} argument.py"),
+            "momentum_img": (0.5, f"{_DREAM} condense.py"),
+            "lr_net": (0.01, f"{_DREAM} argument.py"),
+            "momentum_net": (0.9, f"{_DREAM} argument.py"),
+            "weight_decay_net": (5e-4, f"{_DREAM} argument.py"),
+            "batch_real": (64, f"{_DREAM} argument.py"),
+            "batch_syn_max": (128, f"{_DREAM} argument.py"),
+        },
+        (AUTHORS,),
     ),
 )

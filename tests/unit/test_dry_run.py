@@ -159,7 +159,7 @@ def distilled(
     return held, distilling(config, each, inputs)
 
 
-SHORT = {"dsa": {"loops": (2, 1)}, "idc": {"net_images": 64}, "dm": {}, "datadam": {}}
+SHORT = {"dsa": {"loops": (2, 1)}, "idc": {"net_images": 64}, "dream": {"net_images": 64}, "dm": {}, "datadam": {}}
 
 
 @pytest.mark.parametrize(

@@ -237,7 +237,7 @@ def test_the_gradient_of_a_flatter_place_is_that_of_the_formula(alignment: float
     found = torch.cat([weight.grad.reshape(-1) for weight in network.parameters() if weight.grad is not None])
     torch.testing.assert_close(found, there - alignment * v, rtol=1e-9, atol=1e-12)
     assert torch.equal(experts.flat_parameters(network), theta), "the place is the same"
-    assert float(loss) == pytest.approx(float(F.cross_entropy(network(images), labels)))
+    assert float(loss) == pytest.approx(F.cross_entropy(network(images), labels).item())
 
 
 def test_flat_experts_go_another_way_and_leave_no_trace_of_interruptions(tmp_path: Path) -> None:

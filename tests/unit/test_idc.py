@@ -32,6 +32,7 @@ from ddray.errors import RequestError
 from ddray.measurements.rows import collect
 from ddray.prepare import expanded
 from ddray.results import MEASUREMENTS_FILE
+from trainables import seeds
 from trainables.configs import OriginConfig
 from trainables.context import Interrupted, StageFailure
 from trainables.data import augment
@@ -40,6 +41,7 @@ from trainables.data.pixels import decode, denormalise, normalise
 from trainables.distill import idc, matching
 from trainables.distill.context import DistillContext, tiled_images
 from trainables.distill.matching import match_gradients
+from trainables.distill.representatives import cluster_centres, nearest, representatives
 from trainables.methods import IDCSettings
 from trainables.models.network import Network, build
 from trainables.optimise import batch_gradient
@@ -172,7 +174,8 @@ def test_the_vectorised_way_needs_a_fifth_of_the_calls(monkeypatch: pytest.Monke
     images = torch.rand(10, 1, 8, 8)
 
     def update() -> None:
-        matching = idc._matching(origin, network, settings, context, (0, 0))
+        batches = context.real_batches(origin, settings.batch_real, 0, 0)
+        matching = idc._matching(origin, batches, network, settings, context, (0, 0))
         idc.step_in_turns(images, torch.zeros_like(images), matching, num_classes=10, lr=0.1, decay=0.5)
 
     counts = []
@@ -220,7 +223,8 @@ def test_steps_in_turns_are_those_of_one_optimiser_over_all_images(tmp_path: Pat
     theirs = torch.nn.Parameter(start.clone())
     optimiser = torch.optim.SGD([theirs], lr=0.05, momentum=decay)
     for step in range(3):
-        matching = idc._matching(origin, network, settings, context, (0, step))
+        batches = context.real_batches(origin, settings.batch_real, 0, step)
+        matching = idc._matching(origin, batches, network, settings, context, (0, step))
         found = idc.step_in_turns(ours, momentum, matching, num_classes=3, lr=0.05, decay=decay)
         for label in range(3):
             distances, gradient = matching(theirs.detach())
@@ -608,3 +612,80 @@ def test_rows_say_how_many_training_images_a_set_holds(tmp_path: Path) -> None:
     rows = pq.read_table(tmp_path / "r" / MEASUREMENTS_FILE).to_pylist()
     found = {(row["method"], row["ipc"], row["factor"], row["effective_ipc"]) for row in rows}
     assert found == {("idc", 3, 2, 12), ("random", 3, 1, 3), ("full", None, None, None)}
+
+
+# --- DREAM: real images that clustering chooses -----------------------------------------------------------------------
+
+
+def test_centres_of_clusters_that_lie_apart_are_their_means_and_the_nearest_images_one_of_each() -> None:
+    generator = torch.Generator().manual_seed(0)
+    middles = 100 * torch.randn(4, 6, generator=generator)
+    points = torch.cat([middle + 0.1 * torch.randn(30, 6, generator=generator) for middle in middles])
+    begun = points[[3, 33, 63, 93]]
+    centres = cluster_centres(points, begun)
+    torch.testing.assert_close(centres, points.reshape(4, 30, 6).mean(1), rtol=1e-4, atol=1e-4)
+    rows = nearest(points, centres)
+    assert (rows // 30).tolist() == [0, 1, 2, 3]
+    for row, centre, cluster in zip(rows, centres, points.reshape(4, 30, 6), strict=True):
+        assert float((points[row] - centre).norm()) == pytest.approx(float((cluster - centre).norm(dim=1).min()))
+
+
+def test_an_empty_cluster_keeps_its_centre() -> None:
+    points = torch.tensor([[0.0], [1.0], [2.0]])
+    centres = cluster_centres(points, torch.tensor([[1.0], [50.0]]))
+    assert centres.tolist() == [[1.0], [50.0]]
+
+
+def test_representatives_are_images_of_their_class(tmp_path: Path) -> None:
+    origin = tiny_origin()
+    network = build(tiny_network(), 0).eval()
+    found = representatives(origin, network, 5, torch.Generator().manual_seed(1))
+    again = representatives(origin, network, 5, torch.Generator().manual_seed(1))
+    for members, chosen, same in zip(origin.by_class, found, again, strict=True):
+        assert len(chosen) == 5
+        assert set(chosen.tolist()) <= set(members.tolist())
+        assert torch.equal(chosen, same)
+    every = representatives(origin, network, 100, torch.Generator().manual_seed(1))
+    assert all(torch.equal(one, other) for one, other in zip(every, origin.by_class, strict=True))
+
+
+def test_dream_with_a_cluster_for_every_image_is_idc_on_whole_classes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        DistillContext,
+        "generator",
+        lambda context, purpose, *numbers: seeds.generator("same", purpose, context.config.distill_seed, *numbers),
+    )
+    monkeypatch.setattr(
+        DistillContext,
+        "network",
+        lambda context, *numbers: build(context.config.network, "same", *numbers),
+    )
+    given = {"iterations": 4, "lr_base": 0.5}
+    idc_images = distil(distill_config("idc", batch_real=100, **given), FakeContext(tmp_path / "idc")).images
+    config = distill_config("dream", batch_real=100, clusters=100, interval=1000, **given)
+    dream_images = distil(config, FakeContext(tmp_path / "dream")).images
+    torch.testing.assert_close(dream_images, idc_images, rtol=1e-3, atol=1e-4)
+    few = distill_config("dream", batch_real=100, clusters=3, interval=1000, **given)
+    assert not torch.allclose(distil(few, FakeContext(tmp_path / "few")).images, idc_images, atol=1e-3)
+
+
+def test_images_are_chosen_every_interval_and_by_every_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen = []
+
+    def noted(*given: Any) -> list[Tensor]:
+        chosen.append(len(chosen))
+        return representatives(*given)
+
+    monkeypatch.setattr(idc, "representatives", noted)
+    distil(distill_config("dream", iterations=10, inner_loop=5, interval=2), FakeContext(tmp_path))
+    assert len(chosen) == 6, "before steps 0, 2, 4 of both networks"
+
+
+@pytest.mark.parametrize("stop_after", [1, 2, 3])
+def test_what_was_chosen_outlives_an_interruption(tmp_path: Path, stop_after: int) -> None:
+    config = distill_config("dream", iterations=6, inner_loop=4, interval=3)
+    whole = result_bytes(tmp_path / "whole", config, FakeContext(tmp_path / "a"))
+    context = FakeContext(tmp_path / "b", stop_after=stop_after)
+    assert result_bytes(tmp_path / "parts", config, context) == whole

@@ -2,17 +2,18 @@
 
 What several of them share:
 
-    context.py        what a method is given: seeds, starts, networks, batches, progress, the payload at the end
-    matching.py       matching gradients class by class, and how the images of a step are split
-    distributions.py  matching mean features class by class
-    unroll.py         derivatives through the steps of a student's training
+    context.py          what a method is given: seeds, starts, networks, batches, progress, the payload at the end
+    matching.py         matching gradients class by class, and how the images of a step are split
+    distributions.py    matching mean features class by class
+    representatives.py  real images that stand for their class
+    unroll.py           derivatives through the steps of a student's training
 
 The methods:
 
-    coresets.py       random, herding, kmeans: images that are chosen
-    dm.py             distribution matching
-    datadam.py        distribution matching of attention maps
-    dsa.py            gradient matching, with augmentation (DSA) and without (DC)
-    mtt.py            trajectory matching
-    idc.py            gradient matching of images that hold several
+    coresets.py         random, herding, kmeans: images that are chosen
+    dm.py               distribution matching
+    datadam.py          distribution matching of attention maps
+    dsa.py              gradient matching, with augmentation (DSA) and without (DC)
+    mtt.py              trajectory matching
+    idc.py              gradient matching of images that hold several
 """

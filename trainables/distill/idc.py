@@ -6,6 +6,9 @@ methods.md section 6. With factor 1 it is the paper's IDC-I.
             D(grad loss(A_w(normalise(decode(S_c)))), grad loss(A_w(T_c)))
         train theta on real images
 
+DREAM (Liu et al., ICCV 2023; methods2.md 3.4) is the same with T_c chosen: the images nearest to the centres of the
+class's clusters under theta, anew every ``interval`` steps.
+
 So, unlike DSA's, the networks learn from real images. D looks at the convolutions' weights alone.
 
 K classes, n stored images of a class, factor f: n f^2 decoded ones. Stored images (K n, C, H, W) are in [0, 1] pixel
@@ -25,11 +28,14 @@ from trainables.data.origins import Origin
 from trainables.data.pixels import decode, denormalise, normalise
 from trainables.distill.context import DistillContext, tiled_images
 from trainables.distill.matching import Decode, Distance, match_gradients
+from trainables.distill.representatives import representatives
 from trainables.methods import IDCSettings
 from trainables.models.network import Network, uses_batch_statistics
 from trainables.optimise import Learner, batch_gradient, in_batches
 from trainables.payloads import DistilledSet, load_tensors, save_tensors
 
+CHOSEN = "chosen."
+"""Before a class's number: the tensor of its chosen images in a checkpoint."""
 GradientAt = Callable[[Tensor], tuple[Tensor, Tensor]]
 """Images -> distances (K,) and the gradient of their sum, like the images."""
 
@@ -46,6 +52,7 @@ def distill(origin: Origin, settings: IDCSettings, context: DistillContext) -> D
     real images than a batch gives all it has; every step draws its class batches, and the permutation its network is
     trained on, anew, where theirs run on through an epoch; a network is not trained after its last step, where nothing
     would see it;
+    DREAM starts as IDC does (theirs from cluster centres), because every method here starts from the same images;
     batch norm is in evaluation mode while gradients are matched, with the statistics of the training on real images
     (before the first training: of a fresh network).
 
@@ -57,17 +64,21 @@ def distill(origin: Origin, settings: IDCSettings, context: DistillContext) -> D
     momentum = torch.zeros_like(images)
     lr_img = settings.lr_img(context.ipc, context.config.dataset.image_size)
     learner: Learner | None = None
+    chosen: list[Tensor] = []
     done = 0
     if checkpoint := context.restore():
         done, folder = checkpoint
         saved = load_tensors(folder / "idc.safetensors")
         images, momentum = saved.pop("images").to(images.device), saved.pop("momentum").to(images.device)
+        names = sorted((name for name in saved if name.startswith(CHOSEN)), key=lambda name: int(name[len(CHOSEN) :]))
+        chosen = [saved.pop(name).to(images.device) for name in names]
         if done % settings.inner_loop:
             learner = fresh_learner(settings, context, done // settings.inner_loop)
             learner.load(saved, "net_momentum")
 
     def save(folder: Path) -> None:
         state = {} if learner is None else learner.state("net_momentum")
+        state |= {f"{CHOSEN}{number}": rows for number, rows in enumerate(chosen)}
         save_tensors(folder / "idc.safetensors", {**state, "images": images, "momentum": momentum})
 
     for step in context.iterations(settings.iterations, start=done, save=save, unit="step"):
@@ -75,7 +86,14 @@ def distill(origin: Origin, settings: IDCSettings, context: DistillContext) -> D
         if learner is None:
             learner = fresh_learner(settings, context, iteration)
             images.clamp_(0, 1)
-        gradient_at = _matching(origin, learner.network, settings, context, (iteration, turn))
+        if not settings.clustered:
+            batches = context.real_batches(origin, settings.batch_real, iteration, turn)
+        else:
+            count, interval = settings.clustered
+            if turn % interval == 0:
+                chosen = representatives(origin, learner.network, count, context.generator("clusters", iteration, turn))
+            batches = chosen
+        gradient_at = _matching(origin, batches, learner.network, settings, context, (iteration, turn))
         blamed = context.to_lower(images, "lr_base", trained=turn > 0)
         distances = step_in_turns(
             images, momentum, gradient_at, num_classes=context.num_classes, lr=lr_img, decay=settings.momentum_img
@@ -170,10 +188,18 @@ def _start(origin: Origin, settings: IDCSettings, context: DistillContext) -> tu
 
 
 def _matching(
-    origin: Origin, network: Network, settings: IDCSettings, context: DistillContext, step: tuple[int, int]
+    origin: Origin,
+    batches: Sequence[Tensor],
+    network: Network,
+    settings: IDCSettings,
+    context: DistillContext,
+    step: tuple[int, int],
 ) -> GradientAt:
-    """The matching of one step: its real batches, augmentations and, of too many decoded images, the ones drawn."""
-    batches = context.real_batches(origin, settings.batch_real, *step)
+    """The matching of one step: its augmentations and, of too many decoded images, the ones drawn.
+
+    Args:
+        batches: For each class, the positions of its real images.
+    """
     strategy = augment.idc_strategy(settings.match_aug, context.config.dataset.flip)
     omegas = context.omegas(*step, strategy=strategy)
     weights, distance = matched_weights(network), DISTANCES[settings.metric]
@@ -225,7 +251,11 @@ def _train(
     if statistics and len(order) > 1 and len(order) % settings.batch_real == 1:
         order = order[:-1]
     batches = in_batches(
-        order, settings.batch_real, batch_statistics=statistics, who="idc", setting="settings.idc.batch_real"
+        order,
+        settings.batch_real,
+        batch_statistics=statistics,
+        who=context.config.method,
+        setting=f"settings.{context.config.method}.batch_real",
     )
     losses = []
     network.train()

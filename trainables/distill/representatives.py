@@ -1,0 +1,66 @@
+"""Real images that stand for their class: those nearest to the centres of clusters (DREAM; Liu et al., ICCV 2023).
+
+M images of a class, F numbers in an embedding, k clusters. Everything stays on the device, and no step depends on the
+numbers of the one before, so that a card is not waited for.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from trainables.data.origins import Origin
+from trainables.distill.matching import SIZES
+from trainables.models.network import Network
+
+ROUNDS = 10
+"""Of Lloyd's algorithm. What is wanted are images from all over the class, not the best clustering."""
+
+
+@torch.no_grad()
+def representatives(origin: Origin, network: Network, count: int, generator: torch.Generator) -> list[Tensor]:
+    """For each class, the positions in the origin of the images that are nearest to the centres of its clusters.
+
+    Two centres may have the same nearest image, which then stands there twice, as in the authors' program.
+
+    Args:
+        network: In evaluation mode; clusters are of its embeddings, of images without augmentation.
+        count: k; a class with fewer images gives all of them.
+        generator: Of the images that clustering starts from.
+    """
+    together = SIZES[origin.images.device.type].group
+    found = []
+    for members in origin.by_class:
+        start = torch.randperm(len(members), generator=generator)[:count].to(members.device)
+        if len(members) <= count:
+            found.append(members)
+            continue
+        parts = [
+            network.embed(origin.images[rows].contiguous(memory_format=torch.channels_last))
+            for rows in torch.split(members, together)
+        ]
+        points = torch.cat(parts)
+        found.append(members[nearest(points, cluster_centres(points, points[start]))])
+    return found
+
+
+def cluster_centres(points: Tensor, centres: Tensor) -> Tensor:
+    """Centres (k, F) after ``ROUNDS`` rounds of Lloyd's algorithm; one whose cluster is empty stays.
+
+    Args:
+        points: (M, F).
+        centres: (k, F), where they begin.
+    """
+    numbers = torch.arange(len(centres), device=points.device)
+    for _ in range(ROUNDS):
+        owner = torch.cdist(points, centres).argmin(1)
+        belongs = (owner[None] == numbers[:, None]).to(points.dtype)
+        counts = belongs.sum(1, keepdim=True)
+        centres = torch.where(counts > 0, belongs @ points / counts.clamp(min=1), centres)
+    return centres
+
+
+def nearest(points: Tensor, centres: Tensor) -> Tensor:
+    """For each of k centres (k, F) the row (k,) of the nearest point; of equal ones the first."""
+    # Not by products of matrices, which lose what distinguishes close points far from 0.
+    return torch.cdist(centres, points, compute_mode="donot_use_mm_for_euclid_dist").argmin(1)
