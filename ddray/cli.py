@@ -503,7 +503,7 @@ def diff(first: str, second: str, metrics: tuple[str, ...], as_json: bool) -> No
 def export(prepared: Any, into: Path, form: str) -> None:
     """Write the finished distilled sets of a sweep below INTO, a folder each, and sets.json: how to read them.
 
-    `ddray evaluate` reads every form but png again.
+    `ddray evaluate` reads every form again, png with its 256 levels.
     """
     from ddray.commands.export import INDEX, export_sets
     from ddray.store.artifacts import Store

@@ -88,7 +88,7 @@ def _idc(each: Set, folder: Path) -> dict[str, Any]:
 
 
 def _png(each: Set, folder: Path) -> dict[str, Any]:
-    """Pictures to look at, in a folder for each class: clamped and rounded to 256 levels, so no set to evaluate."""
+    """Pictures, in a folder for each class: clamped and rounded to 256 levels, so another set than it was."""
     import numpy as np
     from PIL import Image
 

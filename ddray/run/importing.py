@@ -48,7 +48,7 @@ def bring_in(evaluation: Evaluation, info: DatasetInfo, store: Store, folders: F
     try:
         members = _members(evaluation, info.config, folders)
         if evaluation.kind == "set":
-            payload = _read_set(evaluation, info.config, folders)
+            payload = _read_set(evaluation, info.config, members, folders)
             content = _content_of(payload, evaluation, members)
             return _commit(subject_of(evaluation.with_content(content), info), payload, content, store, {})
         content = FileContent(ipc=None, members=members)
@@ -75,7 +75,9 @@ def _content_of(payload: DistilledSet, evaluation: Evaluation, members: OriginCo
     return FileContent(ipc=ipc, members=members, fewest=fewest, most=most)
 
 
-def _read_set(evaluation: Evaluation, dataset: DatasetConfig, folders: Folders) -> DistilledSet:
+def _read_set(
+    evaluation: Evaluation, dataset: DatasetConfig, members: OriginConfig | None, folders: Folders
+) -> DistilledSet:
     from trainables.data.origins import load_origin
     from trainables.data.pixels import fit_whitening
     from trainables.external.sets import Soft, read_rate, read_set
@@ -92,6 +94,11 @@ def _read_set(evaluation: Evaluation, dataset: DatasetConfig, folders: Folders) 
             classes = Path(classes)
         soft = Soft(evaluation.label_form, evaluation.temperature, evaluation.label_source, classes)
     if evaluation.space == "whitened":
+        if members not in (None, OriginConfig(classes=evaluation.classes)):
+            raise ValueError(
+                f"{evaluation.members}: members of a whitened set; got some of the training images; expected all: the "
+                "whitening is theirs. Take the set back to pixels where it was made, or leave --members out."
+            )
         everything = OriginConfig(classes=evaluation.classes)
         origin = load_origin(dataset, everything, folders.data, folders.cache, "cpu")
         whitening = fit_whitening(origin.images, dataset.mean, dataset.std)

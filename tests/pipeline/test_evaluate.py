@@ -612,6 +612,17 @@ def test_one_hot_probabilities_from_a_file_train_as_hard_labels_do(exported: Exp
     assert list(hard.values()) == pytest.approx(list(soft.values()), abs=0.2)
 
 
+def test_a_whitened_set_of_some_of_the_images_is_refused(exported: Exported, tmp_path: Path) -> None:
+    """Whitened by whom, nobody knows then."""
+    ours = load_file(exported.folder / "set.safetensors")
+    write(tmp_path / "files", set={"images": ours["images"] - 0.3, "labels": ours["labels"]})
+    options = ("--set", tmp_path / "files" / "set.pt", "--space", "whitened", "--dataset", "digits", *RECIPE)
+    some = exported.evaluate(*options, "--members", exported.folder / "members.json", "--name", "some")
+    assert "members of a whitened set; got some of the training images" in refused(some)
+    (tmp_path / "all.json").write_text('{"kind": "full"}')
+    assert exported.evaluate(*options, "--members", tmp_path / "all.json", "--robustness", "none").code == 0
+
+
 def test_the_pixels_of_a_whitened_set(exported: Exported, tmp_path: Path, digits_cache: Path) -> None:
     """Our own images whitened by anyone come back as they were, and train as our own do."""
     ours = load_file(exported.folder / "set.safetensors")
