@@ -125,16 +125,14 @@ def sharpness_aware(network: Network, gradient: Callable[[], Tensor], radius: fl
     loss = gradient()
     kept = [weight.detach().clone() for weight in weights]
     first = [_taken(weight) for weight in weights]
-    length = _norm([place.abs() * slope for place, slope in zip(kept, first, strict=True)])
+    scaled = [place.abs() * slope for place, slope in zip(kept, first, strict=True)]
+    length = _product(scaled, scaled).sqrt()
     with torch.no_grad():
         for weight, slope in zip(weights, first, strict=True):
             weight.add_(radius * weight.square() * slope / (length + 1e-12))
     gradient()
     second = [_taken(weight) for weight in weights]
-    share = 0.0 * loss
-    for one, other in zip(first, second, strict=True):
-        share = share + (one * other).sum()
-    along = share / (_norm(second).square() + 1e-24)  # cos |g| / |g'|
+    along = _product(first, second) / (_product(second, second) + 1e-24)  # cos |g| / |g'|
     with torch.no_grad():
         for weight, place, one, other in zip(weights, kept, first, second, strict=True):
             weight.copy_(place)
@@ -149,8 +147,9 @@ def _taken(weight: Tensor) -> Tensor:
     return slope
 
 
-def _norm(parts: list[Tensor]) -> Tensor:
-    return torch.stack([part.square().sum() for part in parts]).sum().sqrt()
+def _product(ones: list[Tensor], others: list[Tensor]) -> Tensor:
+    """The scalar product () of two vectors that are in parts."""
+    return torch.stack([(one * other).sum() for one, other in zip(ones, others, strict=True)]).sum()
 
 
 class _Snapshots:

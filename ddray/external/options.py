@@ -131,19 +131,12 @@ def _subject(options: Options, problems: list[str]) -> dict[str, Any]:
         problems.append(
             f"--unwhiten: nothing is whitened; got --space {options.space}; expected whitened. Leave it out."
         )
-    if options.space == "whitened" and options.known is not None:
-        whole = tuple(range(options.known.num_classes))
-        if (_numbers("--classes", options.classes, [], range(len(whole))) or whole) != whole:
-            problems.append(
-                f"--space: whitened images of some classes; got --classes {options.classes}; expected all, because the "
-                "whitening is that of all training images. Leave --classes out, or take the set back to pixels where "
-                "it was made."
-            )
-        if options.known.image_size > LARGEST_WHITENED:
-            problems.append(
-                f"--space: whitened images of {options.known.image_size} pixels; expected at most {LARGEST_WHITENED}: "
-                "the matrix grows with the fourth power of the side. Take the set back to pixels where it was made."
-            )
+    size = options.known.image_size if options.known is not None else 0
+    if options.space == "whitened" and size > LARGEST_WHITENED:
+        problems.append(
+            f"--space: whitened images of {size} pixels; expected at most {LARGEST_WHITENED}: the matrix grows with "
+            "the fourth power of the side. Take the set back to pixels where it was made."
+        )
     labels, members = options.labels, options.members
     return {
         "kind": options.kind,
@@ -390,6 +383,12 @@ def _classes(options: Options, problems: list[str]) -> tuple[int, ...]:
     if classes is not None and len(classes) < 2:
         problems.append(f"--classes: too few; got {show(options.classes)}; expected two or more.")
     classes = tuple(range(total or 0)) if classes is None else classes
+    if options.space == "whitened" and len(classes) < (total or 0):
+        problems.append(
+            f"--space: whitened images of some classes; got --classes {options.classes}; expected all, because the "
+            "whitening is that of all training images. Leave --classes out, or take the set back to pixels where it "
+            "was made."
+        )
     if options.images is not None and (why := attacked_problem(options.images, len(classes))) is not None:
         problems.append(f"--images: {why}")
     return classes

@@ -94,12 +94,12 @@ def _read_set(
             classes = Path(classes)
         soft = Soft(evaluation.label_form, evaluation.temperature, evaluation.label_source, classes)
     if evaluation.space == "whitened":
-        if members not in (None, OriginConfig(classes=evaluation.classes)):
+        everything = OriginConfig(classes=evaluation.classes)
+        if members not in (None, everything):
             raise ValueError(
                 f"{evaluation.members}: members of a whitened set; got some of the training images; expected all: the "
                 "whitening is theirs. Take the set back to pixels where it was made, or leave --members out."
             )
-        everything = OriginConfig(classes=evaluation.classes)
         origin = load_origin(dataset, everything, folders.data, folders.cache, "cpu")
         whitening = fit_whitening(origin.images, dataset.mean, dataset.std)
     payload = read_set(

@@ -1,7 +1,8 @@
 """Real images that stand for their class: those nearest to the centres of clusters (DREAM; Liu et al., ICCV 2023).
 
-M images of a class, F numbers in an embedding, k clusters. Everything stays on the device, and no step depends on the
-numbers of the one before, so that a card is not waited for.
+M images of a class, F numbers in an embedding, k clusters. Everything stays on the device and takes a fixed number of
+rounds, so that a card is not waited for: the coreset ``kmeans`` clusters once, with scikit-learn on the CPU, this every
+few steps.
 """
 
 from __future__ import annotations

@@ -155,18 +155,14 @@ def read_rate(path: Path) -> float:
     content = read(path)
     if isinstance(content, Mapping) and len(content) == 1:
         (content,) = content.values()
-    content = content.detach() if isinstance(content, Tensor) else content
-    rate = float(content) if isinstance(content, int | float | Tensor) and _single(content) else float("nan")
+    number = torch.as_tensor(content).detach() if isinstance(content, int | float | Tensor) else torch.empty(0)
+    rate = float(number) if number.numel() == 1 else float("nan")
     if not 0 < rate < float("inf"):
         raise ValueError(
             f"{path}: no learning rate; got {shape_of(content) if rate != rate else rate}; expected one number above "
             "0. Give the number itself: --learned-lr 0.01."
         )
     return rate
-
-
-def _single(content: float | Tensor) -> bool:
-    return not isinstance(content, Tensor) or content.numel() == 1
 
 
 def _check_unwhitened(images: Tensor, where: str) -> None:
