@@ -27,10 +27,10 @@ from trainables.networks import parse
 EACH = 5000
 
 
-def estimated_mib(distillation: Distillation) -> float:
-    """What the plan takes a distillation of CIFAR-10 to hold."""
+def load_of(distillation: Distillation) -> Load:
+    """What the plan takes it to work on: the whole of CIFAR-10."""
     config = distillation.config
-    load = Load(
+    return Load(
         method=config.method,
         settings=distillation.settings,
         ipc=config.ipc,
@@ -42,7 +42,11 @@ def estimated_mib(distillation: Distillation) -> float:
         origin_images=EACH,
         train_images=config.ipc,
     )
-    held = STAGE_KINDS["distill"].memory(config, load)
+
+
+def estimated_mib(distillation: Distillation) -> float:
+    """What the plan takes it to hold."""
+    held = STAGE_KINDS["distill"].memory(distillation.config, load_of(distillation))
     assert held is not None
     return held
 

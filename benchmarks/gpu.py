@@ -7,13 +7,18 @@ Needs torch, numpy, pydantic, safetensors and Pillow; pytest for the first part.
 
     tests       those marked ``gpu``
     context     what driver and libraries take for a process, beside what its allocator holds
-    steps       one step of each method: seconds, and what it held (allocated, reserved), beside the estimates
+    steps       one step of each method: seconds, beside those that plans assume; in how much of them the card computed;
+                what was held (allocated, reserved), beside the estimates
+    trainings   one step of three trainings, one after the other and as one ensemble
+    kernels     what the card spends the time of a step on
+    ways        the same step with classes one after the other or together, and with images in either layout
     precisions  the same step in single precision, with TF32 and with bfloat16
     packing     a small step in one, two, four and eight processes at once: their work in that of one; with and without
                 the driver's multi-process service (MPS), where it can be started
 
-A part that would not be done in time is left out, and the record says so. With ``--device cpu`` the same parts run
-small, so that the command is known to work on the day a card is there.
+A part that would not be done in time is left out, one that fails ends there; the record says so and has the others.
+The exit code is 1 if a part failed. With ``--device cpu`` the same parts run small, so that the command is known to
+work on the day a card is there.
 """
 
 from __future__ import annotations
@@ -29,25 +34,36 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
+from torch.profiler import ProfilerActivity, profile
 
-from benchmarks.footprints import EACH, estimated_mib
+from benchmarks.footprints import EACH, estimated_mib, load_of
 from benchmarks.machine import machine
-from benchmarks.steps import PER_CLASS, STEPS, Clock, Distillation, finish
+from benchmarks.steps import CLASSES, PER_CLASS, STEPS, TRAININGS, Clock, Distillation, finish, trainings
+from ddray.plan.kinds import STAGE_KINDS
 from ddray.plan.shares import CONTEXT_MIB, SLACK, room_for
+from ddray.price.devices import card_named, core
 from ddray.run.mps import multi_process_service
 from trainables import device as devices
+from trainables.distill import matching
 from trainables.distill.context import DistillContext
 
 ROOT = Path(__file__).resolve().parent.parent
 TOGETHER = (1, 2, 4, 8)
 SMALL = "dm_ipc1"
 """The step that processes run beside each other."""
+TESTS_SECONDS = 150.0
+"""For the tests, at most."""
+KERNELS = 6
+"""Of a step, those that take most."""
 
 
 @dataclass(frozen=True)
@@ -60,13 +76,23 @@ class Scale:
     per_class: int
     """Images of each class that steps have on the card."""
     repeats: int
+    training_steps: int
     together: tuple[int, ...]
     seconds: float
     """That processes run beside each other."""
 
 
-CARD = Scale("cuda", tuple(STEPS), 128, EACH, 3, TOGETHER, 8.0)
-TRIAL = Scale("cpu", ("dm_ipc1", "dsa_ipc1"), 8, 8, 1, (1, 2), 0.5)
+CARD = Scale("cuda", tuple(STEPS), 128, EACH, 3, 30, TOGETHER, 5.0)
+TRIAL = Scale("cpu", ("dm_ipc1", "dsa_ipc1"), 8, 8, 1, 2, (1, 2), 0.5)
+WAYS: dict[str, dict[str, Any]] = {
+    "as_it_is": {},
+    "loop": {"path": "loop"},
+    "one_class": {"matched": 1, "group": 1},
+    "all_classes": {"matched": 4096, "group": 65536},
+    "contiguous": {"layout": torch.contiguous_format},
+    "contiguous_loop": {"path": "loop", "layout": torch.contiguous_format},
+}
+"""Name -> what is other than it is."""
 
 
 class OutOfTime(Exception):
@@ -105,7 +131,7 @@ def tests(scale: Scale, watch: Watch) -> Iterator[dict[str, Any]]:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=watch.left,
+        timeout=min(watch.left, TESTS_SECONDS),
     )
     lines = [line for line in (ran.stdout + ran.stderr).splitlines() if line.strip()]
     yield {"code": ran.returncode, "said": lines[-1] if lines else ""}
@@ -147,9 +173,89 @@ def _warm() -> int:
 
 def steps(scale: Scale, watch: Watch) -> Iterator[dict[str, Any]]:
     """Each in turn, in this process."""
+    speed = card_named(torch.cuda.get_device_name()).gflops if scale.device == "cuda" else core().gflops
     for name in scale.names:
         watch.need(20)
-        yield {"name": name, **_measured(name, scale, "float32")}
+        with _ready(name, scale) as distillation:
+            seconds = _seconds(distillation, scale)
+            gflop = _gflop(distillation)
+            found = {"name": name, "seconds": round(seconds, 4), "assumed_seconds": round(gflop / speed, 4)}
+            found |= {"gflop_per_second": round(gflop / seconds)}
+            found["estimated_mib"] = round(estimated_mib(distillation))
+            if scale.device == "cuda":
+                found["allocated_mib"] = round(torch.cuda.max_memory_allocated() / 2**20)
+                found["reserved_mib"] = round(torch.cuda.max_memory_reserved() / 2**20)
+                found["booked_mib"] = round(room_for(found["estimated_mib"]))
+                busy = sum(taken for taken, _ in _kernels(distillation).values())
+                found["card_busy"] = round(busy / seconds, 2)
+        yield found
+
+
+def training_steps(scale: Scale, watch: Watch) -> Iterator[dict[str, Any]]:
+    """100 images, as they are and in PyTorch's own layout."""
+    images, labels = torch.randn(100, 3, 32, 32), torch.arange(CLASSES).repeat_interleave(10)
+    devices.prepare(scale.device, 1)
+    for layout in ("channels_last", "contiguous_format"):
+        for name, ensemble in TRAININGS.items():
+            watch.need(20)
+            with patch.object(torch, "channels_last", getattr(torch, layout)):
+                seconds = trainings(
+                    ensemble, images, labels, scale.width, device=scale.device, steps=scale.training_steps
+                )
+            yield {"name": name, "layout": layout, "seconds": round(seconds, 5)}
+
+
+def kernels(scale: Scale, watch: Watch) -> Iterator[dict[str, Any]]:
+    """Of a step of each method, those that take most."""
+    if scale.device == "cpu":
+        yield {"said": "a CPU has none"}
+        return
+    for name in scale.names:
+        watch.need(20)
+        with _ready(name, scale) as distillation:
+            found = _kernels(distillation)
+        for kernel in sorted(found, key=lambda each: -found[each][0])[:KERNELS]:
+            taken, calls = found[kernel]
+            yield {"name": name, "kernel": kernel[:90], "calls": calls, "seconds": round(taken, 5)}
+
+
+def _kernels(distillation: Distillation) -> dict[str, tuple[float, int]]:
+    """Of one step: name -> seconds of the card, calls."""
+    found: dict[str, tuple[float, int]] = defaultdict(lambda: (0.0, 0))
+    with profile(activities=[ProfilerActivity.CUDA]) as seen:
+        distillation.run(1)
+    for event in seen.events():
+        if event.device_type == torch.autograd.DeviceType.CUDA:
+            seconds, calls = found[event.name]
+            found[event.name] = seconds + event.self_device_time_total / 1e6, calls + 1
+    return dict(found)
+
+
+def ways(scale: Scale, watch: Watch) -> Iterator[dict[str, Any]]:
+    """In turn, one process."""
+    for name in scale.names:
+        for way, other in WAYS.items():
+            if STEPS[name].per_class or set(other) <= {"layout"}:
+                watch.need(20)
+                sizes = replace(matching.SIZES[scale.device], **{k: v for k, v in other.items() if k in _SIZES})
+                path = other.get("path", matching.PATHS[scale.device])
+                with (
+                    patch.dict(matching.SIZES, {scale.device: sizes}),
+                    patch.dict(matching.PATHS, {scale.device: path}),
+                    patch.object(torch, "channels_last", other.get("layout", torch.channels_last)),
+                    _ready(name, scale) as distillation,
+                ):
+                    found: dict[str, Any] = {"name": name, "way": way}
+                    try:
+                        found["seconds"] = round(_seconds(distillation, scale), 4)
+                    except torch.OutOfMemoryError:
+                        found["seconds"] = "out of memory"
+                    if scale.device == "cuda":
+                        found["allocated_mib"] = round(torch.cuda.max_memory_allocated() / 2**20)
+                yield found
+
+
+_SIZES = ("group", "matched")
 
 
 def precisions(scale: Scale, watch: Watch) -> Iterator[dict[str, Any]]:
@@ -158,27 +264,30 @@ def precisions(scale: Scale, watch: Watch) -> Iterator[dict[str, Any]]:
         if name.endswith("ipc10") or scale is TRIAL:
             for precision in ("float32", "tf32", "bf16") if scale.device == "cuda" else ("float32", "bf16"):
                 watch.need(20)
-                found = _measured(name, scale, precision)
-                yield {"name": name, "precision": precision, "seconds": found["seconds"]}
+                with _ready(name, scale, precision) as distillation:
+                    seconds = _seconds(distillation, scale)
+                yield {"name": name, "precision": precision, "seconds": round(seconds, 4)}
 
 
-def _measured(name: str, scale: Scale, precision: Any) -> dict[str, Any]:
+@contextlib.contextmanager
+def _ready(name: str, scale: Scale, precision: Any = "float32") -> Iterator[Distillation]:
+    """A distillation, on a device of which nothing is held that is not needed."""
     devices.reset()
     devices.prepare(scale.device, 1, precision=precision)
     with tempfile.TemporaryDirectory() as folder:
-        distillation = Distillation(
-            STEPS[name], Path(folder), width=scale.width, per_class=scale.per_class, device=scale.device
-        )
-        seconds = statistics.median(distillation.run(1 + scale.repeats).seconds[1:])
-    found = {"seconds": round(seconds, 4), "estimated_mib": round(estimated_mib(distillation))}
-    if scale.device == "cuda":
-        allocated, reserved = torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved()
-        found |= {
-            "allocated_mib": round(allocated / 2**20),
-            "reserved_mib": round(reserved / 2**20),
-            "booked_mib": round(room_for(found["estimated_mib"])),
-        }
-    return found
+        yield Distillation(STEPS[name], Path(folder), width=scale.width, per_class=scale.per_class, device=scale.device)
+
+
+def _seconds(distillation: Distillation, scale: Scale) -> float:
+    """Of a step; the first is left out."""
+    return statistics.median(distillation.run(1 + scale.repeats).seconds[1:])
+
+
+def _gflop(distillation: Distillation) -> float:
+    """Of a step, as plans count."""
+    runs = distillation.settings.length
+    assert runs
+    return STAGE_KINDS["distill"].work(distillation.config, load_of(distillation)) / runs
 
 
 def packing(scale: Scale, watch: Watch) -> Iterator[dict[str, Any]]:
@@ -247,7 +356,16 @@ def _context(distillation: Distillation, clock: Clock) -> Any:
     return DistillContext(distillation.config, clock, distillation.inputs)
 
 
-PARTS = {part.__name__: part for part in (tests, context, steps, precisions, packing)}
+PARTS = {
+    "tests": tests,
+    "context": context,
+    "steps": steps,
+    "trainings": training_steps,
+    "kernels": kernels,
+    "ways": ways,
+    "precisions": precisions,
+    "packing": packing,
+}
 
 
 # --- the record -------------------------------------------------------------------------------------------------------
@@ -268,10 +386,15 @@ def facts(scale: Scale) -> dict[str, Any]:
     return found
 
 
-def record(scale: Scale, wanted: Sequence[str], minutes: float) -> dict[str, Any]:
-    """All parts that there is time for: name -> rows, or why it is left out."""
+def record(scale: Scale, wanted: Sequence[str], minutes: float, out: Path | None) -> bool:
+    """All parts that there is time for, each written as soon as it is done.
+
+    Returns:
+        Whether none failed.
+    """
     watch = Watch(minutes)
     found: dict[str, Any] = {"machine": facts(scale), "slack": SLACK}
+    whole = True
     for name in wanted:
         rows: list[dict[str, Any]] = []
         try:
@@ -281,8 +404,17 @@ def record(scale: Scale, wanted: Sequence[str], minutes: float) -> dict[str, Any
         except (OutOfTime, subprocess.TimeoutExpired, torch.OutOfMemoryError) as error:
             rows.append({"said": str(error)[:300]})
             print(json.dumps({"part": name, **rows[-1]}), flush=True)
+        except Exception as error:  # a card is rented by the minute: the other parts are worth having
+            traceback.print_exc()
+            rows.append({"failed": f"{type(error).__name__}: {error}"[:300]})
+            whole = False
+        whole = whole and all(row.get("code", 0) == 0 for row in rows)
         found[name] = rows
-    return found
+        if out is not None:
+            out.mkdir(parents=True, exist_ok=True)
+            (out / "gpu.json").write_text(json.dumps(found, indent=1) + "\n")
+            (out / "gpu.md").write_text(as_page(found))
+    return whole
 
 
 def as_page(found: dict[str, Any]) -> str:
@@ -315,11 +447,7 @@ def main() -> None:
         parser.error(f"--only: unknown {', '.join(unknown)}; known: {', '.join(PARTS)}")
     if given.device == "cuda" and not torch.cuda.is_available():
         parser.error("there is no CUDA card that torch can use. To see that the command works: --device cpu")
-    found = record(CARD if given.device == "cuda" else TRIAL, wanted, given.minutes)
-    if given.out is not None:
-        given.out.mkdir(parents=True, exist_ok=True)
-        (given.out / "gpu.json").write_text(json.dumps(found, indent=1) + "\n")
-        (given.out / "gpu.md").write_text(as_page(found))
+    sys.exit(0 if record(CARD if given.device == "cuda" else TRIAL, wanted, given.minutes, given.out) else 1)
 
 
 if __name__ == "__main__":

@@ -32,6 +32,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -129,8 +130,9 @@ def finish(device: str) -> None:
         torch.cuda.synchronize()
 
 
+@cache
 def made_up(per_class: int, device: str = "cpu") -> Origin:
-    """Noise in the shape of CIFAR-10."""
+    """Noise in the shape of CIFAR-10; made once."""
     labels = torch.arange(CLASSES).repeat_interleave(per_class)
     images = torch.randn(len(labels), 3, 32, 32, generator=torch.Generator().manual_seed(0))
     by_class = tuple((labels == index).nonzero().squeeze(1) for index in range(CLASSES))
@@ -201,10 +203,19 @@ class Distillation:
 TRAINING_STEPS = 3
 
 
-def trainings(ensemble: bool, images: Tensor, labels: Tensor, width: int = 128, watch: Any = nullcontext) -> float:
-    """Seconds of one step of three trainings; ``watch`` as of ``Clock``."""
+def trainings(
+    ensemble: bool,
+    images: Tensor,
+    labels: Tensor,
+    width: int = 128,
+    watch: Any = nullcontext,
+    device: str = "cpu",
+    steps: int = TRAINING_STEPS,
+) -> float:
+    """Seconds of one step of three trainings, one after the other or as one ensemble; ``watch`` and ``device`` as of
+    ``Clock``."""
     recipe = RecipeConfig(
-        steps=TRAINING_STEPS,
+        steps=steps,
         lr=0.01,
         momentum=0.9,
         weight_decay=5e-4,
@@ -227,10 +238,10 @@ def trainings(ensemble: bool, images: Tensor, labels: Tensor, width: int = 128, 
         from trainables.configs import EnsembleConfig
         from trainables.train import train_ensemble
 
-        clock = Clock(watch=watch)
+        clock = Clock(watch=watch, device=device)
         train_ensemble(EnsembleConfig(base=base, seeds=(0, 1, 2)), images, labels, test, clock)
         return statistics.median(clock.seconds[1:])
-    clocks = [Clock(watch=watch) for _ in range(3)]
+    clocks = [Clock(watch=watch, device=device) for _ in range(3)]
     for seed, clock in enumerate(clocks):
         train(base.model_copy(update={"seed": seed}), images, labels, test, clock)
     return sum(statistics.median(clock.seconds[1:]) for clock in clocks)
