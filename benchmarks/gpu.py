@@ -7,14 +7,14 @@ Needs torch, numpy, pydantic, safetensors and Pillow; pytest for the first part.
 
     tests       those marked ``gpu``
     context     what driver and libraries take for a process, beside what its allocator holds
-    steps       one step of each method: seconds, beside those that plans assume; in how much of them the card computed;
-                what was held (allocated, reserved), beside the estimates
+    steps       one step of each method: seconds, beside those that plans assume; in how many of them the card computed
+                (``card_seconds``); what was held (allocated, reserved), beside the estimates
     trainings   one step of three trainings, one after the other and as one ensemble
     kernels     what the card spends the time of a step on
     ways        the same step with classes one after the other or together, and with images in either layout
     precisions  the same step in single precision, with TF32 and with bfloat16
-    packing     a small step in one, two, four and eight processes at once: their work in that of one; with and without
-                the driver's multi-process service (MPS), where it can be started
+    packing     steps in one, two, four and eight processes at once: their work in that of one; with and without the
+                driver's multi-process service (MPS), where it can be started
 
 A part that would not be done in time is left out, one that fails ends there; the record says so and has the others.
 The exit code is 1 if a part failed. With ``--device cpu`` the same parts run small, so that the command is known to
@@ -58,10 +58,12 @@ from trainables.distill.context import DistillContext
 
 ROOT = Path(__file__).resolve().parent.parent
 TOGETHER = (1, 2, 4, 8)
-SMALL = "dm_ipc1"
-"""The step that processes run beside each other."""
+BARRIER_SECONDS = 120.0
+"""That processes wait for each other before they give up: one of them has failed."""
 TESTS_SECONDS = 150.0
 """For the tests, at most."""
+TOLD = 60
+"""Lines of what failed, at most."""
 KERNELS = 6
 """Of a step, those that take most."""
 
@@ -77,20 +79,21 @@ class Scale:
     """Images of each class that steps have on the card."""
     repeats: int
     training_steps: int
+    packed: tuple[str, ...]
+    """Steps that processes run beside each other."""
     together: tuple[int, ...]
     seconds: float
-    """That processes run beside each other."""
+    """Of each such round."""
 
 
-CARD = Scale("cuda", tuple(STEPS), 128, EACH, 3, 30, TOGETHER, 5.0)
-TRIAL = Scale("cpu", ("dm_ipc1", "dsa_ipc1"), 8, 8, 1, 2, (1, 2), 0.5)
+CARD = Scale("cuda", tuple(STEPS), 128, EACH, 3, 30, ("dm_ipc10", "dsa_ipc1", "idc_ipc10", "mtt_ipc1"), TOGETHER, 3.0)
+TRIAL = Scale("cpu", ("dm_ipc1", "dsa_ipc1"), 8, 8, 1, 2, ("dm_ipc1", "dsa_ipc1"), (1, 2), 0.5)
 WAYS: dict[str, dict[str, Any]] = {
     "as_it_is": {},
-    "loop": {"path": "loop"},
-    "one_class": {"matched": 1, "group": 1},
+    "one_class_at_a_time": {"path": "loop"},
+    "half_of_the_classes": {"matched": 1280, "group": 1280},
     "all_classes": {"matched": 4096, "group": 65536},
-    "contiguous": {"layout": torch.contiguous_format},
-    "contiguous_loop": {"path": "loop", "layout": torch.contiguous_format},
+    "channels_last": {"layout": torch.channels_last},
 }
 """Name -> what is other than it is."""
 
@@ -135,9 +138,9 @@ def tests(scale: Scale, watch: Watch) -> Iterator[dict[str, Any]]:
     )
     lines = [line for line in (ran.stdout + ran.stderr).splitlines() if line.strip()]
     yield {"code": ran.returncode, "said": lines[-1] if lines else ""}
-    for line in lines:
-        if re.match(r"(FAILED|ERROR) ", line):
-            yield {"test": line[:200]}
+    told = [line[:200] for line in lines if re.match(r"(FAILED|ERROR|E  ) ", line)]
+    for line in told[:TOLD]:
+        yield {"test": line}
 
 
 def context(scale: Scale, watch: Watch) -> Iterator[dict[str, Any]]:
@@ -186,19 +189,18 @@ def steps(scale: Scale, watch: Watch) -> Iterator[dict[str, Any]]:
                 found["allocated_mib"] = round(torch.cuda.max_memory_allocated() / 2**20)
                 found["reserved_mib"] = round(torch.cuda.max_memory_reserved() / 2**20)
                 found["booked_mib"] = round(room_for(found["estimated_mib"]))
-                busy = sum(taken for taken, _ in _kernels(distillation).values())
-                found["card_busy"] = round(busy / seconds, 2)
+                found["card_seconds"] = round(_card_seconds(distillation), 4)
         yield found
 
 
 def training_steps(scale: Scale, watch: Watch) -> Iterator[dict[str, Any]]:
-    """100 images, as they are and in PyTorch's own layout."""
+    """100 images, in either layout."""
     images, labels = torch.randn(100, 3, 32, 32), torch.arange(CLASSES).repeat_interleave(10)
     devices.prepare(scale.device, 1)
     for layout in ("channels_last", "contiguous_format"):
         for name, ensemble in TRAININGS.items():
             watch.need(20)
-            with patch.object(torch, "channels_last", getattr(torch, layout)):
+            with patch.dict(devices.LAYOUTS, {scale.device: getattr(torch, layout)}):
                 seconds = trainings(
                     ensemble, images, labels, scale.width, device=scale.device, steps=scale.training_steps
                 )
@@ -217,6 +219,11 @@ def kernels(scale: Scale, watch: Watch) -> Iterator[dict[str, Any]]:
         for kernel in sorted(found, key=lambda each: -found[each][0])[:KERNELS]:
             taken, calls = found[kernel]
             yield {"name": name, "kernel": kernel[:90], "calls": calls, "seconds": round(taken, 5)}
+
+
+def _card_seconds(distillation: Distillation) -> float:
+    """In which the card computes, of one step."""
+    return sum(seconds for seconds, _ in _kernels(distillation).values())
 
 
 def _kernels(distillation: Distillation) -> dict[str, tuple[float, int]]:
@@ -242,7 +249,7 @@ def ways(scale: Scale, watch: Watch) -> Iterator[dict[str, Any]]:
                 with (
                     patch.dict(matching.SIZES, {scale.device: sizes}),
                     patch.dict(matching.PATHS, {scale.device: path}),
-                    patch.object(torch, "channels_last", other.get("layout", torch.channels_last)),
+                    patch.dict(devices.LAYOUTS, {scale.device: other.get("layout", devices.LAYOUTS[scale.device])}),
                     _ready(name, scale) as distillation,
                 ):
                     found: dict[str, Any] = {"name": name, "way": way}
@@ -252,6 +259,7 @@ def ways(scale: Scale, watch: Watch) -> Iterator[dict[str, Any]]:
                         found["seconds"] = "out of memory"
                     if scale.device == "cuda":
                         found["allocated_mib"] = round(torch.cuda.max_memory_allocated() / 2**20)
+                        found["card_seconds"] = round(_card_seconds(distillation), 4)
                 yield found
 
 
@@ -265,8 +273,10 @@ def precisions(scale: Scale, watch: Watch) -> Iterator[dict[str, Any]]:
             for precision in ("float32", "tf32", "bf16") if scale.device == "cuda" else ("float32", "bf16"):
                 watch.need(20)
                 with _ready(name, scale, precision) as distillation:
-                    seconds = _seconds(distillation, scale)
-                yield {"name": name, "precision": precision, "seconds": round(seconds, 4)}
+                    found = {"name": name, "precision": precision, "seconds": round(_seconds(distillation, scale), 4)}
+                    if scale.device == "cuda":
+                        found["card_seconds"] = round(_card_seconds(distillation), 4)
+                yield found
 
 
 @contextlib.contextmanager
@@ -292,50 +302,66 @@ def _gflop(distillation: Distillation) -> float:
 
 def packing(scale: Scale, watch: Watch) -> Iterator[dict[str, Any]]:
     """Processes beside each other, first as they are, then as clients of the multi-process service."""
-    watch.need(len(scale.together) * (scale.seconds + 20))
+    needed = 40 + len(scale.packed) * len(scale.together) * (scale.seconds + 2)
+    watch.need(needed)
     yield from _together(scale, mps=False)
     with multi_process_service() as started:
         if not started:
             yield {"mps": True, "said": "could not be started here"}
             return
-        watch.need(len(scale.together) * (scale.seconds + 20))
+        watch.need(needed)
         yield from _together(scale, mps=True)
 
 
 def _together(scale: Scale, mps: bool) -> Iterator[dict[str, Any]]:
-    alone = None
-    for count in scale.together:
-        rate = _rate(scale, count)
-        alone = alone or rate
-        yield {"mps": mps, "processes": count, "steps_per_second": round(rate, 2), "work": round(rate / alone, 2)}
-
-
-def _rate(scale: Scale, count: int) -> float:
-    """Steps a second of so many processes together."""
+    """Of each step and number of processes: their steps a second, all together."""
+    most = max(scale.together)
     spawned = multiprocessing.get_context("spawn")
-    with spawned.Manager() as manager, spawned.Pool(count) as pool:
-        barrier = manager.Barrier(count)
-        return sum(pool.starmap(_steps_per_second, [(scale, barrier)] * count))
+    with spawned.Manager() as manager, spawned.Pool(most) as pool:
+        barrier = manager.Barrier(most, timeout=BARRIER_SECONDS)
+        by_process = pool.starmap(_rounds, [(scale, number, barrier) for number in range(most)], chunksize=1)
+    for index, name in enumerate(scale.packed):
+        gflop = by_process[0][index][0]
+        alone = None
+        for turn, count in enumerate(scale.together, 1):
+            rate = sum(rates[index][turn] for rates in by_process)
+            alone = alone or rate
+            yield {
+                "mps": mps,
+                "name": name,
+                "processes": count,
+                "steps_per_second": round(rate, 2),
+                "work": round(rate / alone, 2),
+                "gflop_per_second": round(rate * gflop),
+            }
 
 
-def _steps_per_second(scale: Scale, barrier: Any) -> float:
-    devices.prepare(scale.device, 1)
+def _rounds(scale: Scale, number: int, barrier: Any) -> list[list[float]]:
+    """In a process of its own, which waits while fewer are wanted. For each step: GFLOP, steps a second by round."""
+    devices.prepare(scale.device, 1, memory_fraction=1 / max(scale.together))
+    found = []
     with tempfile.TemporaryDirectory() as folder:
-        distillation = Distillation(
-            STEPS[SMALL],
-            Path(folder),
-            width=scale.width,
-            per_class=min(scale.per_class, PER_CLASS),
-            device=scale.device,
-        )
-        distillation.run(2)
-        finish(scale.device)
-        barrier.wait()
-        began = time.perf_counter()
-        clock = _Until(began + scale.seconds, scale.device)
-        with contextlib.suppress(StopIteration):
-            distillation.function(distillation.origin, distillation.settings, _context(distillation, clock))
-        return len(clock.seconds) / (time.perf_counter() - began)
+        for name in scale.packed:
+            each = min(scale.per_class, PER_CLASS)
+            distillation = Distillation(
+                STEPS[name], Path(folder), width=scale.width, per_class=each, device=scale.device
+            )
+            distillation.run(2)
+            rates = [_gflop(distillation)]
+            for count in scale.together:
+                finish(scale.device)
+                barrier.wait()
+                rates.append(_rate(distillation, scale.seconds) if number < count else 0.0)
+            found.append(rates)
+    return found
+
+
+def _rate(distillation: Distillation, seconds: float) -> float:
+    """Steps a second."""
+    began = time.perf_counter()
+    clock = _Until(began + seconds, distillation.device)
+    distillation.function(distillation.origin, distillation.settings, _context(distillation, clock))
+    return len(clock.seconds) / (time.perf_counter() - began)
 
 
 class _Until(Clock):

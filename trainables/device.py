@@ -27,6 +27,16 @@ convolutions and linear layers in bfloat16 (``bf16``). Published results are flo
 _precision: Precision = "float32"
 
 
+LAYOUTS = {"cpu": torch.channels_last, "cuda": torch.contiguous_format, "meta": torch.contiguous_format}
+"""Device type -> how images and weights lie in memory. A CPU's convolutions are fastest with the channels of a pixel
+side by side; on a card, group norm copies what lies so (``ways`` of benchmarks/gpu.py)."""
+
+
+def laid_out(images: torch.Tensor) -> torch.Tensor:
+    """Images (N, C, H, W) as networks on their device like them."""
+    return images.contiguous(memory_format=LAYOUTS[images.device.type])
+
+
 def prepare(
     device: str,
     cpus: int,
@@ -143,6 +153,7 @@ def single_precision() -> Iterator[None]:
 def numerics_class(device: str) -> dict[str, str | int]:
     """What must be equal for the same work to give the same bytes."""
     cuda = device.startswith("cuda")
+    layout = "contiguous" if LAYOUTS["cuda" if cuda else "cpu"] is torch.contiguous_format else "channels_last"
     return {
         "device": "cuda" if cuda else "cpu",
         "device_name": torch.cuda.get_device_name() if cuda else processor(),
@@ -150,7 +161,7 @@ def numerics_class(device: str) -> dict[str, str | int]:
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
         "dtype": _precision,
-        "code_path": "channels_last, chunks of 32, own instance norm",
+        "code_path": f"{layout}, {'whole batches, classes together' if cuda else 'chunks of 32, own instance norm'}",
     }
 
 

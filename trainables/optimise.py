@@ -18,6 +18,7 @@ from torch import Tensor
 
 from trainables.context import Context, StageFailure
 from trainables.data import augment
+from trainables.device import LAYOUTS, laid_out
 from trainables.labels import Loss, hard_loss
 from trainables.models.network import Network, uses_batch_statistics
 from trainables.payloads import load_tensors, save_tensors
@@ -209,7 +210,7 @@ def batch_gradient(
     parts = 1 if uses_batch_statistics(network) else math.ceil(len(images) / CHUNK[images.device.type])
     total = torch.zeros((), device=images.device)
     for part, own, other in zip(images.chunk(parts), labels.chunk(parts), partners.chunk(parts), strict=True):
-        logits = network(part.contiguous(memory_format=torch.channels_last))
+        logits = network(laid_out(part))
         loss = loss_of(logits, own, "sum") / len(images)
         if kept < 1.0:
             loss = kept * loss + (1 - kept) * loss_of(logits, other, "sum") / len(images)
@@ -267,7 +268,9 @@ def packed_gradient(
 
 
 def _side_by_side(images: Tensor) -> Tensor:
-    """(M, B, C, H, W) as the packed network wants them: (B, M * C, H, W) in channels-last layout, by one copy."""
+    """(M, B, C, H, W) as the packed network wants them: (B, M * C, H, W) as its device likes them, by one copy."""
+    if LAYOUTS[images.device.type] is torch.contiguous_format:
+        return images.transpose(0, 1).flatten(1, 2)
     return images.permute(1, 3, 4, 0, 2).flatten(3).permute(0, 3, 1, 2)
 
 

@@ -28,6 +28,7 @@ from trainables.context import Context
 from trainables.data import augment
 from trainables.data.origins import QueriedImages, TestSet
 from trainables.data.pixels import Whitening
+from trainables.device import laid_out
 from trainables.files import load_json, save_json
 from trainables.labels import Lesson
 from trainables.models.network import Network, build, num_parameters, uses_batch_statistics
@@ -295,7 +296,7 @@ def predict(network: Network, images: Tensor) -> Tensor:
     mode = network.training
     network.eval()
     chunks = torch.split(images, EVAL_BATCH[images.device.type])
-    logits = torch.cat([network(chunk.contiguous(memory_format=torch.channels_last)) for chunk in chunks])
+    logits = torch.cat([network(laid_out(chunk)) for chunk in chunks])
     network.train(mode)
     return logits
 

@@ -18,6 +18,7 @@ from torch import Tensor
 from trainables import seeds
 from trainables.configs import NetworkConfig
 from trainables.data.origins import Origin
+from trainables.device import laid_out
 from trainables.distill.context import DistillContext, initial_images
 from trainables.distill.matching import SIZES
 from trainables.methods import HerdingSettings, KMeansSettings, RandomSettings
@@ -181,9 +182,7 @@ def _embedding(features: Literal["pixels", "network"], context: DistillContext) 
 
     @torch.no_grad()
     def embedded(images: Tensor) -> Points:
-        parts = [
-            network.embed(part.contiguous(memory_format=torch.channels_last)) for part in torch.split(images, chunk)
-        ]
+        parts = [network.embed(laid_out(part)) for part in torch.split(images, chunk)]
         return torch.cat(parts).cpu().numpy().astype(np.float64)
 
     return embedded

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from trainables.data import augment
 from trainables.data.origins import Origin
+from trainables.device import laid_out
 from trainables.distill.context import DistillContext
 from trainables.distill.matching import PATHS, SIZES, Path, Sizes, augmented, groups, rows_of
 from trainables.methods import DMSettings
@@ -159,7 +160,7 @@ def _together(
             classes = torch.arange(last - first)
             owners = [classes.repeat_interleave(torch.tensor(counts[first:last])), classes.repeat_interleave(ipc)]
             images = augment.apply(images, omegas.rows(first, last).take(torch.cat(owners)))
-        images = images.contiguous(memory_format=torch.channels_last)
+        images = laid_out(images)
         with torch.no_grad():
             target = class_means(phi(images[: len(chosen)]), counts[first:last])
         means = class_means(phi(images[len(chosen) :]), [ipc] * (last - first))

@@ -26,6 +26,7 @@ from torch.func import functional_call, grad, vmap
 from torch.nn import functional as F
 
 from trainables.data import augment
+from trainables.device import laid_out
 from trainables.methods import EMBEDDED_TOGETHER, MATCHED_TOGETHER
 from trainables.models.network import Network
 
@@ -90,7 +91,7 @@ def augmented(images: Tensor, omegas: augment.Params | None, counts: Sequence[in
     """
     if omegas is not None:
         images = augment.apply(images, omegas if len(counts) == 1 else omegas.repeat(counts))
-    return images.contiguous(memory_format=torch.channels_last)
+    return laid_out(images)
 
 
 def match_gradients(

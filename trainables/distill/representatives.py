@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from trainables.data.origins import Origin
+from trainables.device import laid_out
 from trainables.distill.matching import SIZES
 from trainables.models.network import Network
 
@@ -36,10 +37,8 @@ def representatives(origin: Origin, network: Network, count: int, generator: tor
         if len(members) <= count:
             found.append(members)
             continue
-        parts = [
-            network.embed(origin.images[rows].contiguous(memory_format=torch.channels_last))
-            for rows in torch.split(members, together)
-        ]
+        members = members.to(origin.images.device)
+        parts = [network.embed(laid_out(origin.images[rows])) for rows in torch.split(members, together)]
         points = torch.cat(parts)
         found.append(members[nearest(points, cluster_centres(points, points[start]))])
     return found

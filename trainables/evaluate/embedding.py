@@ -22,6 +22,7 @@ from trainables.context import Context
 from trainables.data.cache import open_split
 from trainables.data.origins import load_origin
 from trainables.data.pixels import decode, decode_labels, denormalise, normalise
+from trainables.device import laid_out
 from trainables.evaluate.intervals import Row, wilson
 from trainables.models.network import build
 from trainables.payloads import DistilledSet, Embedding, TrainedModel, TsneMap
@@ -104,7 +105,7 @@ def encode(encoder: TrainedModel, images01: Tensor, context: Context) -> Tensor:
         images = normalise(part.to(context.device), encoder.mean, encoder.std)
         if encoder.whitening is not None:
             images = encoder.whitening.whiten(images, encoder.mean, encoder.std)
-        features.append(network.embed(images.contiguous(memory_format=torch.channels_last)).float().cpu())
+        features.append(network.embed(laid_out(images)).float().cpu())
     return torch.cat(features)
 
 

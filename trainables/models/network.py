@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from trainables import seeds
 from trainables.configs import NetworkConfig
-from trainables.device import network_arithmetic
+from trainables.device import LAYOUTS, network_arithmetic
 from trainables.networks import GROUPS, Norm, option_problem, size_problem
 
 
@@ -42,7 +42,7 @@ class Network(nn.Module):
 
 
 def build(network: NetworkConfig, *seed_parts: int | str, device: str = "cpu") -> Network:
-    """A freshly initialised network in channels-last layout, equal for equal ``seed_parts`` on every device.
+    """A freshly initialised network, laid out as its device likes it, equal for equal ``seed_parts`` on each.
 
     Weights are drawn on the CPU, from the distribution that the network's class names; the global random state is
     left as it was.
@@ -62,7 +62,7 @@ def build(network: NetworkConfig, *seed_parts: int | str, device: str = "cpu") -
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seeds.derive(*seed_parts))
         built = _class_of(network)(network)
-    return built.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+    return built.to(device=device, memory_format=LAYOUTS[torch.device(device).type])  # type: ignore[call-overload, no-any-return]
 
 
 def _class_of(network: NetworkConfig) -> type[Network]:

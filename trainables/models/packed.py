@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models.resnet import BasicBlock
 
+from trainables.device import LAYOUTS
 from trainables.models.network import InstanceNorm, Network
 
 _BY_CHANNEL = (nn.Sequential, BasicBlock, nn.ReLU, nn.AvgPool2d, nn.MaxPool2d, nn.AdaptiveAvgPool2d, nn.Identity)
@@ -45,7 +46,7 @@ def pack(networks: Sequence[Network]) -> Network:
         }
     )
     device = next(networks[0].parameters()).device
-    return packed.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+    return packed.to(device=device, memory_format=LAYOUTS[device.type])  # type: ignore[call-overload, no-any-return]
 
 
 def member_states(packed: Network, members: int) -> list[dict[str, Tensor]]:

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from trainables.configs import DatasetConfig, NetworkConfig
 from trainables.data.pixels import Whitening, decode, decode_labels, normalise
+from trainables.device import laid_out
 from trainables.evaluate.intervals import Floats, Integers
 from trainables.evaluate.privacy.inputs import Scored
 from trainables.labels import SoftLabels
@@ -202,5 +203,5 @@ def _embed(
         images = normalise(part, dataset.mean, dataset.std)
         if whitening is not None:
             images = whitening.whiten(images, dataset.mean, dataset.std)
-        features.append(encoder.embed(images.contiguous(memory_format=torch.channels_last)).numpy())
+        features.append(encoder.embed(laid_out(images)).numpy())
     return np.concatenate(features)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from trainables.attacks import LpNorm
 from trainables.data.pixels import Whitening
+from trainables.device import laid_out
 from trainables.models.network import build
 from trainables.payloads import TrainedModel
 
@@ -68,7 +69,7 @@ class PixelNetwork(nn.Module):
             images = ((pixels.flatten(1) - self.centre) @ self.matrix).view(pixels.shape)
         else:
             images = (pixels - self.mean) / self.std
-        logits: Tensor = self.network(images.contiguous(memory_format=torch.channels_last))
+        logits: Tensor = self.network(laid_out(images))
         return logits
 
 
