@@ -346,7 +346,13 @@ class IDCSettings(NetworkSettings):
         return self.lr_base * ipc / 10 * (image_size / 32) ** 2
 
 
-@method("dream", title="DREAM", function="trainables.distill.idc:distill", init="real")
+@method(
+    "dream",
+    title="DREAM",
+    function="trainables.distill.idc:distill",
+    init="real",
+    version=2,  # of images that are equally near a centre the first: rounding chose
+)
 class DREAMSettings(IDCSettings):
     """Representative matching (Liu et al., ICCV 2023): IDC on real images that clustering chooses."""
 

@@ -23,6 +23,7 @@ pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="NOT RUN: there is no CUDA card that torch can use"),
 ]
+pytest.importorskip("foolbox", reason="NOT RUN: foolbox cannot be imported", exc_type=ImportError)
 QUICK = [name for name, spec in ROBUSTNESS_ATTACKS.items() if spec.extra is None]
 
 

@@ -630,6 +630,19 @@ def test_centres_of_clusters_that_lie_apart_are_their_means_and_the_nearest_imag
         assert float((points[row] - centre).norm()) == pytest.approx(float((cluster - centre).norm(dim=1).min()))
 
 
+def test_rounding_does_not_choose_between_two_points_that_are_equally_near() -> None:
+    generator = torch.Generator().manual_seed(0)
+    points = torch.randn(2, 64, generator=generator)
+    centre = points.mean(0, keepdim=True)
+    plain, robust = set(), set()
+    for _ in range(40):
+        moved = points * (1 + 1e-7 * torch.randn(points.shape, generator=generator))
+        plain.add(int(torch.cdist(centre, moved).argmin()))
+        robust.add(int(nearest(moved, centre)))
+    assert plain == {0, 1}, "the control: the plain minimum is a matter of rounding"
+    assert robust == {0}
+
+
 def test_an_empty_cluster_keeps_its_centre() -> None:
     points = torch.tensor([[0.0], [1.0], [2.0]])
     centres = cluster_centres(points, torch.tensor([[1.0], [50.0]]))

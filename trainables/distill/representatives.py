@@ -17,6 +17,8 @@ from trainables.models.network import Network
 
 ROUNDS = 10
 """Of Lloyd's algorithm. What is wanted are images from all over the class, not the best clustering."""
+TIED = 1e-4
+"""Relative difference of distances up to which two points are equally near."""
 
 
 @torch.no_grad()
@@ -61,6 +63,10 @@ def cluster_centres(points: Tensor, centres: Tensor) -> Tensor:
 
 
 def nearest(points: Tensor, centres: Tensor) -> Tensor:
-    """For each of k centres (k, F) the row (k,) of the nearest point; of equal ones the first."""
+    """For each of k centres (k, F) the row (k,) of the nearest point; of equally near ones the first.
+
+    A cluster of two has its centre between them: without a tolerance rounding would choose, on every device another.
+    """
     # Not by products of matrices, which lose what distinguishes close points far from 0.
-    return torch.cdist(centres, points, compute_mode="donot_use_mm_for_euclid_dist").argmin(1)
+    distances = torch.cdist(centres, points, compute_mode="donot_use_mm_for_euclid_dist")
+    return (distances <= distances.amin(1, keepdim=True) * (1 + TIED)).int().argmax(1)
