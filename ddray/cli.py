@@ -19,7 +19,7 @@ from ddray.settings import folders, set_environment
 Command = TypeVar("Command", bound=Callable[..., Any])
 INTERRUPTED = 130
 RUN_OPTIONS = (
-    *("local", "address", "cpus", "gpus", "gpus_expected", "wait_for_nodes"),
+    *("local", "address", "cpus", "gpus", "gpus_expected", "wait_for_nodes", "mps"),
     *("gpu", "precision", "mlflow", "quiet"),
 )
 """What ``run_options`` adds: the fields of ``ddray.run.sweep.RunOptions``."""
@@ -88,7 +88,7 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(command)
     def wrapped(**given: Any) -> Any:
         said = {name: given.pop(name) for name in RUN_OPTIONS}
-        _check_address(given.get("sweep", "..."), **{name: said[name] for name in RUN_OPTIONS[:6]})
+        _check_address(given.get("sweep", "..."), **{name: said[name] for name in RUN_OPTIONS[:7]})
         from ddray.run.sweep import RunOptions
 
         return command(run=RunOptions(**said), **given)
@@ -112,6 +112,11 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
             type=click.FloatRange(min=0),
             metavar="MINUTES",
             help="Wait so long, with nothing to do, for nodes that jobs need and the cluster does not have yet.",
+        ),
+        click.option(
+            "--mps",
+            is_flag=True,
+            help="Start the driver's multi-process service, under which jobs that share a card compute at one time.",
         ),
         click.option(
             "--gpu",
@@ -652,8 +657,14 @@ def _check_address(
     gpus: int | None,
     gpus_expected: int,
     wait_for_nodes: float | None,
+    mps: bool,
 ) -> None:
     """Refuse what cannot work before anything else is looked at."""
+    if mps and (local or address is not None):
+        raise click.UsageError(
+            "--mps is for a Ray that is started here. With --local one job runs at a time; on the nodes of a cluster "
+            "start the service before Ray: nvidia-cuda-mps-control -d"
+        )
     if address is None and (gpus_expected or wait_for_nodes is not None):
         raise click.UsageError(
             "--gpus-expected and --wait-for-nodes are for a cluster that grows, at --address; this machine does not."

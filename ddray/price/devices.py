@@ -1,8 +1,9 @@
 """Devices by name, with what is assumed of them, and which of them this machine has. No torch.
 
-The speeds are assumptions for stages that nobody has measured yet. V100: a third of its peak in single precision, which
-networks as small as these rarely pass. Other cards: in proportion to the bandwidth of their memory (the makers' data
-sheets), because normalisation, activation and pooling of small feature maps wait for memory, not for multipliers.
+The speeds are assumptions for stages that nobody has measured yet. They rest on one card, an H100, on which steps of
+the methods were measured (``make bench-gpu``; docs/benchmarks/card_h100-80g_2026-11-27.md), in the work that a plan
+counts. Other cards: in proportion to the bandwidth of their memory (the makers' data sheets), because normalisation,
+activation and pooling of small feature maps wait for memory, not for multipliers.
 """
 
 from __future__ import annotations
@@ -20,7 +21,12 @@ from ddray.errors import RequestError
 
 PROC = Path("/proc")
 CPU_STAGE_SECONDS, CARD_STAGE_SECONDS = 0.1, 1.0
-V100_GFLOPS, V100_BANDWIDTH = 5000.0, 900.0
+H100_GFLOPS, H100_BANDWIDTH = 7000.0, 3350.0
+"""A card that is full of jobs: IDC's step, which most hours of a sweep go to, did 6,912 with eight at once (DSA's
+8,822, DM's 11,282, MTT's small one 2,416)."""
+PROCESS_GFLOPS = 4400.0
+"""One process, however fast its card: it hands over small operators, and the card waits for them. IDC's step alone did
+4,377 on the H100, others 594 to 8,148."""
 CORE_GFLOPS = {"AVX512": 35.0, "AVX2": 18.0, "DEFAULT": 5.0}
 """One core and thread, by instruction set: the median of the stages of ``sweeps/quickstart.yaml``."""
 
@@ -32,7 +38,7 @@ class Device:
     name: str
     """As given to ``--gpu``; ``cpu`` for a core."""
     gflops: float
-    """Assumed speed of a whole card, or of a core, in single precision."""
+    """Assumed speed of a card that is full of jobs, or of a core, in single precision."""
     stage_seconds: float
     """Assumed beside the arithmetic, per stage: reading, first kernels, writing."""
     memory_gib: float | None = None
@@ -49,6 +55,10 @@ class Device:
         """Under which name costs on it are kept."""
         return self.name
 
+    def speed(self, share: float) -> float:
+        """Assumed GFLOP a second of a job that has so much of a card; a core's is its own."""
+        return min(self.gflops * share, PROCESS_GFLOPS) if self.is_card else self.gflops
+
 
 def _card(name: str, memory_gib: float, bandwidth: float, reports_as: str) -> Device:
     """
@@ -57,7 +67,7 @@ def _card(name: str, memory_gib: float, bandwidth: float, reports_as: str) -> De
     """
     return Device(
         name=name,
-        gflops=round(V100_GFLOPS * bandwidth / V100_BANDWIDTH, -2),
+        gflops=round(H100_GFLOPS * bandwidth / H100_BANDWIDTH, -2),
         stage_seconds=CARD_STAGE_SECONDS,
         memory_gib=memory_gib,
         reports_as=reports_as,

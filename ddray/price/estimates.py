@@ -45,8 +45,8 @@ class Estimate(NamedTuple):
 class Prices:
     """What stages cost on one device.
 
-    On a card a job runs as fast as its share of the card says: a card that is full of jobs does the work of one job
-    that has it whole. Where company was measured, measured seconds take the place of this.
+    On a card a job runs as fast as its share of the card says, up to what one process gets out of a card at all
+    (``Device.speed``). Where company was measured, measured seconds take the place of this.
     """
 
     device: Device
@@ -109,7 +109,7 @@ def _assumed(stage: Stage, share: float, device: Device) -> float:
     """By the device's assumed speed."""
     if device.is_card and share == 0:
         device = core()
-    return device.stage_seconds + stage.work / (device.gflops * (share if device.is_card else 1.0))
+    return device.stage_seconds + stage.work / device.speed(share)
 
 
 def head_starts(stages: Iterable[Stage], checkpoints: Mapping[str, Iterable[int]]) -> dict[str, float]:

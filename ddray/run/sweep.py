@@ -31,6 +31,7 @@ from ddray.results import REPORT_HTML, REPORT_MD, Results, results_of
 from ddray.run.failed import points_that_failed
 from ddray.run.ladder import Ladder
 from ddray.run.limits import limit_text
+from ddray.run.mps import CONTROL, multi_process_service
 from ddray.run.outcomes import OutcomeHandler
 from ddray.run.progress import Progress
 from ddray.run.refresh import Refresh
@@ -60,6 +61,8 @@ class RunOptions:
     gpu: str | None = None
     """Name of the cluster's cards; None: those of this machine, else of the reference card."""
     wait_for_nodes: float | None = None
+    mps: bool = False
+    """Whether the driver's multi-process service is to be started."""
     mlflow: bool = True
     quiet: bool = False
     precision: Literal["float32", "tf32", "bf16"] = "float32"
@@ -269,7 +272,7 @@ def _execute(
             _say("starting Ray" if options.address is None else f"joining the Ray cluster at {options.address}")
             from ddray.run import tune
 
-            with refresh.beside():
+            with refresh.beside(), _shared_cards(options.mps):
                 tune.execute(
                     schedule,
                     handler,
@@ -289,6 +292,21 @@ def _execute(
         if handler.environment:
             raise EnvironmentProblem(f"{name}: stopped, nothing that is finished is lost; {handler.environment}")
         return stop.is_set() or handler.interrupted
+
+
+@contextlib.contextmanager
+def _shared_cards(wanted: bool) -> Iterator[None]:
+    """With the driver's multi-process service, if it is wanted and can be started: what starts inside uses it."""
+    if not wanted:
+        yield
+        return
+    with multi_process_service() as runs:
+        _say(
+            "jobs share cards through the driver's multi-process service"
+            if runs
+            else f"--mps: {CONTROL} is not on the PATH or did not start; jobs that share a card take turns on it"
+        )
+        yield
 
 
 @contextlib.contextmanager

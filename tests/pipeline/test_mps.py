@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 from pathlib import Path
 
 import pytest
+from workspace import Workspace
 
 from ddray.run.mps import CONTROL, multi_process_service
 
@@ -57,3 +60,44 @@ def test_without_a_driver_there_is_none(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setenv("PATH", str(tmp_path))
     with multi_process_service() as runs:
         assert not runs
+
+
+def test_a_sweep_takes_it_to_its_workers_and_ends_it(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a real Ray: the process that a job runs in knows where the service listens."""
+    notes = control(tmp_path, monkeypatch, 0)
+    monkeypatch.delenv(NAMES[0], raising=False)
+    with workspace.start("sweep", workspace.tiny(iterations=3000), "--mps", "--no-mlflow", "--cpus", "1") as running:
+        running.until(lambda: places_of("default_worker.py"))
+        (folder,) = places_of("default_worker.py")
+        assert notes.read_text() == f"-d  {folder}\n", "it runs while the jobs do"
+        ran = running.wait(120)
+    assert ran.code == 0, ran.err
+    assert "jobs share cards through the driver's multi-process service" in ran.err
+    assert notes.read_text().splitlines()[1] == f" quit {folder}"
+
+
+def places_of(program: str) -> set[str]:
+    """Where processes that run a program look for the service, of those that do."""
+    found = set()
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if program in (process / "cmdline").read_text():
+                found |= set(re.findall(rf"{NAMES[0]}=([^\0]+)", (process / "environ").read_text()))
+    return found
+
+
+def test_a_sweep_goes_on_without_it(workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    control(tmp_path, monkeypatch, 1)
+    ran = workspace.spawn("sweep", workspace.tiny(), "--mps", "--no-mlflow", "--cpus", "1")
+    assert ran.code == 0, ran.err
+    assert f"--mps: {CONTROL} is not on the PATH or did not start; jobs that share a card take turns on it" in ran.err
+
+
+@pytest.mark.parametrize("other", [["--local"], ["--address", "auto"]])
+def test_it_is_for_a_ray_that_is_started_here(workspace: Workspace, other: list[str]) -> None:
+    ran = workspace.run("sweep", workspace.tiny(), "--mps", *other)
+    assert ran.code == 2
+    assert "--mps is for a Ray that is started here" in ran.err
+    assert "nvidia-cuda-mps-control -d" in ran.err
