@@ -32,6 +32,7 @@ from ddray.plan.graph import Stage
 from ddray.plan.jobs import Job, Shape
 from ddray.run import cluster
 from ddray.run.causes import ERROR
+from ddray.run.gauges import Gauges
 from ddray.run.ledger import Ledger, Node, next_job
 from ddray.run.nodes import Agreement, agreement, on_this_node
 from ddray.run.outcomes import OutcomeHandler
@@ -53,6 +54,8 @@ NODE_LABEL = "ray.io/node-id"
 """Ray puts it on every node."""
 SYNC_SECONDS = 0.5
 ATTEND_SECONDS = 0.5
+SHOW_SECONDS = 5.0
+"""Between two values of the gauges; Ray exports them every ten seconds."""
 
 
 def execute(
@@ -117,6 +120,7 @@ def execute(
                 members=members,
                 board=board,
                 watch=watch,
+                gauges=Gauges(sweep),
             )
             over = threading.Event()
             syncing = threading.Thread(
@@ -148,6 +152,7 @@ class Admitter(Searcher):
         members: cluster.Members | None = None,
         board: Any = None,
         watch: Watch | None = None,
+        gauges: Gauges | None = None,
     ) -> None:
         super().__init__()
         self.schedule = schedule
@@ -159,6 +164,7 @@ class Admitter(Searcher):
         self.members = members
         self.board = board
         self.watch = watch or Watch(progress.note)
+        self.gauges = gauges
         self.use_gpus = False
         """Whether jobs ask for GPUs: there are some, there were, or they are expected."""
         self.trials: dict[str, Job] = {}
@@ -174,7 +180,7 @@ class Admitter(Searcher):
         """Released without a free place: they wait in Ray for an actor of their shape."""
         self.awaited: set[str] = set()
         """Released for nodes that are to come."""
-        self._attended = 0.0
+        self._attended = self._shown = 0.0
         self._now = time.monotonic()
         """Of the question that is answered."""
         self._follow()
@@ -264,6 +270,9 @@ class Admitter(Searcher):
             return
         self._attended = now
         self._follow()
+        if self.gauges is not None and now - self._shown >= SHOW_SECONDS:
+            self._shown = now
+            self.gauges.show(self.progress.counts(), self.ledger, self.progress.eta())
         if self.members is None:
             return
         waiting = [
