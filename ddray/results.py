@@ -56,7 +56,8 @@ class _State(BaseModel):
     tables: dict[str, str]
     failures: list[str]
     counts: _Counts
-    mirrored: bool
+    mirrored: str
+    """Where to, as ``tracking.runs.Place`` is shown; "": not since the tables were built."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ RAY_ENVIRONMENT: dict[str, tuple[str, str]] = {
     "RAY_USAGE_STATS_ENABLED": ("0", "nothing is sent anywhere"),
     "GIT_PYTHON_REFRESH": ("quiet", "foolbox and MLflow import GitPython, which fails where git is missing"),
     "MLFLOW_DISABLE_TELEMETRY": ("true", "nothing is sent anywhere"),
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": ("3", "a server that does not answer is said after seconds, not minutes"),
     "PYTHONHASHSEED": ("0", "workers iterate sets in one order"),
 }
 """Variable -> (value, reason). A value the user has set is left alone."""
@@ -42,6 +43,8 @@ class Folders:
     """A path or a URL."""
     data: Path
     cache: Path
+    tracking: str = ""
+    """Address of an MLflow that is not ours, whose runs are in a server or a database of its own; "": ours."""
 
     @property
     def results(self) -> Path:
@@ -61,7 +64,7 @@ class Folders:
 
 
 def folders() -> Folders:
-    """Read DDRAY_HOME, DDRAY_STORE, DDRAY_DATA and DDRAY_CACHE."""
+    """Read DDRAY_HOME, DDRAY_STORE, DDRAY_DATA, DDRAY_CACHE and MLFLOW_TRACKING_URI."""
     home = _folder("DDRAY_HOME", Path("outputs"))
     store = os.environ.get("DDRAY_STORE") or str(home / "store")
     if "://" not in store:
@@ -71,6 +74,7 @@ def folders() -> Folders:
         store=store,
         data=_folder("DDRAY_DATA", home / "data"),
         cache=_folder("DDRAY_CACHE", home / "cache"),
+        tracking=os.environ.get("MLFLOW_TRACKING_URI", ""),
     )
 
 

@@ -12,7 +12,7 @@ import sys
 from ddray.errors import EnvironmentProblem, RequestError
 from ddray.settings import Folders
 from ddray.tracking.content import VIEW
-from ddray.tracking.runs import read_only, tracking_uri
+from ddray.tracking.runs import Place, read_only, tracking_uri
 from ddray.tracking.schema import check_schema
 
 
@@ -23,9 +23,16 @@ def serve(folders: Folders, host: str, port: int) -> int:
         0: it was interrupted.
 
     Raises:
-        RequestError: There is nothing to show yet.
+        RequestError: There is nothing to show yet, or it is elsewhere.
         EnvironmentProblem: The port is taken, MLflow cannot use the database, or its server ended by itself.
     """
+    if folders.tracking:
+        raise RequestError(
+            [
+                f"MLFLOW_TRACKING_URI: runs are mirrored to {Place.of(folders)}; open that in a browser. Unset the "
+                f"variable to look at {folders.mlflow_database}."
+            ]
+        )
     if not folders.mlflow_database.exists():
         raise RequestError(
             [f"{folders.mlflow_database}: nothing to show yet. Run a sweep, or: ddray collect SWEEP --mlflow"]

@@ -42,6 +42,7 @@ from ddray.run.stage import WorkerEnv, code_state
 from ddray.run.status import RunStatus
 from ddray.settings import Folders
 from ddray.store.artifacts import Store
+from ddray.tracking.runs import Place
 from trainables.data.cache import build as build_cache
 
 DONE, FAILED, INTERRUPTED = 0, 1, 130
@@ -342,10 +343,10 @@ def _finish(
     if not results.current(prepared.digest, stamps) or results.state().get("failures") != failures:
         finished = rebuild(prepared, results, store)
         stamps = _stamps(prepared, store)  # collecting may have found damage
-        results.record(prepared.digest, stamps, failures=failures, counts=asdict(finished), mirrored=False)
-    state = results.state()
-    if options.mlflow and not state.get("mirrored") and mirror_to_mlflow(prepared, results, store, folders):
-        results.record(prepared.digest, stamps, failures=failures, counts=state["counts"], mirrored=True)
+        results.record(prepared.digest, stamps, failures=failures, counts=asdict(finished), mirrored="")
+    state, place = results.state(), str(Place.of(folders))
+    if options.mlflow and state.get("mirrored") != place and mirror_to_mlflow(prepared, results, store, folders):
+        results.record(prepared.digest, stamps, failures=failures, counts=state["counts"], mirrored=place)
     return Finished(**state["counts"]), stamps
 
 
@@ -388,7 +389,8 @@ def mirror_to_mlflow(prepared: Prepared, results: Results, store: Store, folders
     except EnvironmentProblem as problem:
         _say(f"MLflow was not updated: {problem}\nMirror it later with: ddray collect {prepared.sweep.name} --mlflow")
         return False
-    _say(f"MLflow: {mirrored.runs_created} runs created, {mirrored.runs_updated} updated; look with: ddray ui")
+    where = f"at {Place.of(folders)}" if folders.tracking else "look with: ddray ui"
+    _say(f"MLflow: {mirrored.runs_created} runs created, {mirrored.runs_updated} updated; {where}")
     return True
 
 

@@ -16,11 +16,13 @@ from ddray.results import MEASUREMENTS_FILE, REPORT_HTML
 from ddray.settings import Folders
 from ddray.store.artifacts import Store
 from ddray.tracking.measured import MeasuredPoint, measured_points
-from ddray.tracking.runs import PLANNED, REPORT, Run, existing_runs
+from ddray.tracking.runs import PLANNED, REPORT, Place, Run, existing_runs
 from ddray.tracking.schema import REMEDY, check_schema
 from ddray.tracking.writer import Writer
 
 LOCK_SECONDS = 60.0
+_MODULES = ("mlflow", "sqlalchemy", "alembic", "requests", "urllib3", "psycopg2")
+"""Whose errors tell of a database or server."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,30 +41,37 @@ def mirror(
     """Bring the runs of a sweep up to date.
 
     Points with a result or a failure get a run; pending ones get none until then. Nothing of MLflow is imported when
-    nothing changed.
+    nothing changed in a database of ours; a server is asked.
 
     Args:
         plan: The whole sweep.
         sweep: Gives the experiment its name, ``ddray/<sweep>``.
         store: Curves and pictures come from its artifacts.
-        folders: Database and artifacts lie below home.
+        folders: Database and artifacts lie below home, unless an MLflow of others is named.
         folder: Holds the ``measurements.parquet`` just collected.
         lock_seconds: How long to wait for another mirror on the same database.
 
     Raises:
-        EnvironmentProblem: MLflow is not installed, its database cannot be used, or another mirror takes too long.
+        EnvironmentProblem: MLflow is not installed, its database or server cannot be used, or another mirror takes too
+            long.
     """
     points = measured_points(plan, folder / MEASUREMENTS_FILE)
     report = _report_digest(folder)
-    with _one_at_a_time(folders, lock_seconds), _understood(folders):
-        known = existing_runs(folders.mlflow_database, f"ddray/{sweep.name}")
+    place = Place.of(folders)
+
+    def found() -> dict[str, list[Run]] | None:
+        return existing_runs(place.database, f"ddray/{sweep.name}") if place.database is not None else None
+
+    with _one_at_a_time(folders, lock_seconds), _understood(place):
+        known = found()
         if known is not None:
             work = _compare(plan, points, known)
             if not work.chains and not work.left and _is_current(report, known):
                 return MirrorResult(0, 0, work.stale)
-        check_schema(folders.mlflow_database)
-        writer = Writer(folders, sweep, store)
-        known = existing_runs(folders.mlflow_database, f"ddray/{sweep.name}")
+        if place.database is not None:
+            check_schema(place.database)
+        writer = Writer(place, sweep, store)
+        known = found()
         if known is None:
             known = writer.existing()
         work = _compare(plan, points, known)
@@ -139,16 +148,20 @@ def _one_at_a_time(folders: Folders, seconds: float) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _understood(folders: Folders) -> Iterator[None]:
-    """Errors of MLflow and its database, with what to do about them."""
+def _understood(place: Place) -> Iterator[None]:
+    """Errors of MLflow and its database or server, with what to do about them."""
     try:
         yield
     except EnvironmentProblem:
         raise
     except Exception as error:
-        if type(error).__module__.split(".")[0] not in ("mlflow", "sqlalchemy", "alembic", "sqlite3"):
+        if type(error).__module__.split(".")[0] not in (*_MODULES, "sqlite3"):
             raise
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise EnvironmentProblem(
-            f"{folders.mlflow_database}: MLflow cannot use its database; got {first}. {REMEDY}"
-        ) from error
+        if place.database is None:
+            first = first.replace(place.uri, str(place))
+            raise EnvironmentProblem(
+                f"MLFLOW_TRACKING_URI: MLflow at {place} cannot be used; got {first}. See that it runs and may be "
+                "reached from here, or unset the variable to mirror to a database below DDRAY_HOME."
+            ) from error
+        raise EnvironmentProblem(f"{place}: MLflow cannot use its database; got {first}. {REMEDY}") from error

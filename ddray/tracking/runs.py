@@ -1,13 +1,16 @@
-"""Runs that MLflow has, by their tag ``ddray.point``, and the address of its database."""
+"""Runs that MLflow has, by their tag ``ddray.point``, and where it keeps them."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
+import re
 import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
+
+from ddray.settings import Folders
 
 log = logging.getLogger(__name__)
 
@@ -27,8 +30,38 @@ class Run:
     planned: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where MLflow keeps runs: in a database of ours below home, or where an address says."""
+
+    database: Path | None
+    """Ours; None: the runs are with a server, or in a database of others."""
+    artifacts: Path | None
+    """Likewise; None: where the server puts them."""
+    address: str = ""
+    """Of others' MLflow; may hold a password."""
+
+    @classmethod
+    def of(cls, folders: Folders) -> Place:
+        """The one that is in force."""
+        if folders.tracking:
+            return cls(None, None, folders.tracking)
+        return cls(folders.mlflow_database, folders.mlflow_artifacts)
+
+    @property
+    def uri(self) -> str:
+        """As MLflow's client takes it."""
+        return tracking_uri(self.database) if self.database is not None else self.address
+
+    def __str__(self) -> str:
+        """For people and files: without name and password."""
+        if self.database is not None:
+            return str(self.database)
+        return re.sub(r"//[^/@]*@", "//", self.address)
+
+
 def tracking_uri(database: Path) -> str:
-    """Where MLflow keeps its runs: an SQLite address in which the path is quoted, whatever characters it has.
+    """The address of a database of ours: an SQLite address in which the path is quoted, whatever characters it has.
 
     With the driver's name, because MLflow takes what follows a plain ``sqlite:///`` for a path and makes its folders.
     """

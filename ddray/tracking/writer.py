@@ -16,11 +16,10 @@ from ddray.plan.axes import run_name
 from ddray.plan.graph import Chain, Stage
 from ddray.plan.points import Sweep
 from ddray.results import FIGURES_FOLDER, REPORT_HTML, REPORT_MD
-from ddray.settings import Folders
 from ddray.store.artifacts import DamagedArtifact, Store
 from ddray.tracking import content
 from ddray.tracking.measured import MeasuredPoint
-from ddray.tracking.runs import DIGEST, PLANNED, POINT, REPORT, Run, tracking_uri
+from ddray.tracking.runs import DIGEST, PLANNED, POINT, REPORT, Place, Run
 from trainables import files
 
 log = logging.getLogger(__name__)
@@ -34,13 +33,14 @@ _BATCH = 900
 class Writer:
     """Writes runs of one experiment."""
 
-    def __init__(self, folders: Folders, sweep: Sweep, store: Store) -> None:
+    def __init__(self, place: Place, sweep: Sweep, store: Store) -> None:
         mlflow = _mlflow()
-        folders.mlflow_database.parent.mkdir(parents=True, exist_ok=True)
-        self.client: Any = mlflow.MlflowClient(tracking_uri(folders.mlflow_database))
+        if place.database is not None:
+            place.database.parent.mkdir(parents=True, exist_ok=True)
+        self.client: Any = mlflow.MlflowClient(place.uri)
         self.entities: Any = mlflow.entities
         self.store = store
-        self.experiment: str = self._experiment(folders, sweep)
+        self.experiment: str = self._experiment(place, sweep)
         self._pictures: dict[str, bytes] = {}
 
     def write(self, chain: Chain, point: MeasuredPoint, runs: Sequence[Run]) -> bool:
@@ -100,9 +100,9 @@ class Writer:
             token = page.token or None
         return runs
 
-    def _experiment(self, folders: Folders, sweep: Sweep) -> str:
+    def _experiment(self, place: Place, sweep: Sweep) -> str:
         name = f"ddray/{sweep.name}"
-        location = (folders.mlflow_artifacts / sweep.name).absolute().as_uri()
+        location = (place.artifacts / sweep.name).absolute().as_uri() if place.artifacts is not None else None
         wanted = content.experiment_tags(sweep.name)
         experiment = self.client.get_experiment_by_name(name)
         if experiment is None:
@@ -112,11 +112,11 @@ class Writer:
                 self.client.set_experiment_tag(experiment.experiment_id, tag, value)
         if experiment.lifecycle_stage != "active":
             self.client.restore_experiment(experiment.experiment_id)
-        if experiment.artifact_location != location:
+        if location is not None and experiment.artifact_location != location:
             log.warning(
                 "%s: MLflow's database remembers artifacts of %s in %s, where home was before. Delete the database "
                 "and mirror again to have them here.",
-                folders.mlflow_database,
+                place,
                 name,
                 experiment.artifact_location,
             )

@@ -132,7 +132,7 @@ def test_the_mirrors_database(trial: Trial, what: str) -> None:
             connection.commit()
         results = trial.workspace.results("tiny")
         state = json.loads((results.folder / "state.json").read_text())
-        (results.folder / "state.json").write_text(json.dumps({**state, "mirrored": False}))
+        (results.folder / "state.json").write_text(json.dumps({**state, "mirrored": ""}))
         ran = trial.again(how=mirrored)
         assert "MLflow was not updated" in ran.err
     if what != "locked":

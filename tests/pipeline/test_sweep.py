@@ -245,7 +245,7 @@ def test_a_thousand_finished_stages_are_a_few_requests(
     results = workspace.results("thousand")
     points = len(prepared.plan.chains)
     counts = {"points": points, "done": points, "failed": 0, "blocked": 0}
-    results.record(prepared.digest, workspace.store.stamps(), failures=[], counts=counts, mirrored=False)
+    results.record(prepared.digest, workspace.store.stamps(), failures=[], counts=counts, mirrored="")
     for command, limit in ((("sweep", path, "--local", "--no-mlflow"), 50), (("plan", path), 25)):
         s3.asked.clear()
         ran = workspace.run(*command)
