@@ -20,6 +20,7 @@ outcomes.py   what the outcome of a job means for the others
 watch.py      what jobs wait for that no worker begins, and when nothing will come of it
 local.py      one job at a time, in this process
 cluster.py    the Ray that jobs run on, from its start to its end, and its nodes as they come and go
+gauges.py     how things stand as numbers for Prometheus
 tune.py       Ray Tune: a searcher that admits jobs, a trainable that runs them
 display.py    the live table of progress
 status.py     the same in a file, for `ddray status` elsewhere, and how the run ended
