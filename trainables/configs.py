@@ -243,10 +243,18 @@ class NetworkConfig(Config):
         return Variant(self.architecture, self.depth, self.width, self.norm)
 
 
+Optimiser = Literal["sgd", "adamw"]
+
+
 class RecipeConfig(Config):
     """How a network is trained on a set. The named recipes are in ``protocols.py``."""
 
     neutral: ClassVar[dict[str, Any]] = {
+        "optimiser": "sgd",
+        "decay_on": "all",
+        "schedule": "steps",
+        "warmup": 0,
+        "mixup": 0.0,
         "learned_lr": "own_network",
         "ensemble": False,
         "label_loss": "soft_ce",
@@ -258,17 +266,31 @@ class RecipeConfig(Config):
     """Passes over the set. Exactly one of ``epochs`` and ``steps`` is given."""
     steps: int | None = Field(default=None, ge=1)
     """Optimiser steps; the last pass over the set is cut short when they run out."""
+    optimiser: Optimiser = "sgd"
+    """Stochastic gradient descent with momentum, or AdamW (Loshchilov and Hutter, ICLR 2019), which moves a bias before
+    a norm, whose gradient is rounding, as far as any parameter: two devices agree in what networks say, not in that."""
     lr: float = Field(gt=0)
     momentum: float = Field(ge=0, lt=1)
+    """Of AdamW the first beta; its second is 0.999."""
     weight_decay: float = Field(ge=0)
+    """Times a parameter: added to its gradient (sgd), or taken off it beside the step (adamw)."""
+    decay_on: Literal["all", "matrices"] = "all"
+    """Which parameters decay: all, or weights of more than one axis (no biases, no scales of norms; RDED)."""
+    schedule: Literal["steps", "cosine", "half_cosine"] = "steps"
+    """How the learning rate falls, by the share s of the training that is done: by ``gamma`` at ``milestones``;
+    (1 + cos(pi s)) / 2, to 0; or (1 + cos(pi s / 2)) / 2, to a half (RDED)."""
+    warmup: int = Field(default=0, ge=0)
+    """Steps in which the learning rate rises to its value in equal parts (RCIG: 500)."""
     milestones: tuple[float, ...]
-    """Fractions of the training after which the learning rate is multiplied by ``gamma``."""
+    """Fractions of the training after which the learning rate is multiplied by ``gamma``; of the schedule ``steps``."""
     gamma: float = Field(gt=0, le=1)
     batch: int = Field(ge=1)
     """Images per step; a set with fewer images is one batch."""
     augmentation: Literal["dsa", "idc", "none"]
     cutmix: float = Field(default=0.0, ge=0, le=1)
     """Probability per batch of CutMix."""
+    mixup: float = Field(default=0.0, ge=0)
+    """Alpha of Mixup of every batch: the share of the own image is drawn from Beta(alpha, alpha); 0: none."""
     learned_lr: Literal["own_network", "always", "never"] = "own_network"
     """When the learning rate that was learned with a set (MTT) replaces ``lr``: for the network the set was distilled
     with, for every network, or never. Sets without one are trained with ``lr``."""
@@ -284,9 +306,13 @@ class RecipeConfig(Config):
     """Whether soft_ce and kl are multiplied by the square of the temperature."""
 
     @model_validator(mode="after")
-    def _one_length(self) -> RecipeConfig:
+    def _fields_fit(self) -> RecipeConfig:
         if (self.epochs is None) == (self.steps is None):
             raise ValueError("give exactly one of epochs and steps")
+        if self.schedule != "steps" and self.milestones:
+            raise ValueError(f"schedule {self.schedule} has no milestones; give milestones: [] beside it")
+        if self.mixup and self.cutmix:
+            raise ValueError("mixup and cutmix both mix a batch; set one of them to 0")
         return self
 
 

@@ -81,8 +81,8 @@ def train_expert(config: ExpertConfig, origin: Origin, context: Context) -> Expe
     at = range(0, config.snapshots * every + 1, every)
     snapshots = _Snapshots(network, images[looked_at], labels[looked_at], at, check, context)
     optimise.descend(
-        network,
-        config,
+        optimise.Learner.of(network, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay),
+        batch=config.batch,
         steps=config.snapshots * every,
         per_epoch=per_epoch,
         order=order,

@@ -1,4 +1,4 @@
-"""Stochastic gradient descent on labelled images: the one loop, the state it keeps, and the gradient of a step.
+"""Gradient descent on labelled images: the one loop, the state it keeps, and the gradient of a step.
 
 Trainings and experts run ``descend``, on one network or on several packed into one; the inner loops of methods take
 single gradients. M networks. Images (N, C, H, W) float32 normalised; labels (N,) int64, or rows (N, K) of soft ones
@@ -11,11 +11,12 @@ import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
+from trainables.configs import Optimiser
 from trainables.context import Context, StageFailure
 from trainables.data import augment
 from trainables.device import LAYOUTS, laid_out
@@ -30,21 +31,59 @@ CHUNK = {"cpu": 32, "cuda": 65536}
 """Images per forward and backward pass; a larger batch adds up the gradients of its parts. Activations of 32 images
 stay in a CPU's cache; benchmarks/steps.py prints what that gains."""
 
-Cutmix = tuple[float, torch.Generator]
-"""Probability of CutMix, and the generator that decides and draws it."""
+SECOND_BETA = 0.999
+"""Of AdamW; the recipe's momentum is the first."""
+_KEPT = {torch.optim.SGD: {"momentum_buffer": ""}, torch.optim.AdamW: {"exp_avg": "", "exp_avg_sq": "2", "step": "n"}}
+"""Optimiser -> what it keeps of a parameter, and what a checkpoint calls it after ``momentum``."""
+
+
+class Mix(NamedTuple):
+    """How the images of a batch are mixed with one another, at most in one way."""
+
+    cutmix: float
+    """Probability of CutMix."""
+    mixup: float
+    """Alpha of Mixup; 0: none."""
+    generator: torch.Generator
+    """Decides and draws it."""
 
 
 @dataclass(frozen=True)
 class Learner:
-    """A network and the optimiser that trains it: stochastic gradient descent with momentum and weight decay."""
+    """A network and the optimiser that trains it."""
 
     network: Network
-    optimiser: torch.optim.SGD
+    optimiser: torch.optim.SGD | torch.optim.AdamW
 
     @classmethod
-    def of(cls, network: Network, *, lr: float, momentum: float, weight_decay: float) -> Learner:
-        parameters = network.parameters()
-        return cls(network, torch.optim.SGD(parameters, lr=lr, momentum=momentum, weight_decay=weight_decay))
+    def of(
+        cls,
+        network: Network,
+        *,
+        lr: float,
+        momentum: float,
+        weight_decay: float,
+        optimiser: Optimiser = "sgd",
+        decay_on: Literal["all", "matrices"] = "all",
+    ) -> Learner:
+        """Arguments as the fields of ``RecipeConfig``."""
+        decays: list[Tensor] = []
+        others: list[Tensor] = []
+        for name, parameter in network.named_parameters():
+            small = decay_on == "matrices" and (parameter.ndim < 2 or not name.endswith("weight"))
+            (others if small else decays).append(parameter)
+        groups: list[dict[str, Any]] = [{"params": decays}]
+        if others:
+            groups.append({"params": others, "weight_decay": 0.0})
+        if optimiser == "adamw":
+            betas = momentum, SECOND_BETA
+            return cls(network, torch.optim.AdamW(groups, lr=lr, betas=betas, weight_decay=weight_decay))
+        return cls(network, torch.optim.SGD(groups, lr=lr, momentum=momentum, weight_decay=weight_decay))
+
+    def set_rate(self, lr: float) -> None:
+        """The learning rate from now on."""
+        for group in self.optimiser.param_groups:
+            group["lr"] = lr
 
     def step(self) -> None:
         """Take one step along the gradients, which are then forgotten."""
@@ -52,35 +91,27 @@ class Learner:
         self.optimiser.zero_grad(set_to_none=True)
 
     def state(self, momentum: str = "momentum") -> dict[str, Tensor]:
-        """What a checkpoint holds: ``network.NAME`` of parameters and buffers, and their momentum under this prefix."""
+        """What a checkpoint holds: ``network.NAME`` of parameters and buffers, and what the optimiser keeps of each
+        under this prefix."""
         state = {f"network.{name}": tensor for name, tensor in self.network.state_dict().items()}
         for name, parameter in self.network.named_parameters():
-            buffer = self.optimiser.state[parameter].get("momentum_buffer")
-            if buffer is not None:
-                state[f"{momentum}.{name}"] = buffer
+            for kept, suffix in _KEPT[type(self.optimiser)].items():
+                buffer = self.optimiser.state[parameter].get(kept)
+                if buffer is not None:
+                    state[f"{momentum}{suffix}.{name}"] = buffer
         return state
 
     def load(self, state: Mapping[str, Tensor], momentum: str = "momentum") -> None:
         """Take over what ``state`` gave."""
         self.network.load_state_dict({name: state[f"network.{name}"] for name in self.network.state_dict()})
         for name, parameter in self.network.named_parameters():
-            if f"{momentum}.{name}" in state:
+            for kept, suffix in _KEPT[type(self.optimiser)].items():
+                saved = state.get(f"{momentum}{suffix}.{name}")
+                if saved is None:
+                    continue
                 # In the parameter's own memory layout: a file holds plain ones, and the optimiser is faster in its own.
-                buffer = torch.empty_like(parameter, requires_grad=False)
-                self.optimiser.state[parameter]["momentum_buffer"] = buffer.copy_(state[f"{momentum}.{name}"])
-
-
-class Settings(Protocol):
-    """What a recipe and an expert's configuration have in common."""
-
-    @property
-    def lr(self) -> float: ...
-    @property
-    def momentum(self) -> float: ...
-    @property
-    def weight_decay(self) -> float: ...
-    @property
-    def batch(self) -> int: ...
+                like = torch.empty_like(parameter, requires_grad=False) if saved.ndim else torch.empty_like(saved)
+                self.optimiser.state[parameter][kept] = like.copy_(saved)
 
 
 class Record(Protocol):
@@ -117,9 +148,9 @@ class Names(NamedTuple):
 
 
 def descend(
-    network: Network,
-    settings: Settings,
+    learner: Learner,
     *,
+    batch: int,
     steps: int,
     per_epoch: int,
     order: Callable[[int], Tensor],
@@ -129,26 +160,25 @@ def descend(
     names: Names,
     context: Context,
 ) -> None:
-    """Adjust a network's parameters by stochastic gradient descent with momentum and weight decay.
+    """Adjust a network's parameters along gradients.
 
-    Resumable: a checkpoint holds the parameters, the momentum and the record; everything random is a function of
-    epoch or step.
+    Resumable: a checkpoint holds the parameters, what the optimiser keeps and the record; everything random is a
+    function of epoch or step.
 
     Args:
-        network: In train mode; M networks packed into one, or a single one.
-        settings: The optimiser's, and the images per batch.
+        learner: Its network in train mode; M networks packed into one, or a single one.
+        batch: Images of a step, of each of the M networks.
         steps: How many in all.
         per_epoch: Batches that an epoch's permutation is cut into (``batches_per_epoch``).
         order: Epoch -> the permutation of the images (N,), or one for each of the M networks (M, N); on any device.
         gradient: Adds the gradient of a batch, given its rows (B,) or (M, B) and the step, to the parameters' ``grad``;
             returns the loss () or losses (M,), detached.
-        rate: Step -> learning rate; None: ``settings.lr`` throughout.
+        rate: Step -> learning rate; None: the learner's throughout.
 
     Raises:
         StageFailure: A loss is not finite; the message names whose, epoch and step.
         Interrupted: The stage is to stop.
     """
-    learner = Learner.of(network, lr=settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay)
     done = 0
     if checkpoint := context.restore():
         done, folder = checkpoint
@@ -164,12 +194,12 @@ def descend(
     batches: list[Tensor] = []
     sums = torch.zeros(len(names.members), device=context.device)
     for step in context.iterations(steps, start=done, save=save, unit="step"):
-        epoch, batch = divmod(step, per_epoch)
-        if batch == 0 or step == done:
-            batches = _cut(order(epoch).to(context.device), settings.batch, per_epoch)
+        epoch, number = divmod(step, per_epoch)
+        if number == 0 or step == done:
+            batches = _cut(order(epoch).to(context.device), batch, per_epoch)
         if rate is not None:
-            learner.optimiser.param_groups[0]["lr"] = rate(step)
-        losses = gradient(batches[batch], step)
+            learner.set_rate(rate(step))
+        losses = gradient(batches[number], step)
         learner.step()
         # Summed between looks: the sum is not finite once one of its losses was not.
         sums += losses
@@ -190,7 +220,7 @@ def batch_gradient(
     labels: Tensor,
     *,
     params: augment.Params | None = None,
-    cutmix: Cutmix | None = None,
+    mix: Mix | None = None,
     loss_of: Loss = hard_loss,
 ) -> Tensor:
     """Add the gradient of one batch's mean loss to the parameters' ``grad``.
@@ -206,7 +236,7 @@ def batch_gradient(
     """
     if params is not None:
         images = augment.apply(images, params)
-    images, partners, kept = mixed(images, labels, cutmix)
+    images, partners, kept = mixed(images, labels, mix)
     parts = 1 if uses_batch_statistics(network) else math.ceil(len(images) / CHUNK[images.device.type])
     total = torch.zeros((), device=images.device)
     for part, own, other in zip(images.chunk(parts), labels.chunk(parts), partners.chunk(parts), strict=True):
@@ -225,7 +255,7 @@ def packed_gradient(
     labels: Tensor,
     *,
     params: Sequence[augment.Params | None],
-    cutmix: Sequence[Cutmix | None],
+    mixes: Sequence[Mix | None],
     loss_of: Loss = hard_loss,
 ) -> Tensor:
     """``batch_gradient`` of several networks packed into one: each member's gradient of its own batch's mean loss.
@@ -246,8 +276,8 @@ def packed_gradient(
         together = augment.Params(drawn[0].order, active, draws)
         images = augment.apply(images.flatten(0, 1), together).reshape(images.shape)
     partners, kept = labels.clone(), torch.ones(count, 1)
-    for index, chance in enumerate(cutmix):
-        images_s, partners_s, share = mixed(images[index], labels[index], chance)
+    for index, mix in enumerate(mixes):
+        images_s, partners_s, share = mixed(images[index], labels[index], mix)
         if share < 1.0:
             images[index], partners[index], kept[index] = images_s, partners_s, share
     shares = kept.to(images.device) if kept.min() < 1.0 else None
@@ -314,14 +344,10 @@ def _cut(order: Tensor, batch: int, count: int) -> list[Tensor]:
     return [order[..., part * batch : None if part + 1 == count else (part + 1) * batch] for part in range(count)]
 
 
-def mixed(images: Tensor, labels: Tensor, cutmix: Cutmix | None) -> tuple[Tensor, Tensor, float]:
-    """A batch after CutMix, or as it was: images, partners' labels, share of the own label (``augment.cutmix``).
-
-    Args:
-        cutmix: Probability, and the generator that decides and draws; None: never.
-    """
-    if cutmix is not None:
-        probability, generator = cutmix
-        if float(torch.rand(1, generator=generator)) < probability:
-            return augment.cutmix(images, labels, generator)
+def mixed(images: Tensor, labels: Tensor, mix: Mix | None) -> tuple[Tensor, Tensor, float]:
+    """A batch after CutMix or Mixup, or as it was: images, partners' labels, share of the own label (``augment``)."""
+    if mix is not None and mix.mixup > 0:
+        return augment.mixup(images, labels, mix.mixup, mix.generator)
+    if mix is not None and float(torch.rand(1, generator=mix.generator)) < mix.cutmix:
+        return augment.cutmix(images, labels, mix.generator)
     return images, labels, 1.0

@@ -52,6 +52,36 @@ PROTOCOLS: dict[str, Protocol] = {
         "IDC (Kim et al., ICML 2022): 1000 epochs, batches of 64, x0.2 at 2/3 and 5/6, IDC augmentation and CutMix",
     ),
     "quick": Protocol(_sgd(100, "dsa"), "ours: a tenth of dsa1000, to try things out; not a published recipe"),
+    "ncfm": Protocol(
+        _sgd(
+            2000,
+            "idc",
+            optimiser="adamw",
+            lr=1e-3,
+            weight_decay=0.01,
+            milestones=(0.2, 0.4, 0.6, 0.8),
+            gamma=0.5,
+            batch=128,
+            cutmix=0.5,
+        ),
+        "NCFM (Wang et al., CVPR 2025): 2000 epochs of AdamW, x0.5 at each fifth, IDC augmentation and CutMix; it "
+        "reports the best of 20 looks at the test images, ours is the last epoch",
+    ),
+    "datadam": Protocol(
+        _sgd(1800, "dsa", batch=64),
+        "DataDAM (Sajedi et al., ICCV 2023): 1800 epochs, batches of 64, on ConvNet3 with batch norm "
+        "(convnet3-batch); it reports the best of 11 sets on the test images",
+    ),
+    "datm": Protocol(
+        _sgd(1000, "dsa", batch=128, temperature=1.0),
+        "DATM (Guo et al., ICLR 2024): 1000 epochs, batches of 128, soft labels by cross-entropy at temperature 1; its "
+        "sets are whitened and bring their learning rate",
+    ),
+    "qin": Protocol(
+        _sgd(3000, "dsa", milestones=(0.25, 0.5, 0.75), gamma=0.3),
+        "Qin et al., NeurIPS 2024: 3000 epochs, x0.3 at each quarter, soft labels by cross-entropy; it reports the "
+        "best of 15 looks at the test images",
+    ),
     "paper2023_fixed_lr": Protocol(
         _sgd(2000, "dsa", learned_lr="never"),
         "paper2023, in which sets of MTT are trained at 0.01 too: the paper does not say what it does with their rate",

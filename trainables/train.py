@@ -53,9 +53,9 @@ def train(
 ) -> TrainedModel:
     """Train a fresh network and record its outputs on the test split.
 
-    Stochastic gradient descent with momentum and weight decay; a fresh permutation per epoch; the learning rate is
-    multiplied by ``gamma`` at each milestone. All random numbers are derived from ``config.seed``, so two sets of
-    equal size trained with one seed share initial weights, batches and augmentations.
+    The recipe's optimiser; a fresh permutation per epoch; the learning rate as ``learning_rate`` has it. All random
+    numbers are derived from ``config.seed``, so two sets of equal size trained with one seed share initial weights,
+    batches and augmentations.
 
     Differs from the authors' code (DC utils.py): exactly ``epochs`` epochs instead of one more, the drop at the
     milestone instead of one epoch later, and momentum survives it. With batch norm a last batch of one image joins
@@ -135,14 +135,12 @@ def _train(
 
     def gradient(rows: Tensor, step: int) -> Tensor:
         params = [augmentation(member, rows.shape[-1], step) for member in members]
-        chances = [cutmix(member, step) for member in members]
+        mixes = [mix(member, step) for member in members]
         if together:
             return packed_gradient(
-                network, images[rows], learned[rows], params=params, cutmix=chances, loss_of=lesson.loss
+                network, images[rows], learned[rows], params=params, mixes=mixes, loss_of=lesson.loss
             )
-        return batch_gradient(
-            network, images[rows], learned[rows], params=params[0], cutmix=chances[0], loss_of=lesson.loss
-        )
+        return batch_gradient(network, images[rows], learned[rows], params=params[0], mix=mixes[0], loss_of=lesson.loss)
 
     def unpacked() -> Sequence[Network]:
         """The networks of the members as they are now: their numbers are looked at just as after ``train``."""
@@ -153,8 +151,15 @@ def _train(
 
     curve = _Curve(base, unpacked, test, per_epoch, context)
     optimise.descend(
-        network,
-        recipe,
+        optimise.Learner.of(
+            network,
+            lr=recipe.lr,
+            momentum=recipe.momentum,
+            weight_decay=recipe.weight_decay,
+            optimiser=recipe.optimiser,
+            decay_on=recipe.decay_on,
+        ),
+        batch=recipe.batch,
         steps=steps,
         per_epoch=per_epoch,
         order=order,
@@ -276,18 +281,25 @@ def rate_learned_for(config: TrainConfig, info: Mapping[str, Any]) -> float | No
     own = info.get("network") == config.network.model_dump(mode="json")
     if rate is None or wanted == "never" or (wanted == "own_network" and not own):
         return None
+    if config.recipe.optimiser != "sgd":  # it was learned for gradient descent, and means nothing to AdamW
+        return None
     return float(rate)
 
 
 def learning_rate(recipe: RecipeConfig, step: int, per_epoch: int) -> float:
     """The rate of the step with this number, counted from 0.
 
-    A milestone m of E epochs takes effect after floor(m * E) epochs; of a recipe in steps, after floor(m * steps).
+    A milestone m of E epochs takes effect after floor(m * E) epochs; of a recipe in steps, after floor(m * steps). A
+    cosine is taken at the share of epochs (or steps) that are done, and so stays for an epoch.
     """
     position, length = (step, recipe.steps) if recipe.steps else (step // per_epoch, recipe.epochs or 0)
     # The small number keeps products such as 2/3 * 300 from falling below the integer they stand for.
     passed = sum(position >= math.floor(milestone * length + 1e-9) for milestone in recipe.milestones)
-    return recipe.lr * recipe.gamma**passed
+    rate = recipe.lr * recipe.gamma**passed
+    if recipe.schedule != "steps":
+        turned = math.pi * position / length / (2 if recipe.schedule == "half_cosine" else 1)
+        rate = recipe.lr * (1 + math.cos(turned)) / 2
+    return rate * min(1.0, (step + 1) / recipe.warmup) if recipe.warmup else rate
 
 
 @torch.no_grad()
@@ -321,10 +333,13 @@ def augmentation(config: TrainConfig, images: int, step: int) -> augment.Params 
     return augment.sample(chosen, images, shared=False, generator=generator)
 
 
-def cutmix(config: TrainConfig, step: int) -> optimise.Cutmix | None:
-    """Probability of CutMix, and the generator of a step; None: never."""
+def mix(config: TrainConfig, step: int) -> optimise.Mix | None:
+    """How the batch of a step is mixed; None: never."""
     recipe = config.recipe
-    return (recipe.cutmix, seeds.generator("train", config.seed, "cutmix", step)) if recipe.cutmix > 0 else None
+    if not (recipe.cutmix or recipe.mixup):
+        return None
+    generator = seeds.generator("train", config.seed, "cutmix" if recipe.cutmix else "mixup", step)
+    return optimise.Mix(recipe.cutmix, recipe.mixup, generator)
 
 
 def curve_steps(recipe: RecipeConfig, points: int, per_epoch: int) -> frozenset[int]:

@@ -41,7 +41,7 @@ def trained() -> tuple[dict[str, Any], PixelImages]:
     optimiser = torch.optim.SGD(network.parameters(), lr=0.05, momentum=0.9)
     for _ in range(40):
         optimiser.zero_grad()
-        batch_gradient(network, origin.images, origin.labels, params=None, cutmix=None)
+        batch_gradient(network, origin.images, origin.labels, params=None)
         optimiser.step()
     data = dataset_config()
     pixels = denormalise(origin.images, data.mean, data.std).clamp(0, 1)

@@ -73,6 +73,7 @@ def protocol_cells(protocol: Protocol) -> list[str]:
     drops = ", ".join(str(Fraction(point).limit_denominator(100)) for point in recipe.milestones)
     return [
         length,
+        recipe.optimiser,
         f"{recipe.lr:g}",
         f"{recipe.momentum:g}",
         f"{recipe.weight_decay:g}",

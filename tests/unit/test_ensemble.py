@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from ensembles import SEEDS, assert_agree, ensemble_config, one_by_one, trained
 from support import (
     FakeContext,
     dataset_config,
@@ -17,65 +18,25 @@ from support import (
     tiny_network,
     tiny_origin,
     tiny_test,
-    to_its_end,
     train_config,
 )
 from torch.nn import functional as F
 
-from trainables.configs import EnsembleConfig, NetworkConfig, RecipeConfig
+from trainables.configs import EnsembleConfig, NetworkConfig
 from trainables.context import StageFailure
 from trainables.data.pixels import Whitening
 from trainables.models.network import build
 from trainables.models.packed import member_states, pack
 from trainables.networks import parse
 from trainables.optimise import CHUNK
-from trainables.payloads import TrainedEnsemble, TrainedModel
+from trainables.payloads import TrainedEnsemble
 from trainables.train import train, train_ensemble
-
-SEEDS = (1, 4, 5)
-
-
-def ensemble_config(recipe: RecipeConfig, seeds: tuple[int, ...] = SEEDS, **other: Any) -> EnsembleConfig:
-    return EnsembleConfig(base=train_config(recipe, seed=seeds[0], **other), seeds=seeds)
-
-
-def trained(config: EnsembleConfig, context: FakeContext, each: int = 7, **given: Any) -> TrainedEnsemble:
-    """A training that is started again whenever it is interrupted."""
-    origin = tiny_origin(each=each, size=config.base.network.image_size)
-    return to_its_end(lambda: train_ensemble(config, origin.images, origin.labels, tiny_test(origin), context, **given))
-
-
-def one_by_one(config: EnsembleConfig, folder: Path, each: int = 7, **given: Any) -> dict[int, TrainedModel]:
-    origin = tiny_origin(each=each, size=config.base.network.image_size)
-    return {
-        seed: train(config.member(seed), origin.images, origin.labels, tiny_test(origin), FakeContext(folder), **given)
-        for seed in config.seeds
-    }
 
 
 def saved_bytes(folder: Path, models: TrainedEnsemble) -> dict[str, bytes]:
     folder.mkdir()
     models.save(folder)
     return folder_bytes(folder)
-
-
-def assert_agree(together: TrainedEnsemble, separate: dict[int, TrainedModel], tolerance: float = 2e-4) -> None:
-    assert together.models.keys() == separate.keys()
-    for seed, model in together.models.items():
-        other = separate[seed]
-        assert model.state.keys() == other.state.keys()
-        for name, tensor in model.state.items():
-            torch.testing.assert_close(tensor, other.state[name], atol=tolerance, rtol=tolerance)
-        ours, theirs = model.outputs["test"], other.outputs["test"]
-        torch.testing.assert_close(ours.logits, theirs.logits, atol=10 * tolerance, rtol=10 * tolerance)
-        assert torch.equal(ours.labels, theirs.labels)
-        assert torch.equal(ours.ids, theirs.ids)
-        assert model.info.keys() == other.info.keys()
-        for name in ("optimiser_steps", "trained_lr", "epochs", "train_images", "num_parameters"):
-            assert model.info[name] == other.info[name]
-        assert model.info["train_loss"] == pytest.approx(other.info["train_loss"], abs=10 * tolerance)
-        places = [[(point["epoch"], point["steps"]) for point in each.info["curve"]] for each in (model, other)]
-        assert places[0] == places[1]
 
 
 # --- packed networks ----------------------------------------------------------------------------------------------

@@ -44,7 +44,7 @@ from trainables.distill.matching import match_gradients
 from trainables.distill.representatives import cluster_centres, nearest, representatives
 from trainables.methods import IDCSettings
 from trainables.models.network import Network, build
-from trainables.optimise import batch_gradient
+from trainables.optimise import Mix, batch_gradient
 
 PATHS: tuple[matching.Path, ...] = ("loop", "vectorised")
 METRICS = ("mse", "l1")
@@ -367,7 +367,7 @@ def test_the_network_learns_from_real_images_in_whole_batches(
         assert kwargs["params"].order == ("color", "crop")
         assert kwargs["params"].active.all()
         assert len(kwargs["params"]) == len(rows), "each image has its own"
-        assert kwargs["cutmix"][0] == 0.5
+        assert kwargs["mix"].cutmix == 0.5
 
 
 def test_each_network_takes_its_steps_and_is_left_after_the_last(
@@ -453,7 +453,7 @@ def test_the_loss_of_a_mixed_batch_is_shared_by_both_labels() -> None:
     def drawn() -> torch.Generator:
         return torch.Generator().manual_seed(3)
 
-    found = batch_gradient(network, origin.images, origin.labels, cutmix=(1.0, drawn()))
+    found = batch_gradient(network, origin.images, origin.labels, mix=Mix(1.0, 0.0, drawn()))
     generator = drawn()
     torch.rand(1, generator=generator)  # whether
     mixed, partners, kept = augment.cutmix(origin.images, origin.labels, generator)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import re
 import shutil
 import subprocess
@@ -19,12 +20,14 @@ from goldens import TABLES
 from panels import ONE, panel_of
 from pyarrow import parquet
 
+from ddray.report.comparable import Cell, RowKey
 from ddray.report.drawing import INK, drawn, inline_svg, style_of
 from ddray.report.figures import pictures
 from ddray.report.html import SetPicture, html_page
 from ddray.report.maps import map_pictures
 from ddray.report.page import Heading, Lines, Picture, first_page
 from ddray.report.report import elements_of, machine_report
+from ddray.report.sections.accuracy import _distilled
 from ddray.report.sections.short import SHORT
 from ddray.report.table import Bullets
 from ddray.report.written import write_report
@@ -176,6 +179,46 @@ def test_networks_stand_side_by_side_with_the_numbers_of_their_tables() -> None:
     drawn(picture.draw, picture.rows).written("svg")
     report["blocks"] = [block for block in report["blocks"] if block["architecture"] == "convnet3-w16"]
     assert list(pictures("rankings", report, "")) == [], "one network is compared with no other"
+
+
+def test_accuracy_stands_against_the_hours_that_a_set_took() -> None:
+    (recorded,) = (each for each in TABLES if each.name == "quickstart")
+    block = recorded.shown()["report"]["blocks"][0]
+    (picture,) = (each for each in pictures("rows", block, "") if each.name == "hours")
+    taken = {(row["method"], row["place"]): row for row in picture.rows}
+    assert {method for method, _ in taken} == {"random", "dsa", "dm", "mtt", "idc"}, "the full data is not distilled"
+    for row in block["rows"]:
+        for method, cell in row["cells"].items():
+            if method in ("random", "full"):
+                continue
+            shown = taken[method, str(row["ipc"])]
+            assert shown["hours"] == cell["distilled"]["hours"] > 0
+            assert shown["percent"] == 100 * cell["accuracy"]["mean"]
+    assert all(taken["random", place]["hours"] is None for place in ("1", "5"))
+    svg = drawn(picture.draw, picture.rows).written("svg").decode()
+    assert "seconds of distillation on 1 thread of AMD EPYC" in svg
+    for cell in block["rows"][0]["cells"].values():
+        if cell["distilled"]:
+            cell["distilled"]["machine"] = "1 thread of another"
+    assert "hours" not in {each.name for each in pictures("rows", block, "")}, "hours of two machines do not compare"
+
+
+def test_hours_are_of_one_set_however_many_networks_were_trained_on_it() -> None:
+    numerics = json.dumps({"device": "cuda", "device_name": "NVIDIA H100 80GB HBM3"})
+    points = [
+        {"point": f"{seed}.{distilled}", "method": "dm", "distill_seed": distilled, "seed": seed, "numerics": numerics}
+        for seed in (0, 1, 2)
+        for distilled in (0, 1)
+    ]
+    cell = Cell(RowKey((), ()), "dm", points)
+    seconds = {point["point"]: 3600.0 * (1 + point["distill_seed"]) for point in points}
+    assert _distilled(cell, seconds) == {"hours": 1.5, "machine": "NVIDIA H100 80GB HBM3"}
+    assert _distilled(cell, {}) is None
+    other = {**points[0], "numerics": json.dumps({"device": "cpu", "device_name": "EPYC, family 25", "threads": 2})}
+    assert _distilled(Cell(RowKey((), ()), "dm", [other]), seconds) == {"hours": 1.0, "machine": "2 threads of EPYC"}
+    assert _distilled(Cell(RowKey((), ()), "dm", [*points, other]), seconds) is None, "two machines"
+    random = Cell(RowKey((), ()), "random", [{**point, "method": "random"} for point in points])
+    assert _distilled(random, seconds) is None, "nothing is learned"
 
 
 def test_without_the_full_data_there_is_nothing_to_keep(attacked: Path) -> None:

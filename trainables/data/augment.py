@@ -334,5 +334,24 @@ def cutmix(images: Tensor, labels: Tensor, generator: torch.Generator) -> tuple[
     return mixed, labels[partner], kept
 
 
+def mixup(images: Tensor, labels: Tensor, alpha: float, generator: torch.Generator) -> tuple[Tensor, Tensor, float]:
+    """Mixup (Zhang et al., ICLR 2018): each image is drawn over another one of the batch, in one mixture for all.
+
+    Args:
+        images: (N, C, H, W).
+        labels: (N,) int64, or rows (N, K).
+        alpha: The share of the own image is drawn from Beta(alpha, alpha).
+        generator: A CPU generator.
+
+    Returns:
+        As ``cutmix``; the share is that of the own image.
+    """
+    from scipy.special import betaincinv  # the rest of training does without SciPy
+
+    kept = float(betaincinv(alpha, alpha, float(torch.rand(1, generator=generator, dtype=torch.float64))))
+    partner = torch.randperm(len(images), generator=generator).to(images.device)
+    return torch.lerp(images[partner], images, kept), labels[partner], kept
+
+
 def _clipped(centre: int, side: int, size: int) -> tuple[int, int]:
     return max(centre - side // 2, 0), min(centre + side // 2, size)

@@ -31,7 +31,7 @@ from trainables.distill.matching import Decode, Distance, match_gradients
 from trainables.distill.representatives import representatives
 from trainables.methods import IDCSettings
 from trainables.models.network import Network, uses_batch_statistics
-from trainables.optimise import Learner, batch_gradient, in_batches
+from trainables.optimise import Learner, Mix, batch_gradient, in_batches
 from trainables.payloads import DistilledSet, load_tensors, save_tensors
 
 CHOSEN = "chosen."
@@ -265,8 +265,8 @@ def _train(
         if context.strategy is not None:
             generator = context.generator("train", *step, number)
             params = augment.sample(strategy, len(rows), shared=False, generator=generator)
-        cutmix = settings.cutmix, context.generator("cutmix", *step, number)
-        losses.append(batch_gradient(network, origin.images[rows], origin.labels[rows], params=params, cutmix=cutmix))
+        mix = Mix(settings.cutmix, 0.0, context.generator("cutmix", *step, number))
+        losses.append(batch_gradient(network, origin.images[rows], origin.labels[rows], params=params, mix=mix))
         learner.step()
     context.check_training(losses, step[0] * settings.inner_loop + step[1])
     network.eval()

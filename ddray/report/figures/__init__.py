@@ -1,6 +1,7 @@
 """The figures of a report. Every file here holds one or more records, and the report finds them by itself.
 
     accuracy.py    test accuracy by images per class, beside the paper's and the full data's
+    hours.py       test accuracy by the time that a set took to distil
     networks.py    test accuracy by network that is trained, one panel for each number of images
     fairness.py    how unequally classes are treated, against accuracy
     variance.py    variance over classes of loss and of accuracy, by images per class

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from functools import partial
+from statistics import fmean
 from typing import Any
 
 from ddray.measurements.reading import Numbers
@@ -31,15 +33,15 @@ def _rows(block: ReportBlock, numbers: Numbers) -> list[dict[str, Any]]:
     return [
         {
             **key.facts,
-            "cells": {cell.variant: _cell(cell, numbers.plain.get("trained_lr", {})) for cell in cells},
+            "cells": {cell.variant: _cell(cell, numbers.plain) for cell in cells},
             "against_random": _differences({cell.variant: cell for cell in cells}),
         }
         for key, cells in block.rows.items()
     ]
 
 
-def _cell(cell: Cell, trained_lr: Mapping[str, float]) -> dict[str, Any]:
-    first = cell.points[0]
+def _cell(cell: Cell, numbers: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
+    first, trained_lr = cell.points[0], numbers.get("trained_lr", {})
     rates = {trained_lr[point["point"]] for point in cell.points if point["point"] in trained_lr}
     published = CHEN2023.accuracy_of(known_data(first), first["ipc"], first["architecture"], cell.method)
     states = Counter(point["status"] for point in cell.points)
@@ -52,6 +54,7 @@ def _cell(cell: Cell, trained_lr: Mapping[str, float]) -> dict[str, Any]:
         "test_images": min((point["n"] for point in cell.points if point["n"]), default=None),
         "init": first["init"],
         "learned_lr": sorted(rates - {first["lr"]}),
+        "distilled": _distilled(cell, numbers.get("distill_s", {})),
         "budget_fraction": first["budget_fraction"],
         "distill_iters": first["distill_iters"],
         "paper": asdict(published) if published else None,
@@ -60,6 +63,29 @@ def _cell(cell: Cell, trained_lr: Mapping[str, float]) -> dict[str, Any]:
         "constants": first["constants"],
         **({"labels": labels} if (labels := first["param"].get("labels")) else {}),
     }
+
+
+def _distilled(cell: Cell, seconds: Mapping[str, float]) -> dict[str, Any] | None:
+    """Mean ``hours`` of a set that is learned, and the ``machine`` that took them; None where nothing is learned, or
+    where the sets of a cell were made on several."""
+    learned = cell.method in METHODS and "init" in METHODS[cell.method].uses
+    by_set = {
+        point["distill_seed"]: seconds[point["point"]] for point in cell.points if learned and point["point"] in seconds
+    }
+    machines = {machine_of(point["numerics"]) for point in cell.points if point["numerics"]}
+    if not by_set or len(machines) != 1:
+        return None
+    return {"hours": fmean(by_set.values()) / 3600, "machine": machines.pop()}
+
+
+def machine_of(numerics: str) -> str:
+    """What a numerics class ran on: a card's or a processor's name, and how many threads of that."""
+    told = json.loads(numerics)
+    name = str(told.get("device_name", told.get("device", "a machine"))).partition(", family")[0]
+    if told.get("device") == "cuda":
+        return name
+    threads = told.get("threads", 1)
+    return f"{threads} thread{'s' if threads != 1 else ''} of {name}"
 
 
 def _differences(cells: Mapping[str, Cell]) -> dict[str, Any]:
@@ -245,6 +271,6 @@ def _at_chance(_: Facts, measured: Measured) -> list[str]:
 COPIES = SweepSection(id="copies", order=12, elements=lambda _: (), alarms=_copies)
 AT_CHANCE = SweepSection(id="at_chance", order=11, elements=lambda _: (), alarms=_at_chance)
 ACCURACY = BlockSection(
-    id="rows", order=10, plain=("trained_lr",), facts=_rows, elements=_elements, alarms=_below_random
+    id="rows", order=10, plain=("trained_lr", "distill_s"), facts=_rows, elements=_elements, alarms=_below_random
 )
 AGAINST_RANDOM = BlockSection(id="against_random", order=30, applies=_has_methods, elements=_against_random)
