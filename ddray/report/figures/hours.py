@@ -39,7 +39,7 @@ def _drawings(block: Facts) -> Iterator[Drawing]:
 
 
 def _draw(canvas: Canvas, rows: Rows) -> None:
-    from matplotlib.ticker import LogFormatter
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
     axes = canvas.panels([""])[""]
     distilled = [row for row in rows if row["hours"] is not None]
@@ -70,8 +70,9 @@ def _draw(canvas: Canvas, rows: Rows) -> None:
                 color=style.colour,
             )
     axes.set_xscale("log")
-    for ticks in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
-        ticks(LogFormatter())
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
     for row in rows:
         if row["hours"] is None:
             axes.axhline(row["percent"], color=INK, linewidth=0.7, linestyle=":", label="random real images")
