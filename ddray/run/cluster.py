@@ -43,7 +43,7 @@ log = logging.getLogger(__name__)
 BOARD = "ddray-board"
 LAST_LINES = 100
 REACH_SECONDS = 5.0
-WHY_SECONDS = 30.0
+WHY_SECONDS = 120.0
 """For which a node is asked why a worker of it died."""
 LISTEN_SECONDS = 0.01
 """Ray's own handlers are in force for at most this long while it starts."""
