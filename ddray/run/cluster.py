@@ -394,11 +394,14 @@ def _last_words(worker: Mapping[str, Any]) -> str | None:
     """
     from ray.util.state import get_log
 
+    ours = ray.get_runtime_context().gcs_address  # else that of the Ray that was started last on this machine
     until = time.monotonic() + WHY_SECONDS
     while True:
         try:
             return "".join(
-                get_log(node_id=worker["node"], pid=worker["pid"], suffix="err", tail=LAST_LINES, timeout=20)
+                get_log(
+                    address=ours, node_id=worker["node"], pid=worker["pid"], suffix="err", tail=LAST_LINES, timeout=20
+                )
             )
         except Exception as error:
             log.debug("no log of worker %s: %s", worker["pid"], error)

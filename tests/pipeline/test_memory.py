@@ -25,6 +25,13 @@ class Small:
 sys.meta_path.insert(0, Small)
 """
 """A ``sitecustomize``: DM needs half of a card, and DSA as much of the machine as two CPUs stand for."""
+ANOTHER_RAY = """
+import sys, ray
+ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False)
+sys.stdout.write("up")
+sys.stdout.flush()
+import time; time.sleep(300)
+"""
 SWEEP = """
 ddray: 1
 resources: {distill: {gpu: 0.125}, train: {gpu: 0.125}}
@@ -46,9 +53,13 @@ grids:
 def test_a_stage_that_runs_out_of_memory_gets_more_and_the_sweep_ends_well(workspace: Workspace) -> None:
     (workspace.folder / "sitecustomize.py").write_text(TOO_SMALL)
     sweep = workspace.write("tight", SWEEP)
-    ran = workspace.spawn(
-        *("sweep", sweep, "--cpus", "2", "--gpus", "1", "--no-mlflow"), PYTHONPATH=str(workspace.folder)
-    )
+    said = ("sweep", sweep, "--cpus", "2", "--gpus", "1", "--no-mlflow")
+    with workspace.start(*said, PYTHONPATH=str(workspace.folder)) as running:
+        running.until(lambda: "Ray dashboard" in running.err)
+        with workspace.start(
+            script=ANOTHER_RAY
+        ):  # that of somebody else, which Ray's tools would ask about our workers
+            ran = running.wait(240)
     assert ran.code == 0, ran.err
     assert "3 of 3 points done" in ran.err
     assert "the job is tried again with 0.25 of a card instead of 0.125" in ran.err
