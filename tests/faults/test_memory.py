@@ -49,6 +49,7 @@ grids:
 """
 
 
+@pytest.mark.faults
 @pytest.mark.ray
 def test_a_stage_that_runs_out_of_memory_gets_more_and_the_sweep_ends_well(workspace: Workspace) -> None:
     (workspace.folder / "sitecustomize.py").write_text(TOO_SMALL)
