@@ -176,13 +176,13 @@ def _warm() -> int:
 
 def steps(scale: Scale, watch: Watch) -> Iterator[dict[str, Any]]:
     """Each in turn, in this process."""
-    speed = card_named(torch.cuda.get_device_name()).gflops if scale.device == "cuda" else core().gflops
+    device = card_named(torch.cuda.get_device_name()) if scale.device == "cuda" else core()
     for name in scale.names:
         watch.need(20)
         with _ready(name, scale) as distillation:
             seconds = _seconds(distillation, scale)
             gflop = _gflop(distillation)
-            found = {"name": name, "seconds": round(seconds, 4), "assumed_seconds": round(gflop / speed, 4)}
+            found = {"name": name, "seconds": round(seconds, 4), "assumed_seconds": round(gflop / device.speed(1.0), 4)}
             found |= {"gflop_per_second": round(gflop / seconds)}
             found["estimated_mib"] = round(estimated_mib(distillation))
             if scale.device == "cuda":

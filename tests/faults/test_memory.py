@@ -26,11 +26,9 @@ sys.meta_path.insert(0, Small)
 """
 """A ``sitecustomize``: DM needs half of a card, and DSA as much of the machine as two CPUs stand for."""
 ANOTHER_RAY = """
-import sys, ray
+import time, ray
 ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False)
-sys.stdout.write("up")
-sys.stdout.flush()
-import time; time.sleep(300)
+time.sleep(300)
 """
 SWEEP = """
 ddray: 1

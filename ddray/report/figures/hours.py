@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from ddray.report.drawing import INK, Canvas, label, style_of
+from ddray.report.drawing import INK, Canvas, label, marks, style_of
 from ddray.report.figures import Drawing, Figure, Rows
 from ddray.report.table import Facts
 from ddray.report.words import axes_title, cells_of, row_title, variant_title
 
-UNITS = ((1.0, "hours"), (1 / 60, "minutes"), (0.0, "seconds"))
-"""Least hours of the longest distillation, and what it is told in."""
 PER_HOUR = {"hours": 1.0, "minutes": 60.0, "seconds": 3600.0}
+"""The unit of the axis is the first of which the longest distillation took one."""
 
 
 def _drawings(block: Facts) -> Iterator[Drawing]:
@@ -44,26 +43,17 @@ def _draw(canvas: Canvas, rows: Rows) -> None:
     axes = canvas.panels([""])[""]
     distilled = [row for row in rows if row["hours"] is not None]
     longest = max(row["hours"] for row in distilled)
-    unit = next(name for least, name in UNITS if longest >= least)
+    unit = next((name for name, per_hour in PER_HOUR.items() if longest * per_hour >= 1), "seconds")
     methods = list(dict.fromkeys(row["method"] for row in distilled))
     for method in methods:
         style = style_of(method, methods)
-        own = sorted((row for row in distilled if row["method"] == method), key=lambda row: row["hours"])
-        axes.errorbar(
-            [row["hours"] * PER_HOUR[unit] for row in own],
-            [row["percent"] for row in own],
-            yerr=[row["sd"] or 0.0 for row in own],
-            color=style.colour,
-            marker=style.marker,
-            linestyle="none",
-            markersize=6,
-            capsize=2,
-            label=variant_title(method),
-        )
-        for row in own:
+        own = [row for row in distilled if row["method"] == method]
+        x, y = [row["hours"] * PER_HOUR[unit] for row in own], [row["percent"] for row in own]
+        marks(axes, x, y, [row["sd"] for row in own], style, title=variant_title(method), line="none", size=6)
+        for row, at in zip(own, zip(x, y, strict=True), strict=True):
             axes.annotate(
                 row["place"],
-                (row["hours"] * PER_HOUR[unit], row["percent"]),
+                at,
                 textcoords="offset points",
                 xytext=(6, 3),
                 fontsize=7,
