@@ -26,6 +26,17 @@ def until_steps_are_kept(running: Running, trial: Trial, count: int = 1) -> None
     running.until(lambda: trial.progress() >= before + count)
 
 
+def stopped_in_a_job(running: Running, trial: Trial) -> int:
+    """The process id of the one worker, stopped while it holds a claim."""
+    while True:
+        running.until(lambda: claims(trial.store))
+        for claim in claims(trial.store):
+            os.kill(claim["pid"], signal.SIGSTOP)
+            if claim in claims(trial.store):
+                return int(claim["pid"])
+            os.kill(claim["pid"], signal.SIGCONT)
+
+
 @pytest.mark.ray
 @pytest.mark.fault("worker killed")
 def test_a_worker(trial: Trial) -> None:
@@ -43,15 +54,20 @@ def test_a_worker(trial: Trial) -> None:
 @pytest.mark.ray
 @pytest.mark.fault("node dies, node joins")
 def test_a_node_that_joins_and_one_that_dies(trial: Trial, grown: Grown) -> None:
-    """The first worked alone; the second takes its place."""
+    """The first worked alone; the second takes its place.
+
+    The first one's worker is stopped within a job, so that this job is never done before its node dies.
+    """
     grown.add(0)
     first = grown.add(1, **trial.variables)
     with trial.start(*grown.options) as running:
         until_steps_are_kept(running, trial)
+        worker = stopped_in_a_job(running, trial)
         grown.add(1, **trial.variables)
         running.until(lambda: "a node has joined: " in running.err)
         before = trial.finished()
         grown.kill(first)
+        os.kill(worker, signal.SIGKILL)
         ran = running.wait()
     assert ran.code == 0, ran.err
     # Ray takes seconds to miss a node, and what is left may be done by then; the worker's end is told at once.
