@@ -399,9 +399,12 @@ def retry(
     type=click.Choice(["files", "canonical"]),
     help="What indices count: images in the order of the data set's files, or in ddray's own.",
 )
+@click.option(
+    "--import-only", is_flag=True, help="Only read the file; a sweep's method `external` names it then by --name."
+)
 @run_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def evaluate(run: Any, as_json: bool, datasets: Path | None, **given: Any) -> int:
+def evaluate(run: Any, as_json: bool, import_only: bool, datasets: Path | None, **given: Any) -> int:
     """Run the suite on what ddray did not make: train on a distilled set, or take a trained model as it is.
 
     Files are safetensors, npz, or what torch.save writes of tensors; nothing in them is run. What a file does not say
@@ -412,7 +415,7 @@ def evaluate(run: Any, as_json: bool, datasets: Path | None, **given: Any) -> in
     from ddray.prepare import load
 
     declared = load(datasets).datasets if datasets is not None else {}
-    return evaluate_file(Options(datasets=declared, **given), run, folders(), as_json=as_json)
+    return evaluate_file(Options(datasets=declared, **given), run, folders(), as_json=as_json, import_only=import_only)
 
 
 @cli.command(short_help="Rebuild the tables and the report from the store.")

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from ddray.collector import no_cycle_search
 from ddray.errors import RequestError
 from ddray.external.evaluation import FILE, load_evaluation
-from ddray.external.planning import info_of, points_of, subject_of, sweep_of
+from ddray.external.planning import imports_of, info_of, points_of, subject_of, sweep_of
 from ddray.plan.chains import make_chains
 from ddray.plan.datasets import Build, DatasetInfo, class_sizes, resolve
 from ddray.plan.feasible import ClassSize
@@ -114,7 +114,7 @@ class _Content(NamedTuple):
     sweep: Sweep
     points: Sequence[GridPoint]
     datasets: dict[str, DatasetInfo]
-    imported: Imported | None
+    imported: dict[str | None, Imported]
 
 
 def _swept(request: Request, folders: Folders, build: Build, read: Collection[str]) -> _Content:
@@ -122,7 +122,9 @@ def _swept(request: Request, folders: Folders, build: Build, read: Collection[st
     sweep = load(request.path, sets=request.sets, profiles=request.profiles)
     names = {str(name) for grid in sweep.grids for name in grid.axes.get("dataset", ())}
     datasets = resolve(sweep, sorted(names), folders.data, folders.cache, build, read=read)
-    return _Content(sweep, expanded(sweep, class_sizes(datasets).get), datasets, None)
+    points = expanded(sweep, class_sizes(datasets).get)
+    points, imported = imports_of(points, datasets, folders, build)
+    return _Content(sweep, points, datasets, imported)
 
 
 def _notes(request: Request, points: Sequence[GridPoint], selected: Collection[str]) -> tuple[str, ...]:
@@ -146,4 +148,4 @@ def _imported(request: Request, folders: Folders, build: Build, read: Collection
     sweep = sweep_of(evaluation, request.path)
     info = info_of(evaluation, folders, build, read=evaluation.dataset in read)
     points = list(points_of(evaluation, info, sweep.grids[0]))
-    return _Content(sweep, points, {evaluation.dataset: info}, subject_of(evaluation, info))
+    return _Content(sweep, points, {evaluation.dataset: info}, {None: subject_of(evaluation, info)})

@@ -371,6 +371,19 @@ class DREAMSettings(IDCSettings):
         return super().passes(num_classes, ipc, real_images) + num_classes * real_images / self.interval
 
 
+EXTERNAL = "external"
+"""In the column ``method``; of a network from a file also in the column ``protocol``."""
+
+
+@method(EXTERNAL, title="external", function=None, uses=frozenset({"ipc"}))
+class ExternalSettings(MethodSettings):
+    """A set or a network that ddray did not make, beside those it makes: what ``ddray evaluate`` read from a file."""
+
+    imported: str | None = Field(default=None, min_length=1)
+    """The name that it was given there (``--name``); has to be said. Of a network the protocol, the seed and ipc are
+    its own, whatever the grid says."""
+
+
 @method(
     "herding",
     title="Herding",

@@ -10,6 +10,7 @@ from ddray.errors import RequestError, show
 from ddray.external.evaluation import FILE, load_evaluation
 from ddray.external.options import Options, checked
 from ddray.external.planning import info_of, subject_of
+from ddray.plan.imported import NAME
 from ddray.report.report import machine_report
 from ddray.request import Request
 from ddray.results import results_of, write_json
@@ -18,9 +19,12 @@ from ddray.run.sweep import RunOptions, run_sweep
 from ddray.settings import Folders
 from ddray.store.artifacts import Store
 from trainables.data.cache import build
+from trainables.methods import EXTERNAL
 
 
-def evaluate_file(options: Options, run: RunOptions, folders: Folders, *, as_json: bool = False) -> int:
+def evaluate_file(
+    options: Options, run: RunOptions, folders: Folders, *, as_json: bool = False, import_only: bool = False
+) -> int:
     """Import what was given and run its evaluations.
 
     Args:
@@ -28,6 +32,7 @@ def evaluate_file(options: Options, run: RunOptions, folders: Folders, *, as_jso
         run: Where and how jobs run.
         folders: Where things are.
         as_json: Print the machine report instead of the report.
+        import_only: Run nothing; sweeps name what was imported.
 
     Returns:
         The exit code, as of ``run_sweep``.
@@ -52,6 +57,12 @@ def evaluate_file(options: Options, run: RunOptions, folders: Folders, *, as_jso
         evaluation = evaluation.with_content(bring_in(evaluation, info, store, folders))
     results_of(folders, evaluation.name).register(Request(path))
     write_json(path, evaluation.model_dump(mode="json", by_alias=True))
+    if import_only:
+        sys.stderr.write(
+            f"imported as {evaluation.name}: name it in a sweep, with method {EXTERNAL} and "
+            f"settings: {{{EXTERNAL}: {{{NAME}: {evaluation.name}}}}}\n"
+        )
+        return 0
     if not as_json:
         return run_sweep(Request(path), run, folders)
     with contextlib.redirect_stdout(sys.stderr):

@@ -34,7 +34,7 @@ def report_text(prepared: Any, folder: Path, form: str | None, full: bool, claim
     facts = _facts(prepared, folder)
     if form == "json":
         return json.dumps(facts["claims"] if claims else facts, sort_keys=True) + "\n"
-    elements = [claims_table(facts["claims"])] if claims else list(elements_of(facts))
+    elements = [claims_table(facts["claims"])] if claims else list(elements_of(facts, long=form == "html"))
     full = full or claims
     if form == "html":
         return html_page(elements)

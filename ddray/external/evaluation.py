@@ -8,10 +8,10 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ddray.errors import RequestError
-from ddray.plan.imported import EXTERNAL
 from ddray.plan.points import DatasetDecl
 from trainables.configs import LabelForm, LabelSource, OriginConfig
 from trainables.data.known import KNOWN
+from trainables.methods import EXTERNAL
 from trainables.networks import parse
 from trainables.protocols import PROTOCOLS
 

@@ -14,13 +14,13 @@ from typing import Any, Literal
 from ddray.errors import RequestError, show, suggest
 from ddray.external.evaluation import ARGMAX, CLASS_MAJOR, Evaluation
 from ddray.plan.feasible import attacked_problem, recipe_problem
-from ddray.plan.imported import EXTERNAL
 from ddray.plan.points import DatasetDecl
 from ddray.plan.schema import DEFAULT_PROTOCOL
 from trainables.attacks import ROBUSTNESS_ATTACKS
 from trainables.data.known import KNOWN, KnownDataset
 from trainables.data.layout import known_dataset
 from trainables.external.pictures import folder_sha256
+from trainables.methods import EXTERNAL
 from trainables.networks import parse, size_problem
 from trainables.protocols import PROTOCOLS
 

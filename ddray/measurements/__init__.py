@@ -11,7 +11,9 @@
     derived/         numbers that need several points: against the full data, random images, other networks
     rows.py          plan + store -> measurements.parquet, coverage.json
     reading.py       the rows of measurements.parquet that a report shows
-    references.py    published values, a file for each paper in references/, and when ours may stand beside them
+    references/      published values: two files for each paper
+    references.py    values of the paper that is repeated, and when ours may stand beside them
+    field.py         the same of other publications
     exports/         tables beside the measurements: every example, maps, files, pictures
 
 This file imports nothing.

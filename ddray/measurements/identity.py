@@ -13,12 +13,12 @@ from typing import Any
 from ddray.measurements.columns import COLUMNS, names
 from ddray.plan.axes import AXES
 from ddray.plan.graph import Chain, Stage
-from ddray.plan.imported import EXTERNAL
+from ddray.plan.imported import NAME
 from ddray.plan.keys import canonical, digest
 from ddray.store.manifest import Manifest
 from trainables.configs import PRESET, DistillConfig, ExternalConfig, OriginConfig, TrainConfig
 from trainables.data.known import KNOWN
-from trainables.methods import METHODS
+from trainables.methods import EXTERNAL, METHODS
 from trainables.presets import choose
 
 PROVENANCE = names("provenance")
@@ -86,6 +86,7 @@ class PointColumns:
         point, config = chain.point, training(chain)
         origin, recipe = config.origin, config.recipe
         subset = point.num_classes is not None
+        alone = point.method == EXTERNAL and NAME not in point.settings  # its classes were given one by one
         values: dict[str, Any] = {
             **{axis: getattr(point, axis) for axis in AXES},
             "grids": list(point.grids),
@@ -93,7 +94,7 @@ class PointColumns:
             "protocol": chain.protocol,
             "num_classes": len(origin.classes),
             "class_ids": list(origin.classes) if subset else None,
-            "class_draw": (point.class_draw or 0) if subset and point.method != EXTERNAL else None,
+            "class_draw": (point.class_draw or 0) if subset and not alone else None,
             "origin_per_class": origin.per_class,
             "origin_draw": origin.draw,
             "data_hash": self._data_hash(config),
@@ -212,7 +213,7 @@ def _param(chain: Chain, distill: Stage | None) -> str | None:
             param["settings"] = dict(distill.config.settings)
         if labels := _soft_labels(distill.config.settings, training(chain)):
             param["labels"] = labels
-        if chain.point.method in METHODS and (changed := _changed_settings(chain, distill.config)):
+        if chain.point.method != EXTERNAL and (changed := _changed_settings(chain, distill.config)):
             param["changed_settings"] = changed
     if PRESET in chain.point.settings:
         param["preset"] = chain.point.settings[PRESET]

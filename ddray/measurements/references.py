@@ -1,8 +1,8 @@
 """Papers whose printed values stand beside ours, and when a measured number may stand beside one of theirs.
 
-A paper is a ``Reference`` here and a file of its values, ``references/NAME.csv``: percent as printed, a row per value,
-with the place it was read from (``where``) and what is odd about it in the paper itself (``doubt``). What is returned
-are fractions.
+A paper is two files: ``references/NAME.json``, the fields of a ``Reference``, and ``references/NAME.csv``, its values:
+percent as printed, a row per value, with the place it was read from (``where``) and what is odd about it in the paper
+itself (``doubt``). What is returned are fractions.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 
 from trainables.methods import METHODS
 from trainables.presets import constants, departures
-from trainables.published import CHEN2023 as CHEN2023_SETTINGS
 from trainables.published import SAID_BY
 
 
@@ -78,11 +77,17 @@ class Reference:
     audit: str
     """The setting of its attacks on membership."""
 
+    @classmethod
+    def named(cls, name: str) -> Reference:
+        """The paper of the two files with this name."""
+        said = json.loads(_file(f"{name}.json"))
+        return cls(name=name, **said | {"admissible": tuple(said["admissible"])})
+
     @cached_property
     def values(self) -> tuple[tuple[Setting, Published], ...]:
         """All values, in the order of the file."""
-        text = resources.files("ddray.measurements").joinpath("references", f"{self.name}.csv").read_text("utf-8")
-        return tuple((_setting(row), _published(row)) for row in csv.DictReader(text.splitlines()))
+        rows = csv.DictReader(_file(f"{self.name}.csv").splitlines())
+        return tuple((_setting(row), _published(row)) for row in rows)
 
     def accuracy_of(self, dataset: str, ipc: int | None, architecture: str, method: str) -> Published | None:
         """The test accuracy, or None. Without an ipc (``full``): the value that most rows of the table repeat."""
@@ -211,29 +216,11 @@ def _constants(row: Mapping[str, Any]) -> list[str]:
     ]
 
 
-CHEN2023 = Reference(
-    name="chen2023",
-    title="Chen et al. 2023, A Comprehensive Study on Dataset Distillation",
-    url="https://arxiv.org/abs/2305.03355",
-    notes=(
-        "Tables 1-3, transcribed and checked twice. The header of Table 3 is damaged in the text that was read: the "
-        "order of its columns rests on the caption and on the methods' own papers, and an exchange of DSA and DM "
-        "would fit the numbers nearly as well. Table 3 does not state the initialisation: the methods' own programs "
-        "start from real images. Its column of the full data is repeated at every ipc. Table 2 states neither ipc nor "
-        "initialisation: those of Table 1, whose values it repeats. 'random' initialisation of the paper is 'noise'. "
-        "The factor is that of the method's authors for CIFAR."
-    ),
-    settings=CHEN2023_SETTINGS,
-    protocol="paper2023",
-    admissible=("paper2023_fixed_lr", "paper2023_idc", "paper2023_idc_fixed_lr"),
-    recipe="The paper states 2,000 epochs and three trainings and nothing else of its recipe",
-    init="real",
-    distill_arch="convnet3",
-    distill_aug="dsa",
-    factor={"idc": 2},
-    audit="seed",
-)
+def _file(name: str) -> str:
+    return resources.files("ddray.measurements").joinpath("references", name).read_text("utf-8")
 
+
+CHEN2023 = Reference.named("chen2023")
 REFERENCES = (CHEN2023,)
 """All papers whose values are there. The report compares with Chen et al. 2023, which this study repeats."""
 

@@ -36,14 +36,15 @@ def make_chains(
     points: Iterable[GridPoint],
     datasets: Mapping[str, DatasetInfo],
     requests: Mapping[str, Request],
-    imported: Imported | None = None,
+    imported: Mapping[str | None, Imported] | None = None,
 ) -> tuple[list[Chain], dict[str, Stage]]:
     """The chains of a whole sweep's points, in their order, and all stages by key, each after what it needs.
 
     Which repeats form an ensemble, and which sets share a map, is judged on all points, so that filters and finished
     work never regroup.
 
-    ``requests`` are the sweep's ``resources``; ``imported`` is what points of the method ``external`` are about.
+    ``requests`` are the sweep's ``resources``; ``imported`` is what points of the method ``external`` are about, as
+    ``Resolver`` has it.
     """
     points = list(points)
     resolver, table = Resolver(datasets, imported), StageTable(requests)

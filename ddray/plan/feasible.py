@@ -24,7 +24,7 @@ from trainables.configs import (
 )
 from trainables.data.known import KNOWN, KnownDataset, class_subset
 from trainables.data.layout import known_dataset
-from trainables.methods import METHODS
+from trainables.methods import EXTERNAL, METHODS
 from trainables.networks import option_problem, parse, size_problem
 from trainables.presets import completed
 from trainables.protocols import PROTOCOLS
@@ -334,10 +334,12 @@ def an_audit_has_a_size_limit(case: Case) -> Iterator[Complaint]:
             yield f"evaluations.privacy.{setting}", what
 
 
-@rule("dataset", "origin_per_class", "num_classes", evaluation="privacy")
+@rule("dataset", "method", "origin_per_class", "num_classes", evaluation="privacy")
 def an_audit_has_images_to_tell_apart(case: Case) -> Iterator[Complaint]:
     requested: PrivacySettings = case.requested
     origin, classes = case.point.origin_per_class, case.point.num_classes or case.dataset.num_classes
+    if case.point.method == EXTERNAL:  # its file of members says
+        return
     if origin is None:
         yield (
             "evaluations.privacy",

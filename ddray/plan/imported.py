@@ -9,8 +9,8 @@ from ddray.plan.keys import stage_key
 from ddray.plan.kinds import STAGE_KINDS
 from trainables.configs import DistillConfig, ExternalConfig, Kind, OriginConfig
 
-EXTERNAL = "external"
-"""In the column ``method``; of a model also in the column ``protocol``."""
+NAME = "imported"
+"""The setting of the method that names what was imported."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,6 +55,7 @@ class Job:
         """Everything a worker needs, as JSON types."""
         return {
             "name": self.name,
+            "label": self.label,
             "stages": [stage.spec() for stage in self.stages],
             "cpus": self.cpus,
             "gpu": self.gpu,

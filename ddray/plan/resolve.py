@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple, TypeVar, cast
 from pydantic import ValidationError
 
 from ddray.plan.datasets import DatasetInfo
-from ddray.plan.imported import EXTERNAL, Imported
+from ddray.plan.imported import NAME, Imported
 from ddray.plan.kinds import Load
 from ddray.plan.points import FrozenValues, GridPoint
 from trainables.configs import (
@@ -33,7 +33,7 @@ from trainables.configs import (
     TrainConfig,
 )
 from trainables.data.known import class_subset
-from trainables.methods import METHODS
+from trainables.methods import EXTERNAL, METHODS
 from trainables.networks import Variant, parse
 from trainables.presets import Chosen, choose, completed
 from trainables.protocols import PROTOCOLS
@@ -188,11 +188,19 @@ class Resolved:
 
 
 class Resolver:
-    """Completes points of one sweep, or of one imported set or model."""
+    """Completes points of one sweep, or of one imported set or model.
 
-    def __init__(self, datasets: Mapping[str, DatasetInfo], imported: Imported | None = None) -> None:
+    Args:
+        datasets: By name.
+        imported: What points of the method ``external`` are about, by the name in their settings; None is the name of
+            what is evaluated alone.
+    """
+
+    def __init__(
+        self, datasets: Mapping[str, DatasetInfo], imported: Mapping[str | None, Imported] | None = None
+    ) -> None:
         self.datasets = datasets
-        self.imported = imported
+        self.imported = imported or {}
         # Of this plan alone: the table of presets may grow before the next one.
         self._settings = cache(_settings)
         self._data = cache(lambda dataset, method: datasets[dataset].for_method(method))
@@ -200,8 +208,8 @@ class Resolver:
     def __call__(self, point: GridPoint) -> Resolved:
         """Everything that the point consists of."""
         data = self._data(point.dataset, point.method)
-        imported = self.imported if point.method == EXTERNAL else None
-        origin = self._origin(point, data.config)
+        imported = self.imported[point.settings.get(NAME)] if point.method == EXTERNAL else None
+        origin = self._origin(point, data.config, imported)
         recipe, changes = self._recipe(point)
         settings, unpublished = _NOTHING_SET
         if imported is None:
@@ -251,13 +259,14 @@ class Resolver:
             load=load,
         )
 
-    def _origin(self, point: GridPoint, dataset: DatasetConfig) -> OriginConfig:
-        if self.imported is None:
-            return _origin(
-                dataset.num_classes, point.num_classes, point.class_draw, point.origin_per_class, point.origin_draw
-            )
-        # An encoder beside an imported set sees all images of its classes.
-        return self.imported.origin if point.method == EXTERNAL else OriginConfig(classes=self.imported.classes)
+    def _origin(self, point: GridPoint, dataset: DatasetConfig, imported: Imported | None) -> OriginConfig:
+        if imported is not None:
+            return imported.origin
+        if (alone := self.imported.get(None)) is not None:  # its encoder sees all images of its classes
+            return OriginConfig(classes=alone.classes)
+        return _origin(
+            dataset.num_classes, point.num_classes, point.class_draw, point.origin_per_class, point.origin_draw
+        )
 
     def _recipe(self, point: GridPoint) -> tuple[RecipeConfig, Mapping[str, Any]]:
         if point.protocol == EXTERNAL:  # of a model; nothing is trained by it

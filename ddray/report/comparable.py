@@ -17,7 +17,7 @@ from ddray.errors import DdrayError
 from ddray.measurements.reading import Row
 from ddray.measurements.statistics import Spread, Values, by_seed, spread
 from ddray.plan.axes import in_report
-from ddray.plan.imported import EXTERNAL
+from trainables.methods import EXTERNAL
 
 ORDER = ("random", "dsa", "dm", "mtt", "idc", "full")
 """Of methods; those it does not name stand before ``full``."""
@@ -194,7 +194,7 @@ def arrange(points: Iterable[Row], sweep: str) -> list[ReportBlock]:
 
 
 def _block(points: list[Row], sweep: str) -> ReportBlock:
-    title = block_title(points[0])
+    title = block_title(next((point for point in points if point["method"] != EXTERNAL), points[0]))
     where = f"{sweep}: {title}"
     refuse_mixed(points, SAME_IN_BLOCK, where)
     axes = _row_axes(points)

@@ -114,9 +114,14 @@ def _block_facts(block: ReportBlock, sections: Iterable[BlockSection], numbers: 
 # --- the page ---------------------------------------------------------------------------------------------------------
 
 
-def elements_of(report: Facts) -> Iterator[Element]:
-    """The report in the order in which it is read."""
-    sections = all_sections()
+def elements_of(report: Facts, *, long: bool = False) -> Iterator[Element]:
+    """The report in the order in which it is read.
+
+    Args:
+        report: From ``machine_report``.
+        long: With what Markdown leaves out.
+    """
+    sections = [section for section in all_sections() if long or not section.long]
     yield Heading(report["sweep"], 1)
     yield from _of_sweep(sections, report, before_blocks=True)
     for number, block in enumerate(report["blocks"], 1):

@@ -30,15 +30,16 @@ def write_report(folder: Path, sweep: str, sets: Sequence[SetPicture] = ()) -> N
         sets: Pictures of distilled sets.
     """
     try:
-        elements = [*elements_of(machine_report(folder))]
-        if maps := map_pictures(folder):
-            elements += [Heading("Maps of images"), *maps]
+        facts = machine_report(folder)
+        maps = map_pictures(folder)
+        last: list[Element] = [Heading("Maps of images"), *maps] if maps else []
+        brief, whole = [*elements_of(facts), *last], [*elements_of(facts, long=True), *last]
     except DdrayError as refused:  # the tables stand
-        elements = [Heading(sweep, 1), Lines((f"No report: {refused}",))]
+        brief = whole = list[Element]([Heading(sweep, 1), Lines((f"No report: {refused}",))])
         sets = ()
-    content = _figures(elements, ("svg",))
-    page = html_page(elements, sets, lambda picture: content[f"{picture.name}.svg"])
-    for name, text in ((REPORT_MD, markdown(elements)), (REPORT_HTML, page)):
+    content = _figures(whole, ("svg",))
+    page = html_page(whole, sets, lambda picture: content[f"{picture.name}.svg"])
+    for name, text in ((REPORT_MD, markdown(brief)), (REPORT_HTML, page)):
         with replacing(folder / name) as file:
             file.write_text(text, encoding="utf-8")
     _replace(folder / FIGURES_FOLDER, content)

@@ -362,6 +362,14 @@ def dashboard() -> str:
     return f"http://{url}" + (" (it asks for a token: `ray get-auth-token` prints it)" if guarded else "")
 
 
+def say_what_runs(label: str) -> None:
+    """Put a job's label into the title of the worker that runs it, where the dashboard's list of workers, ``ps`` and
+    ``nvidia-smi`` show it. Ray puts its own title back when the job is done."""
+    import ray._raylet as raylet  # Ray has no public name for it
+
+    raylet.setproctitle(f"ray::{label}")  # type: ignore[attr-defined]
+
+
 def cause_of_death(worker: Mapping[str, Any]) -> tuple[str, str]:
     """Kind and words of why a worker process ended, as far as its log tells.
 

@@ -430,6 +430,7 @@ class JobTrial(tune.Trainable):
     def step(self) -> dict[str, Any]:
         """Run the job to its end."""
         job = json.loads(self.config["spec"])
+        cluster.say_what_runs(job["label"])
         with between_jobs():
             outcome = run_job(job, self._env, self._tick)
         if outcome.spent:  # the searcher reads the failure from the store

@@ -699,3 +699,79 @@ def test_data_of_ones_own_with_fewer_classes(exported: Exported) -> None:
     assert ran.code == 0, ran.err
     (accuracy,) = [row for row in exported.rows("three") if row["metric"] == "test_acc"]
     assert accuracy["value"] > 1 / 3
+
+
+# --- in a sweep -------------------------------------------------------------------------------------------------------
+
+BESIDE = """
+ddray: 1
+defaults:
+  protocol: quick
+  train: {epochs: 3}
+  axes: {dataset: [digits], architecture: [convnet3-d2-w16], seed: [0, 1]}
+grids:
+  sets:
+    axes: {method: [random, external], ipc: [2]}
+    settings: {external: {imported: brought}}
+"""
+BROUGHT = ("--dataset", "digits", "--space", "pixel01", "--name", "brought", "--import-only")
+
+
+def test_a_set_from_a_file_is_a_method_of_a_sweep(exported: Exported) -> None:
+    before = exported.workspace.manifests()
+    ran = exported.evaluate("--set", exported.folder / "set.safetensors", *BROUGHT)
+    assert ran.code == 0, ran.err
+    assert "imported as brought" in ran.err
+    assert len(exported.workspace.manifests()) <= len(before) + 1, "the set is read, and nothing is trained on it"
+    path = exported.workspace.write("beside", BESIDE)
+    ran = exported.workspace.run("sweep", path, *HERE)
+    assert (ran.code, "4 of 4 points done" in ran.err) == (0, True), ran.err
+    rows = exported.rows("beside")
+    theirs, ours = (numbers(rows, method=method, metric="test_acc") for method in ("external", "random"))
+    assert theirs == ours, "it is the set that random made"
+    assert len(ours) == 2
+    ran = exported.workspace.run("report", "beside", "--json")
+    (block,) = json.loads(ran.out)["blocks"]
+    assert block["methods"] == ["random", "external"]
+    (row,) = block["rows"]
+    assert row["against_random"]["external"]["mean"] == 0
+    text = (exported.workspace.results("beside").folder / "report.md").read_text()
+    assert "full origin" in text
+
+
+def test_what_was_imported_has_to_go_with_the_points(exported: Exported) -> None:
+    assert exported.evaluate("--set", exported.folder / "set.safetensors", *BROUGHT).code == 0
+    for given, instead, said in (
+        ("{imported: brought}", "{}", "needs a name"),
+        ("imported: brought", "imported: lost", "nothing of this name was imported; got 'lost'; expected "),
+        ("ipc: [2]", "ipc: [2, 3]", "axes.ipc: brought was imported for another value; got 3; expected 2"),
+        ("ipc: [2]", "ipc: [2], num_classes: [3]", "got '0,1,2'; expected '0,1,2,3,4,5,6,7,8,9'"),
+        ("ipc: [2]", "ipc: [2], origin_per_class: [12]", "got 12; expected null"),
+    ):
+        assert given in BESIDE
+        path = exported.workspace.write("unfit", BESIDE.replace(given, instead))
+        message = refused(exported.workspace.run("sweep", path, *HERE))
+        assert said in message
+        assert re.search(r"unfit\.yaml:\d+: grids\.sets\.", message), message
+
+
+def test_a_model_from_a_file_is_audited_beside_ours(exported: Exported) -> None:
+    ran = exported.evaluate(
+        "--model", exported.folder / "net.pt", *MODEL, "--members", exported.folder / "members.json",
+        "--name", "net", "--import-only",
+    )  # fmt: skip
+    assert ran.code == 0, ran.err
+    path = exported.workspace.write("audited", OURS.replace("method: [full]", "method: [full, external]").replace(
+        "    train: {epochs: 40,", "    settings: {external: {imported: net}}\n    train: {epochs: 40,"
+    ).replace("method: [full, external], ", "method: [full, external], ipc: [1], "))  # fmt: skip
+    ran = exported.workspace.run("sweep", path, *HERE)
+    assert ran.code == 0, ran.err
+    found = {}
+    for method in ("full", "external"):
+        chosen = {"metric": "mia_auc", "attack": "loss", "nonmember_source": "test"}
+        by_seed = numbers(exported.rows("audited"), method=method, **chosen)
+        found[method] = {(*key[:2], *key[3:]): value for key, value in by_seed.items()}  # nobody knows its seed
+        (row, *_) = [row for row in exported.rows("audited") if row["method"] == method]
+        assert (row["ipc"], row["origin_per_class"]) == (None, 12)
+    assert found["full"]
+    assert found["full"] == found["external"], "it is the network that full left"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 import tempfile
 import urllib.request
 from collections.abc import Iterator
@@ -12,11 +14,12 @@ from typing import Any
 
 import pytest
 from pages import ROOT
-from workspace import Workspace
+from workspace import Running, Workspace
 
 from ddray.run.gauges import GAUGES, PREFIX, STATES
 
 PAGE: dict[str, Any] = json.loads((ROOT / "docs" / "grafana.json").read_text())
+BIN = Path(sys.executable).parent
 DISCOVERY = "ray/prom_metrics_service_discovery.json"
 VALUE = re.compile(rf"^{PREFIX}(ddray_\w+)\{{(.*)\}} (\S+)$", re.MULTILINE)
 
@@ -44,6 +47,22 @@ def exported(temporary: Path) -> dict[tuple[str, str], float]:
     return found
 
 
+def titles(running: Running) -> list[str]:
+    """Of the workers, as the dashboard lists them."""
+    found = re.search(r"Ray dashboard: (\S+)", running.err)
+    assert found, running.err
+
+    token = subprocess.run([BIN / "ray", "get-auth-token"], capture_output=True, text=True).stdout.strip()
+
+    def asked(path: str) -> Any:
+        request = urllib.request.Request(f"{found[1]}{path}", headers={"Authorization": f"Bearer {token}"})
+        return json.loads(urllib.request.urlopen(request, timeout=5).read())["data"]
+
+    nodes = [node["raylet"]["nodeId"] for node in asked("/nodes?view=summary")["summary"]]
+    workers = [worker for node in nodes for worker in asked(f"/nodes/{node}")["detail"].get("workers", [])]
+    return [" ".join(worker["cmdline"]) for worker in workers]
+
+
 @pytest.mark.ray
 def test_prometheus_can_follow_a_sweep(workspace: Workspace, temporary: Path) -> None:
     variables = {"RAY_TMPDIR": str(temporary), "RAY_metrics_report_interval_ms": "1000"}
@@ -51,6 +70,7 @@ def test_prometheus_can_follow_a_sweep(workspace: Workspace, temporary: Path) ->
     with workspace.start("sweep", path, "--no-mlflow", "--cpus", "2", **variables) as running:
         running.until(lambda: exported(temporary).get(("ddray_jobs", "done"), 0) > 0)
         found = exported(temporary)
+        running.until(lambda: any("distill dm digits" in title for title in titles(running)))
     jobs = {state: value for (name, state), value in found.items() if name == "ddray_jobs"}
     assert set(jobs) == {*STATES, "waiting"}
     assert sum(jobs.values()) == len(workspace.prepare(path).plan.jobs)

@@ -330,3 +330,22 @@ def test_too_few_points_lower_the_perplexity_and_say_so(digits: Digits, monkeypa
     found = tsne(digits, [one], perplexity=500.0)
     assert found.info["perplexity"] == pytest.approx(127 / 3)
     assert found.info["perplexity_asked"] == 500.0
+
+
+def test_a_chosen_real_image_covers_whatever_rounding_does() -> None:
+    """Where it is another image's k-th neighbour, two distances are the same number, computed twice."""
+    generator = torch.Generator().manual_seed(0)
+    among = torch.randn(40, 64, generator=generator)
+    strictly, covered = [], []
+    for chosen in range(len(among)):
+        between = embedding.squared_distances(among, among).fill_diagonal_(torch.inf)
+        ranks = between.argsort(1).argsort(1)[:, chosen]
+        (kth,) = (ranks == 2).nonzero(as_tuple=True)
+        noise = 1 + 1e-6 * torch.randn(64, generator=generator)
+        made = (among[chosen] * noise)[None]
+        covered += embedding.covers(made, among, 3)[kth].tolist()
+        radius = between.kthvalue(3, dim=1).values
+        strictly += (embedding.squared_distances(among, made)[:, 0] <= radius)[kth].tolist()
+    assert all(covered)
+    assert not all(strictly), "rounding must have something to decide"
+    assert len(covered) == 40

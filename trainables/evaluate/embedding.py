@@ -38,6 +38,8 @@ TRUST_POINTS = 4000
 TRUST_NEIGHBOURS = 10
 _IMAGES = {"cpu": 64, "cuda": 1024}
 _BLOCK = 2048
+_ROUNDING = 1e-5
+"""Of a squared distance between features of float32, which two batches or processors need not give alike."""
 
 
 class Real(NamedTuple):
@@ -175,7 +177,8 @@ def embedding_rows(
 def covers(made: Tensor, among: Tensor, neighbours: int) -> Tensor:
     """Whether each of M real points (M, D) has one of ``made`` (N, D) within its distance to its k-th real neighbour.
 
-    k is at most M - 1; without a second real point nothing is covered.
+    k is at most M - 1; without a second real point nothing is covered. A real image that was chosen into the set is as
+    far away as itself: where it is the k-th neighbour the two distances are one, whatever rounding makes of them.
     """
     k = min(neighbours, len(among) - 1)
     if k < 1:
@@ -183,7 +186,7 @@ def covers(made: Tensor, among: Tensor, neighbours: int) -> Tensor:
     between = squared_distances(among, among)
     between.fill_diagonal_(torch.inf)
     radius = between.kthvalue(k, dim=1).values
-    return squared_distances(among, made).min(dim=1).values <= radius
+    return squared_distances(among, made).min(dim=1).values <= radius * (1 + _ROUNDING)
 
 
 def expected_coverage(real: int, made: int, neighbours: int) -> float:

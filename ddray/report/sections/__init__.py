@@ -2,6 +2,7 @@
 
     short.py           the answer in short: a sentence for each property
     accuracy.py        a block's test accuracy beside the paper's Table 3, and against random images
+    field.py           the same beside what other publications print
     classes.py         accuracy of each class, for figures
     fairness.py        how unequally its models treat the classes
     robustness.py      accuracy under adversarial attacks
@@ -12,6 +13,7 @@
     contrasts.py       whether the methods differ over all cells
     agreement.py       which cells agree with the paper's Table 3, and what that verdict is worth
     claims.py          the paper's claims C1 to C20, each with its contrasts and what the sweep says of it
+    again.py           the command that computes a cell, and its keys
     frame.py           what stands around them: coverage, provenance, alarms, borrowed settings, flags, failures
 
 A new part is a new file with a record. It does not import other parts; what several need stands a folder above.
@@ -74,6 +76,8 @@ class Section:
     """Of names of further detailed metrics."""
     by_class: Sequence[str] = ()
     """Metrics of which a point has a number for each class."""
+    long: bool = False
+    """Whether Markdown, which stays short, is without it."""
     elements: Callable[[Facts], Iterable[Element]]
     """What is printed, of the facts of a block or of the whole report; nothing: the section is left out."""
 

@@ -14,14 +14,13 @@ from typing import Any
 from ddray.measurements.reading import Numbers
 from ddray.measurements.references import CHEN2023, known_data
 from ddray.measurements.statistics import Values, accuracy_difference, paired
-from ddray.plan.imported import EXTERNAL
 from ddray.report.beside_paper import BesidePaper
 from ddray.report.comparable import ROW_AXES, Cell, ReportBlock, RowKey
 from ddray.report.page import Element, Heading, Lines
 from ddray.report.sections import BlockSection, Measured, SweepSection
 from ddray.report.table import Column, Facts, Table
 from ddray.report.words import cell_table, cells_of, plus_minus, resolution, span, variant_title
-from trainables.methods import METHODS
+from trainables.methods import EXTERNAL, METHODS
 
 BASELINES = ("random", "full")
 _TWO_SIDED_95 = 1.96
@@ -162,9 +161,9 @@ def _constants(block: Facts) -> list[str]:
 
 
 def _has_methods(block: Facts) -> bool:
-    """Whether the block has more than baselines; nothing stands beside what was brought."""
+    """Whether the block has more than baselines; nothing stands beside what was brought alone."""
     methods = {row["cell"]["method"] for row in cells_of(block)}
-    return bool(methods - {*BASELINES, EXTERNAL})
+    return bool(methods - {*BASELINES, EXTERNAL}) or {"random", EXTERNAL} <= methods
 
 
 def _against_random(block: Facts) -> Iterator[Element]:
