@@ -743,7 +743,7 @@ def test_what_was_imported_has_to_go_with_the_points(exported: Exported) -> None
     assert exported.evaluate("--set", exported.folder / "set.safetensors", *BROUGHT).code == 0
     for given, instead, said in (
         ("{imported: brought}", "{}", "needs a name"),
-        ("imported: brought", "imported: lost", "nothing of this name was imported; got 'lost'; expected "),
+        ("imported: brought", "imported: nobody_s", "nothing of this name was imported; got 'nobody_s'; expected "),
         ("ipc: [2]", "ipc: [2, 3]", "axes.ipc: brought was imported for another value; got 3; expected 2"),
         ("ipc: [2]", "ipc: [2], num_classes: [3]", "got '0,1,2'; expected '0,1,2,3,4,5,6,7,8,9'"),
         ("ipc: [2]", "ipc: [2], origin_per_class: [12]", "got 12; expected null"),
