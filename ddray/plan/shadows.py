@@ -1,12 +1,14 @@
 """What an audit of privacy needs beside a point's own set and model: membership rows, coins, blocks and starts.
 
-Each is a path of stages like the main one: ``experts -> distill -> train``. Its seeds follow from the point's, so
+Each is a path of stages like the main one: ``experts -> distill -> train``, with a teacher of its own where one labels
+the images. Its seeds follow from the point's, so
 points that differ in what a set does not depend on (network, recipe, training seed) share its sets.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from ddray.plan.audits import MOST_ROWS, Audits, audits, audits_of_import
 from ddray.plan.graph import SetStages, Stage
@@ -133,10 +135,14 @@ class _Shadows:
             set_stages, words = self.table.set_of(spec), spec.words
         seed = _seed(point.seed, number)
         assert seed is not None
+        # Labels tell of the images that their teacher saw: those of this path, and no others.
+        of_part = () if part is None else (str(part),)
+        apart: dict[str, Any] = {} if part is None else {"origin": origin, "curve_points": 0}
+        teacher = self.table.teacher(resolved, *of_part, number=number, **apart)
         config = resolved.training(seed, origin=origin, recipe=resolved.own_recipe, signals=signals, curve_points=0)
         label = label_of("train", point, *words, seed=seed)
-        model = self.table.add("train", label, config, set_stages.inputs, resolved.load)
-        self.paths.append((*set_stages.stages, model))
+        model = self.table.add("train", label, config, set_stages.taught_by(teacher), resolved.load)
+        self.paths.append((*set_stages.stages, *teacher, model))
         self.inputs.append((role, model.key))
         return set_stages
 

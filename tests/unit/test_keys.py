@@ -346,6 +346,7 @@ FIELDS[TrainConfig] = {
     "curve_images": _with("curve_images", COUNTS),
     "signals": _with("signals", st.none()) | _part("signals", SIGNALS),
     "ensemble": _with("ensemble", st.sets(SEEDS, min_size=1).map(lambda found: tuple(sorted({0, *found})))),
+    "teacher": _with("teacher", st.none() | NUMBERS.map(lambda found: {"temperature": found})),
 }
 FIELDS[EnsembleConfig] = {
     "base": st.sampled_from(sorted(set(FIELDS[TrainConfig]) - {"seed", "ensemble"})).flatmap(
