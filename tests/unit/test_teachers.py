@@ -11,6 +11,7 @@ import torch
 import worlds
 from support import FakeContext, digits_config, recipe
 from torch.nn import functional as F
+from workspace import Workspace
 
 from ddray.errors import RequestError
 from ddray.plan.graph import Chain, Stage
@@ -370,6 +371,35 @@ def test_labels_that_cannot_be_are_refused(tmp_path: Path, axes: str, rest: str,
 def test_a_recipe_of_one_temperature_takes_all_labels(tmp_path: Path) -> None:
     plan = plan_of(tmp_path, "method: [random], labels: [null, teacher, teacher-t4]", "train: {temperature: 4}")
     assert len(plan.chains) == 6
+
+
+@pytest.mark.parametrize(
+    "axes, only, lacking",
+    [
+        ("method: [random, dm], labels: [null, teacher]", {}, []),
+        ("method: [random, dm], labels: [teacher]", {}, []),
+        ("method: [dm], labels: [null]", {}, []),
+        ("method: [dm, herding], labels: [null, teacher]", {}, [("dm, herding", "teacher", "1, 10")]),
+        ("method: [random, dm], labels: [null, teacher]", {"only": ["method=dm"]}, []),  # it is in the sweep
+        ("method: [dm], labels: [teacher]", {"only": ["ipc=10"]}, [("dm", "teacher", "10")]),
+        (
+            "method: [dm, random], labels: [null, teacher, teacher-e3]",
+            {"exclude": "{method: random, labels: teacher-e3}"},
+            [("dm", "teacher-e3", "1, 10")],
+        ),
+    ],
+)
+def test_a_plan_says_where_the_control_is_missing(
+    workspace: Workspace, axes: str, only: dict[str, Any], lacking: list[tuple[str, str, str]]
+) -> None:
+    only = dict(only)
+    exclude = f"exclude: [{only.pop('exclude')}]" if "exclude" in only else ""
+    text = TEXT.replace("AXES", axes).replace("ipc: [1]", "ipc: [1, 10]").replace("DATASET", "digits")
+    notes = workspace.prepare(workspace.write("sweep", text.replace("REST", exclude)), **only).notes
+    assert len(notes) == len(lacking)
+    for note, (methods, labels, ipcs) in zip(notes, lacking, strict=True):
+        assert re.search(r"sweep.yaml:\d+: grids.g.axes.labels: no control; ", note)
+        assert f"got {methods} with labels {labels} on digits at ipc {ipcs}; expected random with the same" in note
 
 
 def test_editors_know_the_axis() -> None:
