@@ -666,8 +666,11 @@ class PrivacyConfig(Config):
 
     * ``seed``: ``seed.model``, ``seed.set``, ``seed.start``, and ``shadow.B.model`` for blocks B = 1 … ``shadows``;
     * ``pool``: ``row.R.model``, ``row.R.set``, ``row.R.start`` for R = 0 … ``rows`` - 1;
-    * ``one_run``: ``coin.model``, ``coin.set``.
+    * ``one_run``: ``coin.model``, ``coin.set``;
+    * ``seed.teacher``, ``row.R.teacher`` and ``coin.teacher`` where a teacher labels the images of the sets.
     """
+
+    neutral: ClassVar[dict[str, Any]] = {"teacher": None}
 
     dataset: DatasetConfig
     origin: OriginConfig
@@ -686,6 +689,9 @@ class PrivacyConfig(Config):
     canaries: int = Field(ge=0)
     signals: SignalsConfig
     start: bool
+    teacher: TeacherConfig | None = None
+    """What labels the images of the sets, at the temperature that networks learned its labels at; None: they have
+    their own labels."""
 
 
 class EmbeddingSettings(Config):

@@ -333,12 +333,7 @@ def taught(
     Raises:
         ValueError: The recipe's loss is not for logits, or the teacher's are not finite.
     """
-    network = build(teacher.network, "teacher", device=context.device)
-    network.load_state_dict(teacher.state)
-    images = normalise(pixels, teacher.mean, teacher.std).to(context.device)
-    if teacher.whitening is not None:
-        images = teacher.whitening.whiten(images, teacher.mean, teacher.std)
-    labels = SoftLabels(classes.cpu(), predict(network, images).cpu(), "logits", config.temperature, "teacher")
+    labels = labels_of(teacher, config, pixels, classes, context.device)
     lesson, seen = lesson_of(labels, recipe), teacher.outputs["test"]
     about = {
         "teacher_acc": float((seen.logits.argmax(1) == seen.labels).double().mean()),
@@ -347,6 +342,27 @@ def taught(
         "label_bytes": 4 * labels.rows.numel(),
     }
     return replace(lesson, info={**lesson.info, **about})
+
+
+def labels_of(teacher: TrainedModel, config: TeacherConfig, pixels: Tensor, classes: Tensor, device: str) -> SoftLabels:
+    """The labels that ``taught`` makes.
+
+    Args:
+        teacher: As of ``taught``; so are the others.
+        config: Likewise.
+        pixels: Likewise.
+        classes: Likewise.
+        device: Where it runs.
+
+    Raises:
+        ValueError: The teacher's logits are not finite.
+    """
+    network = build(teacher.network, "teacher", device=device)
+    network.load_state_dict(teacher.state)
+    images = normalise(pixels, teacher.mean, teacher.std).to(device)
+    if teacher.whitening is not None:
+        images = teacher.whitening.whiten(images, teacher.mean, teacher.std)
+    return SoftLabels(classes.cpu(), predict(network, images).cpu(), "logits", config.temperature, "teacher")
 
 
 @torch.no_grad()

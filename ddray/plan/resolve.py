@@ -30,6 +30,7 @@ from trainables.configs import (
     PrivacySettings,
     RecipeConfig,
     SignalsConfig,
+    TeacherConfig,
     TrainConfig,
 )
 from trainables.data.known import class_subset
@@ -161,6 +162,15 @@ class Resolved:
         assert self.point.origin_per_class is not None, "feasible.py refuses the rest"
         return SignalsConfig()
 
+    @property
+    def labels(self) -> TeacherConfig | None:
+        """What labels the images of the set, at the temperature that its labels are learned at; None: they have their
+        own labels."""
+        if self.point.labels is None:
+            return None
+        own = parse_teacher(self.point.labels).config
+        return own if self.recipe.temperature is None else TeacherConfig(temperature=self.recipe.temperature)
+
     def requested(self, kind: str, settings: type[Requested]) -> Requested:
         """What the sweep says of an evaluation, defaults filled in."""
         complete: Requested = _evaluation(settings, FrozenValues.of(self.point.evaluations[kind]))
@@ -180,7 +190,7 @@ class Resolved:
             "network": self.network,
             "recipe": recipe or self.recipe,
             "seed": seed,
-            "teacher": parse_teacher(self.point.labels).config if self.point.labels is not None else None,
+            "teacher": self.labels,
             **other,
         }
         return TrainConfig(**values)

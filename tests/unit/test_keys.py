@@ -379,6 +379,7 @@ FIELDS[PrivacyConfig] = {
     "canaries": _with("canaries", SEEDS),
     "signals": _part("signals", SIGNALS),
     "start": _with("start", st.just(False)),
+    "teacher": _with("teacher", st.none() | NUMBERS.map(lambda found: {"temperature": found})),
 }
 FIELDS[EmbeddingConfig] = {
     **_IMAGES,

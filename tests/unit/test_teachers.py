@@ -18,7 +18,7 @@ from ddray.plan.graph import Chain, Stage
 from ddray.plan.jobs import Plan
 from ddray.plan.schema import json_schema
 from trainables import stages
-from trainables.configs import EnsembleConfig, NetworkConfig, OriginConfig, TeacherConfig, TrainConfig
+from trainables.configs import EnsembleConfig, NetworkConfig, OriginConfig, PrivacyConfig, TeacherConfig, TrainConfig
 from trainables.labels import HardLabels
 from trainables.payloads import DistilledSet, TrainedModel
 from trainables.protocols import PROTOCOLS
@@ -327,6 +327,8 @@ def test_each_world_of_an_audit_has_a_teacher_of_its_own_images(tmp_path: Path, 
         assert teacher.config.origin == model.config.origin, role
         assert teacher.config.signals is None
         seen[role] = teacher.key
+        if role.endswith(".model") and not role.startswith("shadow"):
+            assert dict(audit.inputs)[role.replace(".model", ".teacher")] == teacher.key, "what is published"
     worlds_of = {role.rpartition(".")[0] for role in seen}
     assert len(set(seen.values())) == len(worlds_of) == 1 + 2 + 6 + 1
     seeds = [plan.stages[key].config.seed for key in set(seen.values())]  # type: ignore[attr-defined]
@@ -338,6 +340,8 @@ def test_each_world_of_an_audit_has_a_teacher_of_its_own_images(tmp_path: Path, 
     (other,) = hard.chains
     assert not teachers_of(hard)
     assert len(hard.stages) + len(set(seen.values())) == len(plan.stages)
+    assert isinstance(audit.config, PrivacyConfig)
+    assert audit.config.teacher == TeacherConfig()
     assert other.stage("privacy").key != audit.key  # type: ignore[union-attr]
 
 
@@ -368,9 +372,11 @@ def test_labels_that_cannot_be_are_refused(tmp_path: Path, axes: str, rest: str,
         plan_of(tmp_path, axes, rest)
 
 
-def test_a_recipe_of_one_temperature_takes_all_labels(tmp_path: Path) -> None:
-    plan = plan_of(tmp_path, "method: [random], labels: [null, teacher, teacher-t4]", "train: {temperature: 4}")
-    assert len(plan.chains) == 6
+def test_a_recipe_s_temperature_is_that_of_the_labels(tmp_path: Path) -> None:
+    """Else two names would be one network, counted twice in every mean."""
+    plan = plan_of(tmp_path, "method: [random], labels: [null, teacher]", "train: {temperature: 4}")
+    configs = [train_of(chain).config for chain in plan.chains if chain.point.labels]
+    assert [config.teacher for config in configs] == [TeacherConfig(temperature=4.0)] * 2  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(

@@ -37,9 +37,11 @@ class Comparable(NamedTuple):
     network: str
     protocol: str
     recipe: str
-    """Without the augmentation; with the name of the teacher, where one labels the images (of the student's
-    architecture, so that its key is another for each)."""
+    """Without the augmentation."""
     augmentation: str
+    labels: str
+    """The teacher that labelled the images, by its name (it has the student's architecture, so that its key is another
+    for each); "": none did."""
 
 
 @dataclass(slots=True, eq=False)
@@ -182,20 +184,19 @@ class PointRecords:
         # Of a model that was brought nothing is known: it is comparable with nothing but itself.
         recipe_or_model = config.recipe if config.recipe is not None else config.key_json
         network = (config.network, chain.point.architecture)
-        labels = chain.point.labels
+        labels = chain.point.labels or ""
         shared = (config.dataset, config.origin, network, chain.protocol, recipe_or_model, labels)
         if shared not in self._comparables:
             recipe = config.recipe.model_dump(mode="json") if config.recipe is not None else {"of": config.key_json}
             augmentation = recipe.pop("augmentation", "not known")
             recipe.pop("ensemble", None)  # how the repeats are computed, not what they are
-            if labels is not None:
-                recipe["labels"] = labels
             self._comparables[shared] = Comparable(
                 canonical([config.dataset.digest, config.dataset.key_material(), config.origin.key_material()]),
                 canonical([chain.point.architecture, config.network.key_material()]),
                 chain.protocol,
                 canonical(recipe),
                 augmentation,
+                labels,
             )
         return self._comparables[shared]
 
