@@ -109,7 +109,8 @@ def auc_differences(points: Sequence[PointRecord], store: Store) -> None:
             columns = {"against": against, "against_point": other.chain.point.hash, **unequal(point.steps, other.steps)}
             for audit in sorted(ours.keys() & theirs.keys()):
                 if ours[audit].like(theirs[audit]):
-                    tested += [(point, columns, each) for each in _differences(audit, ours[audit], theirs[audit])]
+                    compared = _differences(audit, ours[audit], theirs[audit], of_set="labels" not in against)
+                    tested += [(point, columns, each) for each in compared]
     numbers: dict[tuple[Any, ...], float | None] = {_number(point, each): each.p for point, _, each in tested}
     corrected = dict(zip(numbers, adjusted(list(numbers.values())), strict=True))
     for point, columns, difference in tested:
@@ -173,8 +174,11 @@ def _settings(point: PointRecord) -> Any:
     return getattr(distill.config, "settings", None) if distill is not None else None
 
 
-def _differences(audit: str, ours: _Scored, theirs: _Scored, start: bool = False) -> Iterator[_Difference]:
-    """Of each attack; with ``start`` less what the other's start gives away."""
+def _differences(
+    audit: str, ours: _Scored, theirs: _Scored, *, start: bool = False, of_set: bool = True
+) -> Iterator[_Difference]:
+    """Of each attack; with ``start`` less what the other's start gives away, without ``of_set`` of those alone that
+    look at models: other labels leave the images of a set as they are."""
     targets, images = ours.member.shape
     inside = int(ours.member.sum(axis=1).min())
     columns: Row = {
@@ -191,6 +195,8 @@ def _differences(audit: str, ours: _Scored, theirs: _Scored, start: bool = False
         if other is None:
             continue
         record = MEMBERSHIP_ATTACKS[attack]
+        if not of_set and record.threat_model == "data_release":
+            continue
         about: Row = {"attack": attack, "threat_model": record.threat_model}
         if record.needs in ("shadow_outputs", "shadows"):
             if ours.shadows != theirs.shadows:
