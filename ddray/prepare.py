@@ -12,6 +12,7 @@ from ddray.errors import RequestError
 from ddray.external.evaluation import FILE, load_evaluation
 from ddray.external.planning import imports_of, info_of, points_of, subject_of, sweep_of
 from ddray.plan.chains import make_chains
+from ddray.plan.controls import control_notes
 from ddray.plan.datasets import Build, DatasetInfo, class_sizes, resolve
 from ddray.plan.feasible import ClassSize
 from ddray.plan.grammar import in_file_order, read
@@ -66,7 +67,7 @@ def prepare(request: Request, folders: Folders, build: Build, *, read: Collectio
         sweep, points, datasets, imported = content
         plan = make_plan(*make_chains(points, datasets, sweep.resources, imported))
         plan.selected = {point.hash for point in select(points, request.only, request.skip, request.limit)}
-        notes = _notes(request, points, plan.selected)
+        notes = (*_notes(request, points, plan.selected), *control_notes(points, plan.selected))
     used = sorted({chain.point.dataset for chain in plan.chains if chain.point.hash in plan.selected})
     unread = tuple(name for name in used if not datasets[name].read)
     return Prepared(request, sweep, datasets, plan, unread, notes)

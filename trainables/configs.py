@@ -496,10 +496,18 @@ class SignalsConfig(Config):
     """Images of each class that are never members of any row, for false positive rates below the pool's resolution."""
 
 
+class TeacherConfig(Config):
+    """Another network, the input ``teacher``, labels the images that a network is trained on: each once, as it is
+    decoded and without augmentation."""
+
+    temperature: float = Field(default=1.0, gt=0)
+    """That the teacher's logits are divided by, and the student's with them, unless the recipe names another."""
+
+
 class TrainConfig(Config):
     """Train one network on a distilled set (input ``set``) or, for ``full``, on an origin."""
 
-    neutral: ClassVar[dict[str, Any]] = {"ensemble": None, "signals": None}
+    neutral: ClassVar[dict[str, Any]] = {"ensemble": None, "signals": None, "teacher": None}
 
     dataset: DatasetConfig
     origin: OriginConfig
@@ -515,12 +523,16 @@ class TrainConfig(Config):
     """Test images of that record: the first ones of each class in canonical order, equally many per class."""
     signals: SignalsConfig | None = None
     """None: the model is asked about the test split alone."""
+    teacher: TeacherConfig | None = None
+    """What labels the images of the set; None: they have the set's own labels."""
     ensemble: tuple[int, ...] | None = None
     """Seeds of the networks that it was trained together with, its own among them, ascending: the stage then takes it
     from the input ``ensemble``. None: it is trained on its own."""
 
     @model_validator(mode="after")
     def _its_seed_is_a_member(self) -> TrainConfig:
+        if self.teacher is not None and self.on_origin:
+            raise ValueError("a teacher labels the images of a set; the origin has labels of its own")
         if self.ensemble is not None and self.seed not in self.ensemble:
             raise ValueError(f"seed {self.seed} is not one of the ensemble's {self.ensemble}")
         return self
@@ -654,8 +666,11 @@ class PrivacyConfig(Config):
 
     * ``seed``: ``seed.model``, ``seed.set``, ``seed.start``, and ``shadow.B.model`` for blocks B = 1 … ``shadows``;
     * ``pool``: ``row.R.model``, ``row.R.set``, ``row.R.start`` for R = 0 … ``rows`` - 1;
-    * ``one_run``: ``coin.model``, ``coin.set``.
+    * ``one_run``: ``coin.model``, ``coin.set``;
+    * ``seed.teacher``, ``row.R.teacher`` and ``coin.teacher`` where a teacher labels the images of the sets.
     """
+
+    neutral: ClassVar[dict[str, Any]] = {"teacher": None}
 
     dataset: DatasetConfig
     origin: OriginConfig
@@ -674,6 +689,9 @@ class PrivacyConfig(Config):
     canaries: int = Field(ge=0)
     signals: SignalsConfig
     start: bool
+    teacher: TeacherConfig | None = None
+    """What labels the images of the sets, at the temperature that networks learned its labels at; None: they have
+    their own labels."""
 
 
 class EmbeddingSettings(Config):

@@ -82,6 +82,11 @@ PROTOCOLS: dict[str, Protocol] = {
         "Qin et al., NeurIPS 2024: 3000 epochs, x0.3 at each quarter, soft labels by cross-entropy; it reports the "
         "best of 15 looks at the test images",
     ),
+    "qin_teacher": Protocol(
+        _sgd(20, "dsa", lr=5e-4, momentum=0.0, weight_decay=0.0, milestones=()),
+        "the network that labels Qin et al.'s images (buffer.py): constant rate, no momentum, no decay; 20 epochs at "
+        "5e-4 for 1 image per class of CIFAR-10, others by images per class (trainables/teachers.py)",
+    ),
     "paper2023_fixed_lr": Protocol(
         _sgd(2000, "dsa", learned_lr="never"),
         "paper2023, in which sets of MTT are trained at 0.01 too: the paper does not say what it does with their rate",

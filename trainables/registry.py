@@ -60,6 +60,11 @@ class Method:
         """Whether there is a set to make."""
         return self.function is not None
 
+    @property
+    def of_sets(self) -> bool:
+        """Whether networks are trained on a set, made here or elsewhere; else on the origin."""
+        return "ipc" in self.uses
+
     def load(self) -> Callable[..., Any]:
         """The computation; imports its module.
 

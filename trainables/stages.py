@@ -52,7 +52,8 @@ def run(kind: Kind, config: StageConfig, inputs: Inputs, context: Context) -> Pa
         kind: What kind of stage.
         config: Its configuration, of the kind's own type.
         inputs: Folders of the payloads it needs, by role: ``expert.I`` for methods that learn from experts, ``set`` for
-            ``train`` and ``ensemble`` (unless they train on the origin), ``ensemble`` for a ``train`` that takes one of
+            ``train`` and ``ensemble`` (unless they train on the origin) and ``teacher`` where one labels its images,
+            ``ensemble`` for a ``train`` that takes one of
             its members, ``model`` for ``accuracy`` and ``attack``, ``attack.NAME`` for ``robustness``, ``encoder`` and
             ``set`` for ``embedding``, ``encoder`` and ``embedding.I`` for ``tsne``; of ``privacy``, see there.
         context: Where it runs.
@@ -113,10 +114,10 @@ class _TrainingImages(NamedTuple):
 def _training_images(config: TrainConfig, inputs: Inputs, context: Context) -> _TrainingImages:
     """The input ``set`` decoded, or the origin; normalised or whitened as the set wants it, test images alike."""
     from trainables.data.origins import QueriedImages, load_origin, load_test
-    from trainables.data.pixels import decode, normalise
+    from trainables.data.pixels import decode, decode_labels, normalise
     from trainables.labels import lesson_of
-    from trainables.payloads import DistilledSet
-    from trainables.train import rate_learned_for
+    from trainables.payloads import DistilledSet, TrainedModel
+    from trainables.train import rate_learned_for, taught
 
     mean, std = config.dataset.mean, config.dataset.std
     place = (context.data, context.cache, context.device)
@@ -132,7 +133,11 @@ def _training_images(config: TrainConfig, inputs: Inputs, context: Context) -> _
         factor = distilled.info["factor"]
         pixels = decode(distilled.images, factor)
         images = normalise(pixels, mean, std).to(context.device)
-        labels = lesson_of(distilled.labels, config.recipe, factor)
+        if config.teacher is None:
+            labels = lesson_of(distilled.labels, config.recipe, factor)
+        else:
+            teacher, classes = TrainedModel.load(inputs["teacher"]), decode_labels(distilled.labels.classes, factor)
+            labels = taught(teacher, config.teacher, config.recipe, pixels, classes, context)
         learned_lr, whitening = rate_learned_for(config, distilled.info), distilled.whitening
     test = load_test(config.dataset, config.origin.classes, *place)
     if whitening is not None:

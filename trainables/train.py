@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,14 +24,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from trainables import optimise, seeds
-from trainables.configs import EnsembleConfig, RecipeConfig, TrainConfig
+from trainables.configs import EnsembleConfig, RecipeConfig, TeacherConfig, TrainConfig
 from trainables.context import Context
 from trainables.data import augment
 from trainables.data.origins import QueriedImages, TestSet
-from trainables.data.pixels import Whitening
+from trainables.data.pixels import Whitening, normalise
 from trainables.device import laid_out
 from trainables.files import load_json, save_json
-from trainables.labels import Lesson
+from trainables.labels import Lesson, SoftLabels, lesson_of
 from trainables.models.network import Network, build, num_parameters, uses_batch_statistics
 from trainables.models.packed import member_states, pack
 from trainables.optimise import batch_gradient, batches_per_epoch, packed_gradient
@@ -300,6 +301,68 @@ def learning_rate(recipe: RecipeConfig, step: int, per_epoch: int) -> float:
         turned = math.pi * position / length / (2 if recipe.schedule == "half_cosine" else 1)
         rate = recipe.lr * (1 + math.cos(turned)) / 2
     return rate * min(1.0, (step + 1) / recipe.warmup) if recipe.warmup else rate
+
+
+def taught(
+    teacher: TrainedModel,
+    config: TeacherConfig,
+    recipe: RecipeConfig,
+    pixels: Tensor,
+    classes: Tensor,
+    context: Context,
+) -> Lesson:
+    """What a network learns of images that a teacher labelled, each once and without augmentation (Qin et al., NeurIPS
+    2024; DD-Ranking's soft labels).
+
+    Labels are the teacher's logits, y: what is learned are their softmax(y / T), as of soft labels that came with a
+    set. Differs from Qin et al.'s code: its temperature multiplies logits, so it is our 1 / T, and leaves the
+    student's as they are, where ours divides both; at 1, which is what they ran, both are the same.
+
+    Args:
+        teacher: It sees the images normalised (or whitened) as those it was trained on.
+        config: How it is used.
+        recipe: Of the student.
+        pixels: (N, C, H, W) decoded, of which real ones lie in [0, 1].
+        classes: (N,) int64 positions: of what the images were made for, which the teacher is not told.
+        context: Where it runs.
+
+    Returns:
+        The lesson, whose ``info`` also has ``teacher_acc`` (on the test split), ``teacher_agreement`` (share of the
+        images whose largest label is their class), ``teacher_entropy`` (nats) and ``label_bytes``.
+
+    Raises:
+        ValueError: The recipe's loss is not for logits, or the teacher's are not finite.
+    """
+    labels = labels_of(teacher, config, pixels, classes, context.device)
+    lesson, seen = lesson_of(labels, recipe), teacher.outputs["test"]
+    about = {
+        "teacher_acc": float((seen.logits.argmax(1) == seen.labels).double().mean()),
+        "teacher_agreement": labels.agreement,
+        "teacher_entropy": replace(labels, temperature=lesson.info["temperature"]).entropy,
+        "label_bytes": 4 * labels.rows.numel(),
+    }
+    return replace(lesson, info={**lesson.info, **about})
+
+
+def labels_of(teacher: TrainedModel, config: TeacherConfig, pixels: Tensor, classes: Tensor, device: str) -> SoftLabels:
+    """The labels that ``taught`` makes.
+
+    Args:
+        teacher: As of ``taught``; so are the others.
+        config: Likewise.
+        pixels: Likewise.
+        classes: Likewise.
+        device: Where it runs.
+
+    Raises:
+        ValueError: The teacher's logits are not finite.
+    """
+    network = build(teacher.network, "teacher", device=device)
+    network.load_state_dict(teacher.state)
+    images = normalise(pixels, teacher.mean, teacher.std).to(device)
+    if teacher.whitening is not None:
+        images = teacher.whitening.whiten(images, teacher.mean, teacher.std)
+    return SoftLabels(classes.cpu(), predict(network, images).cpu(), "logits", config.temperature, "teacher")
 
 
 @torch.no_grad()

@@ -278,7 +278,8 @@ def _point_in_sweep(point: GridPoint, name: str | None, evaluation: Evaluation) 
     settings = FrozenValues({NAME: name, **_settings_of(evaluation)})
     if evaluation.kind == "set":
         return replace(point, settings=settings)
-    return replace(point, settings=settings, protocol=EXTERNAL, train=FrozenValues({}), ipc=None, seed=0)
+    nothing: dict[str, Any] = {"ipc": None, "train_aug": None, "labels": None, "seed": 0}
+    return replace(point, settings=settings, protocol=EXTERNAL, train=FrozenValues({}), **nothing)
 
 
 def info_of(evaluation: Evaluation, folders: Folders, build: Build, *, read: bool) -> DatasetInfo:

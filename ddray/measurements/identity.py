@@ -61,6 +61,12 @@ def training(chain: Chain) -> TrainConfig | ExternalConfig:
     return train.config
 
 
+def teacher_of(chain: Chain) -> str | None:
+    """The key of the training that labelled the images of the chain's set; None: the set has its own labels."""
+    stages = (chain.stage("ensemble"), chain.stage("train"))
+    return next((key for stage in stages if stage for role, key in stage.inputs if role == "teacher"), None)
+
+
 def own_labels(chain: Chain) -> tuple[int, ...] | None:
     """The data set's labels of the class positions, where they differ."""
     classes = training(chain).origin.classes
@@ -120,6 +126,8 @@ class PointColumns:
                 self._distill[distill.key] = _distill_values(chain, distill)
             values |= self._distill[distill.key]
             values["distilled_hash"] = distilled.content if distilled else None
+        if point.labels is not None:
+            values["label_kind"] = "soft"
         return tuple(values.get(name) for name in POINT)
 
     def param(self, chain: Chain) -> str | None:
@@ -136,7 +144,8 @@ class PointColumns:
         changes = canonical(dict(chain.protocol_changes)) if chain.protocol_changes else ""
         brought = model.file if isinstance(model, ExternalConfig) else None
         preset = chain.point.settings.get(PRESET)
-        key = (distill.key if distill else brought, chain.point.dataset, changes, model.ensemble, preset)
+        labels = (chain.point.labels, teacher_of(chain))
+        key = (distill.key if distill else brought, chain.point.dataset, changes, model.ensemble, preset, *labels)
         if key not in self._params:
             self._params[key] = _param(chain, distill)
         return self._params[key]
@@ -211,7 +220,7 @@ def _param(chain: Chain, distill: Stage | None) -> str | None:
     if distill is not None and isinstance(distill.config, DistillConfig):
         if distill.config.settings:
             param["settings"] = dict(distill.config.settings)
-        if labels := _soft_labels(distill.config.settings, training(chain)):
+        if labels := _soft_labels(chain, distill.config.settings):
             param["labels"] = labels
         if chain.point.method != EXTERNAL and (changed := _changed_settings(chain, distill.config)):
             param["changed_settings"] = changed
@@ -222,20 +231,31 @@ def _param(chain: Chain, distill: Stage | None) -> str | None:
     return canonical(param) if param else None
 
 
-def _soft_labels(settings: Mapping[str, Any], config: TrainConfig | ExternalConfig) -> dict[str, Any] | None:
+def _soft_labels(chain: Chain, settings: Mapping[str, Any]) -> dict[str, Any] | None:
     """What the labels of a set are and how a network learned them; None of hard ones."""
-    if settings.get("label_kind", "hard") == "hard" or config.recipe is None:
+    config, recipe = training(chain), training(chain).recipe
+    if recipe is None:
         return None
-    recipe = config.recipe
+    if isinstance(config, TrainConfig) and config.teacher is not None:
+        own: Mapping[str, Any] = {
+            "label_form": "logits",
+            "label_source": "teacher",
+            "temperature": config.teacher.temperature,
+            "teacher": {"name": chain.point.labels, "key": teacher_of(chain)},
+        }
+    elif settings.get("label_kind", "hard") != "hard":
+        own = settings
+    else:
+        return None
     of_logits = recipe.label_loss in ("soft_ce", "kl")
     return {
-        "form": settings.get("label_form"),
-        "source": settings.get("label_source"),
+        "form": own.get("label_form"),
+        "source": own.get("label_source"),
         "loss": recipe.label_loss,
         # T and the factor never one without the other: alone neither says how large gradients are.
-        "temperature": (recipe.temperature or settings.get("temperature") or 1.0) if of_logits else None,
+        "temperature": (recipe.temperature or own.get("temperature") or 1.0) if of_logits else None,
         "scaled": recipe.scaled if of_logits else None,
-        "teacher": settings.get("teacher"),
+        "teacher": own.get("teacher"),
     }
 
 

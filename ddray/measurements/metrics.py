@@ -93,6 +93,21 @@ MEASURED: tuple[Metric, ...] = (
             "optimism",
         ),
         ("trained_lr", "1", "", "learning rate that the training began with"),
+        (
+            "teacher_acc",
+            "fraction",
+            "",
+            "`test_acc` of the teacher that labelled the images; never chosen by it",
+            "accuracy of the teacher",
+        ),
+        (
+            "teacher_agreement",
+            "fraction",
+            "",
+            "share of the training images whose largest label of the teacher's is their class",
+            "teacher says their class",
+        ),
+        ("teacher_entropy", "nat", "", "mean entropy of the teacher's labels, at their temperature"),
     ),
     *records(
         "performance",
@@ -310,6 +325,7 @@ MEASURED: tuple[Metric, ...] = (
         "cost",
         "accuracy",
         ("optimiser_steps", "steps", "lower", "of the training"),
+        ("label_bytes", "bytes", "lower", "of the teacher's labels: four for each image and class"),
         ("num_parameters", "parameters", "", "of the network"),
     ),
     *records(

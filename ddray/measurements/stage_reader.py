@@ -7,7 +7,7 @@ from collections import Counter
 
 from ddray.measurements.buffer import EvaluationRows, Templates
 from ddray.measurements.coverage import State
-from ddray.measurements.identity import StageRecord, own_labels
+from ddray.measurements.identity import StageRecord, own_labels, teacher_of
 from ddray.measurements.stage_rows import Row, audit_cost_rows, described_rows, is_described, map_rows
 from ddray.plan.graph import Chain, Stage
 from ddray.plan.jobs import Plan, blocked_stages
@@ -82,9 +82,9 @@ class StageReader:
         return [dict(row) for row in self._described[stage.key]]
 
     def audit_costs(self, stage: Stage, chain: Chain) -> list[Row]:
-        """What an audit needed beside the point's own set and model. Points that share it each say so; ``ddray plan``
-        counts it once."""
-        own = {each.key for each in chain.stages}
+        """What an audit needed beside the point's own set, teacher and model. Points that share it each say so; ``ddray
+        plan`` counts it once."""
+        own = {*(each.key for each in chain.stages), teacher_of(chain)}
         beside: dict[str, Stage] = {}
         stack = [key for _, key in stage.inputs]
         while stack:

@@ -113,37 +113,63 @@ def spread(values: Values, unit: str = "distillations") -> Spread | None:
     return Spread(fmean(entries), sd, unit if of_sets else "trainings", len(entries), counts)
 
 
-def paired(ours: Values, other: Values, seeded: bool = True) -> Difference | None:
-    """Ours minus the other, paired by distill_seed; within a pair the mean over the trainings' common seeds.
-
-    Estimates the expected difference over distillations, both sides made from the same seeds. The interval is
-    Student's over pairs: it covers what distillations and the trainings behind each pair add, for these test images.
-    One pair gives no interval: repeated trainings of one distilled set say nothing about the method's scatter.
+def differences(ours: Values, other: Values, seeded: bool = True) -> dict[int | None, dict[int, float]]:
+    """Ours minus the other of each training whose seeds both have, by distill_seed and seed.
 
     Args:
         ours: By distill_seed and seed.
         other: Likewise.
         seeded: Whether ours has distill_seeds; else its one set is compared with each of the other's.
+    """
+    found: dict[int | None, dict[int, float]] = {}
+    for distill_seed in ours.keys() & other.keys() if seeded else other.keys():
+        mine, theirs = ours[distill_seed] if seeded else next(iter(ours.values()), {}), other[distill_seed]
+        if common := mine.keys() & theirs.keys():
+            found[distill_seed] = {seed: mine[seed] - theirs[seed] for seed in sorted(common)}
+    return found
+
+
+def paired(ours: Values, other: Values, seeded: bool = True) -> Difference | None:
+    """Ours minus the other, paired by distill_seed; within a pair the mean over the trainings' common seeds.
+
+    Estimates the expected difference over distillations, both sides made from the same seeds; see ``mean_of``.
+
+    Args:
+        ours: As for ``differences``; so are the others.
+        other: Likewise.
+        seeded: Likewise.
 
     Returns:
         None when no pair has a training seed in common.
     """
-    differences, counts = [], []
-    for distill_seed in ours.keys() & other.keys() if seeded else other.keys():
-        mine, theirs = ours[distill_seed] if seeded else next(iter(ours.values()), {}), other[distill_seed]
-        if common := mine.keys() & theirs.keys():
-            differences.append(fmean(mine[seed] - theirs[seed] for seed in sorted(common)))
-            counts.append(len(common))
-    if not differences:
+    return mean_of(differences(ours, other, seeded))
+
+
+def mean_of(pairs: Values) -> Difference | None:
+    """The mean of paired differences, each pair by the mean over its trainings.
+
+    The interval is Student's over pairs: it covers what distillations and the trainings behind each pair add, for these
+    test images. One pair gives no interval: repeated trainings of one distilled set say nothing about the method's
+    scatter.
+
+    Args:
+        pairs: As ``differences`` gives them.
+
+    Returns:
+        None without a pair.
+    """
+    means = [fmean(trainings.values()) for trainings in pairs.values()]
+    if not means:
         return None
-    mean, pairs = fmean(differences), len(differences)
+    mean, count = fmean(means), len(means)
+    counts = list(map(len, pairs.values()))
     trainings = (min(counts), max(counts))
-    if pairs == 1:
+    if count == 1:
         return Difference(mean, None, None, 1, trainings)
     from scipy.special import stdtrit  # a tenth of the time that importing scipy.stats takes
 
-    reach = float(stdtrit(pairs - 1, (1 + LEVEL) / 2)) * stdev(differences) / math.sqrt(pairs)
-    return Difference(mean, mean - reach, mean + reach, pairs, trainings)
+    reach = float(stdtrit(count - 1, (1 + LEVEL) / 2)) * stdev(means) / math.sqrt(count)
+    return Difference(mean, mean - reach, mean + reach, count, trainings)
 
 
 class Estimate(NamedTuple):

@@ -19,6 +19,7 @@ What a file says:
     audits.py       which membership audits the data of a point allow
     feasible.py     which points and evaluations cannot be: a table of rules
     grid.py         Sweep -> grid points; filters on points
+    controls.py     sets with a teacher's labels whose control is missing
     splits.py       points that grids share until --set changes one of the grids
     datasets.py     what is known of the data sets: constants, class sizes, content digest
 

@@ -18,11 +18,21 @@ from trainables.data.known import KNOWN, KnownDataset
 from trainables.methods import METHODS
 from trainables.networks import NETWORKS, name_pattern, parse
 from trainables.registry import Method
+from trainables.teachers import name_pattern as teacher_pattern
+from trainables.teachers import parse as parse_teacher
 
 
 def _architecture(name: str) -> str:
     try:
         parse(name)
+    except ValueError as error:
+        raise complaint(str(error)) from None
+    return name
+
+
+def _labels(name: str) -> str:
+    try:
+        parse_teacher(name)
     except ValueError as error:
         raise complaint(str(error)) from None
     return name
@@ -39,6 +49,14 @@ ArchitectureName = Annotated[
     ),
 ]
 """A network of ``trainables.networks``: its name, or its name with options."""
+LabelsName = Annotated[
+    str,
+    AfterValidator(_labels),
+    WithJsonSchema(
+        {"anyOf": [{"const": "teacher", "type": "string"}, {"type": "string", "pattern": teacher_pattern()}]}
+    ),
+]
+"""A teacher of ``trainables.teachers``: its name, or its name with options."""
 
 ReportRole: TypeAlias = Literal["column", "row", "block", "agrees", "repeat"]
 """Where the report puts the axis: its values are columns of a table, rows of it, or tables (blocks) of their own; all
@@ -66,6 +84,8 @@ class Axis:
     """Value where it is left out, or a function of the ``Method`` where that decides."""
     by_method: bool = False
     """Only methods that name it in ``uses`` use it; it is null for others."""
+    of_set: bool = False
+    """Only points whose network is trained on a set use it; it is null for others (``full``)."""
     draws_from: str | None = None
     """The axis that says how many are drawn; where that is null there is nothing to draw, and this is null too."""
     null_means: Callable[[KnownDataset, RecipeConfig], Any] | None = None
@@ -78,8 +98,20 @@ class Axis:
     run_name: Word | None = None
     """In the name of an MLflow run: ``dm-cifar10-ipc10-real-convnet3-s0``."""
     report: ReportRole
+    null_shown: str | None = None
+    """Of a row of the report: what points that use the axis have there for null, where others have a value. Null in a
+    report is what has no value, as ``full`` has no ipc."""
     meaning: str
     """Of its column in ``measurements.parquet``."""
+
+    def used_by(self, name: str, method: Method) -> bool:
+        """Whether points of a method use it; it is null for others.
+
+        Args:
+            name: Of the axis.
+            method: Theirs.
+        """
+        return (not self.by_method or name in method.uses) and (not self.of_set or method.of_sets)
 
     def left_out(self, method: Method) -> Any:
         """The value where a grid does not name the axis."""
@@ -244,6 +276,23 @@ class AxisValues:
             of_training=True,
             report="agrees",
             meaning="augmentation while training",
+        ),
+    ] = None
+    labels: Annotated[
+        str | None,
+        Axis(
+            given=LabelsName | None,
+            description=(
+                "What labels the images of a set: teacher, or teacher with a protocol, epochs and a temperature, such "
+                "as teacher-dsa1000-e50-t4. null or left out: the set's own labels, hard ones."
+            ),
+            of_set=True,
+            of_training=True,
+            label=Word(8, lambda labels, _: f"labels={labels}"),
+            run_name=Word(7, lambda labels, _: labels),
+            report="row",
+            null_shown="hard",
+            meaning="teacher that labelled the images (docs/sweep-files.md); null: they have the set's own labels",
         ),
     ] = None
 

@@ -2,6 +2,7 @@
 
     experts (MTT) -> distill -> [ensemble ->] train -> accuracy, attack ... -> robustness
 
+A teacher that labels the images of the set is a side path, because the ``train`` of the main path is the point's own.
 ``privacy`` and ``embedding`` also need sets distilled from other images and models trained on them (``shadows.py``),
 and encoders (``maps.py``).
 """
@@ -14,13 +15,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 
 from ddray.plan.datasets import DatasetInfo
-from ddray.plan.graph import Chain, SetStages, Stage
+from ddray.plan.graph import Chain, Stage
 from ddray.plan.imported import Imported
 from ddray.plan.kinds import STAGE_KINDS, Request
 from ddray.plan.maps import embed, with_maps
 from ddray.plan.points import GridPoint
 from ddray.plan.resolve import Resolved, Resolver
-from ddray.plan.sets import StageTable, label_of
+from ddray.plan.sets import Inputs, StageTable, label_of
 from ddray.plan.shadows import privacy
 from trainables.attacks import ROBUSTNESS_ATTACKS, RobustnessAttack, attack_settings, epsilons_for
 from trainables.configs import (
@@ -55,11 +56,11 @@ def make_chains(
 
 def _chain(table: StageTable, resolver: Resolver, resolved: Resolved, repeats: Mapping[object, set[int]]) -> Chain:
     point = resolved.point
-    own_set = table.own_set(resolved)
-    stages = [*own_set.stages, *_trained(table, resolved, own_set, repeats)]
+    own_set, teacher = table.own_set(resolved), table.teacher(resolved)
+    stages = [*own_set.stages, *_trained(table, resolved, own_set.taught_by(teacher), repeats)]
     train = stages[-1]
     stages += _of_model_alone(table, resolved, train)
-    side_paths: list[tuple[Stage, ...]] = []
+    side_paths: list[tuple[Stage, ...]] = [teacher] if teacher else []
     if "robustness" in point.evaluations:
         stages += _robustness(table, resolved, train)
     if "privacy" in point.evaluations:
@@ -82,30 +83,43 @@ def _repeats(table: StageTable, resolver: Resolver, points: Iterable[GridPoint])
     for point in points:
         if point.train.get("ensemble"):
             resolved = resolver(point)
-            seeds[_repeat(resolved, table.own_set(resolved))].add(point.seed)
+            inputs = table.own_set(resolved).taught_by(table.teacher(resolved))
+            seeds[_repeat(resolved, inputs)].add(point.seed)
     return seeds
 
 
-def _repeat(resolved: Resolved, own_set: SetStages) -> object:
-    """Equal for points whose trainings differ in the seed alone."""
-    return own_set.inputs, resolved.training(0, signals=resolved.signals).key_json
+def _repeat(resolved: Resolved, inputs: Inputs) -> object:
+    """Equal for points whose trainings differ in the seed alone.
+
+    Args:
+        resolved: The point.
+        inputs: Of its training.
+    """
+    return inputs, resolved.training(0, signals=resolved.signals).key_json
 
 
 def _trained(
-    table: StageTable, resolved: Resolved, own_set: SetStages, repeats: Mapping[object, set[int]]
+    table: StageTable, resolved: Resolved, inputs: Inputs, repeats: Mapping[object, set[int]]
 ) -> tuple[Stage, ...]:
-    """The stage that leaves the point's model; before it the ensemble that it is taken from, if there is one."""
+    """The stage that leaves the point's model; before it the ensemble that it is taken from, if there is one.
+
+    Args:
+        table: Where they are added.
+        resolved: The point.
+        inputs: Of its training.
+        repeats: What is trained together.
+    """
     if resolved.imported is not None and resolved.imported.is_model:
         return (table.imported(resolved.imported),)
     point, recipe, signals = resolved.point, resolved.recipe, resolved.signals
     label = label_of("train", point)
-    seeds = tuple(sorted(repeats[_repeat(resolved, own_set)])) if recipe.ensemble else ()
+    seeds = tuple(sorted(repeats[_repeat(resolved, inputs)])) if recipe.ensemble else ()
     if len(seeds) < 2:  # an ensemble of one is the training itself
         config = resolved.training(point.seed, recipe=resolved.own_recipe, signals=signals)
-        return (table.add("train", label, config, own_set.inputs, resolved.load),)
+        return (table.add("train", label, config, inputs, resolved.load),)
     first = resolved.training(seeds[0], signals=signals)
     together = label_of("ensemble", point, f"seeds={','.join(map(str, seeds))}", seed=None)
-    ensemble = table.add("ensemble", together, EnsembleConfig(base=first, seeds=seeds), own_set.inputs, resolved.load)
+    ensemble = table.add("ensemble", together, EnsembleConfig(base=first, seeds=seeds), inputs, resolved.load)
     config = resolved.training(point.seed, signals=signals, ensemble=seeds)
     return ensemble, table.add("train", label, config, (("ensemble", ensemble.key),), resolved.load)
 

@@ -28,6 +28,7 @@ from trainables.methods import EXTERNAL, METHODS
 from trainables.networks import option_problem, parse, size_problem
 from trainables.presets import completed
 from trainables.protocols import PROTOCOLS
+from trainables.teachers import parse as parse_teacher
 
 ClassSize: TypeAlias = Callable[[str], int | None]
 """Data set's name -> training images in its smallest class, or None where it is not known yet."""
@@ -60,12 +61,16 @@ def attacked_problem(images: int, classes: int) -> str | None:
 
 def recipe_problem(protocol: str, train: Mapping[str, Any]) -> str | None:
     """Why values given instead of a protocol's do not make a recipe, or None."""
-    given = {"epochs": None, **train} if "steps" in train else train
     try:
-        RecipeConfig.model_validate({**PROTOCOLS[protocol].recipe.model_dump(), **given})
+        RecipeConfig.model_validate({**PROTOCOLS[protocol].recipe.model_dump(), **_given(train)})
     except ValidationError as error:
         return "; ".join(f"{'.'.join(map(str, entry['loc']))}: {entry['msg']}" for entry in error.errors())
     return None
+
+
+def _given(train: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Steps take the place of a protocol's epochs."""
+    return {"epochs": None, **train} if "steps" in train else train
 
 
 def known_class_size(sweep: Sweep) -> ClassSize:
@@ -304,6 +309,27 @@ def train_values_make_a_recipe(case: Case) -> Iterator[Complaint]:
     problem = recipe_problem(case.grid.protocol, case.point.train)
     if problem is not None:
         yield "train", problem
+
+
+@rule("dataset", "labels")
+def a_recipe_takes_the_labels(case: Case) -> Iterator[Complaint]:
+    """A teacher's labels are logits, which are read at one temperature."""
+    labels = case.point.labels
+    if labels is None or recipe_problem(case.grid.protocol, case.point.train) is not None:
+        return
+    recipe = RecipeConfig.model_validate(
+        {**PROTOCOLS[case.grid.protocol].recipe.model_dump(), **_given(case.point.train)}
+    )
+    if recipe.label_loss == "l2":
+        what = "is for targets of a regression, and a teacher's labels are logits; got l2; expected soft_ce, kl or mse."
+        yield "train.label_loss", what
+    own = parse_teacher(labels).temperature
+    if own != 1 and recipe.temperature is not None:
+        yield (
+            case.path("labels"),
+            f"two temperatures; got {own:g} in {labels} and {recipe.temperature:g} in the recipe; expected one. Leave "
+            "one out.",
+        )
 
 
 # --- evaluations --------------------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -98,3 +98,11 @@ class SetStages(NamedTuple):
     def inputs(self) -> tuple[tuple[str, str], ...]:
         """Of what is trained on it."""
         return (("set", self.stages[-1].key),) if self.stages else ()
+
+    def taught_by(self, teacher: Sequence[Stage]) -> tuple[tuple[str, str], ...]:
+        """The same, where a teacher labels the images.
+
+        Args:
+            teacher: Its stage; none: the set has its own labels.
+        """
+        return (*self.inputs, *(("teacher", stage.key) for stage in teacher))

@@ -82,7 +82,7 @@ def _identities(sweep: Sweep, grid: Grid, problems: list[str]) -> dict[Identity,
     recipe = PROTOCOLS[grid.protocol].recipe
     train = _canonical(_differences(grid, problems))
     unused = {
-        method: {name: None for name, axis in AXES.items() if axis.by_method and name not in METHODS[method].uses}
+        method: {name: None for name, axis in AXES.items() if not axis.used_by(name, METHODS[method])}
         for method in methods
     }
     null_means = {

@@ -44,7 +44,7 @@ def embed(table: StageTable, resolver: Resolver, resolved: Resolved, own_set: Se
 
 def _of_all_images(point: GridPoint) -> GridPoint:
     nothing: dict[str, Any] = dict.fromkeys(
-        ("ipc", "init", "distill_seed", "distill_aug", "origin_per_class", "origin_draw")
+        ("ipc", "init", "distill_seed", "distill_aug", "origin_per_class", "origin_draw", "labels")
     )
     return replace(point, method="full", architecture=ENCODER, seed=0, settings={}, evaluations={}, **nothing)
 

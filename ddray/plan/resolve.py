@@ -30,6 +30,7 @@ from trainables.configs import (
     PrivacySettings,
     RecipeConfig,
     SignalsConfig,
+    TeacherConfig,
     TrainConfig,
 )
 from trainables.data.known import class_subset
@@ -37,6 +38,7 @@ from trainables.methods import EXTERNAL, METHODS
 from trainables.networks import Variant, parse
 from trainables.presets import Chosen, choose, completed
 from trainables.protocols import PROTOCOLS
+from trainables.teachers import parse as parse_teacher
 
 Requested = TypeVar("Requested", bound=Config)
 Settings = tuple[MethodSettings, tuple[Chosen, ...]]
@@ -142,6 +144,8 @@ class Resolved:
     unpublished: tuple[Chosen, ...]
     """Settings that nobody published for this combination."""
     load: Load
+    teacher: Resolved | None = None
+    """What labels the images of the set, as a point of ``full``; None: they have the set's own labels."""
 
     @property
     def protocol(self) -> str:
@@ -157,6 +161,15 @@ class Resolved:
             return None
         assert self.point.origin_per_class is not None, "feasible.py refuses the rest"
         return SignalsConfig()
+
+    @property
+    def labels(self) -> TeacherConfig | None:
+        """What labels the images of the set, at the temperature that its labels are learned at; None: they have their
+        own labels."""
+        if self.point.labels is None:
+            return None
+        own = parse_teacher(self.point.labels).config
+        return own if self.recipe.temperature is None else TeacherConfig(temperature=self.recipe.temperature)
 
     def requested(self, kind: str, settings: type[Requested]) -> Requested:
         """What the sweep says of an evaluation, defaults filled in."""
@@ -177,6 +190,7 @@ class Resolved:
             "network": self.network,
             "recipe": recipe or self.recipe,
             "seed": seed,
+            "teacher": self.labels,
             **other,
         }
         return TrainConfig(**values)
@@ -257,6 +271,7 @@ class Resolver:
             changes=changes,
             unpublished=unpublished if set_spec is not None else (),
             load=load,
+            teacher=self(_teacher(point, data.config.base)) if point.labels is not None else None,
         )
 
     def _origin(self, point: GridPoint, dataset: DatasetConfig, imported: Imported | None) -> OriginConfig:
@@ -272,6 +287,17 @@ class Resolver:
         if point.protocol == EXTERNAL:  # of a model; nothing is trained by it
             return next(iter(PROTOCOLS.values())).recipe, {}
         return _recipe(point.protocol, FrozenValues.of(point.train), point.train_aug)
+
+
+def _teacher(point: GridPoint, base: str) -> GridPoint:
+    """The teacher of a point's labels: trained on all real images that the point is about, whatever its method, with
+    the data set's own constants, so that all methods have the same one."""
+    assert point.labels is not None, point
+    assert point.ipc is not None, point
+    known = parse_teacher(point.labels)
+    nothing: dict[str, Any] = dict.fromkeys(("ipc", "init", "distill_seed", "distill_aug", "train_aug", "labels"))
+    changes = FrozenValues(known.changes(base, point.ipc))
+    return replace(point, method="full", protocol=known.protocol, train=changes, settings={}, evaluations={}, **nothing)
 
 
 def start_of(settings: MethodSettings) -> MethodSettings | None:

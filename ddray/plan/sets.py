@@ -21,6 +21,7 @@ from ddray.plan.kinds import STAGE_KINDS, Load, Request, cost_class_of, reservat
 from ddray.plan.points import GridPoint
 from ddray.plan.resolve import Resolved, SetSpec
 from trainables.configs import Config, DistillConfig, Kind
+from trainables.teachers import SEED as TEACHER_SEED
 
 Inputs = tuple[tuple[str, str], ...]
 """(role, key)."""
@@ -83,6 +84,27 @@ class StageTable:
         if resolved.imported is not None and not resolved.imported.is_model:
             return SetStages((self.imported(resolved.imported),))
         return self.set_of(resolved.set) if resolved.set is not None else SetStages()
+
+    def teacher(self, resolved: Resolved, *words: str, number: int | None = None, **other: Any) -> tuple[Stage, ...]:
+        """What labels the images of a point's set, trained on the real images that the set was made of; none where the
+        set has its own labels.
+
+        Repeats of a point, and its distillations, have one teacher.
+
+        Args:
+            resolved: The point.
+            words: That tell it from the point's own in labels.
+            number: Of the row or block, for the seed; None: the point's own.
+            other: Of its training, in place of what is the point's own: its images.
+        """
+        teacher = resolved.teacher
+        if teacher is None:
+            return ()
+        recipe, seed = teacher.own_recipe, TEACHER_SEED + (0 if number is None else 1 + number)
+        config = teacher.training(seed, recipe=recipe, **other)
+        length = f"steps={recipe.steps}" if recipe.steps else f"epochs={recipe.epochs}"
+        label = label_of("train", teacher.point, "teacher", teacher.point.protocol, length, *words, seed=None)
+        return (self.add("train", label, config, (), teacher.load),)
 
     def imported(self, imported: Imported) -> Stage:
         """The stage that an imported artifact stands for."""

@@ -1,17 +1,19 @@
 """What an audit of privacy needs beside a point's own set and model: membership rows, coins, blocks and starts.
 
-Each is a path of stages like the main one: ``experts -> distill -> train``. Its seeds follow from the point's, so
+Each is a path of stages like the main one: ``experts -> distill -> train``, with a teacher of its own where one labels
+the images. Its seeds follow from the point's, so
 points that differ in what a set does not depend on (network, recipe, training seed) share its sets.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from ddray.plan.audits import MOST_ROWS, Audits, audits, audits_of_import
 from ddray.plan.graph import SetStages, Stage
 from ddray.plan.resolve import Part, Resolved, SetSpec
-from ddray.plan.sets import StageTable, label_of
+from ddray.plan.sets import Inputs, StageTable, label_of
 from trainables.configs import PrivacyConfig, PrivacySettings, SignalsConfig
 from trainables.methods import METHODS
 
@@ -37,7 +39,8 @@ def privacy(
     shadows = _Shadows(table, resolved, allowed.signals)
     if "seed" in allowed.audit:
         shadows.inputs.append(("seed.model", train.key))
-        shadows.inputs.extend((f"seed.{name}", key) for name, key in own_set.inputs)
+        own = own_set.taught_by(table.teacher(resolved))
+        shadows.inputs.extend((f"seed.{name}", key) for name, key in own)
         if start:
             shadows.add("seed.start", None, None, SignalsConfig(), start=True)
         for block in range(1, allowed.shadows + 1):
@@ -62,6 +65,7 @@ def privacy(
         canaries=allowed.canaries,
         signals=allowed.signals,
         start=start,
+        teacher=resolved.labels,
     )
     stage = table.add("privacy", label_of("privacy", point), config, tuple(shadows.inputs), resolved.load)
     return tuple(shadows.paths), stage
@@ -104,14 +108,14 @@ class _Shadows:
 
     def add_member(self, role: str, part: Part, number: int, start: bool) -> None:
         """A set of other images and the model trained on it; with ``start`` also a model trained on the set's start."""
-        set_stages = self.add(f"{role}.model", part, number, self.signals)
-        self.inputs.extend((f"{role}.{name}", key) for name, key in set_stages.inputs)
+        made_of = self.add(f"{role}.model", part, number, self.signals)
+        self.inputs.extend((f"{role}.{name}", key) for name, key in made_of)
         if start:
             self.add(f"{role}.start", part, number, self.signals, start=True)
 
     def add(
         self, role: str, part: Part | None, number: int | None, signals: SignalsConfig, start: bool = False
-    ) -> SetStages:
+    ) -> Inputs:
         """A path to a model like the point's own, trained on its own and without a curve.
 
         Args:
@@ -120,6 +124,9 @@ class _Shadows:
             number: Of the row or block, for the seeds; None: the point's own seeds.
             signals: What the model is asked about.
             start: Whether it is trained on the start of the set.
+
+        Returns:
+            What the model is trained on: keys by role.
         """
         resolved, point = self.resolved, self.resolved.point
         origin = resolved.part(part) if part is not None else resolved.origin
@@ -133,12 +140,17 @@ class _Shadows:
             set_stages, words = self.table.set_of(spec), spec.words
         seed = _seed(point.seed, number)
         assert seed is not None
+        # Labels tell of the images that their teacher saw: those of this path, and no others.
+        of_part = () if part is None else (str(part),)
+        apart: dict[str, Any] = {} if part is None else {"origin": origin, "curve_points": 0}
+        teacher = self.table.teacher(resolved, *of_part, number=number, **apart)
         config = resolved.training(seed, origin=origin, recipe=resolved.own_recipe, signals=signals, curve_points=0)
         label = label_of("train", point, *words, seed=seed)
-        model = self.table.add("train", label, config, set_stages.inputs, resolved.load)
-        self.paths.append((*set_stages.stages, model))
+        made_of = set_stages.taught_by(teacher)
+        model = self.table.add("train", label, config, made_of, resolved.load)
+        self.paths.append((*set_stages.stages, *teacher, model))
         self.inputs.append((role, model.key))
-        return set_stages
+        return made_of
 
 
 def _seed(own: int | None, number: int | None) -> int | None:

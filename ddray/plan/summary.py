@@ -157,7 +157,7 @@ def _privacy(stages: Mapping[str, Stage], chains: Iterable[Chain]) -> dict[str, 
         unfit.update(stage.config.unfit.values())
         reduced.update(_reduced(chain, stage.config))
         for role, key in stage.inputs:
-            if role != "seed.model" and not role.endswith(".set"):
+            if role != "seed.model" and not role.endswith((".set", ".teacher")):
                 times = stage.config.targets if role.startswith("row.") else 1
                 built_on = behind.of(key)
                 shared.add(built_on.keys)

@@ -13,7 +13,7 @@ from ddray.measurements.coverage import Coverage
 from ddray.measurements.reading import Numbers, read_numbers, read_points, read_provenance
 from ddray.plan.axes import in_report
 from ddray.report import page
-from ddray.report.comparable import BLOCK_AXES, ROW_AXES, SAME_IN_BLOCK, SAME_IN_CELL, ReportBlock, arrange
+from ddray.report.comparable import BLOCK_AXES, ROW_AXES, SAME_IN_BLOCK, SAME_IN_CELL, ReportBlock, arrange, show_null
 from ddray.report.figures import pictures
 from ddray.report.page import Element, Heading
 from ddray.report.sections import BlockSection, Measured, Section, SweepSection, all_sections
@@ -78,6 +78,7 @@ def _read(folder: Path, sections: Iterable[Section]) -> Measured:
         raise EnvironmentProblem(
             f"{path}: the measurements cannot be read; got {error}. Run `ddray collect` to make them again."
         ) from error
+    show_null(points)
     return Measured(coverage, provenance, points, numbers, arrange(points, coverage.sweep))
 
 

@@ -708,7 +708,7 @@ ddray: 1
 defaults:
   protocol: quick
   train: {epochs: 3}
-  axes: {dataset: [digits], architecture: [convnet3-d2-w16], seed: [0, 1]}
+  axes: {dataset: [digits], architecture: [convnet3-d2-w16], seed: [0, 1], labels: [null, teacher-quick-e2]}
 grids:
   sets:
     axes: {method: [random, external], ipc: [2]}
@@ -725,16 +725,20 @@ def test_a_set_from_a_file_is_a_method_of_a_sweep(exported: Exported) -> None:
     assert len(exported.workspace.manifests()) <= len(before) + 1, "the set is read, and nothing is trained on it"
     path = exported.workspace.write("beside", BESIDE)
     ran = exported.workspace.run("sweep", path, *HERE)
-    assert (ran.code, "4 of 4 points done" in ran.err) == (0, True), ran.err
+    assert (ran.code, "8 of 8 points done" in ran.err) == (0, True), ran.err
     rows = exported.rows("beside")
-    theirs, ours = (numbers(rows, method=method, metric="test_acc") for method in ("external", "random"))
-    assert theirs == ours, "it is the set that random made"
-    assert len(ours) == 2
+    for labels in (None, "teacher-quick-e2"):
+        theirs, ours = (
+            numbers(rows, method=method, metric="test_acc", labels=labels) for method in ("external", "random")
+        )
+        assert theirs == ours, "it is the set that random made"
+        assert len(ours) == 2
     ran = exported.workspace.run("report", "beside", "--json")
     (block,) = json.loads(ran.out)["blocks"]
     assert block["methods"] == ["random", "external"]
-    (row,) = block["rows"]
-    assert row["against_random"]["external"]["mean"] == 0
+    assert [row["labels"] for row in block["rows"]] == ["hard", "teacher-quick-e2"]
+    assert [row["against_random"]["external"]["mean"] for row in block["rows"]] == [0, 0]
+    assert [entry["method"] for entry in block["labels"]] == ["external"]
     text = (exported.workspace.results("beside").folder / "report.md").read_text()
     assert "full origin" in text
 

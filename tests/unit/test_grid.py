@@ -368,6 +368,7 @@ def test_the_axes_are_the_point_s_fields_in_order() -> None:
         "class_draw",
         "distill_aug",
         "train_aug",
+        "labels",
     )
 
 

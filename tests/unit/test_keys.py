@@ -346,6 +346,7 @@ FIELDS[TrainConfig] = {
     "curve_images": _with("curve_images", COUNTS),
     "signals": _with("signals", st.none()) | _part("signals", SIGNALS),
     "ensemble": _with("ensemble", st.sets(SEEDS, min_size=1).map(lambda found: tuple(sorted({0, *found})))),
+    "teacher": _with("teacher", st.none() | NUMBERS.map(lambda found: {"temperature": found})),
 }
 FIELDS[EnsembleConfig] = {
     "base": st.sampled_from(sorted(set(FIELDS[TrainConfig]) - {"seed", "ensemble"})).flatmap(
@@ -378,6 +379,7 @@ FIELDS[PrivacyConfig] = {
     "canaries": _with("canaries", SEEDS),
     "signals": _part("signals", SIGNALS),
     "start": _with("start", st.just(False)),
+    "teacher": _with("teacher", st.none() | NUMBERS.map(lambda found: {"temperature": found})),
 }
 FIELDS[EmbeddingConfig] = {
     **_IMAGES,

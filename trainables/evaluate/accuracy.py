@@ -77,7 +77,9 @@ def training_rows(model: TrainedModel) -> list[Row]:
 
     ``optimism`` is the best minus the last accuracy of the recorded curve: what choosing the epoch by test accuracy
     would have added. Nothing is chosen by it. ``trained_lr`` is the learning rate that the training began with: the
-    recipe's, or the one learned with the set. Of a model that was trained elsewhere only its size is known.
+    recipe's, or the one learned with the set. Where a teacher labelled the images: ``teacher_acc``,
+    ``teacher_agreement``, ``teacher_entropy``, ``label_bytes`` (``train.taught``). Of a model that was trained
+    elsewhere only its size is known.
     """
     facts = model.info
     size = _row("cost", "num_parameters", float(facts["num_parameters"]), "parameters", 1, "train")
@@ -91,6 +93,12 @@ def training_rows(model: TrainedModel) -> list[Row]:
         rows.append(_row("performance", "optimism", max(curve) - curve[-1], "fraction", len(curve), "test"))
     if "trained_lr" in facts:  # not in models from before rates were learned
         rows.append(_row("performance", "trained_lr", facts["trained_lr"], "1", 1, "train"))
+    if "teacher_acc" in facts:
+        images = facts["train_images"]
+        rows.append(_row("performance", "teacher_acc", facts["teacher_acc"], "fraction", 1, "test"))
+        rows.append(_row("performance", "teacher_agreement", facts["teacher_agreement"], "fraction", images, "train"))
+        rows.append(_row("performance", "teacher_entropy", facts["teacher_entropy"], "nat", images, "train"))
+        rows.append(_row("cost", "label_bytes", float(facts["label_bytes"]), "bytes", images, "train"))
     rows.append(_row("cost", "optimiser_steps", float(facts["optimiser_steps"]), "steps", 1, "train"))
     return [*rows, size]
 

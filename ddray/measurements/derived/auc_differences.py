@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from ddray.measurements.derived.records import Derivation, PointRecord, Row, grouped, no_p, unequal
 from ddray.measurements.metrics import records
 from ddray.measurements.statistics import LEVEL, adjusted
+from ddray.plan.axes import AXES
 from ddray.store.artifacts import DamagedArtifact, Store
 from trainables import files
 from trainables.attacks import MEMBERSHIP_ATTACKS, PANELS, Audit
@@ -86,10 +87,10 @@ def auc_differences(points: Sequence[PointRecord], store: Store) -> None:
     """``mia_auc_delta`` with its p, of each attack of the panels of the audits ``seed`` and ``pool``.
 
     A point's AUC less that of ``random`` with the same ipc and seeds, of ``full`` with the same training seed, and of
-    the points before it that differ in method, init or distill_aug alone. Methods may have settings of their own;
-    points of one method share theirs, budget and all. ``against`` in ``param_json`` says in what the other differs,
-    ``against_point`` which it is. Against the point's own undistilled start: iteration 0. Attacks that need shadows are
-    compared where they had as many.
+    the points before it that differ in method, init, distill_aug or labels alone. Methods may have settings of their
+    own; points of one method share theirs, budget and all. ``against`` in ``param_json`` says in what the other
+    differs, ``against_point`` which it is. Against the point's own undistilled start: iteration 0. Attacks that need
+    shadows are compared where they had as many.
 
     All attacks are compared, and p is adjusted for that: an attack that was chosen for its outcome would always differ.
     A set that starts from real images starts as ``random`` of its seeds is: then two comparisons are one, and count as
@@ -97,7 +98,7 @@ def auc_differences(points: Sequence[PointRecord], store: Store) -> None:
     """
     tested: list[tuple[PointRecord, Row, _Difference]] = []
     audited = [point for point in points if "privacy" in point.artifacts]
-    for members in grouped(audited, lambda point: point.comparable).values():
+    for members in grouped(audited, lambda point: point.comparable._replace(labels="")).values():
         scores = {point: _read(store, point) for point in members}
         for point in members:
             columns: Row = {"against": {"iteration": 0}, "against_point": point.chain.point.hash}
@@ -108,7 +109,8 @@ def auc_differences(points: Sequence[PointRecord], store: Store) -> None:
             columns = {"against": against, "against_point": other.chain.point.hash, **unequal(point.steps, other.steps)}
             for audit in sorted(ours.keys() & theirs.keys()):
                 if ours[audit].like(theirs[audit]):
-                    tested += [(point, columns, each) for each in _differences(audit, ours[audit], theirs[audit])]
+                    compared = _differences(audit, ours[audit], theirs[audit], of_set="labels" not in against)
+                    tested += [(point, columns, each) for each in compared]
     numbers: dict[tuple[Any, ...], float | None] = {_number(point, each): each.p for point, _, each in tested}
     corrected = dict(zip(numbers, adjusted(list(numbers.values())), strict=True))
     for point, columns, difference in tested:
@@ -130,22 +132,23 @@ def _number(point: PointRecord, difference: _Difference) -> tuple[Any, ...]:
 
 def _pairs(members: Sequence[PointRecord]) -> Iterator[tuple[PointRecord, PointRecord, dict[str, str]]]:
     """A point, another, and in what that differs."""
-    random = {_seeds(point): point for point in members if point.method == "random"}
+    random = {(_seeds(point), point.comparable.labels): point for point in members if point.method == "random"}
     full = [point for point in members if point.method == "full"]
     before: list[PointRecord] = []
     for point in members:
         if point.method == "full":
             continue
-        if point.distilled and (drawn := random.get(_seeds(point))) is not None:
+        if point.distilled and (drawn := random.get((_seeds(point), point.comparable.labels))) is not None:
             yield point, drawn, {"method": "random"}
         for other in full:
             if other.chain.point.seed == point.chain.point.seed:
                 yield point, other, {"method": "full"}
-        if point.distilled:
-            for other in before:
-                if _seeds(other) == _seeds(point) and len(differs := _differing(point, other)) == 1:
-                    yield point, other, differs
-            before.append(point)
+        for other in before:
+            if _seeds(other) != _seeds(point) or len(differs := _differing(point, other)) != 1:
+                continue
+            if "labels" in differs or (point.distilled and other.distilled):  # random has had its turn
+                yield point, other, differs
+        before.append(point)
 
 
 def _seeds(point: PointRecord) -> tuple[int | None, int, int]:
@@ -161,6 +164,8 @@ def _differing(point: PointRecord, other: PointRecord) -> dict[str, str]:
         ours, theirs = getattr(point.chain.point, name), getattr(other.chain.point, name)
         if ours is not None and theirs is not None and ours != theirs:
             differing[name] = str(theirs)
+    if point.comparable.labels != other.comparable.labels:
+        differing["labels"] = other.comparable.labels or str(AXES["labels"].null_shown)
     return differing if "method" in differing or _settings(point) == _settings(other) else {}
 
 
@@ -169,8 +174,11 @@ def _settings(point: PointRecord) -> Any:
     return getattr(distill.config, "settings", None) if distill is not None else None
 
 
-def _differences(audit: str, ours: _Scored, theirs: _Scored, start: bool = False) -> Iterator[_Difference]:
-    """Of each attack; with ``start`` less what the other's start gives away."""
+def _differences(
+    audit: str, ours: _Scored, theirs: _Scored, *, start: bool = False, of_set: bool = True
+) -> Iterator[_Difference]:
+    """Of each attack; with ``start`` less what the other's start gives away, without ``of_set`` of those alone that
+    look at models: other labels leave the images of a set as they are."""
     targets, images = ours.member.shape
     inside = int(ours.member.sum(axis=1).min())
     columns: Row = {
@@ -187,6 +195,8 @@ def _differences(audit: str, ours: _Scored, theirs: _Scored, start: bool = False
         if other is None:
             continue
         record = MEMBERSHIP_ATTACKS[attack]
+        if not of_set and record.threat_model == "data_release":
+            continue
         about: Row = {"attack": attack, "threat_model": record.threat_model}
         if record.needs in ("shadow_outputs", "shadows"):
             if ours.shadows != theirs.shadows:

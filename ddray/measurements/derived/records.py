@@ -39,6 +39,9 @@ class Comparable(NamedTuple):
     recipe: str
     """Without the augmentation."""
     augmentation: str
+    labels: str
+    """The teacher that labelled the images, by its name (it has the student's architecture, so that its key is another
+    for each); "": none did."""
 
 
 @dataclass(slots=True, eq=False)
@@ -134,7 +137,7 @@ class PointRecords:
     def __init__(self) -> None:
         self.points: list[PointRecord] = []
         self._comparables: dict[tuple[Any, ...], Comparable] = {}
-        self._cells: dict[str, tuple[str, str]] = {}
+        self._cells: dict[tuple[str, str | None], tuple[str, str]] = {}
         self._positions: dict[Template, _Positions] = {}
 
     def begin(
@@ -144,9 +147,10 @@ class PointRecords:
         distill, train = chain.stage("distill"), chain.stage("train")
         assert train is not None, chain.point
         set_key = distill.key if distill is not None else "full" if chain.point.method == "full" else train.key
-        if set_key not in self._cells:
-            self._cells[set_key] = _cell(chain, distill)
-        record = PointRecord(chain, values, param, self._comparable(chain), set_key, train.key, *self._cells[set_key])
+        of_cell = (set_key, chain.point.labels)
+        if of_cell not in self._cells:
+            self._cells[of_cell] = _cell(chain, distill)
+        record = PointRecord(chain, values, param, self._comparable(chain), set_key, train.key, *self._cells[of_cell])
         if trained is not None:
             record.keep("model", train.key, trained, (files.OUTPUTS,))
         return record
@@ -180,7 +184,8 @@ class PointRecords:
         # Of a model that was brought nothing is known: it is comparable with nothing but itself.
         recipe_or_model = config.recipe if config.recipe is not None else config.key_json
         network = (config.network, chain.point.architecture)
-        shared = (config.dataset, config.origin, network, chain.protocol, recipe_or_model)
+        labels = chain.point.labels or ""
+        shared = (config.dataset, config.origin, network, chain.protocol, recipe_or_model, labels)
         if shared not in self._comparables:
             recipe = config.recipe.model_dump(mode="json") if config.recipe is not None else {"of": config.key_json}
             augmentation = recipe.pop("augmentation", "not known")
@@ -191,6 +196,7 @@ class PointRecords:
                 chain.protocol,
                 canonical(recipe),
                 augmentation,
+                labels,
             )
         return self._comparables[shared]
 
@@ -249,7 +255,7 @@ def _cell(chain: Chain, distill: Stage | None) -> tuple[str, str]:
     point = chain.point
     settings: Mapping[str, Any] = getattr(distill.config, "settings", {}) if distill is not None else {}
     axes = [point.method, point.ipc, point.init, point.distill_aug, dict(settings)]
-    return canonical(axes), str(settings.get("label_kind", "hard"))
+    return canonical(axes), str(settings.get("label_kind", "hard")) if point.labels is None else "soft"
 
 
 def grouped(points: Iterable[PointRecord], key: Callable[[PointRecord], K]) -> dict[K, list[PointRecord]]:

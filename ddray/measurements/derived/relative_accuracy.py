@@ -125,8 +125,9 @@ def _unless_missing(value: float | None, flag: Row) -> Row:
     return flag if value is not None else {}
 
 
-def _but_for_augmentation(point: PointRecord) -> tuple[str, str, str]:
-    return point.comparable.data, point.comparable.network, point.comparable.recipe
+def _but_for_augmentation(point: PointRecord) -> tuple[str, str, str, str]:
+    about = point.comparable
+    return about.data, about.network, about.recipe, about.labels
 
 
 def _augmentations(points: Sequence[PointRecord]) -> None:

@@ -59,7 +59,13 @@ def transfer(points: Sequence[PointRecord]) -> None:
 
 def _family(point: PointRecord) -> tuple[Any, ...]:
     """Points that may differ in the network alone."""
-    return point.comparable.data, point.comparable.protocol, point.comparable.recipe, point.comparable.augmentation
+    return (
+        point.comparable.data,
+        point.comparable.protocol,
+        point.comparable.recipe,
+        point.comparable.augmentation,
+        point.comparable.labels,
+    )
 
 
 def _network(point: PointRecord) -> str:

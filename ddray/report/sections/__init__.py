@@ -3,6 +3,7 @@
     short.py           the answer in short: a sentence for each property
     accuracy.py        a block's test accuracy beside the paper's Table 3, and against random images
     field.py           the same beside what other publications print
+    labels.py          images and labels apart, where a teacher labels some of the sets
     classes.py         accuracy of each class, for figures
     fairness.py        how unequally its models treat the classes
     robustness.py      accuracy under adversarial attacks

@@ -177,7 +177,7 @@ def _recipe_and_budget(block: Facts) -> Iterator[Element]:
         (
             f"Recipe: {_recipe(block)}.",
             *([f"Budget: {'; '.join(budgets)}."] if budgets else []),
-            *([f"Labels: {'; '.join(labels)}. {_LABELS_DIFFER}"] if labels else []),
+            *([f"Labels: {'; '.join(labels)}. {_labels_differ(block)}"] if labels else []),
         )
     )
 
@@ -213,7 +213,10 @@ def _budgets(block: Facts) -> list[str]:
     return [f"{variant_title(name)} {', '.join(budgets[name])}" for name in block["methods"] if name in budgets]
 
 
-_LABELS_DIFFER = "Those of sets that are not named are hard: a difference to them is one of images and labels together."
+def _labels_differ(block: Facts) -> str:
+    if "labels" in block["row_axes"]:
+        return "Rows differ in labels, methods of a row do not; the full data has its own labels in all of them."
+    return "Those of sets that are not named are hard: a difference to them is one of images and labels together."
 
 
 def _labels(block: Facts) -> list[str]:
@@ -225,13 +228,18 @@ def _labels(block: Facts) -> list[str]:
             if of_cell["temperature"] is not None:
                 scaled = "scaled by its square" if of_cell["scaled"] else "not scaled"
                 said += f" at temperature {of_cell['temperature']:g}, {scaled}"
-            labels.setdefault(row["method"], {})[said] = None
-    return [f"{variant_title(name)} {' and '.join(each)}" for name, each in labels.items()]
+            name = variant_title(row["method"])
+            if isinstance(teacher := of_cell["teacher"], Mapping) and "name" in teacher:
+                name = teacher["name"] if "labels" in block["row_axes"] else f"{name} (labels {teacher['name']})"
+            labels.setdefault(name, {})[said] = None
+    return [f"{name} {' and '.join(each)}" for name, each in labels.items()]
 
 
 def _source(labels: Mapping[str, Any]) -> str:
     if labels["source"] == "learned":
         return "learned with the images"
+    if isinstance(teacher := labels["teacher"], Mapping) and teacher.keys() == {"name", "key"}:
+        return f"of the teacher {short(teacher['key'])}"
     return f"of the teacher {labels['teacher']}" if labels["teacher"] else "of a teacher that is not known"
 
 

@@ -197,7 +197,12 @@ def _differences(table: Facts) -> Table:
         if (found := row["cell"]["by_attack"].get(attack)) and found["less"]
     ]
     compared: list[Facts] = [each for row in rows for each in row["less"].values()]
-    axes = ("init", "distill_aug", "iteration")  # what a cell is compared with is a variant, or a value of one of these
+    axes = (
+        "init",
+        "distill_aug",
+        "labels",
+        "iteration",
+    )  # what a cell is compared with is a variant, or a value of one of these
     names = sorted(
         {name for row in rows for name in row["less"]},
         key=lambda name: (name.split()[0] in axes, variant_order(name)),

@@ -37,7 +37,7 @@ from trainables.configs import OriginConfig, PrivacyConfig
 from trainables.context import Context
 from trainables.data.cache import Split, open_split, pixel_digests
 from trainables.data.origins import canary_labels, origin_indices, pool_indices
-from trainables.data.pixels import normalise
+from trainables.data.pixels import decode, decode_labels, normalise
 from trainables.evaluate.intervals import Booleans, Floats, Integers, Row
 from trainables.evaluate.privacy.inputs import ShadowOutputs, Shadows, Target
 from trainables.evaluate.privacy.roc import auc, null_reach
@@ -45,7 +45,7 @@ from trainables.files import CANARY, INIT, NON_MEMBER, OTHER, RESERVE
 from trainables.models.network import build
 from trainables.payloads import DistilledSet, TrainedModel
 from trainables.seeds import derive
-from trainables.train import predict
+from trainables.train import labels_of, predict
 
 Logits = NDArray[np.float32]
 Images = NDArray[np.uint8]
@@ -194,6 +194,22 @@ def _left_out(audit: Audit, kept: Booleans) -> Row:
             "expected some that are there once. Take the copies out of the data."
         )
     return {} if kept.all() else {"left_out": int((~kept).sum())}
+
+
+def _released(config: PrivacyConfig, inputs: Mapping[str, Path], whose: str) -> DistilledSet | None:
+    """The set behind a model as it would be published: with the labels that its network learned; None: there is none.
+
+    A teacher labels the decoded images, so that they are what is published then.
+    """
+    if f"{whose}.set" not in inputs:
+        return None
+    found = DistilledSet.load(inputs[f"{whose}.set"])
+    if config.teacher is None:
+        return found
+    factor = found.info["factor"]
+    pixels, classes = decode(found.images, factor), decode_labels(found.labels.classes, factor)
+    labels = labels_of(TrainedModel.load(inputs[f"{whose}.teacher"]), config.teacher, pixels, classes, "cpu")
+    return replace(found, images=pixels, labels=labels, info={**found.info, **labels.info, "factor": 1})
 
 
 def start_members(
@@ -345,7 +361,7 @@ def _pool(config: PrivacyConfig, inputs: Mapping[str, Path], split: Split, train
     pool = whole.without_repeated(split.images)
     left_out = _left_out("pool", np.isin(whole.ids, pool.ids))
     targets = [2 * index for index in range(config.targets)]
-    sets = [DistilledSet.load(inputs[role]) if (role := f"row.{row}.set") in inputs else None for row in targets]
+    sets = [_released(config, inputs, f"row.{row}") for row in targets]
     models = [_row_model(pool, row, released) for row, released in zip(targets, sets, strict=True)]
     lacks: dict[Need, str] = {}
     if start:
@@ -480,7 +496,7 @@ def _seed(
     kept = _unlike(inside.ids, outside.ids, split.images, test.images)
     left_out, outside = _left_out("seed", kept), outside.take(kept)
     count, first_test_id = len(inside.ids), len(split.labels)
-    released = DistilledSet.load(inputs["seed.set"]) if "seed.set" in inputs else None
+    released = _released(config, inputs, "seed")
     member = np.arange(count + len(outside.ids)) < count
     role = np.where(member, OTHER, NON_MEMBER)
     role[:count][start_members(inside.ids, np.ones(count, dtype=np.bool_), released)] = INIT
@@ -592,7 +608,7 @@ def _one_run(config: PrivacyConfig, inputs: Mapping[str, Path], split: Split) ->
     left_out, pool = _left_out("one_run", kept), by_split["pool"].take(kept)
     origin = row_origin(config, 0).model_copy(update={"kind": "coin"})
     coin = np.isin(pool.ids, origin_indices(origin, split.labels))
-    released = DistilledSet.load(inputs["coin.set"]) if "coin.set" in inputs else None
+    released = _released(config, inputs, "coin")
     target = Target(pool.logits.astype(np.float64), pool.labels)
     role = np.where(coin, OTHER, NON_MEMBER)
     lacks: dict[Need, str] = {"shadow_outputs": ONE_RUN, "shadows": ONE_RUN}
