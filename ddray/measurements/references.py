@@ -15,7 +15,7 @@ from functools import cached_property
 from importlib import resources
 from typing import Any, NamedTuple
 
-from ddray.plan.axes import AXES
+from ddray.plan.axes import HARD_LABELS
 from trainables.methods import METHODS
 from trainables.presets import constants, departures
 from trainables.published import SAID_BY
@@ -150,7 +150,7 @@ class Reference:
         if protocol not in (self.protocol, *self.admissible):
             changes = ", ".join(sorted(param.get("protocol_changes", {})))
             reasons.append(f"protocol {protocol}" + (f" ({changes} changed)" if changes else ""))
-        if row.get("labels") not in (None, AXES["labels"].null_shown):
+        if row.get("labels") not in (None, HARD_LABELS):
             reasons.append(f"labels of {row['labels']}")
         if row["distill_cfg_hash"] is not None:
             budget = row["budget_fraction"]

@@ -72,6 +72,19 @@ class Word(NamedTuple):
     """From the axis' value, never None, and the point: the word, or None for none."""
 
 
+class NullShown(NamedTuple):
+    """What null of an axis is called beside other values of it."""
+
+    column: str
+    """Of the measurements, that says which of the words."""
+    words: Mapping[str, str]
+    """By its values; where it has none of these, null stays."""
+
+
+HARD_LABELS = "hard"
+"""What null of the axis ``labels`` is called, where a set has no soft labels of its own."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Axis:
     """What is known of one axis. Its name is that of its field in ``AxisValues``."""
@@ -98,9 +111,9 @@ class Axis:
     run_name: Word | None = None
     """In the name of an MLflow run: ``dm-cifar10-ipc10-real-convnet3-s0``."""
     report: ReportRole
-    null_shown: str | None = None
-    """Of a row of the report: what points that use the axis have there for null, where others have a value. Null in a
-    report is what has no value, as ``full`` has no ipc."""
+    null_shown: NullShown | None = None
+    """Of a row of the report: what points have there for null, where others have a value. Null in a report is what has
+    no value, as ``full`` has no ipc."""
     meaning: str
     """Of its column in ``measurements.parquet``."""
 
@@ -291,7 +304,7 @@ class AxisValues:
             label=Word(8, lambda labels, _: f"labels={labels}"),
             run_name=Word(7, lambda labels, _: labels),
             report="row",
-            null_shown="hard",
+            null_shown=NullShown("label_kind", {"hard": HARD_LABELS, "soft": "own"}),
             meaning="teacher that labelled the images (docs/sweep-files.md); null: they have the set's own labels",
         ),
     ] = None

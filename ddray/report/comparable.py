@@ -17,7 +17,7 @@ from ddray.errors import DdrayError
 from ddray.measurements.reading import Row
 from ddray.measurements.statistics import Spread, Values, by_seed, spread
 from ddray.plan.axes import AXES, in_report
-from trainables.methods import EXTERNAL, METHODS
+from trainables.methods import EXTERNAL
 
 ORDER = ("random", "dsa", "dm", "mtt", "idc", "full")
 """Of methods; those it does not name stand before ``full``."""
@@ -166,18 +166,18 @@ def spread_facts(mean: Spread | None) -> dict[str, Any] | None:
 
 def show_null(points: Iterable[Row]) -> None:
     """Give points a value of axes whose null is one beside others (hard labels beside a teacher's), where the sweep has
-    others. What uses no such axis keeps null, which in a report belongs to every row.
+    others. What has nothing of the kind keeps null, which in a report belongs to every row.
 
     Args:
         points: Of a sweep; changed in place.
     """
     points = list(points)
     for name, axis in AXES.items():
-        if axis.null_shown is not None and any(point[name] is not None for point in points):
+        shown = axis.null_shown
+        if shown is not None and any(point[name] is not None for point in points):
             for point in points:
-                method = METHODS.get(point["method"])
-                if point[name] is None and method is not None and axis.used_by(name, method):
-                    point[name] = axis.null_shown
+                if point[name] is None:
+                    point[name] = shown.words.get(point[shown.column])
 
 
 # --- blocks -----------------------------------------------------------------------------------------------------------

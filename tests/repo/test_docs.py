@@ -77,7 +77,7 @@ def protocol_cells(protocol: Protocol) -> list[str]:
         f"{recipe.lr:g}",
         f"{recipe.momentum:g}",
         f"{recipe.weight_decay:g}",
-        f"x{recipe.gamma:g} at {drops}",
+        f"x{recipe.gamma:g} at {drops}" if drops else "none",
         str(recipe.batch),
         recipe.augmentation,
         f"{recipe.cutmix:g}",

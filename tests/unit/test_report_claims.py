@@ -22,6 +22,7 @@ PLACE: dict[str, Any] = {
     "architecture": "convnet3",
     "protocol": "paper2023",
     "train_aug": "dsa",
+    "labels": None,
     "ipc": 10,
     "init": "real",
     "distill_aug": "dsa",

@@ -15,6 +15,7 @@ from unit.point_records import recorded, rows
 
 from ddray.measurements.statistics import differences, mean_of, paired
 from ddray.plan.points import GridPoint
+from ddray.report.comparable import show_null
 from ddray.report.report import machine_report, report
 from ddray.report.sections.labels import EFFECTS, effects
 
@@ -255,6 +256,26 @@ def test_the_printed_report_names_teacher_and_gains(tmp_path: Path) -> None:
     assert "| 1 · teacher  | DM     | +10.00 (+10.00 to +10.00) n=3 |" in text
     assert "Labels: teacher soft (logits, of the teacher " in text
     assert "soft_ce at temperature 1, not scaled" in text
+
+
+def test_null_is_spelled_out_beside_other_labels_by_what_a_set_has() -> None:
+    def points(teacher: str | None) -> list[dict[str, Any]]:
+        kinds = {"full": None, "random": "hard", "external": "soft", "dm": "soft"}
+        return [
+            {"method": method, "label_kind": kind, "labels": teacher if method == "dm" else None}
+            for method, kind in kinds.items()
+        ]
+
+    beside, alone = points("teacher"), points(None)
+    show_null(beside)
+    assert {point["method"]: point["labels"] for point in beside} == {
+        "full": None,
+        "random": "hard",
+        "external": "own",
+        "dm": "teacher",
+    }
+    show_null(alone)
+    assert {point["labels"] for point in alone} == {None}, "there is nothing to tell apart"
 
 
 @pytest.mark.parametrize("labels", ["[null]", "[teacher]"])

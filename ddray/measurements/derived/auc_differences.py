@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from ddray.measurements.derived.records import Derivation, PointRecord, Row, grouped, no_p, unequal
 from ddray.measurements.metrics import records
 from ddray.measurements.statistics import LEVEL, adjusted
-from ddray.plan.axes import AXES
 from ddray.store.artifacts import DamagedArtifact, Store
 from trainables import files
 from trainables.attacks import MEMBERSHIP_ATTACKS, PANELS, Audit
@@ -165,7 +164,7 @@ def _differing(point: PointRecord, other: PointRecord) -> dict[str, str]:
         if ours is not None and theirs is not None and ours != theirs:
             differing[name] = str(theirs)
     if point.comparable.labels != other.comparable.labels:
-        differing["labels"] = other.comparable.labels or str(AXES["labels"].null_shown)
+        differing["labels"] = other.comparable.labels or other.label_kind
     return differing if "method" in differing or _settings(point) == _settings(other) else {}
 
 

@@ -54,7 +54,8 @@ def _command(sweep: str, cell: Cell, values: Mapping[tuple[str, str], set[Any]])
 
 def _asked(point: Mapping[str, Any], axis: str) -> Any:
     """The value of an axis as sweeps say it: null where it is what null means there, which rows spell out."""
-    if AXES[axis].null_shown is not None and point[axis] == AXES[axis].null_shown:
+    shown = AXES[axis].null_shown
+    if shown is not None and point[axis] in shown.words.values():
         return None
     means, recipe = AXES[axis].null_means, PROTOCOLS.get(point["protocol"].rstrip("*"))
     if means is None or recipe is None:

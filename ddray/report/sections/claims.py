@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 
 from ddray.measurements.reading import Row
 from ddray.measurements.statistics import LEVEL
-from ddray.plan.axes import AXES
+from ddray.plan.axes import HARD_LABELS
 from ddray.report.page import Element
 from ddray.report.sections import Measured, SweepSection
 from ddray.report.table import Column, Facts, Footnote, Table
@@ -84,7 +84,7 @@ class Evidence:
         merged: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
         for cell in (cell for block in measured.blocks for cell in block.own_cells):
             first = {**cell.points[0], "variant": cell.variant}
-            if first["labels"] not in (None, AXES["labels"].null_shown):  # the paper's are about hard labels
+            if first["labels"] not in (None, HARD_LABELS):  # the paper's are about hard labels
                 continue
             place = tuple(None if name in _REPEATS else first[name] for name in _PLACE)
             merged[place] += [point for point in cell.points if point not in merged[place]]

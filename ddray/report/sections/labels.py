@@ -18,7 +18,7 @@ from typing import Any
 
 from ddray.measurements.reading import Numbers
 from ddray.measurements.statistics import Difference, Values, differences, mean_of
-from ddray.plan.axes import AXES
+from ddray.plan.axes import AXES, HARD_LABELS
 from ddray.report.comparable import Cell, ReportBlock
 from ddray.report.page import Element
 from ddray.report.sections import BlockSection
@@ -26,7 +26,9 @@ from ddray.report.table import Column, Facts, Footnote
 from ddray.report.words import cell_table
 from trainables.methods import METHODS
 
-HARD = AXES["labels"].null_shown
+_SHOWN = AXES["labels"].null_shown
+_OWN = () if _SHOWN is None else tuple(_SHOWN.words.values())
+"""Labels that no teacher gave."""
 CONTROL = "random"
 EFFECTS = ("image_gain_hard", "image_gain_soft", "label_gain_random", "label_gain", "interaction")
 
@@ -58,9 +60,9 @@ def _facts(block: ReportBlock, _: Numbers) -> list[dict[str, Any]]:
     rows = {key.values: {cell.variant: cell for cell in cells} for key, cells in block.rows.items()}
     entries = []
     for key, cells in block.rows.items():
-        if key.facts["labels"] in (None, HARD):
+        if key.facts["labels"] in (None, *_OWN):
             continue
-        hard = rows.get(tuple(HARD if name == "labels" else value for name, value in key.facts.items()), {})
+        hard = rows.get(tuple(HARD_LABELS if name == "labels" else value for name, value in key.facts.items()), {})
         soft = {cell.variant: cell for cell in cells if cell.method != "full"}
         own = [cell for cell in soft.values() if cell.method != CONTROL] or list(soft.values())
         for cell in own:
