@@ -20,6 +20,7 @@ from trainables.protocols import PROTOCOLS
 
 PROTOCOL = "qin_teacher"
 """Of ``teacher`` alone."""
+_OTHERS = [name for name in PROTOCOLS if name != PROTOCOL]
 SEED = 1_000_000_000
 """Of the training of a point's own teacher; no repeat of a sweep has it, and so none begins with the teacher's
 weights. Teachers of shadows have those after it."""
@@ -123,8 +124,7 @@ def parse(name: str) -> Teacher:
 
 def name_pattern() -> str:
     """A regular expression of all names, for editors."""
-    others = "|".join(name for name in PROTOCOLS if name != PROTOCOL)
-    return f"^teacher(-({others}))?(-e[1-9][0-9]{{0,5}})?(-t(?!1$)(0\\.[0-9]*[1-9]|[1-9][0-9]*(\\.[0-9]*[1-9])?))?$"
+    return f"^teacher(-({'|'.join(_OTHERS)}))?(-e[1-9][0-9]{{0,5}})?(-t(?!1$)(0\\.[0-9]*[1-9]|[1-9][0-9]*(\\.[0-9]*[1-9])?))?$"
 
 
 def _option(text: str, name: str) -> tuple[str, Any]:
@@ -135,8 +135,8 @@ def _option(text: str, name: str) -> tuple[str, Any]:
     if (numbered := re.fullmatch(r"t([0-9]{1,6}(?:\.[0-9]{1,6})?)", text)) and float(numbered[1]) > 0:
         return "temperature", float(numbered[1])
     raise ValueError(
-        f"unknown option {text[:80]!r} of labels {name[:80]!r}; expected a protocol ({', '.join(PROTOCOLS)}), epochs "
-        f"(e50) or a temperature above 0 (t4).{_suggest(text, list(PROTOCOLS), 'teacher-')}"
+        f"unknown option {text[:80]!r} of labels {name[:80]!r}; expected a protocol ({', '.join(_OTHERS)}), epochs "
+        f"(e50) or a temperature above 0 (t4).{_suggest(text, _OTHERS, 'teacher-')}"
     )
 
 
