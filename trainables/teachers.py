@@ -124,7 +124,8 @@ def parse(name: str) -> Teacher:
 
 def name_pattern() -> str:
     """A regular expression of all names, for editors."""
-    return f"^teacher(-({'|'.join(_OTHERS)}))?(-e[1-9][0-9]{{0,5}})?(-t(?!1$)(0\\.[0-9]*[1-9]|[1-9][0-9]*(\\.[0-9]*[1-9])?))?$"
+    temperature = r"(?!1$)(0\.[0-9]*[1-9]|[1-9][0-9]*(\.[0-9]*[1-9])?)"
+    return f"^teacher(-({'|'.join(_OTHERS)}))?(-e[1-9][0-9]{{0,5}})?(-t{temperature})?$"
 
 
 def _option(text: str, name: str) -> tuple[str, Any]:
