@@ -85,7 +85,7 @@ class Printed(NamedTuple):
             reasons.append(f"ours changes {changes}")
         ours = row.get("label_kind") or param.get("label_kind") or "hard"
         if self.labels not in (None, ours):
-            reasons.append(f"its labels are {self.labels}, ours {ours}")
+            reasons.append(f"labels are {self.labels}, ours {ours}")
         if row["budget_fraction"] is not None and row["budget_fraction"] < 1:
             reasons.append(f"ours has {percent(row['budget_fraction'])} of the iterations")
         return reasons

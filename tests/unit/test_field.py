@@ -81,7 +81,7 @@ def test_only_the_same_recipe_may_be_compared() -> None:
     ("changes", "reason"),
     [
         ({"budget_fraction": 0.05}, "ours has 5 % of the iterations"),
-        ({"label_kind": "soft"}, "its labels are hard, ours soft"),
+        ({"label_kind": "soft"}, "labels are hard, ours soft"),
         ({"param": {"protocol_changes": {"epochs": 10}}}, "ours changes epochs"),
     ],
 )
@@ -119,6 +119,8 @@ def test_the_table_says_what_may_be_compared() -> None:
     assert SAME not in other
     assert "62.06" in other
     assert "50, DM: ours has 50 % of the iterations" in other
+    assert "50, DM: BEARD: labels are hard, ours soft" in text(label_kind="soft")
+    assert "65.2 ± 0.4" in text()
     assert text(dataset="digits") == "\n"
 
 

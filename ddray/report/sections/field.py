@@ -59,8 +59,14 @@ def _printed(row: Facts, title: str) -> str | None:
     value = next((value for value in row["cell"]["elsewhere"] if value["title"] == title), None)
     if value is None:
         return None
-    text = f"{100 * value['mean']:.4g}" + (f" ± {100 * value['sd']:.2g}" if value["sd"] is not None else "")
+    text = _as_printed(value["mean"]) + (f" ± {_as_printed(value['sd'])}" if value["sd"] is not None else "")
     return text if value["objections"] else f"{text} {SAME}"
+
+
+def _as_printed(fraction: float) -> str:
+    """In percent, with the decimals that the publication gives, one at least."""
+    percent = round(100 * fraction, 2)
+    return f"{percent:.1f}" if percent == round(percent, 1) else f"{percent:.2f}"
 
 
 def _against_ours(rows: list[Facts], axes: list[str]) -> Iterator[str | Bullets]:
@@ -68,7 +74,10 @@ def _against_ours(rows: list[Facts], axes: list[str]) -> Iterator[str | Bullets]
     entries = []
     for row in rows:
         reasons = [
-            reason for value in row["cell"]["elsewhere"] for reason in value["objections"] if reason != value["recipe"]
+            reason if reason.startswith("ours ") else f"{value['title']}: {reason}"
+            for value in row["cell"]["elsewhere"]
+            for reason in value["objections"]
+            if reason != value["recipe"]
         ]
         if reasons:
             where = f"{row_title(axes, row)}, {variant_title(row['method'])}"
