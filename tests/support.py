@@ -16,6 +16,7 @@ from trainables.configs import (
     DatasetConfig,
     DistillConfig,
     NetworkConfig,
+    NetworkSettings,
     OriginConfig,
     RecipeConfig,
     SignalsConfig,
@@ -144,6 +145,7 @@ def tiny_network(num_classes: int = 3, size: int = 8, channels: int = 1, **other
 TINY: dict[str, dict[str, Any]] = {
     "dm": {"iterations": 4, "batch_real": 6},
     "datadam": {"iterations": 4, "batch_real": 6},
+    "dpdm": {"iterations": 4, "batch_real": 6, "rounds": 3, "epsilon": 20.0},
     "dsa": {"iterations": 4, "batch_real": 6, "batch_train": 4},
     "dc": {"iterations": 4, "batch_real": 6, "batch_train": 4},
     "idc": {"iterations": 4, "inner_loop": 3, "layout": "whole", "batch_real": 6, "net_images": 12},
@@ -170,14 +172,14 @@ def distill_config(method: str = "dm", *, ipc: int = 2, distill_seed: int = 0, *
     """A tiny distillation; settings of the method and fields of the configuration by name."""
     declared = METHODS[method]
     settings = {name: other.pop(name) for name in list(other) if name in declared.settings.model_fields}
-    learned = "init" in declared.uses
+    matches = issubclass(declared.settings, NetworkSettings)
     values: dict[str, Any] = {
         "method_version": 1,
         "dataset": dataset_config(flip=False),
         "origin": OriginConfig(classes=(0, 1, 2)),
-        "init": "real" if learned else None,
+        "init": "real" if "init" in declared.uses else None,
         "augmentation": "dsa" if "distill_aug" in declared.uses else None,
-        "network": tiny_network() if learned else None,
+        "network": tiny_network() if matches else None,
         "settings": declared.settings(**{**TINY.get(method, {}), **settings}).key_material(),
         **other,
     }

@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -39,6 +40,12 @@ grids:
     settings: {dm: {iterations: ITERATIONS, batch_real: 8, width: 8, OTHER}}
 """
 """Two classes of small images, a narrow matching network: seconds, and every part of a real sweep."""
+
+HANGS_SECONDS = 400.0
+"""After so long a command counts as hung. A worker of Ray that does not begin is started anew after a minute, and a
+disk that others use may take minutes to read torch."""
+LAST_LINES = 30
+"""Of each log of a Ray that hangs."""
 
 SHARING = """
 ddray: 1
@@ -90,18 +97,38 @@ class Running:
     def err(self) -> str:
         return self._logs[1].read_text()
 
-    def wait(self, timeout: float = 240.0) -> Ran:
+    def wait(self, timeout: float = HANGS_SECONDS) -> Ran:
         """Wait for its end."""
-        code = self.process.wait(timeout)
+        try:
+            code = self.process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"no end in {timeout} s: {self.err}\n{self._where_it_stands()}") from None
         return Ran(code, self._logs[0].read_text(), self.err)
 
-    def until(self, holds: Callable[[], object], timeout: float = 120.0) -> None:
+    def until(self, holds: Callable[[], object], timeout: float = HANGS_SECONDS) -> None:
         """Wait until something holds while the command runs."""
         deadline = time.monotonic() + timeout
         while not holds():
             assert self.process.poll() is None, f"ended too early with {self.process.returncode}: {self.err}"
-            assert time.monotonic() < deadline, f"nothing happened in {timeout} s: {self.err}"
+            if time.monotonic() > deadline:
+                raise AssertionError(f"nothing happened in {timeout} s: {self.err}\n{self._where_it_stands()}")
             time.sleep(0.05)
+
+    def _where_it_stands(self) -> str:
+        """The last lines of the logs of its Ray, with the Python stacks of its workers, which this ends."""
+        logs = next(Path(tempfile.gettempdir(), "ray").glob(f"session_*_{self.process.pid}/logs"), None)
+        if logs is None:
+            return "it has no Ray"
+        for worker in sorted({int(path.stem.rpartition("-")[2]) for path in logs.glob("worker-*.err")}):
+            with contextlib.suppress(OSError):
+                if Path(f"/proc/{worker}/cmdline").read_bytes().startswith(b"ray::"):
+                    os.kill(worker, signal.SIGABRT)  # Ray has Python write the stack into the log
+        time.sleep(2)
+        texts = []
+        for path in sorted([*logs.glob("worker-*.err"), *logs.glob("raylet.*"), *logs.glob("gcs_server.*")]):
+            if lines := path.read_text(errors="replace").splitlines()[-LAST_LINES:]:
+                texts += [f"--- {path.name}", *lines]
+        return "\n".join(texts)
 
     def send(self, number: signal.Signals, *, group: bool = False) -> None:
         """Send a signal to the command, or as a terminal does to everything it started too."""

@@ -11,6 +11,7 @@ The map: a file uses only what is named above it.
     published.py  the table of published settings, each row with its source; no torch
     presets.py    which row applies to (method, data set, ipc), or is the nearest; no torch
     teachers.py   which networks label the images of a set, and how they are trained; no torch
+    guarantee.py  differential privacy: what noise guarantees; no torch
     seeds.py      every random number: seeds derived from names and numbers
     device.py     the process a stage runs in: threads, memory, precision
     context.py    what a stage is given: device, folders, progress, checkpoints; no torch

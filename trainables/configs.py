@@ -246,6 +246,23 @@ class NetworkConfig(Config):
 Optimiser = Literal["sgd", "adamw"]
 
 
+class PrivateConfig(Config):
+    """The guarantee that noise on the gradients of a training is to give (DP-SGD: Abadi et al., CCS 2016).
+
+    How much noise that takes follows from the images, the batch and the number of steps (``guarantee.py``).
+    """
+
+    together: ClassVar[int] = 64
+    """Images whose gradients are held at once, one by one: as many times the network's parameters."""
+
+    epsilon: float = Field(default=1.0, gt=0)
+    delta: float = Field(default=1e-5, gt=0, lt=1)
+    """Less than one over the number of images, or the guarantee may give some of them away."""
+    clip: float = Field(default=1.0, gt=0)
+    """Largest norm of an image's gradient; a longer one is shortened to it. It goes together with the learning rate: of
+    small ones only their product matters."""
+
+
 class RecipeConfig(Config):
     """How a network is trained on a set. The named recipes are in ``protocols.py``."""
 
@@ -260,6 +277,7 @@ class RecipeConfig(Config):
         "label_loss": "soft_ce",
         "temperature": None,
         "scaled": False,
+        "private": None,
     }
 
     epochs: int | None = Field(default=None, ge=1)
@@ -304,6 +322,9 @@ class RecipeConfig(Config):
     """That soft labels and the network's logits are read at; left out: that of the labels."""
     scaled: bool = False
     """Whether soft_ce and kl are multiplied by the square of the temperature."""
+    private: PrivateConfig | None = None
+    """Differential privacy: noise on the gradients, for a guarantee. ``batch`` is then how many images a step has on
+    average, as each is in it by a coin of its own. None: none."""
 
     @model_validator(mode="after")
     def _fields_fit(self) -> RecipeConfig:
@@ -313,6 +334,10 @@ class RecipeConfig(Config):
             raise ValueError(f"schedule {self.schedule} has no milestones; give milestones: [] beside it")
         if self.mixup and self.cutmix:
             raise ValueError("mixup and cutmix both mix a batch; set one of them to 0")
+        if self.private is not None and (self.mixup or self.cutmix):
+            raise ValueError("a mixed image tells of two; with private set mixup and cutmix to 0")
+        if self.private is not None and self.ensemble:
+            raise ValueError("noise is drawn for one network; with private set ensemble: false")
         return self
 
 
@@ -531,6 +556,8 @@ class TrainConfig(Config):
 
     @model_validator(mode="after")
     def _its_seed_is_a_member(self) -> TrainConfig:
+        if self.recipe.private is not None and not self.on_origin:
+            raise ValueError("a guarantee is of the images that are trained on; those of a set are made of others")
         if self.teacher is not None and self.on_origin:
             raise ValueError("a teacher labels the images of a set; the origin has labels of its own")
         if self.ensemble is not None and self.seed not in self.ensemble:

@@ -95,6 +95,42 @@ class DataDAMSettings(DMSettings):
     """lambda: weight of the embeddings beside that of the attention maps."""
 
 
+@method("dpdm", title="DP-DM", function="trainables.distill.dpdm:distill", uses=LEARNED - {"init"})
+class DPDMSettings(DMSettings):
+    """Distribution matching of noisy class means, with a guarantee of differential privacy: from noise, never from real
+    images. What is released is the rounds' sums; all iterations follow from them and cost no privacy."""
+
+    epsilon: float = Field(default=1.0, gt=0)
+    delta: float = Field(default=1e-5, gt=0, lt=1)
+    """Less than one over the number of images, or the guarantee may give some of them away."""
+    rounds: int = Field(default=1000, ge=1)
+    """Networks of which noisy class sums of real images are taken, once each; iterations go round them."""
+    clip: float = Field(default=1.0, gt=0)
+    """Largest norm of an image's embedding; a longer one is shortened to it. Distances are in units of it."""
+    batch_real: int = Field(default=50, ge=1)
+    """Real images per class and round on average: each is in it by a coin of its own."""
+    lr_img: float = Field(default=1.0, gt=0)
+    """Learning rate of the images, in normalised units and units of ``clip``."""
+
+    @model_validator(mode="after")
+    def _images_pass_alone(self) -> DPDMSettings:
+        if self.variant.norm == "batch":
+            raise ValueError(
+                "an image changes the embeddings of all others under batch norm, and no clipping bounds that; got norm "
+                "batch; expected instance, or another that looks at one image"
+            )
+        return self
+
+    def real_images(self, ipc: int) -> int:
+        """None: it starts from noise."""
+        return 0
+
+    def passes(self, num_classes: int, ipc: int, real_images: int) -> float:
+        """Real images pass once a round, not once an iteration."""
+        once = min(1.0, self.rounds / max(1, self.iterations))
+        return num_classes * (once * min(real_images, self.batch_real) + 3 * ipc)
+
+
 @method("dsa", title="DSA", function="trainables.distill.dsa:distill", init="real")
 class DSASettings(NetworkSettings):
     """Gradient matching with Siamese augmentation (Zhao & Bilen, ICML 2021)."""

@@ -15,11 +15,13 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
+from torch.func import functional_call, grad, vmap
 
-from trainables.configs import Optimiser
+from trainables.configs import Optimiser, PrivateConfig
 from trainables.context import Context, StageFailure
 from trainables.data import augment
 from trainables.device import LAYOUTS, laid_out
+from trainables.guarantee import Guarantee
 from trainables.labels import Loss, hard_loss
 from trainables.models.network import Network, uses_batch_statistics
 from trainables.payloads import load_tensors, save_tensors
@@ -247,6 +249,72 @@ def batch_gradient(
         loss.backward()  # type: ignore[no-untyped-call]
         total += loss.detach()
     return total
+
+
+@dataclass(frozen=True)
+class GradientNoise:
+    """What makes the gradients of a training private."""
+
+    guarantee: Guarantee
+    expected: float
+    """Images of a step on average."""
+
+    def rows(self, images: int, coins: torch.Generator) -> Tensor:
+        """Which of the images a step has: each by a coin of its own (n,), perhaps none."""
+        return (torch.rand(images, generator=coins) < self.guarantee.rate).nonzero().flatten()
+
+
+def private_gradient(
+    network: Network,
+    images: Tensor,
+    labels: Tensor,
+    noise: GradientNoise,
+    generator: torch.Generator,
+    *,
+    params: augment.Params | None = None,
+    loss_of: Loss = hard_loss,
+) -> Tensor:
+    """Add a step's noisy gradient to the parameters' ``grad`` (DP-SGD: Abadi et al., CCS 2016, algorithm 1):
+
+        1 / (q N) * (sum over images of g min(1, C / (||g|| + 1e-6)) + N(0, sigma^2 C^2))
+
+    with g an image's gradient of all parameters, and q N the images of a step on average, not those that it has.
+
+    Args:
+        network: In train mode, without batch statistics.
+        images: (B, C, H, W) that coins chose; B may be 0.
+        labels: (B,) classes, or what else ``loss_of`` compares logits with (B, K).
+        noise: How much, and to what norm C gradients are shortened.
+        generator: Of the noise.
+        params: One augmentation per image.
+
+    Returns:
+        The mean loss, detached; 0 without images.
+    """
+    if params is not None:
+        images = augment.apply(images, params)
+    parameters = dict(network.named_parameters())
+    weights = {name: parameter.detach() for name, parameter in parameters.items()}
+
+    def loss(weights: dict[str, Tensor], image: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+        own = loss_of(functional_call(network, weights, (image[None],)), label[None], "sum")
+        return own, own.detach()
+
+    clip, together = noise.guarantee.clip, PrivateConfig.together
+    sums = {name: torch.zeros_like(weight) for name, weight in weights.items()}
+    total = torch.zeros((), device=images.device)
+    parts = zip(torch.split(images, together), torch.split(labels, together), strict=True)
+    for part, own in parts if len(images) else ():
+        gradients, losses = vmap(grad(loss, has_aux=True), in_dims=(None, 0, 0))(weights, laid_out(part), own)
+        norms = torch.stack([each.flatten(1).square().sum(1) for each in gradients.values()]).sum(0).sqrt()
+        factors = (clip / (norms + 1e-6)).clamp_max(1.0)
+        for name, each in gradients.items():
+            sums[name] += torch.tensordot(factors, each, 1)
+        total += losses.sum()
+    for name, parameter in parameters.items():
+        drawn = torch.randn(parameter.shape, generator=generator).to(parameter.device)
+        parameter.grad = (sums[name] + noise.guarantee.noise * clip * drawn) / noise.expected
+    return total / max(1, len(images))
 
 
 def packed_gradient(

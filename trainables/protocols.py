@@ -34,6 +34,12 @@ def _sgd(epochs: int, augmentation: str, **other: Any) -> RecipeConfig:
     return RecipeConfig.model_validate({**values, **other})
 
 
+def _dpsgd(epsilon: float) -> RecipeConfig:
+    """Gradient descent with noise on the real images: what a set with a guarantee has to beat at equal accuracy."""
+    private = {"epsilon": epsilon, "delta": 1e-5, "clip": 1.0}
+    return _sgd(30, "none", lr=0.1, weight_decay=0.0, milestones=(), batch=256, private=private)
+
+
 _IDC: dict[str, Any] = {"batch": 64, "milestones": (2 / 3, 5 / 6), "gamma": 0.2, "cutmix": 0.5}
 """What the recipe of IDC's authors has instead."""
 
@@ -82,6 +88,10 @@ PROTOCOLS: dict[str, Protocol] = {
         "Qin et al., NeurIPS 2024: 3000 epochs, x0.3 at each quarter, soft labels by cross-entropy; it reports the "
         "best of 15 looks at the test images",
     ),
+    "dpsgd_eps1": Protocol(
+        _dpsgd(1.0), "ours: 30 epochs of DP-SGD (Abadi et al., CCS 2016) with epsilon 1; method full alone"
+    ),
+    "dpsgd_eps10": Protocol(_dpsgd(10.0), "the same with epsilon 10"),
     "qin_teacher": Protocol(
         _sgd(20, "dsa", lr=5e-4, momentum=0.0, weight_decay=0.0, milestones=()),
         "the network that labels Qin et al.'s images (buffer.py): constant rate, no momentum, no decay; 20 epochs at "

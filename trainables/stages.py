@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -115,6 +116,7 @@ def _training_images(config: TrainConfig, inputs: Inputs, context: Context) -> _
     """The input ``set`` decoded, or the origin; normalised or whitened as the set wants it, test images alike."""
     from trainables.data.origins import QueriedImages, load_origin, load_test
     from trainables.data.pixels import decode, decode_labels, normalise
+    from trainables.guarantee import PRIVATE
     from trainables.labels import lesson_of
     from trainables.payloads import DistilledSet, TrainedModel
     from trainables.train import rate_learned_for, taught
@@ -134,7 +136,10 @@ def _training_images(config: TrainConfig, inputs: Inputs, context: Context) -> _
         pixels = decode(distilled.images, factor)
         images = normalise(pixels, mean, std).to(context.device)
         if config.teacher is None:
-            labels = lesson_of(distilled.labels, config.recipe, factor)
+            lesson = lesson_of(distilled.labels, config.recipe, factor)
+            # What follows from a set alone has its guarantee; a teacher's labels tell of the images it saw.
+            stated = {name: distilled.info[name] for name in (PRIVATE,) if name in distilled.info}
+            labels = replace(lesson, info={**lesson.info, **stated})
         else:
             teacher, classes = TrainedModel.load(inputs["teacher"]), decode_labels(distilled.labels.classes, factor)
             labels = taught(teacher, config.teacher, config.recipe, pixels, classes, context)

@@ -323,8 +323,11 @@ def check_start(name: str, folder: Path, **request: Any) -> None:
 
 def check_too_few(name: str, folder: Path, **request: Any) -> None:
     """Asked for more images than a class has to start or choose from, it raises a ValueError that names the class."""
-    if "init" in METHODS[name].uses:
+    method = METHODS[name]
+    if "init" in method.uses:
         request["init"] = "real"
+    elif not method.settings().real_images(6):  # it takes none of them
+        return
     try:
         run_method(name, folder, origin=tiny_origin(each=5), ipc=6, **request)
     except ValueError as error:

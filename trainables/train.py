@@ -31,6 +31,7 @@ from trainables.data.origins import QueriedImages, TestSet
 from trainables.data.pixels import Whitening, normalise
 from trainables.device import laid_out
 from trainables.files import load_json, save_json
+from trainables.guarantee import PRIVATE, Guarantee
 from trainables.labels import Lesson, SoftLabels, lesson_of
 from trainables.models.network import Network, build, num_parameters, uses_batch_statistics
 from trainables.models.packed import member_states, pack
@@ -57,6 +58,9 @@ def train(
     The recipe's optimiser; a fresh permutation per epoch; the learning rate as ``learning_rate`` has it. All random
     numbers are derived from ``config.seed``, so two sets of equal size trained with one seed share initial weights,
     batches and augmentations.
+
+    With ``recipe.private`` a step has the images that coins choose, an epoch being as many steps as without, and the
+    gradient has noise (``optimise.private_gradient``).
 
     Differs from the authors' code (DC utils.py): exactly ``epochs`` epochs instead of one more, the drop at the
     milestone instead of one epoch later, and momentum survives it. With batch norm a last batch of one image joins
@@ -129,10 +133,20 @@ def _train(
     network = pack(alone) if together else alone[0]
     per_epoch = batches_per_epoch(len(images), recipe.batch, batch_statistics=uses_batch_statistics(network))
     steps = recipe.steps or per_epoch * (recipe.epochs or 0)
+    noise = None if recipe.private is None else _noise(base, network, len(images), steps)
 
     def order(epoch: int) -> Tensor:
         orders = torch.stack([order_of(member, len(images), epoch) for member in members])
         return orders if together else orders[0]
+
+    def noisy_gradient(_: Tensor, step: int) -> Tensor:
+        assert noise is not None
+        rows = noise.rows(len(images), seeds.generator("train", base.seed, "coins", step)).to(device)
+        params = augmentation(base, len(rows), step) if len(rows) else None
+        generator = seeds.generator("train", base.seed, "noise", step)
+        return optimise.private_gradient(
+            network, images[rows], learned[rows], noise, generator, params=params, loss_of=lesson.loss
+        )
 
     def gradient(rows: Tensor, step: int) -> Tensor:
         params = [augmentation(member, rows.shape[-1], step) for member in members]
@@ -164,17 +178,39 @@ def _train(
         steps=steps,
         per_epoch=per_epoch,
         order=order,
-        gradient=gradient,
+        gradient=gradient if noise is None else noisy_gradient,
         rate=lambda step: learning_rate(recipe, step, per_epoch),
         record=curve,
         names=optimise.Names(names, "Lower the recipe's lr, or look at the set."),
         context=context,
     )
     info = {"optimiser_steps": steps, "trained_lr": recipe.lr, "epochs": steps / per_epoch, **lesson.info}
+    if noise is not None:
+        info[PRIVATE] = noise.guarantee.facts
     return [
         _trained_model(member, each, images, classes, test, {**info, "curve": points}, whitening, queries)
         for member, each, points in zip(members, unpacked(), curve.by_member(len(members)), strict=True)
     ]
+
+
+def _noise(config: TrainConfig, network: Network, images: int, steps: int) -> optimise.GradientNoise:
+    """What makes a training private. How many images there are is taken as public: of an origin of so many per class
+    that number, even where coins chose them.
+
+    Raises:
+        ValueError: The network lets an image change what it makes of others, or no noise gives the guarantee.
+    """
+    private, recipe, origin = config.recipe.private, config.recipe, config.origin
+    assert private is not None
+    if uses_batch_statistics(network):
+        raise ValueError(
+            "train: an image changes what batch norm makes of all others, and no clipping bounds that; got "
+            f"{config.network.variant.name} with private; expected a network without batch norm. Take another."
+        )
+    public = images if origin.per_class is None else origin.per_class * len(origin.classes)
+    rate = min(1.0, recipe.batch / public)
+    guarantee = Guarantee.of(private.epsilon, delta=private.delta, clip=private.clip, rate=rate, rounds=steps)
+    return optimise.GradientNoise(guarantee, rate * public)
 
 
 class _Curve:

@@ -129,7 +129,7 @@ COLUMNS: tuple[Column, ...] = (
         "train_aug",
         ("train_epochs", COUNT, "epochs of the recipe; null for a recipe in steps"),
         ("train_steps", COUNT, "optimiser steps of a recipe in steps"),
-        ("optimizer", NAME, "sgd"),
+        ("optimizer", NAME, "sgd or adamw"),
         ("lr", NUMBER, "its first learning rate"),
         "seed",
         ("selection", NAME, "last: the model after the last epoch, nothing is chosen on test data"),

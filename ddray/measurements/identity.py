@@ -116,7 +116,7 @@ class PointColumns:
                 "train_aug": recipe.augmentation,
                 "train_epochs": recipe.epochs,
                 "train_steps": recipe.steps,
-                "optimizer": "sgd",
+                "optimizer": recipe.optimiser,
                 "lr": recipe.lr,
                 "selection": "last",
             }

@@ -134,6 +134,23 @@ MEASURED: tuple[Metric, ...] = (
         ("label_entropy", "nat", "", "mean entropy of soft labels as probabilities, at their temperature"),
     ),
     *records(
+        "privacy",
+        "accuracy",
+        (
+            "dp_epsilon",
+            "1",
+            "lower",
+            "of a set or a training with noise: epsilon of differential privacy as its mechanism states it, of one "
+            "image added or removed, by Rényi accounting; stated, not measured; settings were chosen without privacy",
+        ),
+        ("dp_delta", "1", "lower", "delta that it is stated for"),
+        ("dp_noise", "clip", "", "standard deviation of the noise on a sum, in units of `dp_clip`"),
+        ("dp_clip", "1", "", "largest norm of what one image adds to a sum"),
+        ("dp_rate", "fraction", "", "probability with which an image is in a sum"),
+        ("dp_rounds", "releases", "", "sums that were released"),
+        mirrored=("dp_epsilon",),
+    ),
+    *records(
         "fairness",
         "accuracy",
         (

@@ -62,15 +62,16 @@ def attacked_problem(images: int, classes: int) -> str | None:
 def recipe_problem(protocol: str, train: Mapping[str, Any]) -> str | None:
     """Why values given instead of a protocol's do not make a recipe, or None."""
     try:
-        RecipeConfig.model_validate({**PROTOCOLS[protocol].recipe.model_dump(), **_given(train)})
+        _recipe(protocol, train)
     except ValidationError as error:
         return "; ".join(f"{'.'.join(map(str, entry['loc']))}: {entry['msg']}" for entry in error.errors())
     return None
 
 
-def _given(train: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Steps take the place of a protocol's epochs."""
-    return {"epochs": None, **train} if "steps" in train else train
+def _recipe(protocol: str, train: Mapping[str, Any]) -> RecipeConfig:
+    """A protocol's recipe with values of a sweep; steps take the place of its epochs."""
+    given = {"epochs": None, **train} if "steps" in train else train
+    return RecipeConfig.model_validate({**PROTOCOLS[protocol].recipe.model_dump(), **given})
 
 
 def known_class_size(sweep: Sweep) -> ClassSize:
@@ -118,6 +119,13 @@ class Case:
     def path(self, axis: str) -> str:
         """The path of the point's value of an axis."""
         return path_of(self.grid, axis, getattr(self.point, axis))
+
+    @property
+    def recipe(self) -> RecipeConfig | None:
+        """How the point's network is trained; None where the sweep's values make no recipe."""
+        if recipe_problem(self.grid.protocol, self.point.train) is not None:
+            return None
+        return _recipe(self.grid.protocol, self.point.train)
 
     def images_refused(self, reason: str) -> str:
         """The message that a network cannot take the images."""
@@ -314,12 +322,9 @@ def train_values_make_a_recipe(case: Case) -> Iterator[Complaint]:
 @rule("dataset", "labels")
 def a_recipe_takes_the_labels(case: Case) -> Iterator[Complaint]:
     """A teacher's labels are logits, which are read at one temperature."""
-    labels = case.point.labels
-    if labels is None or recipe_problem(case.grid.protocol, case.point.train) is not None:
+    labels, recipe = case.point.labels, case.recipe
+    if labels is None or recipe is None:
         return
-    recipe = RecipeConfig.model_validate(
-        {**PROTOCOLS[case.grid.protocol].recipe.model_dump(), **_given(case.point.train)}
-    )
     if recipe.label_loss == "l2":
         what = "is for targets of a regression, and a teacher's labels are logits; got l2; expected soft_ce, kl or mse."
         yield "train.label_loss", what
@@ -329,6 +334,28 @@ def a_recipe_takes_the_labels(case: Case) -> Iterator[Complaint]:
             case.path("labels"),
             f"two temperatures; got {own:g} in {labels} and {recipe.temperature:g} in the recipe; expected one. Leave "
             "one out.",
+        )
+
+
+@rule("method", "architecture")
+def a_private_recipe_trains_on_the_images_it_protects(case: Case) -> Iterator[Complaint]:
+    """Noise on gradients protects what they are of, and no image may change what the network makes of another."""
+    method, recipe = case.point.method, case.recipe
+    if recipe is None or recipe.private is None:
+        return
+    if METHODS[method].of_sets:
+        yield (
+            case.path("method"),
+            f"networks are trained on a set, and the noise of protocol {case.grid.protocol} is for a training on the "
+            f"real images themselves; got {method}; expected full. Give the sets a grid with another protocol; dpdm "
+            "makes sets with a guarantee.",
+        )
+    if parse(case.point.architecture).norm == "batch":
+        yield (
+            case.path("architecture"),
+            "an image changes what batch norm makes of all others, and no clipping bounds that; got "
+            f"{case.point.architecture} with protocol {case.grid.protocol}; expected a network without batch norm. "
+            "Exclude the pair.",
         )
 
 

@@ -164,8 +164,12 @@ def _memory_of_ensemble(config: EnsembleConfig, load: Load) -> float:
 
 def _memory_of_recipe(config: TrainConfig, networks: int, load: Load) -> float:
     images = load.num_classes * load.train_images
-    held = _memory_of_training(load.network, networks, config.recipe.batch, images, load)
-    return held + _images_mib(load.test_images, load)
+    batch, apart = config.recipe.batch, 0.0
+    if config.recipe.private is not None:  # few images pass together, and each has gradients of its own
+        batch = min(batch, config.recipe.private.together)
+        apart = batch * load.network.file_bytes / 2**20
+    held = _memory_of_training(load.network, networks, batch, images, load)
+    return held + apart + _images_mib(load.test_images, load)
 
 
 def _memory_of_training(network: Variant, networks: int, batch: int, images: int, load: Load) -> float:
@@ -463,4 +467,6 @@ def cost_class_of(kind: Kind, config: Config, load: Load) -> str:
             words.append(load.network.name if record.of_model else "no-network")
     if record.copies(config):
         words.append("copied")
+    if isinstance(config, TrainConfig) and config.recipe.private is not None:
+        words.append("private")
     return " ".join([*words, f"{load.image_size}px"])

@@ -176,7 +176,7 @@ def _refuse_mixed_attacks(members: Sequence[Row], audit: str, numbers: Numbers, 
 
 
 def _cell(members: Sequence[Row], audit: Audit, numbers: Numbers) -> dict[str, Any]:
-    first, main = members[0], SOURCES[audit]
+    first, main, stated = members[0], SOURCES[audit], numbers.plain.get("dp_epsilon", {})
     points = [member["point"] for member in members]
     common = in_common(members, audit, numbers)
 
@@ -212,6 +212,7 @@ def _cell(members: Sequence[Row], audit: Audit, numbers: Numbers) -> dict[str, A
         "rho": mean(row for row in _of_one(rows("mia_rho")) if _is_headline(row, main)),
         "as_published": _as_published(first),
         "target_accuracy": combined(members, (row for row in rows("mia_target_test_acc") if not _of_start(row))),
+        "stated_epsilon": max((stated[point] for point in points if point in stated), default=None),
         "eps_lower_bound": {name: smallest(rows) for name, rows in _by_attack(rows("mia_eps_lb")).items()},
         "members": _single(row["n_pos"] for row in headline),
         "others": _single(row["n_neg"] for row in headline),
@@ -339,6 +340,13 @@ def _widest(cells: Iterable[Mapping[str, Any]]) -> dict[str, Any] | None:
         "high": max(band["high"] for band in known),
         "draws": min(band["draws"] for band in known),
     }
+
+
+def most_compatible(epsilon: float) -> float:
+    """The largest AUC that an attack can reach on one image in place of another against what is epsilon-private of one
+    image added or removed: of the first two changes, hence 2 epsilon. From TPR <= e^(2 epsilon) FPR and its mirror;
+    delta, as small as it is, adds nothing that shows."""
+    return 1 / (1 + math.exp(-2 * epsilon))
 
 
 def _as_published(point: Row) -> float | None:

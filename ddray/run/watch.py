@@ -58,11 +58,12 @@ class Watch:
         for shape in late.keys() - self._told:
             jobs = late[shape]
             more = f" and {len(jobs) - 1} more" if len(jobs) > 1 else ""
-            waits = f"{jobs[0].label}{more} waits since {duration(max(job.seconds for job in jobs))} for"
+            have = "have" if more else "has"
+            waits = f"{jobs[0].label}{more} {have} waited {duration(max(job.seconds for job in jobs))} for"
             if ledger.ever_fits(shape):
                 self.say(
-                    f"{waits} {asked(shape)}, which this sweep leaves free; free by Ray's own books: {free()}. Another "
-                    "program may use the cluster (`ray status`)."
+                    f"{waits} {asked(shape)}, which this sweep leaves free; free by Ray's own books: {free()}. Workers "
+                    "start slowly on a busy disk or machine; or another program uses the cluster (`ray status`)."
                 )
             else:
                 self.say(f"{waits} a node with {asked(shape)}; the cluster has {self._has(ledger)}.")

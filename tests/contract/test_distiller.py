@@ -89,6 +89,9 @@ class TestEveryMethod:
         assert torch.equal(origin.images, before)
 
     def test_more_images_than_a_class_has_are_refused(self, method: str, tmp_path: Path) -> None:
+        if not METHODS[method].settings().real_images(6):  # it takes none of them
+            assert len(distilled(distill_config(method, ipc=6), tmp_path, each=5).images) == 18
+            return
         with pytest.raises(ValueError, match="has 5 images in the origin; got ipc 6"):
             distilled(distill_config(method, ipc=6), tmp_path, each=5)
 

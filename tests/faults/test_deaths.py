@@ -27,7 +27,7 @@ def until_steps_are_kept(running: Running, trial: Trial, count: int = 1) -> None
 
 
 def stopped_in_a_job(running: Running, trial: Trial) -> int:
-    """The process id of the one worker, stopped while it holds a claim."""
+    """The process id of a worker, stopped while it holds a claim."""
     while True:
         running.until(lambda: claims(trial.store))
         for claim in claims(trial.store):
@@ -42,8 +42,7 @@ def stopped_in_a_job(running: Running, trial: Trial) -> int:
 def test_a_worker(trial: Trial) -> None:
     with trial.start(*RAY) as running:
         until_steps_are_kept(running, trial)
-        running.until(lambda: claims(trial.store))
-        os.kill(claims(trial.store)[0]["pid"], signal.SIGKILL)
+        os.kill(stopped_in_a_job(running, trial), signal.SIGKILL)
         before = trial.finished()
         ran = running.wait()
     assert ran.code == 0, ran.err

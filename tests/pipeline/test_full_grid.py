@@ -19,8 +19,6 @@ SWEEP = ROOT / "sweeps" / "full_grid.yaml"
 SMOKE = ("--profile", "smoke", "--local", "--no-mlflow")
 NAME = "full_grid@smoke"
 
-pytestmark = pytest.mark.timeout(900)
-
 
 class Study(NamedTuple):
     """What the sweep left, and what running it again said."""

@@ -450,3 +450,47 @@ def test_a_set_that_leaks_more_than_as_many_real_images_alarms(tmp_path: Path) -
     assert len(found) == 2, "DM from both starts; random and full are what it is compared with"
     assert all("70.0 (64.0 to 76.0) by `loss`" in alarm and "62.5 at most on average" in alarm for alarm in found)
     assert alarms(0.67, "within") == [], "61.0 to 73.0 holds it, though one attack's own interval does not"
+
+
+# --- what mechanisms state --------------------------------------------------------------------------------------------
+
+
+def stating(folder: Path, text: str, epsilon: float, rows: Rows) -> Path:
+    """Results of which those of DM state an epsilon."""
+    told = {"property": "privacy", "metric": "dp_epsilon", "value": epsilon, "unit": "1", "n": 1, "split": "train"}
+
+    def make(stage: Stage, chain: Chain, inputs: Any) -> Payload | None:
+        made = evaluated(stage, chain, rows(chain.point))
+        if stage.kind == "accuracy" and chain.point.method == "dm":
+            assert isinstance(made, Metrics)
+            return Metrics([*made.rows, told])
+        return made
+
+    return worlds.filled(folder, text, make=make)
+
+
+@pytest.mark.parametrize(("epsilon", "contradicted"), [(0.05, True), (1.0, False)])
+def test_an_auc_that_no_attack_can_reach_is_an_alarm(tmp_path: Path, epsilon: float, contradicted: bool) -> None:
+    """Within epsilon 0.05 no AUC is above 1 / (1 + e^-0.1) = 0.525; intervals of 0.66 begin at 0.60."""
+    page = report(stating(tmp_path, ONE, epsilon, lambda point: audited(auc(point))))
+    alarms = [line for line in page.splitlines() if "contradicts the epsilon of" in line]
+    assert len(alarms) == (2 if contradicted else 0), "one a start"
+    assert all("an AUC of" in line and "`shokri`" in line for line in alarms)
+    assert "compatible with stated epsilon" in page
+    assert f"{100 / (1 + np.exp(-2 * epsilon)):.1f} ({epsilon:.3g})" in page
+
+
+@pytest.mark.parametrize(("epsilon", "contradicted"), [(1.0, True), (1.5, False)])
+def test_a_lower_bound_above_what_is_stated_is_an_alarm(tmp_path: Path, epsilon: float, contradicted: bool) -> None:
+    text = ONE.replace("audit: [seed]", "audit: [one_run]")
+    bound = {"unit": "nat", "audit": "one_run", "ci_high": None}
+
+    def rows(point: GridPoint) -> list[Row]:
+        registered = row("mia_eps_lb", 1.25, **{**bound, "attack": "loss"})
+        return [registered, row("mia_eps_lb", 9.0, **{**bound, "attack": "entropy"})]
+
+    page = report(stating(tmp_path, text, epsilon, rows))
+    alarms = [line for line in page.splitlines() if "contradicts the epsilon of" in line]
+    assert len(alarms) == (2 if contradicted else 0)
+    assert all("`loss` bounds it from below by 1.25" in line for line in alarms), "only what was registered speaks"
+    assert "stated by the mechanism" in page

@@ -25,7 +25,7 @@ def test_what_a_job_waits_for_is_said_once_a_shape() -> None:
         watch.tell(jobs, Ledger([SMALL]), lambda: "nothing")
     (text,) = said
     assert text == (
-        "dm and 1 more waits since 1 min 30 s for a node with 1 CPU and 0.25 GPU; the cluster has small: 2 CPUs and 0 "
+        "dm and 1 more have waited 1 min 30 s for a node with 1 CPU and 0.25 GPU; the cluster has small: 2 CPUs and 0 "
         "GPUs (0 of 2 expected GPUs)."
     )
     watch.tell([], Ledger([SMALL]), lambda: "nothing")
@@ -36,7 +36,7 @@ def test_what_a_job_waits_for_is_said_once_a_shape() -> None:
 def test_a_job_that_a_busy_cluster_keeps_waiting() -> None:
     said: list[str] = []
     Watch(said.append).tell([waiting(GPU)], Ledger([CARD]), lambda: "3 CPUs and 0 GPUs")
-    assert "waits since 1 min 1 s for 1 CPU and 0.25 GPU" in said[0]
+    assert "has waited 1 min 1 s for 1 CPU and 0.25 GPU" in said[0]
     assert "free by Ray's own books: 3 CPUs and 0 GPUs" in said[0]
 
 

@@ -3,8 +3,8 @@
     L = sum over classes c of || mean over B real images of phi(A_w(x)) - mean over S_c of phi(A_w(s)) ||^2
 
 w is one augmentation per class, shared by both sides; phi the features of a new random network every iteration: its
-embedding in DM (``dm.py``), what its layers attend to beside it in DataDAM (``datadam.py``). Memory is bounded by
-handling classes in groups.
+embedding in DM (``dm.py``), what its layers attend to beside it in DataDAM (``datadam.py``). DP-DM (``dpdm.py``) has
+the first mean with noise, and not from images at hand. Memory is bounded by handling classes in groups.
 
 K classes, B images of a class per step, F features. Images (N, C, H, W) float32 normalised.
 """
@@ -30,6 +30,8 @@ Features = Callable[[Tensor], Tensor]
 """Images (n, C, H, W) -> numbers (n, F)."""
 FeaturesOf = Callable[[Network], Features]
 """A frozen network -> its features."""
+Step = Callable[[int, Tensor], tuple[float, Tensor]]
+"""Iteration and distilled images -> loss and gradient."""
 CHECKPOINT = "dm.safetensors"
 """Also DataDAM's: stores hold snapshots of DM by this name."""
 
@@ -42,16 +44,36 @@ def embedding(network: Network) -> Features:
 def match_means(
     origin: Origin, settings: DMSettings, context: DistillContext, features: FeaturesOf = embedding
 ) -> DistilledSet:
-    """Gradient descent with momentum on the images, each iteration with a new network, until the budget is spent.
-
-    Every random number is derived from (seed, purpose, iteration), so the images after i iterations depend neither on
-    the budget nor on interruptions: a checkpoint holds the images and their momentum, nothing else.
+    """Descend towards the means of real images, each iteration with a new network.
 
     Raises:
         StageFailure: The loss or an image is not finite.
         ValueError: A class has fewer than ``ipc`` images to start from.
     """
+
+    def step(iteration: int, images: Tensor) -> tuple[float, Tensor]:
+        network = context.network(iteration).requires_grad_(False)
+        batches = context.real_batches(origin, settings.batch_real, iteration)
+        omegas = context.omegas(iteration)
+        return match_distributions(network, origin.images, batches, images, context.ipc, omegas, features=features)
+
     images, indices = context.initial_images(origin)
+    return context.finish(descend(images, settings, context, step), indices, iterations=settings.iterations)
+
+
+def descend(images: Tensor, settings: DMSettings, context: DistillContext, step: Step) -> Tensor:
+    """Gradient descent with momentum on the images, until the budget is spent.
+
+    Every random number is derived from (seed, purpose, iteration), so the images after i iterations depend neither on
+    the budget nor on interruptions: a checkpoint holds the images and their momentum, nothing else.
+
+    Args:
+        images: Where they start.
+        step: A function of its arguments alone.
+
+    Raises:
+        StageFailure: The loss or an image is not finite.
+    """
     momentum = torch.zeros_like(images)
     done = 0
     if checkpoint := context.restore():
@@ -63,18 +85,13 @@ def match_means(
         save_tensors(folder / CHECKPOINT, {"images": images, "momentum": momentum})
 
     for iteration in context.iterations(settings.iterations, start=done, save=save):
-        network = context.network(iteration).requires_grad_(False)
-        batches = context.real_batches(origin, settings.batch_real, iteration)
-        omegas = context.omegas(iteration)
-        loss, gradient = match_distributions(
-            network, origin.images, batches, images, context.ipc, omegas, features=features
-        )
+        loss, gradient = step(iteration, images)
         context.check_loss(loss, iteration)
         momentum.mul_(settings.momentum_img).add_(gradient)
         images.sub_(momentum, alpha=settings.lr_img)
         context.check_images(images, iteration)
 
-    return context.finish(images, indices, iterations=settings.iterations)
+    return images
 
 
 def match_distributions(
@@ -127,9 +144,21 @@ def _in_parts(
             for first, last in groups([len(batch) for batch in batches], num_classes if whole else sizes.group, whole)
         ]
     )
-    loss = torch.zeros((), device=real.device)
+    return match_targets(phi, whole, targets, synthetic, ipc, omegas, sizes.chunk)
+
+
+def match_targets(
+    phi: Features, whole: bool, targets: Tensor, synthetic: Tensor, ipc: int, omegas: augment.Params | None, chunk: int
+) -> tuple[float, Tensor]:
+    """The loss and its gradient with respect to the distilled images, given the means (K, F) of the real ones.
+
+    Args:
+        whole: Nothing may be split: batch statistics are those of all classes together.
+        chunk: Images that pass the network together.
+    """
+    loss = torch.zeros((), device=targets.device)
     gradient = torch.empty_like(synthetic)
-    for first, last in groups([ipc] * num_classes, sizes.chunk, whole):
+    for first, last in groups([ipc] * len(targets), chunk, whole):
         rows = slice(first * ipc, last * ipc)
         leaf = synthetic[rows].detach().requires_grad_()
         counts = [ipc] * (last - first)

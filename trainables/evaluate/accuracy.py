@@ -11,7 +11,11 @@ import numpy as np
 from scipy import special
 
 from trainables.evaluate.intervals import Booleans, Floats, Integers, Row, student, wilson
+from trainables.guarantee import PRIVATE
 from trainables.payloads import TrainedModel
+
+STATED = {"epsilon": "1", "delta": "1", "noise": "clip", "clip": "1", "rate": "fraction", "rounds": "releases"}
+"""What a mechanism states of itself, and its unit."""
 
 
 def losses(logits: Floats, labels: Integers) -> Floats:
@@ -78,7 +82,8 @@ def training_rows(model: TrainedModel) -> list[Row]:
     ``optimism`` is the best minus the last accuracy of the recorded curve: what choosing the epoch by test accuracy
     would have added. Nothing is chosen by it. ``trained_lr`` is the learning rate that the training began with: the
     recipe's, or the one learned with the set. Where a teacher labelled the images: ``teacher_acc``,
-    ``teacher_agreement``, ``teacher_entropy``, ``label_bytes`` (``train.taught``). Of a model that was trained
+    ``teacher_agreement``, ``teacher_entropy``, ``label_bytes`` (``train.taught``). Where noise gives a guarantee:
+    ``dp_epsilon`` and the rest of ``guarantee.Guarantee``. Of a model that was trained
     elsewhere only its size is known.
     """
     facts = model.info
@@ -99,6 +104,10 @@ def training_rows(model: TrainedModel) -> list[Row]:
         rows.append(_row("performance", "teacher_agreement", facts["teacher_agreement"], "fraction", images, "train"))
         rows.append(_row("performance", "teacher_entropy", facts["teacher_entropy"], "nat", images, "train"))
         rows.append(_row("cost", "label_bytes", float(facts["label_bytes"]), "bytes", images, "train"))
+    if PRIVATE in facts:
+        stated, images = facts[PRIVATE], facts["train_images"]
+        for name, unit in STATED.items():
+            rows.append(_row("privacy", f"dp_{name}", float(stated[name]), unit, images, "train"))
     rows.append(_row("cost", "optimiser_steps", float(facts["optimiser_steps"]), "steps", 1, "train"))
     return [*rows, size]
 

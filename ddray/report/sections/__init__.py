@@ -4,6 +4,7 @@
     accuracy.py        a block's test accuracy beside the paper's Table 3, and against random images
     field.py           the same beside what other publications print
     labels.py          images and labels apart, where a teacher labels some of the sets
+    guarantees.py      what mechanisms with noise state of themselves
     classes.py         accuracy of each class, for figures
     fairness.py        how unequally its models treat the classes
     robustness.py      accuracy under adversarial attacks

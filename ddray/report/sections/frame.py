@@ -189,7 +189,7 @@ def _recipe(block: Facts) -> str:
     text = f"{length}, {block['optimizer']}, lr {block['lr']:g}, augmentation {block['train_aug']}, last epoch"
     if changes := block["protocol_changes"]:
         name = block["protocol"].rstrip("*")
-        text += f"; {name} with " + ", ".join(f"{key}={value}" for key, value in sorted(changes.items()))
+        text += f"; {name} with " + ", ".join(_changed(changes))
     elif block["protocol"] in PROTOCOLS:
         text += f" ({PROTOCOLS[block['protocol']].source})"
     learned: dict[str, set[float]] = {}
@@ -200,6 +200,15 @@ def _recipe(block: Facts) -> str:
         f"; {variant_title(name)} at the rate learned with its sets, lr {span(rates, '.3g')}"
         for name, rates in learned.items()
     )
+
+
+def _changed(changes: Mapping[str, Any], of: str = "") -> Iterator[str]:
+    """``epochs=3``, ``private.epsilon=10``."""
+    for key, value in sorted(changes.items()):
+        if isinstance(value, Mapping):
+            yield from _changed(value, f"{of}{key}.")
+        else:
+            yield f"{of}{key}={value}"
 
 
 def _budgets(block: Facts) -> list[str]:

@@ -8,7 +8,7 @@ from functools import partial
 
 from ddray.measurements.reading import Row
 from ddray.measurements.statistics import ALPHA
-from ddray.report.audits import BASELINES, FPR, METRICS, audit_tables
+from ddray.report.audits import BASELINES, FPR, METRICS, audit_tables, most_compatible
 from ddray.report.beside_paper import BesidePaper, comparable
 from ddray.report.comparable import variant_order
 from ddray.report.page import Element, Heading, Lines
@@ -251,6 +251,10 @@ _STARTED = Footnote("started from: members whose images the distillation began w
 _REMAINING = Footnote("others: the remaining members, against all non-members.")
 _START = Footnote("iteration 0: a model trained on the undistilled start.")
 _CEILING = Footnote("of ceiling: of what publishing real images gives away, how much was found.")
+_COMPATIBLE = Footnote(
+    "compatible with stated epsilon: the largest AUC that any attack can reach against what the mechanism states, of "
+    "one image in place of another; that none reached more proves nothing."
+)
 _COARSE = Footnote("TPRs are flagged low_resolution: fewer than ten false positives stand behind them.")
 
 
@@ -273,10 +277,16 @@ def _details(table: Facts) -> Table:
         Column("iteration 0", "best.iteration_0", _percent, footnote=_START, optional=True),
         Column("of ceiling", "best.efficiency", _WHOLE_PERCENT, "%", _CEILING, optional=True),
         Column("all test images", "best.auc_all_test", _percent, optional=True),
+        Column("compatible with stated epsilon", _compatible, footnote=_COMPATIBLE, optional=True),
         Column("n", "strongest.level", optional=True),
     ]
     title = "What stands behind the strongest attack, percent unless another unit is named"
     return cell_table(title, table["row_axes"], rows, columns, [_what_intervals_are_about(table)])
+
+
+def _compatible(row: Facts) -> str | None:
+    stated = row["cell"]["stated_epsilon"]
+    return None if stated is None else f"{100 * most_compatible(stated):.1f} ({stated:.3g})"
 
 
 def _started_from(row: Facts) -> str | None:
@@ -337,7 +347,10 @@ def _bounds(table: Facts) -> Iterator[Element]:
         "Lower bound on epsilon, at 95 % confidence",
         table["row_axes"],
         _own_cells(table),
-        [Column(f"`{name}`", f"cell.eps_lower_bound.{name}", _bound, optional=True) for name in attacks],
+        [
+            *(Column(f"`{name}`", f"cell.eps_lower_bound.{name}", _bound, optional=True) for name in attacks),
+            Column("stated by the mechanism", "cell.stated_epsilon", "{:.2f}".format, optional=True),
+        ],
         [
             f"{_names(table['panel'])} was registered beforehand and is the one to read. 0: the attack refuted "
             "nothing; that does not say that nothing leaks."
@@ -361,6 +374,7 @@ def _alarms(report: Facts, measured: Measured) -> Iterator[str]:
             yield (f"{where}: no {baseline} beside {rows} of {len(table['rows'])} rows; without it an AUC says little")
         yield from _disagreements(table, where)
         yield from _more_than_real_images(table, where)
+        yield from _more_than_stated(table, where)
     above = [row for row in _all(measured, "mia_auc_efficiency") if row["flag"] == "above_ceiling"]
     if above:
         attacks = ", ".join(sorted({str(row["attack"]) for row in above}))
@@ -415,6 +429,22 @@ def _more_than_real_images(table: Facts, where: str) -> Iterator[str]:
                 f"would: an AUC of {interval(found)} by `{found['attack']}`, where any attack on those reaches "
                 f"{100 * cell['as_published']:.1f} at most on average"
             )
+
+
+def _more_than_stated(table: Facts, where: str) -> Iterator[str]:
+    """Cells in which an attack found more than what the mechanism states allows."""
+    for row in _own_cells(table):
+        cell, found = row["cell"], row["cell"]["strongest"]
+        stated = cell["stated_epsilon"]
+        if stated is None:
+            continue
+        told = f"{where}: {_place(table, row)} contradicts the epsilon of {stated:.3g} that its mechanism states: "
+        for attack in table["panel"]:
+            bound = cell["eps_lower_bound"].get(attack)
+            if bound is not None and bound["value"] > stated:
+                yield f"{told}`{attack}` bounds it from below by {bound['value']:.2f}"
+        if found and found["low"] is not None and found["low"] > most_compatible(stated):
+            yield f"{told}an AUC of {interval(found)} by `{found['attack']}`"
 
 
 def _place(table: Facts, row: Facts) -> str:
