@@ -89,7 +89,7 @@ def noise_for(epsilon: float, *, delta: float, rate: float, rounds: int) -> floa
     Raises:
         ValueError: No noise does: with so small a delta the conversion alone costs more.
     """
-    parts = 10**DIGITS
+    parts: int = 10**DIGITS
     low, high = 0, 2**10
 
     def enough(units: int) -> bool:

@@ -109,7 +109,7 @@ class DPDMSettings(DMSettings):
     """Largest norm of an image's embedding; a longer one is shortened to it. Distances are in units of it."""
     batch_real: int = Field(default=50, ge=1)
     """Real images per class and round on average: each is in it by a coin of its own."""
-    lr_img: float = Field(default=1.0, gt=0)
+    lr_img: float = Field(default=10.0, gt=0)
     """Learning rate of the images, in normalised units and units of ``clip``."""
 
     @model_validator(mode="after")
