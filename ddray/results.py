@@ -22,7 +22,7 @@ from ddray.settings import Folders
 
 MEASUREMENTS_FILE, COVERAGE_FILE = "measurements.parquet", "coverage.json"
 REPORT_MD, REPORT_HTML, FIGURES_FOLDER = "report.md", "report.html", "figures"
-RENDERER_VERSION = 17
+RENDERER_VERSION = 18
 """Raised when what is built from the store changes: finished sweeps are then rebuilt once."""
 
 

@@ -609,7 +609,11 @@ class EnsembleConfig(Config):
 class AccuracyConfig(Config):
     """Accuracy and class fairness of the input ``model``, from its stored logits."""
 
+    neutral: ClassVar[dict[str, Any]] = {"dataset": None}
+
     num_classes: int = Field(ge=2)
+    dataset: DatasetConfig | None = None
+    """Whose test images have groups, for fairness between these; None: they have none."""
 
 
 class RobustnessSettings(Config):

@@ -169,14 +169,24 @@ def _ensemble(config: EnsembleConfig, inputs: Inputs, context: Context) -> Train
 
 
 def _accuracy(config: AccuracyConfig, inputs: Inputs, context: Context) -> Metrics:
+    from trainables.data.cache import open_split
+    from trainables.data.known import KNOWN
     from trainables.evaluate.accuracy import accuracy_rows, training_rows
     from trainables.evaluate.fairness import fairness_rows
+    from trainables.evaluate.groups import group_rows
     from trainables.payloads import Metrics, TrainedModel
 
     model = TrainedModel.load(inputs["model"])
     logits, labels = model.outputs["test"].logits.numpy(), model.outputs["test"].labels.numpy()
     rows = accuracy_rows(logits, labels, config.num_classes)
-    return Metrics(rows + training_rows(model) + fairness_rows(logits, labels, config.num_classes))
+    rows += training_rows(model) + fairness_rows(logits, labels, config.num_classes)
+    if config.dataset is not None:
+        groups = open_split(config.dataset, "test", context.data, context.cache).groups
+        known = KNOWN[config.dataset.base].made
+        assert groups is not None, config.dataset
+        assert known is not None, config.dataset
+        rows += group_rows(logits, labels, groups[model.outputs["test"].ids], config.num_classes, known.groups)
+    return Metrics(rows)
 
 
 def _attack(config: AttackConfig, inputs: Inputs, context: Context) -> AttackResult:

@@ -133,7 +133,7 @@ def _of_model_alone(table: StageTable, resolved: Resolved, train: Stage) -> Iter
     for kind, record in STAGE_KINDS.items():
         if record.of_model_alone is not None and (record.settings is None or kind in point.evaluations):
             requested = None if record.settings is None else resolved.requested(kind, record.settings)
-            config = record.of_model_alone(requested, num_classes)
+            config = record.of_model_alone(requested, resolved.data.config, num_classes)
             yield table.add(kind, label_of(kind, point), config, (("model", train.key),), resolved.load)
 
 

@@ -22,6 +22,7 @@ from trainables.configs import (
     AccuracyConfig,
     AttackConfig,
     Config,
+    DatasetConfig,
     DistillConfig,
     EmbeddingConfig,
     EmbeddingSettings,
@@ -36,6 +37,7 @@ from trainables.configs import (
     TrainConfig,
     TsneConfig,
 )
+from trainables.data.known import KNOWN
 from trainables.methods import METHODS
 from trainables.networks import Architecture, Variant, parse
 
@@ -105,9 +107,9 @@ class StageKind:
     """Bytes in the store."""
     settings: type[Config] | None = None
     """What a sweep may say of it under ``evaluations``; None: a sweep cannot ask for it."""
-    of_model_alone: Callable[[Any, int], Config] | None = None
+    of_model_alone: Callable[[Any, DatasetConfig, int], Config] | None = None
     """Of an evaluation whose only input is the point's ``model``: its configuration, from the settings that were
-    requested (None where there are none) and the number of classes."""
+    requested (None where there are none), the data set and the number of classes."""
     first_metric: str | None = None
     """Of an evaluation: the metric that stands on the row of one without a result."""
     of_method: bool = False
@@ -296,8 +298,13 @@ def _matched(config: DistillConfig) -> Variant:
 
 
 @cache
-def _accuracy(num_classes: int) -> AccuracyConfig:
-    return AccuracyConfig(num_classes=num_classes)
+def _accuracy(dataset: DatasetConfig | None, num_classes: int) -> AccuracyConfig:
+    return AccuracyConfig(num_classes=num_classes, dataset=dataset)
+
+
+def has_groups(dataset: DatasetConfig) -> bool:
+    """Whether its images have a group beside their class."""
+    return dataset.folder is None and KNOWN[dataset.base].made is not None
 
 
 def _takes_a_member(config: TrainConfig) -> bool:
@@ -343,7 +350,7 @@ STAGE_KINDS: Mapping[Kind, StageKind] = {
     "accuracy": StageKind(
         config=AccuracyConfig,
         version=4,
-        of_model_alone=lambda _, num_classes: _accuracy(num_classes),
+        of_model_alone=lambda _, dataset, num_classes: _accuracy(dataset if has_groups(dataset) else None, num_classes),
         first_metric="test_acc",
         memory=_none,
         work=lambda config, load: COPYING,

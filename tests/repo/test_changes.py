@@ -355,7 +355,7 @@ class ConfidenceConfig(Config):
         config=ConfidenceConfig,
         version=1,
         settings=ConfidenceSettings,
-        of_model_alone=lambda asked, num_classes: ConfidenceConfig(top=asked.top, num_classes=num_classes),
+        of_model_alone=lambda asked, _, num_classes: ConfidenceConfig(top=asked.top, num_classes=num_classes),
         first_metric="confidence",
         memory=_none,
         work=lambda config, load: COPYING,

@@ -30,6 +30,7 @@ from trainables.data.layout import (
     file_sha256,
     find_source,
     known_dataset,
+    made_of,
     missing,
     read_index,
     resized_digest,
@@ -50,8 +51,9 @@ class Split:
     images: NDArray[np.uint8]
     """(N, C, H, W), read-only memory map."""
     labels: NDArray[np.int64]
-    """(N,), the data set's own label numbers. Further attributes of examples (the group of group fairness) will be
-    columns beside this one, in the same order, from layouts that have them."""
+    """(N,), the data set's own label numbers."""
+    groups: NDArray[np.int64] | None = None
+    """(N,), of data sets that have groups beside classes (``groups.py``)."""
 
 
 def build(
@@ -85,7 +87,7 @@ def build(
     known = known_dataset(base, classes)
     source = find_source(base, folder, data)
     if source is None and download and folder is None:
-        source = _download(base, data, cache)
+        source = _download(made_of(base), data, cache)
     if source is None:
         raise missing(base, folder, data)
     name = folder or base
@@ -114,7 +116,6 @@ def open_split(dataset: DatasetConfig, split: Literal["train", "test"], data: Pa
         DataMissing: If this node has no data.
         DataBroken: If they are broken, or are not those the stage was planned with.
     """
-    import numpy as np
 
     classes = dataset.num_classes if dataset.folder is not None else None
     index = build(dataset.base, dataset.folder, dataset.resize, data, cache, classes=classes)
@@ -123,23 +124,36 @@ def open_split(dataset: DatasetConfig, split: Literal["train", "test"], data: Pa
             f"{dataset.name}: the data on this node are not those of the plan; got {index.digest} from {index.source}; "
             f"expected {dataset.digest}. Give every node the same files below DDRAY_DATA, or plan again with these."
         )
-    images = np.load(index.folder / f"{split}_images.npy", mmap_mode="r", allow_pickle=False)
-    return Split(images, np.load(index.folder / f"{split}_labels.npy", allow_pickle=False))
+    return Split(*_arrays(index.folder, split))
 
 
-def content_digest(splits: Iterable[tuple[str, NDArray[np.uint8], NDArray[np.int64]]]) -> str:
-    """Digest of splits in canonical order: each one's name and shape, labels, pixels.
+def _arrays(folder: Path, split: str) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.int64] | None]:
+    """Images, labels and, where there are any, groups of a split."""
+    import numpy as np
+
+    images = np.load(folder / f"{split}_images.npy", mmap_mode="r", allow_pickle=False)
+    labels = np.load(folder / f"{split}_labels.npy", allow_pickle=False)
+    groups = folder / f"{split}_groups.npy"
+    return images, labels, np.load(groups, allow_pickle=False) if groups.exists() else None
+
+
+def content_digest(
+    splits: Iterable[tuple[str, NDArray[np.uint8], NDArray[np.int64], NDArray[np.int64] | None]],
+) -> str:
+    """Digest of splits in canonical order: each one's name and shape, labels, groups, pixels.
 
     Args:
-        splits: (name, images (N, C, H, W), labels (N,)) of train, then test.
+        splits: (name, images (N, C, H, W), labels (N,), groups (N,) where there are any) of train, then test.
 
     Returns:
         ``sha256:`` and 64 hexadecimal digits.
     """
     digest = hashlib.sha256()
-    for name, images, labels in splits:
+    for name, images, labels, groups in splits:
         digest.update(json.dumps([name, list(images.shape)]).encode())
         digest.update(labels.astype("<i8").tobytes())
+        if groups is not None:
+            digest.update(groups.astype("<i8").tobytes())
         for start in range(0, len(images), 4096):  # a memory map is hashed without being loaded whole
             digest.update(images[start : start + 4096].tobytes())
     return f"sha256:{digest.hexdigest()}"
@@ -270,13 +284,19 @@ def _decode(
 ) -> Index:
     """Write the source's images in canonical order into ``temporary``; the index to be."""
     from trainables.data import decoding
+    from trainables.data.groups import with_groups
 
     before = cache_path(base, folder, None, source, cache)
-    arrays = {}
+    arrays, made = {}, known_dataset(base).made if folder is None else None
     for split in SPLITS:
-        images, labels = decoding.read(source, base, split, any_size=any_size, classes=classes)
-        order = decoding.canonical_order(images, labels)
-        arrays[split] = _write_split(temporary, split, (len(order), *images.shape[1:]), images, labels, order)
+        own = made_of(base) if folder is None else base
+        images, labels = decoding.read(source, own, split, any_size=any_size, classes=classes)
+        order, groups = decoding.canonical_order(images, labels), None
+        if made is not None:
+            labels = labels[order]
+            images, groups = with_groups(images[order], labels, made, split)
+            order = decoding.canonical_order(images, labels)
+        arrays[split] = _write_split(temporary, split, (len(order), *images.shape[1:]), images, labels, order, groups)
     if cache_path(base, folder, None, source, cache) != before:
         raise DataBroken(f"{source.describe()}: files changed while they were read. Run again when they are whole.")
     train, test = arrays["train"], arrays["test"]
@@ -285,7 +305,7 @@ def _decode(
             f"{source.describe()}: train and test images differ in shape; got {train.images.shape[1:]} and "
             f"{test.images.shape[1:]} (C, H, W); expected the same."
         )
-    digest = content_digest((name, split.images, split.labels) for name, split in arrays.items())
+    digest = content_digest((name, split.images, split.labels, split.groups) for name, split in arrays.items())
     known = known_dataset(base, classes)
     if folder is None:
         _compare_with_pinned(base, known, digest, source, train.labels)
@@ -310,11 +330,12 @@ def _resize(at_own_size: Callable[[], Index], size: int, temporary: Path) -> Ind
 
     index, written = at_own_size(), {}
     for split in SPLITS:
-        images = np.load(index.folder / f"{split}_images.npy", mmap_mode="r", allow_pickle=False)
-        labels = np.load(index.folder / f"{split}_labels.npy", allow_pickle=False)
+        images, labels, groups = _arrays(index.folder, split)
         shape = (len(images), images.shape[1], size, size)
         order = np.arange(len(images))
-        written[split] = _write_split(temporary, split, shape, images, labels, order, lambda part: resized(part, size))
+        written[split] = _write_split(
+            temporary, split, shape, images, labels, order, groups, lambda part: resized(part, size)
+        )
     return replace(
         index,
         digest=resized_digest(index.digest, size),
@@ -331,9 +352,11 @@ def _write_split(
     images: NDArray[np.uint8],
     labels: NDArray[np.int64],
     order: NDArray[np.int64],
+    groups: NDArray[np.int64] | None = None,
     change: Callable[[NDArray[np.uint8]], NDArray[np.uint8]] = lambda part: part,
 ) -> Split:
-    """Write ``change(images[order])`` and ``labels[order]``, in parts so that no second copy is held in memory."""
+    """Write ``change(images[order])``, ``labels[order]`` and, where there are any, ``groups[order]``; images in parts,
+    so that no second copy is held in memory."""
     import numpy as np
 
     out = np.lib.format.open_memmap(folder / f"{split}_images.npy", mode="w+", dtype=np.uint8, shape=shape)
@@ -341,7 +364,10 @@ def _write_split(
         out[start : start + 2048] = change(images[order[start : start + 2048]])
     out.flush()
     np.save(folder / f"{split}_labels.npy", labels[order])
-    return Split(out, labels[order])
+    if groups is None:
+        return Split(out, labels[order])
+    np.save(folder / f"{split}_groups.npy", groups[order])
+    return Split(out, labels[order], groups[order])
 
 
 def _counts(labels: NDArray[np.int64], known: KnownDataset) -> tuple[int, ...]:

@@ -11,6 +11,23 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rendering:
+    """How a data set with groups is made of another (``groups.py``)."""
+
+    of: str
+    """The other's name."""
+    look: Literal["grey", "ink", "paper", "shape", "ground"]
+    """Photographs grey or coloured; or in one of ten colours the strokes of digits or what is around them, cut at half
+    of the range, the shapes of images or what is around them, as strong as they are."""
+    groups: int
+    train_share: float = 0.9
+    """Of a class's training images, those of its own group."""
+    test_share: float
+    """The same of test images: as many of every group."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +49,29 @@ class KnownDataset:
     digest: str | None = None
     """Content digest of the decoded, canonically ordered splits where we have seen the data; else None."""
     source: str = ""
+    made: Rendering | None = None
+    """Of a data set with groups: how it is made of another."""
+
+
+def _coloured(of: str, look: Literal["ink", "paper", "shape", "ground"]) -> KnownDataset:
+    """One that is made of grey images in ten colours, at the constants of FairDD's code."""
+    size, train, test, flip = {
+        "digits": (8, 124, 50, False),
+        "mnist": (32, 5421, 892, False),
+        "fashion_mnist": (32, 6000, 1000, True),
+    }[of]
+    return KnownDataset(
+        num_classes=10,
+        image_size=size,
+        channels=3,
+        mean=(0.5, 0.5, 0.5),
+        std=(0.5, 0.5, 0.5),
+        train_per_class=train,
+        test_per_class=test,
+        flip=flip,
+        source=f"made of {of} in ten colours; constants as in FairDD's code",
+        made=Rendering(of=of, look=look, groups=10, test_share=0.1),
+    )
 
 
 KNOWN: dict[str, KnownDataset] = {
@@ -112,6 +152,23 @@ KNOWN: dict[str, KnownDataset] = {
         test_per_class=50,
         source="CS231n; constants as in the DC and MTT code",
     ),
+    "cifar10_s": KnownDataset(
+        num_classes=10,
+        image_size=32,
+        channels=3,
+        mean=(0.48905, 0.48451, 0.46715),
+        std=(0.24278, 0.24082, 0.25098),
+        train_per_class=5000,
+        test_per_class=1000,
+        digest="sha256:d4748bac269c0353406c980c0b6d54dc3f9184df8d3181fd02618b74438cfad2",
+        source="made of cifar10: grey and coloured; constants as in FairDD's code",
+        made=Rendering(of="cifar10", look="grey", groups=2, test_share=0.5),
+    ),
+    "cmnist_fg": _coloured("mnist", "ink"),
+    "cmnist_bg": _coloured("mnist", "paper"),
+    "cfmnist_fg": _coloured("fashion_mnist", "shape"),
+    "cfmnist_bg": _coloured("fashion_mnist", "ground"),
+    "cdigits_fg": _coloured("digits", "shape"),
 }
 
 

@@ -37,6 +37,8 @@ FORMAT = 2
 RESIZE = "pil-bilinear"
 """How images are resized; part of the resized digest."""
 FILES = ("train_images.npy", "train_labels.npy", "test_images.npy", "test_labels.npy")
+GROUPS = ("train_groups.npy", "test_groups.npy")
+"""Beside them, of data sets with groups."""
 
 
 class DataMissing(ValueError):
@@ -143,6 +145,12 @@ def known_dataset(base: str, classes: int | None = None) -> KnownDataset:
     return KNOWN[base] if classes is None else replace(KNOWN[base], num_classes=classes)
 
 
+def made_of(base: str) -> str:
+    """The known data set whose files a data set is read from: itself, or the one that it is made of."""
+    made = KNOWN[base].made
+    return base if made is None else made.of
+
+
 def find_source(base: str, folder: str | None, data: Path) -> Source | None:
     """The first complete source of a data set, or None.
 
@@ -161,6 +169,7 @@ def find_source(base: str, folder: str | None, data: Path) -> Source | None:
         if pure.is_absolute() or ".." in pure.parts or not pure.parts:
             raise ValueError(f"datasets: folder must lie below DDRAY_DATA; got {folder!r}; expected a relative path")
         return _hugging_face(data / folder) or _image_folder(data / folder)
+    base = made_of(base)
     if base == "digits":
         return Source("embedded", data, ())
     return next((source for source in _candidates(base, data) if source is not None), None)
@@ -173,6 +182,7 @@ def missing(base: str, folder: str | None, data: Path, reason: str = "") -> Data
         folder: As for ``find_source``.
         reason: Why a download did not help.
     """
+    base = made_of(base) if folder is None else base
     name = folder or base
     accepted = [
         f"{name}/train-*.parquet and {name}/test-*.parquet (Hugging Face's layout)",
@@ -243,7 +253,7 @@ def read_index(folder: Path) -> Index | None:
         if content.pop("index") != _checksum(content):
             return None
         sizes = content.pop("bytes")
-        if any((folder / name).stat().st_size != sizes[name] for name in FILES):
+        if any((folder / name).stat().st_size != sizes[name] for name in (*FILES, *sizes)):
             return None
         for name in ("train_counts", "test_counts", "class_names", "left_out"):
             content[name] = tuple(content[name])
@@ -257,8 +267,9 @@ def write_index(index: Index, folder: Path) -> None:
     """Write ``index.json`` beside the arrays already in ``folder``: their lengths and digests, and its own."""
     content: dict[str, Any] = asdict(index)
     del content["folder"]
-    content["bytes"] = {name: (folder / name).stat().st_size for name in FILES}
-    content["sha256"] = {name: file_sha256(folder / name) for name in FILES}
+    names = [name for name in (*FILES, *GROUPS) if name in FILES or (folder / name).exists()]
+    content["bytes"] = {name: (folder / name).stat().st_size for name in names}
+    content["sha256"] = {name: file_sha256(folder / name) for name in names}
     content["index"] = _checksum(content)
     (folder / "index.json").write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
 
@@ -401,6 +412,7 @@ def incomplete(base: str, folder: str | None, data: Path) -> list[str]:
     """
     if not data.is_dir():
         return [f"no folder {data}"]
+    base = made_of(base) if folder is None else base
     found = []
     if folder is None and base in _CIFAR:
         name, names = _CIFAR[base]
