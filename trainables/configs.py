@@ -451,7 +451,15 @@ class ExpertConfig(Config):
     """Train one expert on an origin and keep its parameters along the way (Cazenavette et al., CVPR 2022)."""
 
     outside_key: ClassVar[frozenset[str]] = frozenset({"method"})
-    neutral: ClassVar[dict[str, Any]] = {"radius": 0.0, "alignment": 0.0}
+    neutral: ClassVar[dict[str, Any]] = {
+        "radius": 0.0,
+        "alignment": 0.0,
+        "snapshot_epochs": 1,
+        "milestones": (),
+        "gamma": 1.0,
+        "operations": None,
+        "cutmix": 0.0,
+    }
 
     method: str = "mtt"
     """Whose expert it is, for messages."""
@@ -463,7 +471,9 @@ class ExpertConfig(Config):
     snapshots: int = Field(ge=1)
     """States kept after the initial one."""
     snapshot_steps: int | None = Field(default=None, ge=1)
-    """Optimiser steps between them. None: one epoch, at least 50 steps, so that those of a small origin differ."""
+    """Optimiser steps between them. None: some epochs, at least 50 steps, so that those of a small origin differ."""
+    snapshot_epochs: int = Field(default=1, ge=1)
+    """How many, where no steps are given."""
     lr: float = Field(gt=0)
     momentum: float = Field(default=0.0, ge=0, lt=1)
     weight_decay: float = Field(default=0.0, ge=0)
@@ -475,6 +485,13 @@ class ExpertConfig(Config):
     """How far away gradients are taken (FTD's rho); 0: plain gradient descent."""
     alignment: float = Field(default=0.0, ge=0)
     """How much of what is orthogonal to the gradient there is taken off (FTD's a)."""
+    milestones: tuple[float, ...] = ()
+    """Fractions of the training after which the learning rate is multiplied by ``gamma``."""
+    gamma: float = Field(default=1.0, gt=0, le=1)
+    operations: str | None = None
+    """Of another augmentation than DSA, in IDC's order; applied only when the augmentation is on."""
+    cutmix: float = Field(default=0.0, ge=0, le=1)
+    """Probability per batch of CutMix."""
 
     def steps_between(self, per_epoch: int) -> int:
         """Optimiser steps between snapshots, of an origin whose epoch is ``per_epoch`` steps.
@@ -482,7 +499,7 @@ class ExpertConfig(Config):
         With 400 images and batches of 256 an epoch is two steps, and the distance between two snapshots nothing to
         speak of (methods.md section 12, MTT in privacy): hence at least 50.
         """
-        return self.snapshot_steps or max(per_epoch, 50)
+        return self.snapshot_steps or max(self.snapshot_epochs * per_epoch, 50)
 
 
 class DistillConfig(Config):

@@ -30,9 +30,10 @@ augmentation: about a hundredth of an epoch's work on CIFAR-10, and all of a sma
 def train_expert(config: ExpertConfig, origin: Origin, context: Context) -> Expert:
     """Train one network by plain stochastic gradient descent and keep its parameters every so many steps.
 
-    With a ``radius`` the gradient is that of a flatter place (``sharpness_aware``). Constant learning rate; a fresh
-    permutation per epoch; each image under its own augmentation. Random numbers are derived from (the expert's
-    number, purpose, step). A checkpoint holds the network and the snapshots so far.
+    With a ``radius`` the gradient is that of a flatter place (``sharpness_aware``). The learning rate is constant, but
+    for the configuration's milestones; a fresh permutation per epoch; each image under its own augmentation. Random
+    numbers are derived from (the expert's number, purpose, step). A checkpoint holds the network and the snapshots so
+    far.
 
     Differs from the authors' code (MTT buffer.py): snapshots are copies (theirs alias the last weights when training
     on a CPU); they are taken by steps where epochs are short; train accuracy is of images without augmentation.
@@ -61,10 +62,12 @@ def train_expert(config: ExpertConfig, origin: Origin, context: Context) -> Expe
         return torch.randperm(len(images), generator=seeds.generator("expert", config.index, "order", epoch))
 
     def gradient(rows: Tensor, step: int) -> Tensor:
-        params = _augmentation(config, len(rows), step)
+        params, mix = _augmentation(config, len(rows), step), None
+        if config.cutmix:
+            mix = optimise.Mix(config.cutmix, 0.0, seeds.generator("expert", config.index, "cutmix", step))
 
         def at_parameters() -> Tensor:
-            return batch_gradient(network, images[rows], labels[rows], params=params)
+            return batch_gradient(network, images[rows], labels[rows], params=params, mix=mix)
 
         if not config.radius:
             return at_parameters()
@@ -80,13 +83,19 @@ def train_expert(config: ExpertConfig, origin: Origin, context: Context) -> Expe
 
     at = range(0, config.snapshots * every + 1, every)
     snapshots = _Snapshots(network, images[looked_at], labels[looked_at], at, check, context)
+    steps = config.snapshots * every
+
+    def rate(step: int) -> float:
+        return config.lr * optimise.drops(step, steps, config.milestones, config.gamma)
+
     optimise.descend(
         optimise.Learner.of(network, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay),
         batch=config.batch,
-        steps=config.snapshots * every,
+        steps=steps,
         per_epoch=per_epoch,
         order=order,
         gradient=gradient,
+        rate=rate if config.milestones else None,
         record=snapshots,
         names=names,
         context=context,
@@ -208,5 +217,6 @@ def squared_distances(snapshots: Tensor) -> Tensor:
 def _augmentation(config: ExpertConfig, batch: int, step: int) -> augment.Params | None:
     if config.augmentation != "dsa":
         return None
-    generator = seeds.generator("expert", config.index, "augment", step)
-    return augment.sample(augment.strategy_for(config.dataset.flip), batch, shared=False, generator=generator)
+    generator, flip = seeds.generator("expert", config.index, "augment", step), config.dataset.flip
+    strategy = augment.idc_strategy(config.operations, flip) if config.operations else augment.strategy_for(flip)
+    return augment.sample(strategy, batch, shared=False, generator=generator)

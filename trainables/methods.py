@@ -407,6 +407,96 @@ class DREAMSettings(IDCSettings):
         return super().passes(num_classes, ipc, real_images) + num_classes * real_images / self.interval
 
 
+@method("ncfm", title="NCFM", function="trainables.distill.ncfm:distill", init="real")
+class NCFMSettings(NetworkSettings):
+    """Matching characteristic functions (Wang et al., CVPR 2025), without the network that chooses frequencies."""
+
+    budget: ClassVar[str | None] = "iterations"
+
+    iterations: int = Field(default=20_000, ge=0)
+    """Each updates the images of every class twice; 0 gives the start itself."""
+    factor: int = Field(default=2, ge=1, le=8)
+    """Each stored image is cut into factor x factor training images; a real start holds as many in tiles."""
+    frequencies: int = Field(default=4096, ge=1)
+    """M, drawn anew for each class of each iteration."""
+    optimiser: Literal["adamw", "sgd"] = "adamw"
+    lr_img: float = Field(default=1e-3, gt=0)
+    """Learning rate of the images in [0, 1]."""
+    weight_decay_img: float = Field(default=5e-4, ge=0)
+    """Of adamw: what each of the steps takes off the pixels, times the rate."""
+    momentum_img: float = Field(default=0.5, ge=0, lt=1)
+    """Of sgd."""
+    patience: int = Field(default=500, ge=0)
+    """Iterations in a row without a better loss after which the rate is halved."""
+    calibration: float = Field(default=1.0, ge=0)
+    """Weight of a trained network's cross-entropy on the images; 0: without."""
+    batch_real: int = Field(default=1024, ge=1)
+    """Real images per class and iteration; a class with fewer gives all it has."""
+    match_aug: Operations = "color_crop_cutout"
+    """Operations shared by real and distilled images, as IDC's."""
+    num_networks: int = Field(default=20, ge=1)
+    """Networks that are trained beforehand; an iteration takes one between its first and its last weights."""
+    epochs_net: int = Field(default=60, ge=1)
+    """Of their training; at 2/3 and 5/6 of it the rate falls to a fifth."""
+    lr_net: float = Field(default=0.01, gt=0)
+    momentum_net: float = Field(default=0.9, ge=0, lt=1)
+    weight_decay_net: float = Field(default=5e-4, ge=0)
+    batch_net: int = Field(default=128, ge=1)
+    net_aug: Operations = "color_crop"
+    """Operations of their training, drawn for each image."""
+    cutmix: float = Field(default=0.5, ge=0, le=1)
+    """Probability of CutMix per batch of their training."""
+
+    @model_validator(mode="after")
+    def _weights_are_all_there_is(self) -> NCFMSettings:
+        if self.variant.norm == "batch":
+            raise ValueError(
+                "between two networks there are no statistics of a batch norm; got norm batch; expected instance, or "
+                "another without running statistics"
+            )
+        return self
+
+    def real_images(self, ipc: int) -> int:
+        """Tiles of a start."""
+        return ipc * self.factor**2
+
+    def decoded_images(self, ipc: int) -> int:
+        return ipc * self.factor**2
+
+    def passes(self, num_classes: int, ipc: int, real_images: int) -> float:
+        """The decoded images pass twice, with a gradient each time."""
+        own = self.decoded_images(ipc) * (6 if self.calibration else 3)
+        return num_classes * (min(real_images, self.batch_real) + own)
+
+    def held(self, num_classes: int, ipc: int, real_images: int, batch_statistics: bool) -> Held:
+        """One class at a time; two networks and their next weights."""
+        return Held(
+            forward=min(real_images, self.batch_real, EMBEDDED_TOGETHER), graph=self.decoded_images(ipc), networks=6.0
+        )
+
+    def experts(
+        self, dataset: DatasetConfig, origin: OriginConfig, network: NetworkConfig, augmentation: Augmentation | None
+    ) -> tuple[ExpertConfig, ...]:
+        common: dict[str, Any] = {
+            "method": "ncfm",
+            "dataset": dataset,
+            "origin": origin,
+            "network": network,
+            "augmentation": augmentation,
+            "snapshots": 1,
+            "snapshot_epochs": self.epochs_net,
+            "lr": self.lr_net,
+            "momentum": self.momentum_net,
+            "weight_decay": self.weight_decay_net,
+            "batch": self.batch_net,
+            "milestones": (2 / 3, 5 / 6),
+            "gamma": 0.2,
+            "operations": self.net_aug,
+            "cutmix": self.cutmix,
+        }
+        return tuple(ExpertConfig(index=index, **common) for index in range(self.num_networks))
+
+
 EXTERNAL = "external"
 """In the column ``method``; of a network from a file also in the column ``protocol``."""
 

@@ -372,6 +372,20 @@ def _side_by_side(images: Tensor) -> Tensor:
     return images.permute(1, 3, 4, 0, 2).flatten(3).permute(0, 3, 1, 2)
 
 
+def drops(position: int, length: int, milestones: Sequence[float], gamma: float) -> float:
+    """What the milestones passed so far have left of a learning rate.
+
+    Args:
+        position: Steps or epochs done.
+        length: Of the training.
+        milestones: Fractions of it, rounded down to whole steps or epochs.
+        gamma: What each leaves.
+    """
+    # The small number keeps products such as 2/3 * 300 from falling below the integer they stand for.
+    passed = sum(position >= math.floor(milestone * length + 1e-9) for milestone in milestones)
+    return float(gamma**passed)
+
+
 def batches_per_epoch(
     images: int, batch: int, *, batch_statistics: bool, setting: str = "the recipe's batch", who: str = "train"
 ) -> int:

@@ -68,6 +68,7 @@ PROGRAMS: dict[str, tuple[str, ...]] = {
     "ftd": ("cifar10", "cifar100"),
     "idc": _IDC_SETS,
     "dream": ("cifar10", "cifar100"),
+    "ncfm": ("cifar10", "cifar100"),
 }
 """Data sets that the authors' program of a method reads (methods.md 1.1); a row for any data set is published for them.
 A method that is not here has no such limit."""
@@ -572,6 +573,51 @@ publish(
             "weight_decay_net": (5e-4, f"{_DREAM} argument.py"),
             "batch_real": (64, f"{_DREAM} argument.py"),
             "batch_syn_max": (128, f"{_DREAM} argument.py"),
+        },
+        (AUTHORS,),
+    ),
+)
+
+# --- NCFM (methods2.md 3.2) -------------------------------------------------------------------------------------------
+
+_NCFM = "gszfwsb/NCFM@de92fb8"
+_CIFARS = ("cifar10", "cifar100")
+
+
+def _descent(source: str, *ipcs: int, datasets: tuple[str, ...] = _CIFARS, **values: Any) -> Preset:
+    return Preset(method="ncfm", values=values, source=source, datasets=datasets, ipcs=ipcs, agrees=(AUTHORS,))
+
+
+publish(
+    *_network("ncfm", f"{_NCFM} config/ipc*/cifar*.yaml (ConvNet3, instance norm)", None, "as IDC has it", (AUTHORS,)),
+    _descent(
+        f"{_NCFM} config/ipc*/cifar*.yaml", optimiser="adamw", lr_img=1e-3, weight_decay_img=5e-4, momentum_img=0.5
+    ),
+    _descent(
+        f"{_NCFM} config/ipc10/cifar100.yaml",
+        10,
+        datasets=("cifar100",),
+        optimiser="sgd",
+        lr_img=0.01,
+        weight_decay_img=5e-4,
+        momentum_img=0.5,
+    ),
+    Preset(method="ncfm", values=_AUGMENTED, source=f"{_NCFM} condenser/ (IDC's order)", agrees=(AUTHORS,)),
+    *_common(
+        "ncfm",
+        {
+            "iterations": (20_000, f"{_NCFM} config/ipc*/cifar*.yaml"),
+            "factor": (2, f"{_NCFM} config/ipc*/cifar*.yaml"),
+            "frequencies": (4096, f"{_NCFM} config/ipc*/cifar*.yaml (the text: 1024)"),
+            "patience": (500, f"{_NCFM} condenser/"),
+            "calibration": (1.0, f"{_NCFM} condenser/"),
+            "batch_real": (1024, f"{_NCFM} config/ipc*/cifar*.yaml"),
+            "num_networks": (20, f"{_NCFM} config/ipc*/cifar*.yaml"),
+            "epochs_net": (60, f"{_NCFM} config/ipc*/cifar*.yaml"),
+            "lr_net": (0.01, f"{_NCFM} config/ipc*/cifar*.yaml"),
+            "momentum_net": (0.9, f"{_NCFM} config/ipc*/cifar*.yaml"),
+            "weight_decay_net": (5e-4, f"{_NCFM} config/ipc*/cifar*.yaml"),
+            "batch_net": (128, f"{_NCFM} config/ipc*/cifar*.yaml"),
         },
         (AUTHORS,),
     ),

@@ -330,9 +330,7 @@ def learning_rate(recipe: RecipeConfig, step: int, per_epoch: int) -> float:
     cosine is taken at the share of epochs (or steps) that are done, and so stays for an epoch.
     """
     position, length = (step, recipe.steps) if recipe.steps else (step // per_epoch, recipe.epochs or 0)
-    # The small number keeps products such as 2/3 * 300 from falling below the integer they stand for.
-    passed = sum(position >= math.floor(milestone * length + 1e-9) for milestone in recipe.milestones)
-    rate = recipe.lr * recipe.gamma**passed
+    rate = recipe.lr * optimise.drops(position, length, recipe.milestones, recipe.gamma)
     if recipe.schedule != "steps":
         turned = math.pi * position / length / (2 if recipe.schedule == "half_cosine" else 1)
         rate = recipe.lr * (1 + math.cos(turned)) / 2

@@ -17,7 +17,7 @@ from trainables.payloads import DistilledSet
 
 METHOD_NAMES = [method.name for method in METHODS.values() if method.distils]
 LEARNED = [name for name in METHOD_NAMES if "init" in METHODS[name].uses]
-IN_PIXELS = ("idc", "dream")
+IN_PIXELS = ("idc", "dream", "ncfm")
 """Methods whose images are kept within [0, 1]."""
 LEARNING: dict[str, dict[str, Any]] = {
     "dm": {"lr_img": 1.0, "batch_real": 12},
@@ -26,6 +26,7 @@ LEARNING: dict[str, dict[str, Any]] = {
     "dc": {"lr_img": 0.2, "batch_real": 12},
     "idc": {"lr_base": 1.0, "batch_real": 12},
     "dream": {"lr_base": 3.0, "factor": 1, "clusters": 8, "inner_loop": 40, "net_images": 0},
+    "ncfm": {"lr_img": 0.05, "frequencies": 64, "calibration": 0.0, "batch_real": 12},
     "mtt": {"lr_img": 30.0},
     "ftd": {"lr_img": 30.0},
 }
@@ -54,7 +55,7 @@ class TestEveryMethod:
 
     def test_says_what_its_images_are(self, method: str, tmp_path: Path) -> None:
         facts = distilled(distill_config(method), tmp_path).info
-        factor = 2 if method in IN_PIXELS else 1
+        factor = distill_config(method).settings.get("factor", 1)
         assert (facts["space"], facts["zca"], facts["factor"], facts["label_kind"]) == (
             "pixel01",
             False,

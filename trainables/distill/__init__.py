@@ -16,5 +16,6 @@ The methods:
     datadam.py          distribution matching of attention maps
     dsa.py              gradient matching, with augmentation (DSA) and without (DC)
     mtt.py              trajectory matching
+    ncfm.py             matching characteristic functions
     idc.py              gradient matching of images that hold several
 """

@@ -125,6 +125,26 @@ class DistillContext:
         """
         return initial_images(origin, self.ipc, self.init, self.config.distill_seed, self.config.origin.classes)
 
+    def initial_pixels(self, origin: Origin, factor: int = 1) -> tuple[Tensor, Tensor]:
+        """Images (K * ipc, C, H, W) in pixel space, and canonical indices of the real images in them.
+
+        Args:
+            factor: A real start holds factor x factor shrunken images (``tiled_images``); noise is about 0.5 and within
+                [0, 1].
+
+        Raises:
+            ValueError: A class has fewer images than the start takes.
+        """
+        dataset = self.config.dataset
+        if self.init == "noise":
+            noise, indices = self.initial_images(origin)
+            return (noise / 4 + 0.5).clamp(0, 1), indices
+        if factor > 1:
+            real, indices = tiled_images(origin, self.ipc, factor, self.config.distill_seed, self.config.origin.classes)
+        else:
+            real, indices = self.initial_images(origin)
+        return denormalise(real, dataset.mean, dataset.std), indices
+
     def finish(self, images: Tensor, indices: Tensor, *, in_pixels: bool = False, **info: Any) -> DistilledSet:
         """The payload of finished images, back in pixel space and not clamped.
 

@@ -25,8 +25,8 @@ from torch import Tensor, nn
 
 from trainables.data import augment
 from trainables.data.origins import Origin
-from trainables.data.pixels import decode, denormalise, normalise
-from trainables.distill.context import DistillContext, tiled_images
+from trainables.data.pixels import decode, normalise
+from trainables.distill.context import DistillContext
 from trainables.distill.matching import Decode, Distance, match_gradients
 from trainables.distill.representatives import representatives
 from trainables.methods import IDCSettings
@@ -60,7 +60,7 @@ def distill(origin: Origin, settings: IDCSettings, context: DistillContext) -> D
         StageFailure: The loss, an image or the network's training is not finite.
         ValueError: A class has fewer images than the start takes, or batch norm would be trained on one image.
     """
-    images, indices = _start(origin, settings, context)
+    images, indices = context.initial_pixels(origin, settings.factor if settings.layout == "mix" else 1)
     momentum = torch.zeros_like(images)
     lr_img = settings.lr_img(context.ipc, context.config.dataset.image_size)
     learner: Learner | None = None
@@ -172,19 +172,6 @@ def _drift(images: Tensor, momentum: Tensor, times: Tensor, lr: float, decay: fl
     left, way = (factor.to(images).reshape(-1, 1, 1, 1) for factor in (left, way))
     images.sub_(way * momentum)
     momentum.mul_(left)
-
-
-def _start(origin: Origin, settings: IDCSettings, context: DistillContext) -> tuple[Tensor, Tensor]:
-    """Images in pixel space, and the canonical indices of the real images in them."""
-    config = context.config
-    if context.init == "noise":
-        noise, indices = context.initial_images(origin)
-        return (noise / 4 + 0.5).clamp(0, 1), indices
-    if settings.factor > 1 and settings.layout == "mix":
-        real, indices = tiled_images(origin, context.ipc, settings.factor, config.distill_seed, config.origin.classes)
-    else:
-        real, indices = context.initial_images(origin)
-    return denormalise(real, config.dataset.mean, config.dataset.std), indices
 
 
 def _matching(
