@@ -50,6 +50,45 @@ def test_noise_agrees_with_the_reference(epsilon: float, rate: float, rounds: in
     assert epsilon_of(found - 2e-4, delta=DELTA, rate=rate, rounds=rounds) > epsilon
 
 
+OPACUS = {
+    (0.5, 0.001, 1): 2.835610329,
+    (0.5, 0.001, 100): 3.59811321,
+    (0.5, 0.001, 5000): 5.535898385,
+    (0.5, 0.1, 1): 7.35527276,
+    (0.5, 0.1, 100): 35.2253844,
+    (0.5, 0.1, 5000): 459.4577221,
+    (0.5, 1.0, 1): 10.7255097,
+    (0.5, 1.0, 100): 294.8612601,
+    (0.5, 1.0, 5000): 11111.77826,
+    (1.0, 0.001, 1): 0.6087728218,
+    (1.0, 0.001, 100): 0.6360525446,
+    (1.0, 0.001, 5000): 0.7266407512,
+    (1.0, 0.1, 1): 2.133005995,
+    (1.0, 0.1, 100): 7.899255002,
+    (1.0, 0.1, 5000): 79.78926941,
+    (1.0, 1.0, 1): 4.728507067,
+    (1.0, 1.0, 100): 96.11630843,
+    (1.0, 1.0, 5000): 2861.778258,
+    (5.0, 0.001, 1): 0.10286854,
+    (5.0, 0.001, 100): 0.1029961303,
+    (5.0, 0.001, 5000): 0.1093112055,
+    (5.0, 0.1, 1): 0.1199603811,
+    (5.0, 0.1, 100): 0.8348633051,
+    (5.0, 0.1, 5000): 7.194244392,
+    (5.0, 1.0, 1): 0.7945220325,
+    (5.0, 1.0, 100): 10.7255097,
+    (5.0, 1.0, 5000): 166.0355336,
+}
+"""(noise, rate, rounds) -> epsilon at delta 1e-5 by Opacus 1.6.0: ``get_privacy_spent`` of ``compute_rdp``, both in
+``opacus.accountants.analysis.rdp``. Not a dependency: its package brings a ``benchmarks`` of its own."""
+
+
+@pytest.mark.parametrize("case", OPACUS)
+def test_epsilon_is_that_of_opacus(case: tuple[float, float, int]) -> None:
+    noise, rate, rounds = case
+    assert epsilon_of(noise, delta=DELTA, rate=rate, rounds=rounds) == pytest.approx(OPACUS[case], rel=1e-8)
+
+
 @pytest.mark.parametrize("noise", [0.6, 1.0, 3.0])
 @pytest.mark.parametrize("rate", [0.004, 0.2, 0.9])
 @pytest.mark.parametrize("order", [2, 3, 17, 63])
