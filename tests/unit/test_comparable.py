@@ -185,7 +185,9 @@ def test_a_folder_of_ones_own_is_not_the_papers_data(objections: Objections) -> 
 
 def test_every_recipe_that_the_paper_allows_stands_beside_it_and_no_other(objections: Objections) -> None:
     family = (CHEN2023.protocol, *CHEN2023.admissible)
-    for protocol in PROTOCOLS:
+    for protocol, known in PROTOCOLS.items():
+        if known.recipe.private is not None:  # no set is trained by it
+            continue
         said = objections("mtt", "cifar10", 10, protocol=protocol)
         assert said == ([] if protocol in family else [f"protocol {protocol}"])
     recipes = [PROTOCOLS[name].recipe for name in family]
