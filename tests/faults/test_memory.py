@@ -58,7 +58,7 @@ def test_a_stage_that_runs_out_of_memory_gets_more_and_the_sweep_ends_well(works
         with workspace.start(
             script=ANOTHER_RAY
         ):  # that of somebody else, which Ray's tools would ask about our workers
-            ran = running.wait(240)
+            ran = running.wait()
     assert ran.code == 0, ran.err
     assert "3 of 3 points done" in ran.err
     assert "the job is tried again with 0.25 of a card instead of 0.125" in ran.err
