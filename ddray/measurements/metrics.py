@@ -189,6 +189,10 @@ MEASURED: tuple[Metric, ...] = (
         ("fair_gap_acc", "fraction", "lower", "largest less smallest a_c"),
         ("fair_gini_acc", "ratio", "lower", "Gini index of a_c"),
         ("fair_jain", "ratio", "higher", "Jain's index of a_c: (sum a)^2 / (K sum a^2)"),
+    ),
+    *records(
+        "fairness",
+        "accuracy",
         (
             "group_worst_acc",
             "fraction",
@@ -234,6 +238,7 @@ MEASURED: tuple[Metric, ...] = (
         ("group_eod_mean_null_high", "fraction", "", "below which it is in 95 % of cases by chance"),
         ("group_eod_max_null", "fraction", "", "the same of `group_eod_max`", "EOD max by chance"),
         ("group_eod_max_null_high", "fraction", "", "below which it is in 95 % of cases by chance"),
+        mirrored=("group_worst_acc", "group_eod_mean", "group_eod_mean_null"),
     ),
     *records(
         "robustness",
