@@ -14,6 +14,8 @@ from dataclasses import asdict
 from statistics import NormalDist, fmean
 from typing import Any
 
+from scipy import stats
+
 from ddray.measurements.reading import Numbers, Row
 from ddray.measurements.references import CHEN2023
 from ddray.measurements.statistics import LEVEL
@@ -42,6 +44,7 @@ METRICS = (
     "mia_auc_strongest_null_high",
     "mia_k",
     "mia_tpr_at_fpr",
+    "mia_roc_tpr",
     "mia_rho",
     "mia_auc_ceiling",
     "mia_auc_efficiency",
@@ -190,6 +193,7 @@ def _cell(members: Sequence[Row], audit: Audit, numbers: Numbers) -> dict[str, A
     headline = [row for row in aucs if _is_headline(row, main)]
     by_attack = {name: own for name, own in _by_attack(headline).items() if name in PANELS[audit]}
     published = CHEN2023.auc_of(first)
+    strongest = _strongest(members, by_attack, common, rows)
     done = numbers.of("mia_eps_lb", points) if audit == "one_run" else aucs
     return {
         "method": first["method"],
@@ -202,13 +206,14 @@ def _cell(members: Sequence[Row], audit: Audit, numbers: Numbers) -> dict[str, A
             for row in aucs
             if row["attack"] in PANELS[audit] and _is_refused(row)
         },
-        "strongest": _strongest(members, by_attack, common, rows),
+        "strongest": strongest,
         "attacks": {name: mean(rows) for name, rows in _by_attack(headline).items()},
         "by_attack": {
             name: _behind(audit, name, mean, rows)
             for name in by_attack
             if any(row["value"] is not None for row in by_attack[name])
         },
+        "roc": _roc(strongest, rows("mia_roc_tpr")),
         "rho": mean(row for row in _of_one(rows("mia_rho")) if _is_headline(row, main)),
         "as_published": _as_published(first),
         "target_accuracy": combined(members, (row for row in rows("mia_target_test_acc") if not _of_start(row))),
@@ -340,6 +345,40 @@ def _widest(cells: Iterable[Mapping[str, Any]]) -> dict[str, Any] | None:
         "high": max(band["high"] for band in known),
         "draws": min(band["draws"] for band in known),
     }
+
+
+def _roc(strongest: Mapping[str, Any] | None, rows: Iterable[Row]) -> list[dict[str, Any]]:
+    """The curve of the strongest attack: at each false positive rate that all points have, the mean over them."""
+    by_rate: dict[float, list[Row]] = defaultdict(list)
+    for row in rows:
+        if strongest is not None and row["attack"] == strongest["attack"] and row["value"] is not None:
+            by_rate[row["fpr"]].append(row)
+    most = max(map(len, by_rate.values()), default=0)
+    return [
+        {
+            "fpr": fpr,
+            "tpr": fmean(row["value"] for row in own),
+            "members": min(row["n_pos"] for row in own),
+            "others": min(row["n_neg"] for row in own),
+            "targets": sum(row["n_agg"] or 1 for row in own),
+        }
+        for fpr, own in sorted(by_rate.items())
+        if len(own) == most
+    ]
+
+
+def null_recall(fpr: float, members: int, others: int) -> tuple[float, float]:
+    """Where the recall of one target lies in 95 % of cases when its members score as its non-members do.
+
+    With k false positives allowed, members above the threshold are those above the (k + 1)-th highest non-member: a
+    beta-binomial number.
+    """
+    allowed = int(fpr * others + 1e-9)
+    if allowed >= others:
+        return 1.0, 1.0
+    chance = stats.betabinom(members, allowed + 1, others - allowed)
+    low, high = chance.ppf([(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(low) / members, float(high) / members
 
 
 def most_compatible(epsilon: float) -> float:

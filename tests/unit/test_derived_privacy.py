@@ -14,10 +14,15 @@ import pytest
 import worlds
 from scipy.stats import false_discovery_control, t
 
+from ddray.measurements.derived.roc_curves import RATES
 from ddray.measurements.rows import collect
 from ddray.plan.points import GridPoint
+from ddray.report.audits import null_recall
+from ddray.report.figures.roc import ROC
 from ddray.report.report import machine_report, report
+from ddray.report.words import row_title
 from ddray.results import MEASUREMENTS_FILE
+from trainables import files
 
 Row = dict[str, Any]
 SWEEP = """
@@ -387,3 +392,77 @@ def test_of_one_point_the_report_has_the_tables_own_p_and_a_star(tmp_path: Path,
     text = report(made.results)
     assert f"({100 * entry['low']:+.1f} to {100 * entry['high']:+.1f}) *" in text
     assert "*: p below 0.05" in text
+
+
+# --- curves -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_curve_is_that_of_the_scores_of_every_target(made: Made) -> None:
+    """Recall at the highest threshold that lets so many others pass, by sorting."""
+    store = made.world.store
+    checked = 0
+    for point in made.world.plan.chains:
+        stage = point.stage("privacy")
+        if stage is None or not made.of("mia_roc_tpr", point=point.point.hash):
+            continue
+        details = files.load_arrays(store.open(stage.key).folder / files.DETAILS)
+        canaries = (details["pool.role"] == files.CANARY).any(axis=0)
+        for audit, attack in ON_MODELS:
+            rows = made.of("mia_roc_tpr", point=point.point.hash, audit=audit, attack=attack)
+            scores = np.atleast_2d(details[f"{audit}.scores.{attack}"])
+            member = np.atleast_2d(details["seed.is_member"]).astype(bool)
+            if audit == "pool":
+                member = details["pool.member"].astype(bool)[details["pool.target_row"]][:, ~canaries]
+                scores = scores[:, ~canaries]
+            others = int((~member).sum(1).min())
+            assert [row["fpr"] for row in rows] == [rate for rate in RATES if rate * others >= 1]
+            for row in rows:
+                allowed = int(row["fpr"] * others + 1e-9)
+                recalls = []
+                for values, inside in zip(scores, member, strict=True):
+                    bar = np.sort(values[~inside])[::-1][allowed]
+                    recalls.append((values[inside] > bar).mean())
+                assert row["value"] == pytest.approx(np.mean(recalls))
+                assert (row["flag"] == "low_resolution") == (allowed < 10)
+                assert (row["n_pos"], row["n_neg"]) == (int(member.sum(1).min()), others)
+                checked += 1
+    assert checked > 100
+
+
+def test_rates_rise_along_a_curve(made: Made) -> None:
+    curves: dict[tuple[Any, ...], list[tuple[float, float]]] = {}
+    for row in made.of("mia_roc_tpr"):
+        curves.setdefault((row["point"], row["audit"], row["attack"]), []).append((row["fpr"], row["value"]))
+    assert curves
+    for curve in curves.values():
+        ordered = [value for _, value in sorted(curve)]
+        assert ordered == sorted(ordered)
+
+
+def test_a_curve_is_drawn_of_the_strongest_attack_alone(made: Made) -> None:
+    facts = machine_report(made.results)
+    drawn = list(ROC.drawings(facts))
+    assert len(drawn) == 2, "one an audit"
+    for table, drawing in zip(facts["privacy"], drawn, strict=True):
+        for row in drawing.rows:
+            cell = next(
+                entry["cells"][row["method"]]
+                for entry in table["rows"]
+                if row_title(table["row_axes"], entry) == row["place"]
+            )
+            assert row["attack"] == cell["strongest"]["attack"]
+            assert 0 <= row["null_low"] <= row["null_high"] <= 1
+            assert row["tpr"] in [at["tpr"] for at in cell["roc"]]
+
+
+@pytest.mark.parametrize(("members", "others", "fpr"), [(40, 40, 0.1), (200, 1000, 0.002), (30, 500, 0.05)])
+def test_the_null_band_of_a_rate_holds_most_of_what_chance_gives(members: int, others: int, fpr: float) -> None:
+    low, high = null_recall(fpr, members, others)
+    random = np.random.default_rng(0)
+    allowed = int(fpr * others + 1e-9)
+    outside = 0
+    for _ in range(2000):
+        bar = np.sort(random.random(others))[::-1][allowed]
+        outside += not low <= (random.random(members) > bar).mean() <= high
+    assert outside / 2000 < 0.065, "of a number of images, so that it holds 95 % and somewhat more"
+    assert outside > 0

@@ -278,7 +278,10 @@ def test_methods_of_later_versions_take_any_settings(tmp_path: Path) -> None:
 def test_every_recipe_field_attack_and_protocol_is_accepted(tmp_path: Path) -> None:
     recipe = {**PROTOCOLS["idc"].recipe.model_dump(mode="json"), "lr": 0.5, "temperature": 4.0}
     recipe.pop("steps")
-    assert set(recipe) | {"steps"} == set(RecipeConfig.model_fields)
+    recipe.pop("private")
+    assert set(recipe) | {"steps", "private"} == set(RecipeConfig.model_fields)
+    noisy = {"private": {"epsilon": 3.0, "delta": 0.001, "clip": 2.0}}
+    assert sweep_of(tmp_path, with_grid(f"train: {json.dumps(noisy)}")).grids[0].train == noisy
     assert sweep_of(tmp_path, with_grid(f"train: {json.dumps(recipe)}")).grids[0].train == recipe
     asked = {"attacks": list(ROBUSTNESS_ATTACKS), "images": 7}
     text = with_grid(f"evaluations: {{robustness: {json.dumps(asked)}, privacy: {{}}, embedding: {{perplexity: 5}}}}")

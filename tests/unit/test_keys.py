@@ -308,8 +308,12 @@ FIELDS: dict[type[Config], dict[str, st.SearchStrategy[dict[str, Any]]]] = {
         "label_loss": _with("label_loss", st.sampled_from(["kl", "mse", "l2"])),
         "temperature": _with("temperature", NUMBERS),
         "scaled": _with("scaled", st.just(True)),
+        "private": _with("private", NUMBERS.map(lambda found: {"epsilon": found}), cutmix=0.0),
     },
-    AccuracyConfig: {"num_classes": _with("num_classes", st.integers(2, 1000))},
+    AccuracyConfig: {
+        "num_classes": _with("num_classes", st.integers(2, 1000)),
+        "dataset": _with("dataset", st.sampled_from([None, DATASET.model_dump()])),
+    },
     SignalsConfig: {"population": _with("population", SEEDS), "reserve": _with("reserve", SEEDS)},
     RobustnessConfig: {
         "num_classes": _with("num_classes", st.integers(2, 1000)),
@@ -339,7 +343,8 @@ FIELDS[TrainConfig] = {
     "dataset": _part("dataset", DATASET),
     "origin": _part("origin", DRAW),
     "network": _part("network", NETWORK),
-    "recipe": _part("recipe", RECIPE),
+    # Noise is for a training on the origin itself.
+    "recipe": _part("recipe", RECIPE).map(lambda found: {**found, "on_origin": bool(found["recipe"].get("private"))}),
     "on_origin": _with("on_origin", st.just(True)),
     "seed": _with("seed", SEEDS),
     "curve_points": _with("curve_points", SEEDS),
@@ -444,7 +449,7 @@ def test_where_data_lie_is_outside_the_key(where: dict[str, Any]) -> None:
 class Later(AccuracyConfig):
     """A configuration that got a field after keys of its kind were in use."""
 
-    neutral: ClassVar[dict[str, Any]] = {"bins": 10}
+    neutral: ClassVar[dict[str, Any]] = {**AccuracyConfig.neutral, "bins": 10}
 
     bins: int = 10
 

@@ -7,6 +7,7 @@
     persistence.py         what several trainings of one set have in common
     robust_differences.py  against the full-data model, image by image
     auc_differences.py     which of two points leaks more, on the same members and others
+    roc_curves.py          true positive rates of attacks at low false positive rates
     frontier.py            against real images at the same accuracy
     driver.py              all of them, in this order
 

@@ -11,6 +11,7 @@ from ddray.measurements.derived import (
     relative_accuracy,
     retention,
     robust_differences,
+    roc_curves,
     transfer,
 )
 from ddray.measurements.derived.records import Derivation, PointRecord, grouped
@@ -23,6 +24,7 @@ DERIVATIONS: tuple[Derivation, ...] = (
     persistence.DERIVATION,
     robust_differences.DERIVATION,
     auc_differences.DERIVATION,
+    roc_curves.DERIVATION,
     frontier.DERIVATION,
 )
 """In the order in which their rows stand in the table."""

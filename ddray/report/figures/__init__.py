@@ -9,6 +9,7 @@
     robustness.py  accuracy within each budget of an attack, beside the full-data model's
     tradeoff.py    the strongest attack's AUC against the accuracy of what it attacks
     privacy.py     the AUCs of every attack of the panel, with the null band
+    roc.py         the strongest attacks at low false positive rates, with the null band
 
 A figure is a function from a report's facts to tidy rows, and one that draws rows. What it draws is what its CSV holds.
 """
