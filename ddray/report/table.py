@@ -198,6 +198,8 @@ def markdown_text(text: str) -> str:
     """Escaped for Markdown, in one line."""
 
     def code(name: str) -> str:
+        if "\\|" in name:  # there is no way to write both between backquotes in a cell
+            return _MARKDOWN.sub(r"\\\g<0>", name)
         return "`" + name.replace("|", r"\|") + "`"  # a backslash is itself here, but a pipe would still end the cell
 
     return _escaped(text, lambda plain: _MARKDOWN.sub(r"\\\g<0>", plain), code)

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import worlds
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 import ddray.report
@@ -119,6 +119,7 @@ def as_read(text: str) -> str:
 
 
 @given(HOSTILE, HOSTILE)
+@example("a", "`\\|`")
 def test_no_name_adds_a_row_or_a_column(first: str, second: str) -> None:
     table = named(first, second)
     lines = [line for line in table.markdown().splitlines() if line.startswith("| ")]
