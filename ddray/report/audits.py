@@ -14,8 +14,6 @@ from dataclasses import asdict
 from statistics import NormalDist, fmean
 from typing import Any
 
-from scipy import stats
-
 from ddray.measurements.reading import Numbers, Row
 from ddray.measurements.references import CHEN2023
 from ddray.measurements.statistics import LEVEL
@@ -373,6 +371,8 @@ def null_recall(fpr: float, members: int, others: int) -> tuple[float, float]:
     With k false positives allowed, members above the threshold are those above the (k + 1)-th highest non-member: a
     beta-binomial number.
     """
+    from scipy import stats  # takes half a second, and most reports have no such figure
+
     allowed = int(fpr * others + 1e-9)
     if allowed >= others:
         return 1.0, 1.0

@@ -152,7 +152,7 @@ def test_derived_metrics_have_records(finished: tuple[World, Path], tmp_path: Pa
     assert not own & METRICS
     derived = {row["metric"] for row in worlds.rows_of(folder)} - own | metrics(points)
     assert derived <= METRICS
-    audited = {"excess_mia_auc", "mia_auc_delta", "mia_auc_delta_p", "mia_auc_delta_p_adjusted"}
+    audited = {"excess_mia_auc", "mia_auc_delta", "mia_auc_delta_p", "mia_auc_delta_p_adjusted", "mia_roc_tpr"}
     assert METRICS - derived == audited, "there is no audit here"
 
 

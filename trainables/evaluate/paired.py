@@ -276,6 +276,24 @@ def auc_difference(first: Floats, second: Floats, member: Booleans, level: float
     return AucDifference(value, max(-1.0, value - reach), min(1.0, value + reach), error.p(value))
 
 
+STABLE = 10
+"""False positives that must be expected at a rate before a TPR has an interval. With fewer the threshold, one of the
+highest scores of non-members, says too little of where the rate is."""
+
+
+def recall(values: Floats, member: Booleans, false_positives: int) -> float:
+    """Share of the members above the lowest threshold that lets so many non-members pass: conservative, nothing is
+    interpolated.
+
+    Args:
+        values: Scores (k,).
+        member: (k,).
+        false_positives: Less than there are non-members.
+    """
+    bar = np.partition(values[~member], -1 - false_positives)[-1 - false_positives]
+    return float((values[member] > bar).mean())
+
+
 def usable(member: Any) -> bool:
     """Whether every target (T, n) has two members and two others, as ``auc_difference`` needs."""
     inside = np.asarray(member, dtype=bool).sum(axis=1)

@@ -15,8 +15,7 @@ from ddray.store.artifacts import DamagedArtifact, Store
 from trainables import files
 from trainables.attacks import MEMBERSHIP_ATTACKS, PANELS, Audit
 from trainables.configs import PrivacyConfig
-from trainables.evaluate.paired import usable
-from trainables.evaluate.privacy.roc import STABLE, Curve
+from trainables.evaluate.paired import STABLE, recall, usable
 from trainables.files import CANARY
 
 log = logging.getLogger(__name__)
@@ -116,13 +115,13 @@ def _columns(audit: Audit, attack: str, member: NDArray[np.bool_], shadows: int)
 
 def _curve(values: NDArray[np.float64], member: NDArray[np.bool_]) -> Iterator[tuple[float, float, Row]]:
     """Rate, mean recall of the targets there, and a flag where few false positives stand behind it."""
-    curves = [Curve(*each) for each in zip(values, member, strict=True)]
     others = int((~member).sum(axis=1).min())
     for fpr in RATES:
         allowed = int(fpr * others + 1e-9)
         if allowed >= 1:
             flag: Row = {"flag": "low_resolution"} if allowed < STABLE else {}
-            yield fpr, float(np.mean([curve.recall(allowed) for curve in curves])), flag
+            recalls = [recall(*each, allowed) for each in zip(values, member, strict=True)]
+            yield fpr, float(np.mean(recalls)), flag
 
 
 DERIVATION = Derivation(_METRICS, ("accuracy", "privacy"), roc_curves)

@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainables.evaluate.intervals import CI_LEVEL, Booleans, Floats, Integers, Row
+from trainables.evaluate.paired import STABLE
 from trainables.evaluate.privacy import roc
-from trainables.evaluate.privacy.roc import STABLE, Curve, Estimate
+from trainables.evaluate.privacy.roc import Curve, Estimate
 from trainables.evaluate.student import FEWEST_TARGETS, error_over_targets
 from trainables.files import CANARY, INIT, NON_MEMBER, OTHER, RESERVE, ROLES
 

@@ -15,15 +15,12 @@ import numpy as np
 from scipy import stats
 
 from trainables.evaluate.intervals import CI_LEVEL, Booleans, Floats, Integers
-from trainables.evaluate.paired import placements
+from trainables.evaluate.paired import STABLE, placements
 
 Interval = tuple[float, float]
 
 Z = float(stats.norm.ppf((1 + CI_LEVEL) / 2))
 TAILS = ((1 - CI_LEVEL) / 2, (1 + CI_LEVEL) / 2)
-STABLE = 10
-"""False positives that must be expected at a rate before a TPR has an interval. With fewer the threshold, one of the
-highest scores of non-members, says too little of where the rate is."""
 
 
 class Estimate(NamedTuple):
