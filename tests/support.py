@@ -167,6 +167,11 @@ TINY["ncfm"] = {
     **{"iterations": 4, "factor": 1, "frequencies": 16, "batch_real": 6, "lr_img": 0.01},
     **{"num_networks": 2, "epochs_net": 2, "lr_net": 0.05, "batch_net": 8},
 }
+TINY["idm"] = {
+    **{"iterations": 4, "factor": 1, "batch_real": 6, "queue": 3, "first_networks": 2, "net_interval": 2},
+    **{"net_steps": 2, "batch_net": 8, "lr_net": 0.05},
+}
+TINY["rded"] = {"candidates": 8, "crops": 3, "epochs_net": 2, "lr_net": 0.05, "batch_net": 8}
 TINY["dream"] = {**TINY["idc"], "clusters": 5, "interval": 2}
 TINY["ftd"] = {**TINY["mtt"], "radius": 0.05, "ema": 0.5}
 """Settings that make a method's distillation a matter of milliseconds."""

@@ -27,6 +27,9 @@ Kind = Literal[
 KINDS: tuple[Kind, ...] = get_args(Kind)
 Init = Literal["noise", "real"]
 Augmentation = Literal["dsa", "none"]
+TrainingAugmentation = Literal["dsa", "idc", "crop_flip", "rrc_flip", "none"]
+"""Of distillation and of training. ``crop_flip``: shifted by up to an eighth, and flipped; ``rrc_flip``: a random
+resized crop, and flipped."""
 LabelForm = Literal["logits", "probabilities", "targets"]
 LabelSource = Literal["learned", "teacher"]
 LabelLoss = Literal["soft_ce", "kl", "mse", "l2"]
@@ -271,6 +274,7 @@ class RecipeConfig(Config):
         "decay_on": "all",
         "schedule": "steps",
         "warmup": 0,
+        "crop_area": 0.08,
         "mixup": 0.0,
         "learned_lr": "own_network",
         "ensemble": False,
@@ -304,7 +308,9 @@ class RecipeConfig(Config):
     gamma: float = Field(gt=0, le=1)
     batch: int = Field(ge=1)
     """Images per step; a set with fewer images is one batch."""
-    augmentation: Literal["dsa", "idc", "none"]
+    augmentation: TrainingAugmentation
+    crop_area: float = Field(default=0.08, gt=0, le=1)
+    """Smallest share of an image that a crop of ``rrc_flip`` shows; 1: all of it."""
     cutmix: float = Field(default=0.0, ge=0, le=1)
     """Probability per batch of CutMix."""
     mixup: float = Field(default=0.0, ge=0)
@@ -540,10 +546,14 @@ class SignalsConfig(Config):
 
 class TeacherConfig(Config):
     """Another network, the input ``teacher``, labels the images that a network is trained on: each once, as it is
-    decoded and without augmentation."""
+    decoded and without augmentation, or every batch anew."""
+
+    neutral: ClassVar[dict[str, Any]] = {"online": False}
 
     temperature: float = Field(default=1.0, gt=0)
     """That the teacher's logits are divided by, and the student's with them, unless the recipe names another."""
+    online: bool = False
+    """Whether it labels the images of every step as they are then, augmented and mixed (RDED, SRe2L)."""
 
 
 class TrainConfig(Config):

@@ -187,6 +187,8 @@ def rows_problem(rows: Tensor, count: int, form: LabelForm) -> str | None:
 Loss = Callable[[Tensor, Tensor, Literal["sum", "none"]], Tensor]
 """Of logits (B, K) and what they are compared with, classes (B,) or rows (B, K): the loss of each image (B,), or their
 sum ()."""
+Answers = Callable[[Tensor], Tensor]
+"""Images (B, C, H, W) as a step has them, augmented and mixed -> what outputs are compared with (B, K)."""
 
 
 def hard_loss(logits: Tensor, classes: Tensor, reduction: Literal["sum", "none"]) -> Tensor:
@@ -203,6 +205,10 @@ class SoftLoss:
     """T that the network's logits are divided by, of ``soft_ce`` and ``kl``."""
     scaled: bool = False
     """Whether those two are multiplied by T^2."""
+
+    def read(self, logits: Tensor) -> Tensor:
+        """What outputs are compared with, where labels are these logits (B, K)."""
+        return logits if self.name == "mse" else (logits / self.temperature).softmax(-1)
 
     def __call__(self, logits: Tensor, rows: Tensor, reduction: Literal["sum", "none"]) -> Tensor:
         if self.name in ("mse", "l2"):
@@ -228,6 +234,8 @@ class Lesson:
     loss: Loss
     info: dict[str, Any]
     """``label_loss``, ``temperature`` and ``scaled`` of soft labels; nothing of hard ones."""
+    answers: Answers | None = None
+    """What outputs are compared with instead of ``learned``, where every batch is labelled anew."""
 
     @classmethod
     def hard(cls, classes: Tensor) -> Lesson:

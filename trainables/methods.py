@@ -7,13 +7,14 @@ The computation of ``dsa`` is in ``distill/dsa.py`` and so on; published values 
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import AfterValidator, Field, WithJsonSchema, model_validator
 
 from trainables.configs import (
     OPERATIONS,
     OPERATIONS_PATTERN,
+    SNAPSHOTS,
     Augmentation,
     DatasetConfig,
     ExpertConfig,
@@ -93,6 +94,67 @@ class DataDAMSettings(DMSettings):
     """p: channels are summed as |h|^p. The authors' program has 1, their paper 4."""
     task_balance: float = Field(default=0.01, ge=0)
     """lambda: weight of the embeddings beside that of the attention maps."""
+
+
+@method("idm", title="IDM", function="trainables.distill.idm:distill", init="real")
+class IDMSettings(NetworkSettings):
+    """Improved distribution matching (Zhao et al., CVPR 2023): means of embeddings by networks that are being trained,
+    and their cross-entropy on images that each hold several."""
+
+    budget: ClassVar[str | None] = "iterations"
+
+    iterations: int = Field(default=20_000, ge=0)
+    """Each updates the images of every class in turn; 0 gives the start itself."""
+    factor: int = Field(default=2, ge=1, le=8)
+    """Each stored image is cut into factor x factor training images; a real start holds as many in tiles."""
+    lr_img: float = Field(default=0.2, gt=0)
+    """Learning rate of the images, in normalised units."""
+    momentum_img: float = Field(default=0.5, ge=0, lt=1)
+    batch_real: int = Field(default=256, ge=1)
+    """Real images per class and iteration; a class with fewer gives all it has."""
+    ce_weight: float = Field(default=0.5, ge=0)
+    """Of the cross-entropy, for each percent of the network's train accuracy: at 60 % it counts 30 times."""
+    queue: int = Field(default=100, ge=1)
+    """Networks at most; the oldest leaves."""
+    first_networks: int = Field(default=3, ge=1)
+    """Of them, before the first iteration adds one."""
+    net_interval: int = Field(default=30, ge=1)
+    """Iterations from one new network to the next."""
+    networks_trained: int = Field(default=2, ge=0)
+    """Networks of the queue that are trained after each iteration."""
+    net_steps: int = Field(default=10, ge=0)
+    """Steps of that training."""
+    batch_net: int = Field(default=256, ge=1)
+    lr_net: float = Field(default=0.01, gt=0)
+    momentum_net: float = Field(default=0.9, ge=0, lt=1)
+    weight_decay_net: float = Field(default=5e-4, ge=0)
+
+    def real_images(self, ipc: int) -> int:
+        """Tiles of a start."""
+        return ipc * self.factor**2
+
+    def decoded_images(self, ipc: int) -> int:
+        return ipc * self.factor**2
+
+    def passes(self, num_classes: int, ipc: int, real_images: int) -> float:
+        """Also the training of networks."""
+        trained = 3 * self.networks_trained * self.net_steps * min(self.batch_net, num_classes * real_images)
+        return num_classes * (min(real_images, self.batch_real) + 3 * self.decoded_images(ipc)) + trained
+
+    def held(self, num_classes: int, ipc: int, real_images: int, batch_statistics: bool) -> Held:
+        """Real images pass forward, whole classes of decoded ones keep their graph, as does a training batch; the whole
+        queue with its momentum."""
+        decoded, batch = self.decoded_images(ipc), min(real_images, self.batch_real)
+        together = decoded * _together(decoded, MATCHED_TOGETHER, num_classes)
+        return Held(
+            forward=min(batch * num_classes, EMBEDDED_TOGETHER),
+            graph=max(together, min(self.batch_net, num_classes * real_images)),
+            networks=2.0 * self.queue + 2,
+        )
+
+    def stored_bytes(self, num_classes: int, ipc: int, numbers: int) -> int:
+        """Each snapshot also holds the queue."""
+        return super().stored_bytes(num_classes, ipc, numbers) + SNAPSHOTS * 2 * self.queue * self.variant.file_bytes
 
 
 @method("dpdm", title="DP-DM", function="trainables.distill.dpdm:distill", uses=LEARNED - {"init"})
@@ -449,12 +511,7 @@ class NCFMSettings(NetworkSettings):
 
     @model_validator(mode="after")
     def _weights_are_all_there_is(self) -> NCFMSettings:
-        if self.variant.norm == "batch":
-            raise ValueError(
-                "between two networks there are no statistics of a batch norm; got norm batch; expected instance, or "
-                "another without running statistics"
-            )
-        return self
+        return _without_batch_norm(self, "between two networks there are no statistics of a batch norm")
 
     def real_images(self, ipc: int) -> int:
         """Tiles of a start."""
@@ -477,24 +534,52 @@ class NCFMSettings(NetworkSettings):
     def experts(
         self, dataset: DatasetConfig, origin: OriginConfig, network: NetworkConfig, augmentation: Augmentation | None
     ) -> tuple[ExpertConfig, ...]:
-        common: dict[str, Any] = {
-            "method": "ncfm",
-            "dataset": dataset,
-            "origin": origin,
-            "network": network,
-            "augmentation": augmentation,
-            "snapshots": 1,
-            "snapshot_epochs": self.epochs_net,
-            "lr": self.lr_net,
-            "momentum": self.momentum_net,
-            "weight_decay": self.weight_decay_net,
-            "batch": self.batch_net,
-            "milestones": (2 / 3, 5 / 6),
-            "gamma": 0.2,
-            "operations": self.net_aug,
-            "cutmix": self.cutmix,
-        }
-        return tuple(ExpertConfig(index=index, **common) for index in range(self.num_networks))
+        described = dataset, origin, network, augmentation
+        return tuple(_trained_before(self, "ncfm", index, *described) for index in range(self.num_networks))
+
+
+@method("rded", title="RDED", function="trainables.distill.rded:distill", uses=CHOSEN | {"distill_aug"})
+class RDEDSettings(NetworkSettings):
+    """Realistic parts of real images (Sun et al., CVPR 2024): those that a trained network finds easiest. Its numbers
+    are of labels that a teacher gives every batch anew (``labels: [teacher-...-online]``, protocol ``rded``)."""
+
+    candidates: int = Field(default=300, ge=1)
+    """Images of a class that are looked at, drawn at random, at least as many as the set takes; a class with fewer
+    gives all it has."""
+    crops: int = Field(default=5, ge=1)
+    """Random squares of each, of which the easiest stays."""
+    crop_area: float = Field(default=0.08, gt=0, le=1)
+    """Smallest share of an image that a square has; 1: the whole image."""
+    tiles: int = Field(default=1, ge=1, le=4)
+    """Squares along each side of an image of the set, which is trained on as it is."""
+    epochs_net: int = Field(default=60, ge=1)
+    """Of the training of the network that chooses; at 2/3 and 5/6 of it the rate falls to a fifth."""
+    lr_net: float = Field(default=0.01, gt=0)
+    momentum_net: float = Field(default=0.9, ge=0, lt=1)
+    weight_decay_net: float = Field(default=5e-4, ge=0)
+    batch_net: int = Field(default=128, ge=1)
+    net_aug: Operations = "color_crop"
+    """Operations of that training, drawn for each image."""
+    cutmix: float = Field(default=0.5, ge=0, le=1)
+    """Probability of CutMix per batch of that training."""
+
+    @model_validator(mode="after")
+    def _weights_are_all_there_is(self) -> RDEDSettings:
+        return _without_batch_norm(self, "of a network that was trained before only the weights are kept")
+
+    def real_images(self, ipc: int) -> int:
+        """Tiles of the set, each of an image of its own."""
+        return ipc * self.tiles**2
+
+    def held(self, num_classes: int, ipc: int, real_images: int, batch_statistics: bool) -> Held:
+        """The squares of a class's candidates pass forward."""
+        squares = min(real_images, self.candidates) * self.crops
+        return Held(forward=min(squares, EMBEDDED_TOGETHER), networks=1.0)
+
+    def experts(
+        self, dataset: DatasetConfig, origin: OriginConfig, network: NetworkConfig, augmentation: Augmentation | None
+    ) -> tuple[ExpertConfig, ...]:
+        return (_trained_before(self, "rded", 0, dataset, origin, network, augmentation),)
 
 
 EXTERNAL = "external"
@@ -533,6 +618,51 @@ class KMeansSettings(MethodSettings):
     same."""
     restarts: int = Field(default=10, ge=1)
     """Starts of the clustering; the best is kept."""
+
+
+NS = TypeVar("NS", bound=NetworkSettings)
+
+
+def _without_batch_norm(settings: NS, why: str) -> NS:
+    """The settings, where their network has no batch norm.
+
+    Raises:
+        ValueError: It has.
+    """
+    if settings.variant.norm == "batch":
+        raise ValueError(f"{why}; got norm batch; expected instance, or another without running statistics")
+    return settings
+
+
+def _trained_before(
+    settings: NCFMSettings | RDEDSettings,
+    name: str,
+    index: int,
+    dataset: DatasetConfig,
+    origin: OriginConfig,
+    network: NetworkConfig,
+    augmentation: Augmentation | None,
+) -> ExpertConfig:
+    """A network that is trained to its end before a method (``name``) begins, under this number: of equal recipes of
+    different methods it is one stage."""
+    return ExpertConfig(
+        method=name,
+        dataset=dataset,
+        origin=origin,
+        network=network,
+        index=index,
+        augmentation=augmentation,
+        snapshots=1,
+        snapshot_epochs=settings.epochs_net,
+        lr=settings.lr_net,
+        momentum=settings.momentum_net,
+        weight_decay=settings.weight_decay_net,
+        batch=settings.batch_net,
+        milestones=(2 / 3, 5 / 6),
+        gamma=0.2,
+        operations=settings.net_aug,
+        cutmix=settings.cutmix,
+    )
 
 
 def _together(of_class: int, limit: int, num_classes: int) -> int:

@@ -22,7 +22,7 @@ from trainables.context import Context, StageFailure
 from trainables.data import augment
 from trainables.device import LAYOUTS, laid_out
 from trainables.guarantee import Guarantee
-from trainables.labels import Loss, hard_loss
+from trainables.labels import Answers, Loss, hard_loss
 from trainables.models.network import Network, uses_batch_statistics
 from trainables.payloads import load_tensors, save_tensors
 
@@ -224,6 +224,7 @@ def batch_gradient(
     params: augment.Params | None = None,
     mix: Mix | None = None,
     loss_of: Loss = hard_loss,
+    answers: Answers | None = None,
 ) -> Tensor:
     """Add the gradient of one batch's mean loss to the parameters' ``grad``.
 
@@ -232,6 +233,7 @@ def batch_gradient(
         images: (B, C, H, W).
         labels: (B,) classes, or what else ``loss_of`` compares logits with (B, K).
         params: One augmentation for all of the batch, or one per image.
+        answers: What logits are compared with instead of labels; of a mixed image that is one row, not two.
 
     Returns:
         The loss, detached.
@@ -239,11 +241,12 @@ def batch_gradient(
     if params is not None:
         images = augment.apply(images, params)
     images, partners, kept = mixed(images, labels, mix)
+    kept = kept if answers is None else 1.0
     parts = 1 if uses_batch_statistics(network) else math.ceil(len(images) / CHUNK[images.device.type])
     total = torch.zeros((), device=images.device)
     for part, own, other in zip(images.chunk(parts), labels.chunk(parts), partners.chunk(parts), strict=True):
         logits = network(laid_out(part))
-        loss = loss_of(logits, own, "sum") / len(images)
+        loss = loss_of(logits, own if answers is None else answers(part), "sum") / len(images)
         if kept < 1.0:
             loss = kept * loss + (1 - kept) * loss_of(logits, other, "sum") / len(images)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -325,6 +328,7 @@ def packed_gradient(
     params: Sequence[augment.Params | None],
     mixes: Sequence[Mix | None],
     loss_of: Loss = hard_loss,
+    answers: Answers | None = None,
 ) -> Tensor:
     """``batch_gradient`` of several networks packed into one: each member's gradient of its own batch's mean loss.
 
@@ -348,14 +352,15 @@ def packed_gradient(
         images_s, partners_s, share = mixed(images[index], labels[index], mix)
         if share < 1.0:
             images[index], partners[index], kept[index] = images_s, partners_s, share
-    shares = kept.to(images.device) if kept.min() < 1.0 else None
+    shares = kept.to(images.device) if kept.min() < 1.0 and answers is None else None
     parts = 1
     if not uses_batch_statistics(network):
         parts = min(batch, math.ceil(count * batch / CHUNK[images.device.type]))
     losses = torch.zeros(count, device=images.device)
     for part, own, other in zip(images.chunk(parts, 1), labels.chunk(parts, 1), partners.chunk(parts, 1), strict=True):
         logits = network(_side_by_side(part)).flatten(0, 1)
-        loss = loss_of(logits, own.flatten(0, 1), "none").view(own.shape[:2])
+        rows = own.flatten(0, 1) if answers is None else answers(part.flatten(0, 1))
+        loss = loss_of(logits, rows, "none").view(part.shape[:2])
         if shares is not None:
             others = loss_of(logits, other.flatten(0, 1), "none").view(own.shape[:2])
             loss = shares * loss + (1 - shares) * others

@@ -69,6 +69,7 @@ PROGRAMS: dict[str, tuple[str, ...]] = {
     "idc": _IDC_SETS,
     "dream": ("cifar10", "cifar100"),
     "ncfm": ("cifar10", "cifar100"),
+    "idm": ("cifar10", "cifar100"),
 }
 """Data sets that the authors' program of a method reads (methods.md 1.1); a row for any data set is published for them.
 A method that is not here has no such limit."""
@@ -620,5 +621,85 @@ publish(
             "batch_net": (128, f"{_NCFM} config/ipc*/cifar*.yaml"),
         },
         (AUTHORS,),
+    ),
+)
+
+# --- IDM (methods2.md 3.1) --------------------------------------------------------------------------------------------
+
+_IDM = "uitrbn/IDM@fe23bbc"
+
+
+def _queued(ipc: int, *datasets: str, batch: int, weight: float, interval: int, steps: int = 10) -> Preset:
+    """One command line."""
+    values = {"batch_real": batch, "ce_weight": weight, "net_interval": interval, "net_steps": steps}
+    return Preset(
+        method="idm", values=values, source=f"{_IDM} command.txt", datasets=datasets, ipcs=(ipc,), agrees=(AUTHORS,)
+    )
+
+
+publish(
+    *_network("idm", f"{_IDM} IDM_cifar10.py (ConvNet3, instance norm)", None, "as DM has it", (AUTHORS,)),
+    _queued(1, *_CIFARS, batch=5000, weight=0.5, interval=5),
+    _queued(10, "cifar10", batch=256, weight=0.5, interval=30),
+    _queued(10, "cifar100", batch=256, weight=0.1, interval=30, steps=50),
+    _queued(50, *_CIFARS, batch=256, weight=0.1, interval=30),
+    *_common(
+        "idm",
+        {
+            "iterations": (20_000, f"{_IDM} command.txt"),
+            "factor": (2, f"{_IDM} command.txt (aug)"),
+            "lr_img": (0.2, f"{_IDM} command.txt"),
+            "momentum_img": (0.5, f"{_IDM} IDM_cifar10.py"),
+            "queue": (100, f"{_IDM} command.txt"),
+            "first_networks": (3, f"{_IDM} IDM_cifar10.py"),
+            "networks_trained": (2, f"{_IDM} IDM_cifar10.py"),
+            "batch_net": (256, f"{_IDM} IDM_cifar10.py"),
+            "lr_net": (0.01, f"{_IDM} IDM_cifar10.py"),
+            "momentum_net": (0.9, f"{_IDM} IDM_cifar10.py"),
+            "weight_decay_net": (5e-4, f"{_IDM} IDM_cifar10.py"),
+        },
+        (AUTHORS,),
+    ),
+)
+
+# --- RDED (methods2.md 3.8) -------------------------------------------------------------------------------------------
+
+_RDED = "LINs-lab/RDED@3f6453d"
+
+publish(
+    *_network(
+        "rded",
+        f"{_RDED} argument.py (ConvNet3)",
+        None,
+        "as DM has it",
+        (AUTHORS,),
+        (None, "null: 128 filters; instance norm, where theirs has batch norm"),
+    ),
+    *_common(
+        "rded",
+        {
+            "candidates": (300, f"{_RDED} argument.py (mipc)"),
+            "crops": (5, f"{_RDED} synthesize/"),
+            "crop_area": (0.08, f"{_RDED} synthesize/ (RandomResizedCrop's default)"),
+            "tiles": (1, f"{_RDED} scripts/ (factor, of CIFAR)"),
+        },
+        (AUTHORS,),
+    ),
+    *(
+        Preset(
+            method="rded",
+            values={setting: value},
+            source=None,
+            note="how the network that chooses is trained is not said; as NCFM trains its own, so that both are one",
+        )
+        for setting, value in {
+            "epochs_net": 60,
+            "lr_net": 0.01,
+            "momentum_net": 0.9,
+            "weight_decay_net": 5e-4,
+            "batch_net": 128,
+            "net_aug": "color_crop",
+            "cutmix": 0.5,
+        }.items()
     ),
 )

@@ -142,7 +142,7 @@ def _training_images(config: TrainConfig, inputs: Inputs, context: Context) -> _
             labels = replace(lesson, info={**lesson.info, **stated})
         else:
             teacher, classes = TrainedModel.load(inputs["teacher"]), decode_labels(distilled.labels.classes, factor)
-            labels = taught(teacher, config.teacher, config.recipe, pixels, classes, context)
+            labels = taught(teacher, config, pixels, classes, context, whitened=distilled.whitening is not None)
         learned_lr, whitening = rate_learned_for(config, distilled.info), distilled.whitening
     test = load_test(config.dataset, config.origin.classes, *place)
     if whitening is not None:

@@ -1,7 +1,8 @@
 """Which teachers there are: networks trained on the real images that label the images of a set. No torch.
 
-A teacher's name is ``teacher``, then what differs from it: the training protocol it follows, epochs, and the
-temperature its labels are read at, in this order (``teacher-dsa1000-e50-t4``). What ``teacher`` alone is, Qin et al.
+A teacher's name is ``teacher``, then what differs from it: the training protocol it follows, epochs, the temperature
+its labels are read at, and ``online`` where it labels every batch anew instead of each image once, in this order
+(``teacher-dsa1000-e50-t4-online``). What ``teacher`` alone is, Qin et al.
 publish: a network of the student's architecture, trained at a constant rate and stopped early, the earlier the fewer
 the images that it is to label (NeurIPS 2024, Table 7; sunnytqin/no-distillation at commit d63c4c6).
 """
@@ -18,6 +19,7 @@ from typing import Any
 from trainables.configs import TeacherConfig
 from trainables.protocols import PROTOCOLS
 
+ONLINE = "online"
 PROTOCOL = "qin_teacher"
 """Of ``teacher`` alone."""
 _OTHERS = [name for name in PROTOCOLS if name != PROTOCOL]
@@ -54,6 +56,8 @@ class Teacher:
     """None: as long as the protocol says; of ``teacher`` alone as ``STOPS`` says."""
     temperature: float = 1.0
     """That its logits and the student's are divided by."""
+    online: bool = False
+    """Whether it labels the images of every step as they are then, augmented and mixed."""
 
     @property
     def name(self) -> str:
@@ -62,13 +66,14 @@ class Teacher:
             *([self.protocol] if self.protocol != PROTOCOL else []),
             *([f"e{self.epochs}"] if self.epochs is not None else []),
             *([f"t{self.temperature:g}"] if self.temperature != 1 else []),
+            *([ONLINE] if self.online else []),
         ]
         return "-".join(["teacher", *options])
 
     @property
     def config(self) -> TeacherConfig:
         """What the student's stage has to know of it."""
-        return TeacherConfig(temperature=self.temperature)
+        return TeacherConfig(temperature=self.temperature, online=self.online)
 
     def changes(self, dataset: str, ipc: int) -> dict[str, Any]:
         """What its training has instead of the protocol's values.
@@ -100,7 +105,7 @@ def parse(name: str) -> Teacher:
     if first != "teacher":
         raise ValueError(
             f"unknown labels {name[:80]!r}; known: null (the set's own, hard ones), teacher, and teacher with a "
-            f"protocol, epochs and a temperature, as teacher-dsa1000-e50-t4.{_suggest(first, ['teacher'], '')}"
+            f"protocol, epochs, a temperature and online, as teacher-dsa1000-e50-t4.{_suggest(first, ['teacher'], '')}"
         )
     given: dict[str, Any] = {}
     for option in rest:
@@ -117,7 +122,7 @@ def parse(name: str) -> Teacher:
     if teacher.name != name:
         raise ValueError(
             f"{name[:80]!r} is not how these labels are written; expected {teacher.name!r} (protocol, epochs, "
-            f"temperature, without what teacher has anyway). Write {teacher.name!r}."
+            f"temperature, online, without what teacher has anyway). Write {teacher.name!r}."
         )
     return teacher
 
@@ -125,19 +130,21 @@ def parse(name: str) -> Teacher:
 def name_pattern() -> str:
     """A regular expression of all names, for editors."""
     temperature = r"(?!1$)(0\.[0-9]*[1-9]|[1-9][0-9]*(\.[0-9]*[1-9])?)"
-    return f"^teacher(-({'|'.join(_OTHERS)}))?(-e[1-9][0-9]{{0,5}})?(-t{temperature})?$"
+    return f"^teacher(-({'|'.join(_OTHERS)}))?(-e[1-9][0-9]{{0,5}})?(-t{temperature})?(-{ONLINE})?$"
 
 
 def _option(text: str, name: str) -> tuple[str, Any]:
     if text in PROTOCOLS:
         return "protocol", text
+    if text == ONLINE:
+        return "online", True
     if numbered := re.fullmatch(r"e([1-9][0-9]{0,5})", text):
         return "epochs", int(numbered[1])
     if (numbered := re.fullmatch(r"t([0-9]{1,6}(?:\.[0-9]{1,6})?)", text)) and float(numbered[1]) > 0:
         return "temperature", float(numbered[1])
     raise ValueError(
         f"unknown option {text[:80]!r} of labels {name[:80]!r}; expected a protocol ({', '.join(_OTHERS)}), epochs "
-        f"(e50) or a temperature above 0 (t4).{_suggest(text, _OTHERS, 'teacher-')}"
+        f"(e50), a temperature above 0 (t4) or online.{_suggest(text, [*_OTHERS, ONLINE], 'teacher-')}"
     )
 
 

@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from trainables import optimise, seeds
-from trainables.configs import EnsembleConfig, RecipeConfig, TeacherConfig, TrainConfig
+from trainables.configs import DatasetConfig, EnsembleConfig, RecipeConfig, TeacherConfig, TrainConfig
 from trainables.context import Context
 from trainables.data import augment
 from trainables.data.origins import QueriedImages, TestSet
@@ -32,7 +32,7 @@ from trainables.data.pixels import Whitening, normalise
 from trainables.device import laid_out
 from trainables.files import load_json, save_json
 from trainables.guarantee import PRIVATE, Guarantee
-from trainables.labels import Lesson, SoftLabels, lesson_of
+from trainables.labels import Answers, Lesson, SoftLabels, SoftLoss, lesson_of
 from trainables.models.network import Network, build, num_parameters, uses_batch_statistics
 from trainables.models.packed import member_states, pack
 from trainables.optimise import batch_gradient, batches_per_epoch, packed_gradient
@@ -133,6 +133,7 @@ def _train(
     network = pack(alone) if together else alone[0]
     per_epoch = batches_per_epoch(len(images), recipe.batch, batch_statistics=uses_batch_statistics(network))
     steps = recipe.steps or per_epoch * (recipe.epochs or 0)
+    compared: Any = {"loss_of": lesson.loss, "answers": lesson.answers}
     noise = None if recipe.private is None else _noise(base, network, len(images), steps)
 
     def order(epoch: int) -> Tensor:
@@ -152,10 +153,8 @@ def _train(
         params = [augmentation(member, rows.shape[-1], step) for member in members]
         mixes = [mix(member, step) for member in members]
         if together:
-            return packed_gradient(
-                network, images[rows], learned[rows], params=params, mixes=mixes, loss_of=lesson.loss
-            )
-        return batch_gradient(network, images[rows], learned[rows], params=params[0], mix=mixes[0], loss_of=lesson.loss)
+            return packed_gradient(network, images[rows], learned[rows], params=params, mixes=mixes, **compared)
+        return batch_gradient(network, images[rows], learned[rows], params=params[0], mix=mixes[0], **compared)
 
     def unpacked() -> Sequence[Network]:
         """The networks of the members as they are now: their numbers are looked at just as after ``train``."""
@@ -339,43 +338,75 @@ def learning_rate(recipe: RecipeConfig, step: int, per_epoch: int) -> float:
 
 def taught(
     teacher: TrainedModel,
-    config: TeacherConfig,
-    recipe: RecipeConfig,
+    config: TrainConfig,
     pixels: Tensor,
     classes: Tensor,
     context: Context,
+    *,
+    whitened: bool = False,
 ) -> Lesson:
-    """What a network learns of images that a teacher labelled, each once and without augmentation (Qin et al., NeurIPS
-    2024; DD-Ranking's soft labels).
+    """What a network learns of images that a teacher labels: each once and without augmentation (Qin et al., NeurIPS
+    2024; DD-Ranking's soft labels), or online, those of every step as they are then (RDED, CVPR 2024; methods2.md 1.1).
 
     Labels are the teacher's logits, y: what is learned are their softmax(y / T), as of soft labels that came with a
     set. Differs from Qin et al.'s code: its temperature multiplies logits, so it is our 1 / T, and leaves the
-    student's as they are, where ours divides both; at 1, which is what they ran, both are the same.
+    student's as they are, where ours divides both; at 1, which is what they ran, both are the same. And from RDED's:
+    its step also passes the images through the student once more, which moves the statistics of batch norm twice.
 
     Args:
         teacher: It sees the images normalised (or whitened) as those it was trained on.
-        config: How it is used.
-        recipe: Of the student.
+        config: Of the student, with a teacher.
         pixels: (N, C, H, W) decoded, of which real ones lie in [0, 1].
         classes: (N,) int64 positions: of what the images were made for, which the teacher is not told.
         context: Where it runs.
+        whitened: Whether the student sees the images whitened.
 
     Returns:
         The lesson, whose ``info`` also has ``teacher_acc`` (on the test split), ``teacher_agreement`` (share of the
-        images whose largest label is their class), ``teacher_entropy`` (nats) and ``label_bytes``.
+        images whose largest label is their class), ``teacher_entropy`` (nats; both of the images as they are), and
+        ``label_bytes``: of the labels, or of an online teacher's parameters, without which there are none.
 
     Raises:
-        ValueError: The recipe's loss is not for logits, or the teacher's are not finite.
+        ValueError: The recipe's loss is not for logits, or the teacher's are not finite; or it is to label whitened
+            images online.
     """
-    labels = labels_of(teacher, config, pixels, classes, context.device)
-    lesson, seen = lesson_of(labels, recipe), teacher.outputs["test"]
+    assert config.teacher is not None
+    labels = labels_of(teacher, config.teacher, pixels, classes, context.device)
+    lesson, seen = lesson_of(labels, config.recipe), teacher.outputs["test"]
     about = {
         "teacher_acc": float((seen.logits.argmax(1) == seen.labels).double().mean()),
         "teacher_agreement": labels.agreement,
         "teacher_entropy": replace(labels, temperature=lesson.info["temperature"]).entropy,
         "label_bytes": 4 * labels.rows.numel(),
     }
+    if config.teacher.online:
+        if whitened or teacher.whitening is not None:
+            raise ValueError(
+                "train: an online teacher labels what the network sees, and whitened images it does not know; got a "
+                "whitened set; expected one of pixels. Drop online from the labels, or take a set without zca."
+            )
+        about["label_bytes"] = sum(4 * tensor.numel() for tensor in teacher.state.values())
+        answers = _answers(teacher, config.dataset, lesson, context.device)
+        lesson = replace(lesson, learned=lesson.classes, answers=answers)
     return replace(lesson, info={**lesson.info, **about})
+
+
+def _answers(teacher: TrainedModel, dataset: DatasetConfig, lesson: Lesson, device: str) -> Answers:
+    """An online teacher: what it says of images that are normalised with the student's constants, and augmented."""
+    assert isinstance(lesson.loss, SoftLoss)
+    read, network = lesson.loss.read, _ready(teacher, device)
+    own, its = (
+        [torch.tensor(numbers, device=device).view(-1, 1, 1) for numbers in constants]
+        for constants in ((dataset.mean, dataset.std), (teacher.mean, teacher.std))
+    )
+    alike = (teacher.mean, teacher.std) == (dataset.mean, dataset.std)
+
+    @torch.no_grad()
+    def answers(images: Tensor) -> Tensor:
+        shown = images if alike else (images * own[1] + own[0] - its[0]) / its[1]
+        return read(network(laid_out(shown)))
+
+    return answers
 
 
 def labels_of(teacher: TrainedModel, config: TeacherConfig, pixels: Tensor, classes: Tensor, device: str) -> SoftLabels:
@@ -391,12 +422,18 @@ def labels_of(teacher: TrainedModel, config: TeacherConfig, pixels: Tensor, clas
     Raises:
         ValueError: The teacher's logits are not finite.
     """
-    network = build(teacher.network, "teacher", device=device)
-    network.load_state_dict(teacher.state)
+    network = _ready(teacher, device)
     images = normalise(pixels, teacher.mean, teacher.std).to(device)
     if teacher.whitening is not None:
         images = teacher.whitening.whiten(images, teacher.mean, teacher.std)
     return SoftLabels(classes.cpu(), predict(network, images).cpu(), "logits", config.temperature, "teacher")
+
+
+def _ready(teacher: TrainedModel, device: str) -> Network:
+    """A trained network, in evaluation mode."""
+    network = build(teacher.network, "teacher", device=device)
+    network.load_state_dict(teacher.state)
+    return network.eval()
 
 
 @torch.no_grad()
@@ -425,7 +462,12 @@ def augmentation(config: TrainConfig, images: int, step: int) -> augment.Params 
     recipe, flip = config.recipe, config.dataset.flip
     if recipe.augmentation == "none":
         return None
-    chosen = augment.strategy_for(flip) if recipe.augmentation == "dsa" else augment.idc_training_strategy(flip)
+    chosen = {
+        "dsa": augment.strategy_for(flip),
+        "idc": augment.idc_training_strategy(flip),
+        "crop_flip": augment.crop_and_flip(flip),
+        "rrc_flip": augment.resized_crop_and_flip(flip, recipe.crop_area),
+    }[recipe.augmentation]
     generator = seeds.generator("train", config.seed, "augment", step)
     return augment.sample(chosen, images, shared=False, generator=generator)
 

@@ -239,7 +239,7 @@ def _soft_labels(chain: Chain, settings: Mapping[str, Any]) -> dict[str, Any] | 
     if isinstance(config, TrainConfig) and config.teacher is not None:
         own: Mapping[str, Any] = {
             "label_form": "logits",
-            "label_source": "teacher",
+            "label_source": "online teacher" if config.teacher.online else "teacher",
             "temperature": config.teacher.temperature,
             "teacher": {"name": chain.point.labels, "key": teacher_of(chain)},
         }

@@ -392,7 +392,12 @@ MEASURED: tuple[Metric, ...] = (
         "cost",
         "accuracy",
         ("optimiser_steps", "steps", "lower", "of the training"),
-        ("label_bytes", "bytes", "lower", "of the teacher's labels: four for each image and class"),
+        (
+            "label_bytes",
+            "bytes",
+            "lower",
+            "of the teacher's labels, four for each image and class; of an online teacher's parameters",
+        ),
         ("num_parameters", "parameters", "", "of the network"),
     ),
     *records(

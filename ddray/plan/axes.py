@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, NamedTuple, TypeAlias, get_args, get
 from pydantic import AfterValidator, Field, WithJsonSchema
 
 from ddray.plan.annotations import NAME, Count, OneOf, Seed, complaint
-from trainables.configs import Augmentation, Init, RecipeConfig
+from trainables.configs import Augmentation, Init, RecipeConfig, TrainingAugmentation
 from trainables.data.known import KNOWN, KnownDataset
 from trainables.methods import METHODS
 from trainables.networks import NETWORKS, name_pattern, parse
@@ -283,7 +283,7 @@ class AxisValues:
     train_aug: Annotated[
         str | None,
         Axis(
-            given=Literal["dsa", "idc", "none"],
+            given=TrainingAugmentation,
             description="Augmentation while training. Left out: the protocol's own.",
             null_means=lambda _, recipe: recipe.augmentation,
             of_training=True,
@@ -296,8 +296,9 @@ class AxisValues:
         Axis(
             given=LabelsName | None,
             description=(
-                "What labels the images of a set: teacher, or teacher with a protocol, epochs and a temperature, such "
-                "as teacher-dsa1000-e50-t4. null or left out: the set's own labels, hard ones."
+                "What labels the images of a set: teacher, or teacher with a protocol, epochs, a temperature, and "
+                "online for every batch anew, such as teacher-dsa1000-e50-t4. null or left out: the set's own labels, "
+                "hard ones."
             ),
             of_set=True,
             of_training=True,

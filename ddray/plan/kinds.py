@@ -170,6 +170,9 @@ def _memory_of_recipe(config: TrainConfig, networks: int, load: Load) -> float:
     if config.recipe.private is not None:  # few images pass together, and each has gradients of its own
         batch = min(batch, config.recipe.private.together)
         apart = batch * load.network.file_bytes / 2**20
+    if config.teacher is not None and config.teacher.online:
+        shown = networks * min(batch, images)
+        apart = shown * load.network.activations(load.image_size).forward + load.network.file_bytes / 2**20
     held = _memory_of_training(load.network, networks, batch, images, load)
     return held + apart + _images_mib(load.test_images, load)
 
@@ -232,7 +235,11 @@ def _work_of_ensemble(config: EnsembleConfig, load: Load) -> float:
 def _work_of_recipe(config: TrainConfig, networks: int, load: Load) -> float:
     recipe, images = config.recipe, load.num_classes * load.train_images
     steps = recipe.steps or (recipe.epochs or 0) * -(-images // recipe.batch)
-    return _training_work(networks, steps, recipe.batch, images, load.gflop(load.network), load)
+    gflop = load.gflop(load.network)
+    work = _training_work(networks, steps, recipe.batch, images, gflop, load)
+    if config.teacher is not None and config.teacher.online:
+        work += networks * steps * min(recipe.batch, images) * gflop
+    return work
 
 
 def _work_of_attack(config: AttackConfig, load: Load) -> float:

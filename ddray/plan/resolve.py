@@ -169,7 +169,8 @@ class Resolved:
         if self.point.labels is None:
             return None
         own = parse_teacher(self.point.labels).config
-        return own if self.recipe.temperature is None else TeacherConfig(temperature=self.recipe.temperature)
+        temperature = self.recipe.temperature
+        return own if temperature is None else own.model_copy(update={"temperature": temperature})
 
     def requested(self, kind: str, settings: type[Requested]) -> Requested:
         """What the sweep says of an evaluation, defaults filled in."""

@@ -27,6 +27,7 @@ LEARNING: dict[str, dict[str, Any]] = {
     "idc": {"lr_base": 1.0, "batch_real": 12},
     "dream": {"lr_base": 3.0, "factor": 1, "clusters": 8, "inner_loop": 40, "net_images": 0},
     "ncfm": {"lr_img": 0.05, "frequencies": 64, "calibration": 0.0, "batch_real": 12},
+    "idm": {"lr_img": 1.0, "batch_real": 12, "ce_weight": 0.0},
     "mtt": {"lr_img": 30.0},
     "ftd": {"lr_img": 30.0},
 }

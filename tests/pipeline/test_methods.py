@@ -29,7 +29,7 @@ defaults:
 grids:
   chosen: {axes: {method: [random, herding, kmeans]}, settings: {kmeans: {restarts: 1}}}
   learned:
-    axes: {method: [dm, datadam, dpdm, dsa, dc, mtt, ftd, idc, dream, ncfm]}
+    axes: {method: [dm, datadam, dpdm, dsa, dc, mtt, ftd, idc, idm, dream, ncfm, rded]}
     settings:
       dm: {iterations: 2, batch_real: 8, width: 8, norm: instance}
       datadam: {iterations: 2, batch_real: 8, width: 8, norm: batch}
@@ -42,6 +42,8 @@ grids:
             match_snapshots: 2, snapshot_steps: 5, batch_expert: 16}
       idc: {iterations: 3, inner_loop: 2, batch_real: 8, net_images: 16, width: 8, norm: instance}
       ncfm: {iterations: 2, frequencies: 8, batch_real: 8, num_networks: 2, epochs_net: 1, width: 8, norm: instance}
+      idm: {iterations: 2, batch_real: 8, net_steps: 2, batch_net: 16, width: 8, norm: instance}
+      rded: {candidates: 8, crops: 2, epochs_net: 1, width: 8, norm: instance}
       dream: {iterations: 3, inner_loop: 2, batch_real: 8, clusters: 6, net_images: 16, width: 8, norm: instance}
   all: {axes: {method: [full], origin_per_class: [20]}}
 """
@@ -60,7 +62,9 @@ def check(workspace: Workspace, path: Path, points: int) -> None:
     assert {row["method"] for row in rows} == set(OURS)
     assert all(row["status"] == "ok" and 0 <= row["value"] <= 1 for row in rows)
     factors = {row["method"]: (row["factor"], row["effective_ipc"]) for row in rows if row["ipc"] is not None}
-    assert factors == {name: (2, 4) if name in ("idc", "dream", "ncfm") else (1, 1) for name in OURS if name != "full"}
+    assert factors == {
+        name: (2, 4) if name in ("idc", "idm", "dream", "ncfm") else (1, 1) for name in OURS if name != "full"
+    }
     assert "nothing to do" in workspace.run("sweep", path, "--local", "--no-mlflow").err
 
 

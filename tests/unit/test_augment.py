@@ -9,6 +9,7 @@ import torch
 from support import conformance_folder, vectors
 from torch import Tensor
 from torch.nn import functional as F
+from torchvision.transforms import v2
 
 from trainables.data import augment
 
@@ -214,3 +215,67 @@ def test_conformance_of_the_operations(name: str) -> None:
         draws = draws.reshape(1, -1) if name in ("scale", "crop", "cutout") else draws
         ours = getattr(augment, name)(recorded["x"], draws)
         torch.testing.assert_close(ours, recorded[f"{name}.{repeat}.y"], atol=1e-4, rtol=0)
+
+
+# --- crops and flips --------------------------------------------------------------------------------------------------
+
+
+def coordinates(count: int, size: int = 32) -> torch.Tensor:
+    """Images (count, 2, size, size) whose pixels say where they are."""
+    rows, columns = torch.meshgrid(torch.arange(float(size)), torch.arange(float(size)), indexing="ij")
+    return torch.stack([rows, columns])[None].repeat(count, 1, 1, 1)
+
+
+def test_a_resized_crop_is_torchvisions() -> None:
+    images = torch.randn(200, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    draws = torch.rand(200, 4, generator=torch.Generator().manual_seed(1))
+    boxes = augment.crop_boxes(0.08 + 0.92 * draws[:, 0], draws[:, 1], draws[:, 2:], 32, 32)
+    cropped = augment.resized_crop(images, boxes)
+    for image, box, found in zip(images, boxes.tolist(), cropped, strict=True):
+        expected = v2.functional.resized_crop(image, *box, size=[32, 32], antialias=False)
+        torch.testing.assert_close(found, expected, atol=2e-5, rtol=1e-5)
+    assert len({tuple(box) for box in boxes.tolist()}) > 190
+
+
+def test_boxes_have_the_share_that_was_drawn_and_sides_within_bounds() -> None:
+    draws = torch.rand(5000, 4, generator=torch.Generator().manual_seed(2))
+    area = 0.08 + 0.92 * draws[:, 0]
+    boxes = augment.crop_boxes(area, draws[:, 1], draws[:, 2:], 64, 64).double()
+    top, left, tall, wide = boxes.T
+    assert bool((boxes[:, :2] >= 0).all())
+    assert bool(((top + tall <= 64) & (left + wide <= 64)).all())
+    assert float((tall * wide / 64**2 - area).abs().max()) < 0.03, "but for whole pixels"
+    ratio = wide / tall
+    assert 0.7 < float(ratio.min()) < 0.78
+    assert 1.28 < float(ratio.max()) < 1.43
+    free = tall < 64
+    assert bool((top[free] == 0).any() & (top + tall == 64)[free].any())
+    squares = augment.crop_boxes(area, draws[:, 1], draws[:, 2:], 64, 64, sides=1.0)
+    assert torch.equal(squares[:, 2], squares[:, 3])
+    whole = augment.crop_boxes(torch.ones(9), draws[:9, 1], draws[:9, 2:], 64, 64)
+    assert whole.tolist() == [[0, 0, 64, 64]] * 9
+
+
+def test_a_strategy_of_crops_shows_no_less_than_it_says() -> None:
+    generator = torch.Generator().manual_seed(3)
+    for least in (0.25, 0.64, 1.0):
+        params = augment.sample(augment.resized_crop_and_flip(True, least), 300, shared=False, generator=generator)
+        shown = augment.apply(coordinates(300), params)
+        sides = (shown.flatten(2).max(2).values - shown.flatten(2).min(2).values).prod(1) / 31**2
+        assert least - 0.06 < float(sides.min()) < least + 0.05
+        mirrored = shown[:, 1, 0, 0] > shown[:, 1, 0, -1]
+        assert 0.4 < float(mirrored.double().mean()) < 0.6
+    never = augment.apply(
+        coordinates(50),
+        augment.sample(augment.resized_crop_and_flip(False, 1.0), 50, shared=False, generator=generator),
+    )
+    assert torch.equal(never, coordinates(50)), "nothing is left to do"
+
+
+def test_crop_and_flip_shifts_by_up_to_an_eighth() -> None:
+    params = augment.sample(augment.crop_and_flip(True), 400, shared=False, generator=torch.Generator().manual_seed(4))
+    shown = augment.apply(coordinates(400) + 1, params)
+    shift = shown[:, 0, 16, 16] - 17
+    assert set(shift.tolist()) == set(map(float, range(-4, 5)))
+    mirrored = shown[:, 1, 16, 10] > shown[:, 1, 16, 20]
+    assert 0.4 < float(mirrored.double().mean()) < 0.6

@@ -297,6 +297,7 @@ FIELDS: dict[type[Config], dict[str, st.SearchStrategy[dict[str, Any]]]] = {
         "gamma": _with("gamma", NUMBERS),
         "batch": _with("batch", COUNTS),
         "augmentation": _with("augmentation", st.sampled_from(["idc", "none"])),
+        "crop_area": _with("crop_area", NUMBERS),
         "cutmix": _with("cutmix", NUMBERS),
         "optimiser": _with("optimiser", st.just("adamw")),
         "decay_on": _with("decay_on", st.just("matrices")),

@@ -227,8 +227,9 @@ def test_adamw_learns(tmp_path: Path) -> None:
 
 def test_recipes_without_the_new_fields_have_the_keys_they_had() -> None:
     said = recipe().key_material()
-    assert {"optimiser", "decay_on", "schedule", "warmup", "mixup"}.isdisjoint(said)
-    for field, value in {"optimiser": "adamw", "decay_on": "matrices", "warmup": 3, "mixup": 0.2}.items():
+    assert {"optimiser", "decay_on", "schedule", "warmup", "mixup", "crop_area"}.isdisjoint(said)
+    others = {"optimiser": "adamw", "decay_on": "matrices", "warmup": 3, "mixup": 0.2, "crop_area": 0.5}
+    for field, value in others.items():
         assert recipe(**{field: value}).key_material() == {**said, field: value}, "the control"
 
 
@@ -248,7 +249,11 @@ def test_what_does_not_go_together_is_refused(said: dict[str, Any], told: str) -
 
 
 def test_what_others_train_like_is_what_methods2_says() -> None:
-    ncfm, datadam, datm, qin = (PROTOCOLS[name].recipe for name in ("ncfm", "datadam", "datm", "qin"))
+    ncfm, datadam, datm, qin, rded = (PROTOCOLS[name].recipe for name in ("ncfm", "datadam", "datm", "qin", "rded"))
+    assert (rded.epochs, rded.optimiser, rded.lr, rded.weight_decay, rded.batch) == (300, "adamw", 1e-3, 0.01, 50)
+    assert (rded.decay_on, rded.cutmix, rded.label_loss, rded.temperature) == ("matrices", 1.0, "kl", 20.0)
+    assert (rded.augmentation, rded.crop_area, rded.scaled) == ("rrc_flip", 1.0, False), "the whole image: factor 1"
+    assert rates(rded, 1, 300)[299] == pytest.approx(0.503 * 1e-3, rel=1e-3)
     assert (ncfm.epochs, ncfm.optimiser, ncfm.lr, ncfm.weight_decay, ncfm.batch) == (2000, "adamw", 1e-3, 0.01, 128)
     assert (ncfm.decay_on, ncfm.cutmix, ncfm.augmentation) == ("all", 0.5, "idc")
     assert (datadam.epochs, datadam.batch, datadam.augmentation) == (1800, 64, "dsa")

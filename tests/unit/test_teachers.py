@@ -19,11 +19,14 @@ from ddray.plan.jobs import Plan
 from ddray.plan.schema import json_schema
 from trainables import stages
 from trainables.configs import EnsembleConfig, NetworkConfig, OriginConfig, PrivacyConfig, TeacherConfig, TrainConfig
-from trainables.labels import HardLabels
+from trainables.data import augment
+from trainables.labels import HardLabels, Lesson
+from trainables.models.network import build
+from trainables.optimise import mixed
 from trainables.payloads import DistilledSet, TrainedModel
 from trainables.protocols import PROTOCOLS
 from trainables.teachers import PROTOCOL, SEED, STOPS, name_pattern, parse
-from trainables.train import taught
+from trainables.train import order_of, taught
 
 # --- names ------------------------------------------------------------------------------------------------------------
 
@@ -36,6 +39,8 @@ from trainables.train import taught
         ("teacher-dsa1000", "dsa1000", None, 1.0),
         ("teacher-dsa1000-e50-t4", "dsa1000", 50, 4.0),
         ("teacher-t0.5", PROTOCOL, None, 0.5),
+        ("teacher-t20-online", PROTOCOL, None, 20.0),
+        ("teacher-dsa1000-e50-online", "dsa1000", 50, 1.0),
     ],
 )
 def test_a_name_says_protocol_epochs_and_temperature(
@@ -44,7 +49,7 @@ def test_a_name_says_protocol_epochs_and_temperature(
     teacher = parse(name)
     assert (teacher.protocol, teacher.epochs, teacher.temperature) == (protocol, epochs, temperature)
     assert teacher.name == name
-    assert teacher.config == TeacherConfig(temperature=temperature)
+    assert teacher.config == TeacherConfig(temperature=temperature, online=name.endswith("-online"))
     assert re.fullmatch(name_pattern(), name), "what an editor takes"
 
 
@@ -58,6 +63,8 @@ def test_a_name_says_protocol_epochs_and_temperature(
         ("teacher-t4.0", r"expected 'teacher-t4'"),
         ("teacher-t0", r"unknown option 't0'"),
         ("teacher-t4-e5", r"expected 'teacher-e5-t4'"),
+        ("teacher-online-t4", r"expected 'teacher-t4-online'"),
+        ("teacher-onlin", r"unknown option 'onlin' .*Did you mean 'teacher-online'"),
         ("teacher-e5-e6", r"two options for the epochs"),
         (f"teacher-{PROTOCOL}", r"expected 'teacher'"),
     ],
@@ -147,19 +154,21 @@ def test_labels_are_the_teacher_s_logits_of_images_as_it_sees_them(inputs: dict[
     with torch.no_grad():
         logits = pixel_network(teacher, "cpu")(pixels)
     classes = torch.tensor([0, 1, 0, 1, 0])
-    lesson = taught(teacher, TeacherConfig(temperature=4.0), recipe(), pixels, classes, FakeContext(tmp_path))
+
+    def lesson_of(own: float = 1.0, **other: Any) -> Lesson:
+        student = config(teacher=TeacherConfig(temperature=own), recipe=recipe(**other))
+        return taught(teacher, student, pixels, classes, FakeContext(tmp_path))
+
+    lesson = lesson_of(4.0)
     torch.testing.assert_close(lesson.learned, (logits / 4).softmax(1))
     assert lesson.classes.tolist() == classes.tolist()
     assert lesson.info["temperature"] == 4.0
     assert lesson.info["teacher_agreement"] == float((logits.argmax(1) == classes).double().mean())
     entropy = -(lesson.learned * lesson.learned.log()).sum(1).mean()
     assert lesson.info["teacher_entropy"] == pytest.approx(float(entropy), rel=1e-5)
-    of_recipe = taught(teacher, TeacherConfig(), recipe(temperature=2.0), pixels, classes, FakeContext(tmp_path))
+    of_recipe = lesson_of(temperature=2.0)
     torch.testing.assert_close(of_recipe.learned, (logits / 2).softmax(1))
-    assert (
-        of_recipe.info["teacher_entropy"]
-        > taught(teacher, TeacherConfig(), recipe(), pixels, classes, FakeContext(tmp_path)).info["teacher_entropy"]
-    )
+    assert of_recipe.info["teacher_entropy"] > lesson_of().info["teacher_entropy"]
 
 
 def test_a_teacher_that_is_sure_teaches_as_its_classes_do(inputs: dict[str, Path], tmp_path: Path) -> None:
@@ -206,6 +215,109 @@ def test_repeats_together_learn_what_each_learns_alone(inputs: dict[str, Path], 
             rtol=1e-3,
         )
         assert member.info["teacher_acc"] == alone.info["teacher_acc"]
+
+
+# --- a teacher that is asked anew -------------------------------------------------------------------------------------
+
+
+def online(inputs: dict[str, Path], folder: Path, temperature: float = 1.0, **of_recipe: Any) -> TrainedModel:
+    learned = recipe(**{"epochs": 6, "batch": 64, **of_recipe})
+    return trained(inputs, folder, teacher=TeacherConfig(temperature=temperature, online=True), recipe=learned)
+
+
+def test_without_augmentation_it_says_each_time_what_it_says_once(inputs: dict[str, Path], tmp_path: Path) -> None:
+    once = trained(inputs, tmp_path / "once", teacher=TeacherConfig(temperature=2.0))
+    anew = online(inputs, tmp_path / "anew", 2.0)
+    for name, tensor in anew.state.items():
+        torch.testing.assert_close(tensor, once.state[name], atol=1e-5, rtol=1e-5)
+    parameters = sum(tensor.numel() for tensor in TrainedModel.load(inputs["teacher"]).state.values())
+    assert (once.info["label_bytes"], anew.info["label_bytes"]) == (4 * 16 * 2, 4 * parameters)
+    for name in ("teacher_acc", "teacher_agreement", "teacher_entropy", "temperature", "label_loss"):
+        assert anew.info[name] == once.info[name]
+
+
+@pytest.mark.parametrize("mixing", [{"cutmix": 1.0}, {"mixup": 0.5}, {}], ids=["cutmix", "mixup", "none"])
+def test_it_labels_what_the_network_sees(inputs: dict[str, Path], tmp_path: Path, mixing: dict[str, float]) -> None:
+    """A step by hand: the gradient of the loss with the teacher's word on the augmented, mixed images themselves."""
+    from trainables.data.pixels import decode, normalise
+    from trainables.evaluate.robustness.network import pixel_network
+    from trainables.train import augmentation, mix
+
+    of_recipe = {"epochs": 1, "momentum": 0.0, "weight_decay": 0.0, "lr": 0.1, "milestones": (), "augmentation": "dsa"}
+    student = config(recipe=recipe(**{"batch": 64, **of_recipe, **mixing}))
+    teacher, made = TrainedModel.load(inputs["teacher"]), DistilledSet.load(inputs["set"])
+    mean, std = student.dataset.mean, student.dataset.std
+    order = order_of(student, 16, 0)
+    images = normalise(decode(made.images, 2), mean, std)[order]
+    images = augment.apply(images, augmentation(student, 16, 0))  # type: ignore[arg-type]
+    images, _, kept = mixed(images, torch.zeros(16, dtype=torch.int64), mix(student, 0))
+    assert (kept < 1) == bool(mixing)
+    network = build(student.network, "train", "network", student.seed)
+    with torch.no_grad():
+        said = (pixel_network(teacher, "cpu")(images * torch.tensor(std) + torch.tensor(mean)) / 3).softmax(1)
+    loss = F.kl_div((network(images) / 3).log_softmax(1), said, reduction="batchmean")
+    loss.backward()
+    found = online(inputs, tmp_path / "found", 3.0, label_loss="kl", **of_recipe, **mixing)
+    for name, parameter in network.named_parameters():
+        torch.testing.assert_close(found.state[name], (parameter - 0.1 * parameter.grad).detach(), atol=2e-6, rtol=1e-4)
+    if mixing:  # the control: labels that are given once and mixed are others
+        given = recipe(**{"batch": 64, "label_loss": "kl", **of_recipe, **mixing})
+        once = trained(inputs, tmp_path / "once", teacher=TeacherConfig(temperature=3.0), recipe=given)
+        assert not torch.allclose(once.state["classifier.weight"], found.state["classifier.weight"], atol=1e-5)
+
+
+def test_a_set_with_other_constants_is_shown_as_the_teacher_knows_images(
+    inputs: dict[str, Path], tmp_path: Path
+) -> None:
+    """Sets of MTT and IDC on CIFAR-100 are normalised as CIFAR-10."""
+    teacher = TrainedModel.load(inputs["teacher"])
+    pixels = torch.rand(5, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+    dataset = digits_config().model_copy(update={"mean": (0.1,), "std": (0.7,)})
+    student = config(teacher=TeacherConfig(online=True), dataset=dataset)
+    lesson = taught(teacher, student, pixels, torch.zeros(5, dtype=torch.int64), FakeContext(tmp_path))
+    assert lesson.answers is not None
+    from trainables.evaluate.robustness.network import pixel_network
+
+    with torch.no_grad():
+        said = pixel_network(teacher, "cpu")(pixels).softmax(1)
+    torch.testing.assert_close(lesson.answers((pixels - 0.1) / 0.7), said, atol=1e-5, rtol=1e-5)
+
+
+def test_repeats_together_are_answered_as_each_alone(inputs: dict[str, Path], tmp_path: Path) -> None:
+    base = config(
+        teacher=TeacherConfig(temperature=2.0, online=True), recipe=recipe(batch=8, augmentation="rrc_flip", cutmix=1.0)
+    )
+    together = stages.run("ensemble", EnsembleConfig(base=base, seeds=(0, 1)), inputs, FakeContext(tmp_path / "both"))
+    for seed in (0, 1):
+        alone = stages.run("train", base.model_copy(update={"seed": seed}), inputs, FakeContext(tmp_path / str(seed)))
+        assert isinstance(alone, TrainedModel)
+        member = together.models[seed]  # type: ignore[union-attr]
+        for name in ("classifier.weight", "classifier.bias"):
+            torch.testing.assert_close(member.state[name], alone.state[name], atol=1e-4, rtol=1e-3)
+
+
+def test_whitened_images_are_not_for_a_teacher_that_is_asked_anew(inputs: dict[str, Path], tmp_path: Path) -> None:
+    student, classes = config(teacher=TeacherConfig(online=True)), torch.zeros(2, dtype=torch.int64)
+    arguments = TrainedModel.load(inputs["teacher"]), student, torch.rand(2, 1, 8, 8), classes, FakeContext(tmp_path)
+    taught(*arguments)
+    with pytest.raises(ValueError, match="an online teacher labels what the network sees"):
+        taught(*arguments, whitened=True)
+    axes = "method: [mtt], labels: [teacher, teacher-online]"
+    plan_of(tmp_path, axes)
+    with pytest.raises(RequestError, match=r"axes.labels: an online teacher labels what the network sees.*mtt.zca"):
+        plan_of(tmp_path, axes, "settings: {mtt: {zca: true}}")
+
+
+def test_asking_anew_is_work_and_memory_and_another_key(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path, "method: [random], labels: [teacher, teacher-online], seed: [0]")
+    once, anew = (train_of(chain) for chain in plan.chains)
+    assert isinstance(anew.config, TrainConfig)
+    assert dict(once.inputs) == dict(anew.inputs), "one teacher"
+    assert once.key != anew.key
+    assert "online" not in once.config.key_json
+    gflop = (anew.work - once.work) / (100 * 10)  # of an image: it passes the teacher too, in every step
+    assert once.work == pytest.approx((3 * 100 * 10 + 10_000) * gflop)
+    assert anew.held_mib > once.held_mib
 
 
 def test_an_origin_has_labels_of_its_own() -> None:

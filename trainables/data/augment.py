@@ -1,4 +1,5 @@
-"""The DSA augmentation (Zhao & Bilen, ICML 2021; methods.md section 2) and IDC's variant of it (Kim et al., ICML 2022).
+"""The DSA augmentation (Zhao & Bilen, ICML 2021; methods.md section 2), IDC's variant of it (Kim et al., ICML 2022),
+and the crops and flips that networks are usually trained with.
 
 Everything acts on normalised images (N, C, H, W); the fill value 0 is the data set's mean colour. A ``Params`` is drawn
 on the CPU from an explicit generator and then applied to any number of batches: the two calls of a Siamese
@@ -25,6 +26,8 @@ BRIGHTNESS, SATURATION, CONTRAST = 1.0, 2.0, 0.5
 CROP_SHARE, CUTOUT_SHARE = 0.125, 0.5
 SCALE_RATIO, ROTATE_DEGREES = 1.2, 15.0
 """Constants of all three code bases (DC, MTT, IDC)."""
+SIDES = 4 / 3
+"""Largest ratio of the sides of a resized crop, and of their inverse (torchvision's)."""
 
 _COLUMNS = (
     "brightness",
@@ -41,19 +44,25 @@ _COLUMNS = (
 )
 
 
+Applied = Operation | Literal["resized_crop"]
+"""What can be done to an image; the last is no part of DSA."""
+
+
 @dataclass(frozen=True)
 class Strategy:
     """Which operations there are, and which of them one augmentation applies."""
 
-    always: tuple[Operation, ...] = ()
+    always: tuple[Applied, ...] = ()
     """Applied every time, before the choice."""
     choice: tuple[Operation, ...] = ()
     """One of these is applied, each with the same probability."""
     finally_: tuple[Operation, ...] = ()
     """Applied every time, after the choice."""
+    crop_area: float = 1.0
+    """Smallest share of an image that ``resized_crop`` shows."""
 
     @property
-    def order(self) -> tuple[Operation, ...]:
+    def order(self) -> tuple[Applied, ...]:
         return self.always + self.choice + self.finally_
 
 
@@ -61,11 +70,12 @@ class Strategy:
 class Params:
     """What happens to each image. G rows: one for every image of any batch (G = 1), or one per image."""
 
-    order: tuple[Operation, ...]
+    order: tuple[Applied, ...]
     active: Tensor
     """(G, len(order)) bool on the CPU: the operations applied, in that order."""
     draws: Tensor
-    """(G, 11) float32 on the CPU: uniform numbers in [0, 1)."""
+    """(G, 11) float32 on the CPU: uniform numbers in [0, 1); where there is ``resized_crop``, ``scale_x`` is the share
+    of the image that it shows."""
 
     def __len__(self) -> int:
         return len(self.draws)
@@ -123,6 +133,21 @@ def idc_training_strategy(flip: bool) -> Strategy:
     return idc_strategy("flip_color_crop_scale_rotate", flip)
 
 
+def crop_and_flip(flip: bool) -> Strategy:
+    """Shifted by up to an eighth of the side, and mirrored in half of the cases.
+
+    Args:
+        flip: False drops the mirror, as for digits.
+    """
+    return Strategy(always=("crop", "flip") if flip else ("crop",))
+
+
+def resized_crop_and_flip(flip: bool, area: float) -> Strategy:
+    """A part of the image of at least this share of its area, brought back to its size, and mirrored in half of the
+    cases (``flip``)."""
+    return Strategy(always=("resized_crop", "flip") if flip else ("resized_crop",), crop_area=area)
+
+
 def sample(strategy: Strategy, batch: int, *, shared: bool, generator: torch.Generator) -> Params:
     """Draw one augmentation for a batch.
 
@@ -136,7 +161,10 @@ def sample(strategy: Strategy, batch: int, *, shared: bool, generator: torch.Gen
     """
     rows = 1 if shared else batch
     active = _active(strategy, 1, generator).expand(rows, -1)
-    return Params(strategy.order, active, torch.rand(rows, len(_COLUMNS), generator=generator))
+    draws = torch.rand(rows, len(_COLUMNS), generator=generator)
+    if "resized_crop" in strategy.always:
+        draws[:, 8] = strategy.crop_area + (1 - strategy.crop_area) * draws[:, 8]
+    return Params(strategy.order, active, draws)
 
 
 def sample_each(strategy: Strategy, rows: int, *, generator: torch.Generator) -> Params:
@@ -255,6 +283,49 @@ def rotate(images: Tensor, u: Tensor) -> Tensor:
     return _sample_affine(images, torch.stack([cos, -sin, sin, cos], dim=1).reshape(-1, 2, 2))
 
 
+def resized_crop(images: Tensor, boxes: Tensor) -> Tensor:
+    """The part of each image in its box, brought to the image's size: bilinear, without a look beyond the box.
+
+    Args:
+        images: (N, C, H, W).
+        boxes: (G, 4) integers on the CPU: top, left, height, width, within the image.
+    """
+    sides = images.shape[2:]
+    if bool((boxes == torch.tensor([0, 0, *sides])).all()):
+        return images
+    places = []
+    for axis in (1, 0):  # x before y
+        first, length = boxes[:, axis, None].float(), boxes[:, axis + 2, None].float()
+        steps = (torch.arange(sides[axis]) + 0.5) / sides[axis]
+        at = (first + steps * length - 0.5).clamp(first, first + length - 1)
+        places.append((2 * at + 1) / sides[axis] - 1)
+    across, down = (place.to(device=images.device, dtype=images.dtype) for place in places)
+    shape = len(boxes), *sides
+    grid = torch.stack([across[:, None, :].expand(shape), down[:, :, None].expand(shape)], dim=3)
+    return F.grid_sample(images, grid.expand(len(images), -1, -1, -1), padding_mode="border", align_corners=False)
+
+
+def crop_boxes(area: Tensor, u: Tensor, places: Tensor, height: int, width: int, *, sides: float = SIDES) -> Tensor:
+    """Boxes of resized crops (G, 4): top, left, height, width.
+
+    Differs from torchvision's ``RandomResizedCrop``: the ratio of the sides is drawn among those that fit, where theirs
+    draws share and ratio again, and so has fewer large crops.
+
+    Args:
+        area: (G,) share of the image, in (0, 1].
+        u: (G,) in [0, 1): of the ratio width / height, uniform in its logarithm.
+        places: (G, 2) in [0, 1): top, left.
+        height: Of the image, as ``width``.
+        sides: Largest ratio, at least 1, and its inverse the smallest; 1: squares.
+    """
+    reach = torch.minimum(torch.full_like(area, math.log(sides)), -area.log())
+    ratio = ((2 * u - 1) * reach).exp()
+    tall = (height * (area / ratio).sqrt()).round().clamp(1, height)
+    wide = (width * (area * ratio).sqrt()).round().clamp(1, width)
+    top, left = (places[:, 0] * (height - tall + 1)).floor(), (places[:, 1] * (width - wide + 1)).floor()
+    return torch.stack([top, left, tall, wide], dim=1).long()
+
+
 def crop_reach(size: int) -> int:
     """Largest shift of ``crop``, pixels."""
     return math.floor(CROP_SHARE * size + 0.5)
@@ -297,13 +368,19 @@ def _cutout(images: Tensor, draws: Tensor) -> Tensor:
     return cutout(images, _integers(draws[:, 5:7], 0, size + (cutout_side(size) % 2 == 0)))
 
 
-_OPERATIONS: dict[Operation, Callable[[Tensor, Tensor], Tensor]] = {
+def _resized_crop(images: Tensor, draws: Tensor) -> Tensor:
+    height, width = images.shape[2:]
+    return resized_crop(images, crop_boxes(draws[:, 8], draws[:, 9], draws[:, 3:5], height, width))
+
+
+_OPERATIONS: dict[Applied, Callable[[Tensor, Tensor], Tensor]] = {
     "color": _color,
     "crop": _crop,
     "cutout": _cutout,
     "flip": lambda images, draws: flip(images, draws[:, 7]),
     "scale": lambda images, draws: scale(images, draws[:, 8:10]),
     "rotate": lambda images, draws: rotate(images, draws[:, 10]),
+    "resized_crop": _resized_crop,
 }
 
 

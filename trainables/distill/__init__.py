@@ -15,7 +15,9 @@ The methods:
     dpdm.py             distribution matching of noisy means, with a guarantee of differential privacy
     datadam.py          distribution matching of attention maps
     dsa.py              gradient matching, with augmentation (DSA) and without (DC)
+    idm.py              distribution matching by trained networks, of images that hold several
     mtt.py              trajectory matching
     ncfm.py             matching characteristic functions
+    rded.py             parts of real images that a trained network finds easiest
     idc.py              gradient matching of images that hold several
 """

@@ -139,11 +139,14 @@ class DistillContext:
         if self.init == "noise":
             noise, indices = self.initial_images(origin)
             return (noise / 4 + 0.5).clamp(0, 1), indices
-        if factor > 1:
-            real, indices = tiled_images(origin, self.ipc, factor, self.config.distill_seed, self.config.origin.classes)
-        else:
-            real, indices = self.initial_images(origin)
+        real, indices = self.initial_tiles(origin, factor)
         return denormalise(real, dataset.mean, dataset.std), indices
+
+    def initial_tiles(self, origin: Origin, factor: int) -> tuple[Tensor, Tensor]:
+        """The same normalised, noise too: that is N(0, 1), whatever the factor."""
+        if factor > 1 and self.init == "real":
+            return tiled_images(origin, self.ipc, factor, self.config.distill_seed, self.config.origin.classes)
+        return self.initial_images(origin)
 
     def finish(self, images: Tensor, indices: Tensor, *, in_pixels: bool = False, **info: Any) -> DistilledSet:
         """The payload of finished images, back in pixel space and not clamped.

@@ -140,7 +140,7 @@ def _in_parts(
     num_classes = len(batches)
     targets = torch.cat(
         [
-            _real_means(phi, real, batches[first:last], rows_of(omegas, first, last), sizes.chunk)
+            real_means(phi, real, batches[first:last], rows_of(omegas, first, last), sizes.chunk)
             for first, last in groups([len(batch) for batch in batches], num_classes if whole else sizes.group, whole)
         ]
     )
@@ -208,9 +208,17 @@ def class_means(features: Tensor, counts: Sequence[int]) -> Tensor:
 
 
 @torch.no_grad()
-def _real_means(
+def real_means(
     phi: Features, real: Tensor, batches: Sequence[Tensor], omegas: augment.Params | None, chunk: int
 ) -> Tensor:
+    """The mean (K, F) of each class's batch under its augmentation.
+
+    Args:
+        real: Origin images (N, C, H, W) normalised.
+        batches: For each class, the positions in ``real`` of its batch.
+        omegas: One row per class.
+        chunk: Images that pass the network together.
+    """
     counts = [len(batch) for batch in batches]
     images = augmented(real[torch.cat(list(batches)).to(real.device)], omegas, counts)
     return class_means(torch.cat([phi(part) for part in torch.split(images, chunk)]), counts)

@@ -17,7 +17,7 @@ space; the origin's images, and what the network sees, are normalised.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -27,7 +27,7 @@ from trainables.data import augment
 from trainables.data.origins import Origin
 from trainables.data.pixels import decode, normalise
 from trainables.distill.context import DistillContext
-from trainables.distill.matching import Decode, Distance, match_gradients
+from trainables.distill.matching import Decode, Distance, GradientAt, match_gradients, step_in_turns
 from trainables.distill.representatives import representatives
 from trainables.methods import IDCSettings
 from trainables.models.network import Network, uses_batch_statistics
@@ -36,8 +36,6 @@ from trainables.payloads import DistilledSet, load_tensors, save_tensors
 
 CHOSEN = "chosen."
 """Before a class's number: the tensor of its chosen images in a checkpoint."""
-GradientAt = Callable[[Tensor], tuple[Tensor, Tensor]]
-"""Images -> distances (K,) and the gradient of their sum, like the images."""
 
 
 def distill(origin: Origin, settings: IDCSettings, context: DistillContext) -> DistilledSet:
@@ -130,48 +128,6 @@ DISTANCES: dict[str, Distance] = {"mse": squared_distance, "l1": absolute_distan
 def matched_weights(network: Network) -> list[str]:
     """Names of the parameters that are matched: the convolutions' weights, without biases, norms and classifier."""
     return [f"{name}.weight" for name, module in network.named_modules() if isinstance(module, nn.Conv2d)]
-
-
-@torch.no_grad()
-def step_in_turns(
-    images: Tensor, momentum: Tensor, gradient_at: GradientAt, *, num_classes: int, lr: float, decay: float
-) -> Tensor:
-    """One step of stochastic gradient descent for each class after the other, over all images each time, in place.
-
-    In every class's turn the momentum m moves the images of the others too (their gradient is 0 then):
-
-        m <- decay m + gradient,    x <- x - lr m
-
-    A class's gradient depends on its own images alone, and where these are at its turn is known beforehand: class c has
-    drifted c times, and drifts K - 1 - c times more. So all gradients are computed at once. Equal to the loop over
-    classes up to rounding.
-
-    Args:
-        images: (K * n, C, H, W), class-major.
-        momentum: m, like the images.
-        gradient_at: Called once, with every class's images as they are in its turn.
-        decay: In [0, 1).
-
-    Returns:
-        Distances (K,), each as it was in its class's turn.
-    """
-    turns = torch.arange(num_classes).repeat_interleave(len(images) // num_classes)
-    _drift(images, momentum, turns, lr, decay)
-    with torch.enable_grad():
-        distances, gradient = gradient_at(images)
-    momentum.mul_(decay).add_(gradient)
-    images.sub_(momentum, alpha=lr)
-    _drift(images, momentum, num_classes - 1 - turns, lr, decay)
-    return distances
-
-
-def _drift(images: Tensor, momentum: Tensor, times: Tensor, lr: float, decay: float) -> None:
-    """Steps without a gradient, ``times`` (N,) of them: m <- decay^t m, after x <- x - lr (decay + ... + decay^t) m."""
-    left = torch.pow(decay, times.double())
-    way = lr * decay * (1 - left) / (1 - decay)
-    left, way = (factor.to(images).reshape(-1, 1, 1, 1) for factor in (left, way))
-    images.sub_(way * momentum)
-    momentum.mul_(left)
 
 
 def _matching(

@@ -7,7 +7,7 @@ both sides,
 
 and the gradient of L with respect to the distilled images, which passes through g_S a second time. DM matches mean
 embeddings (``dm.py``) and shares how the images of a step are split: classes that are handled together, and images
-that pass the network together.
+that pass the network together. IDC and IDM take a step for each class after the other (``step_in_turns``).
 
 K classes, B images of a class. There are two ways to the same numbers. ``loop``: one class after the other, real
 images in chunks; best where arithmetic is the bound (CPU). ``vectorised``: the classes of a group as one batch under
@@ -34,6 +34,8 @@ Distance = Callable[[Sequence[Tensor], Sequence[Tensor]], Tensor]
 """(gradients of distilled images, of real images), each one tensor (G, *shape) per weight, -> distances (G,)."""
 Decode = Callable[[Tensor, int, int], Tensor]
 """(stored images of classes [first, last), first, last) -> the images (K' * n, C, H, W) that the network sees."""
+GradientAt = Callable[[Tensor], tuple[Tensor, Tensor]]
+"""Images -> distances (K,) and the gradient of their sum, like the images."""
 
 
 @dataclass(frozen=True)
@@ -228,3 +230,45 @@ def _class_gradients(
 
     gradients: tuple[Tensor, ...] = vmap(grad(loss), in_dims=(None, 0, 0, 0))(matched, images, shares, labels)
     return gradients
+
+
+@torch.no_grad()
+def step_in_turns(
+    images: Tensor, momentum: Tensor, gradient_at: GradientAt, *, num_classes: int, lr: float, decay: float
+) -> Tensor:
+    """One step of stochastic gradient descent for each class after the other, over all images each time, in place.
+
+    In every class's turn the momentum m moves the images of the others too (their gradient is 0 then):
+
+        m <- decay m + gradient,    x <- x - lr m
+
+    A class's gradient depends on its own images alone, and where these are at its turn is known beforehand: class c has
+    drifted c times, and drifts K - 1 - c times more. So all gradients are computed at once. Equal to the loop over
+    classes up to rounding.
+
+    Args:
+        images: (K * n, C, H, W), class-major.
+        momentum: m, like the images.
+        gradient_at: Called once, with every class's images as they are in its turn.
+        decay: In [0, 1).
+
+    Returns:
+        Distances (K,), each as it was in its class's turn.
+    """
+    turns = torch.arange(num_classes).repeat_interleave(len(images) // num_classes)
+    _drift(images, momentum, turns, lr, decay)
+    with torch.enable_grad():
+        distances, gradient = gradient_at(images)
+    momentum.mul_(decay).add_(gradient)
+    images.sub_(momentum, alpha=lr)
+    _drift(images, momentum, num_classes - 1 - turns, lr, decay)
+    return distances
+
+
+def _drift(images: Tensor, momentum: Tensor, times: Tensor, lr: float, decay: float) -> None:
+    """Steps without a gradient, ``times`` (N,) of them: m <- decay^t m, after x <- x - lr (decay + ... + decay^t) m."""
+    left = torch.pow(decay, times.double())
+    way = lr * decay * (1 - left) / (1 - decay)
+    left, way = (factor.to(images).reshape(-1, 1, 1, 1) for factor in (left, way))
+    images.sub_(way * momentum)
+    momentum.mul_(left)

@@ -248,7 +248,8 @@ def _source(labels: Mapping[str, Any]) -> str:
     if labels["source"] == "learned":
         return "learned with the images"
     if isinstance(teacher := labels["teacher"], Mapping) and teacher.keys() == {"name", "key"}:
-        return f"of the teacher {short(teacher['key'])}"
+        anew = ", of every batch anew" if labels["source"] == "online teacher" else ""
+        return f"of the teacher {short(teacher['key'])}{anew}"
     return f"of the teacher {labels['teacher']}" if labels["teacher"] else "of a teacher that is not known"
 
 

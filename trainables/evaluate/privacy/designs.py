@@ -199,7 +199,8 @@ def _left_out(audit: Audit, kept: Booleans) -> Row:
 def _released(config: PrivacyConfig, inputs: Mapping[str, Path], whose: str) -> DistilledSet | None:
     """The set behind a model as it would be published: with the labels that its network learned; None: there is none.
 
-    A teacher labels the decoded images, so that they are what is published then.
+    A teacher labels the decoded images, so that they are what is published then. An online one has to be published
+    itself; of it, what it says of the images as they are is attacked.
     """
     if f"{whose}.set" not in inputs:
         return None
