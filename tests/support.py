@@ -172,6 +172,7 @@ TINY["idm"] = {
     **{"net_steps": 2, "batch_net": 8, "lr_net": 0.05},
 }
 TINY["rded"] = {"candidates": 8, "crops": 3, "epochs_net": 2, "lr_net": 0.05, "batch_net": 8}
+TINY["fairdd"] = TINY["dm"]
 TINY["dream"] = {**TINY["idc"], "clusters": 5, "interval": 2}
 TINY["ftd"] = {**TINY["mtt"], "radius": 0.05, "ema": 0.5}
 """Settings that make a method's distillation a matter of milliseconds."""

@@ -374,6 +374,9 @@ class MethodSettings(Config):
     """The setting that decides where the path of the optimisation ends and nothing else, where there is one: a longer
     budget then continues a shorter one."""
 
+    of_groups: ClassVar[bool] = False
+    """Whether it needs data with a group beside the class."""
+
     course: ClassVar[bool] = False
     """Whether the set's facts tell how its making went, as ``loss_last`` (1: nothing was learned) and ``rate_clamped``
     (how often a learned rate was kept above 0); tables then show both, and reports sound an alarm."""

@@ -96,6 +96,18 @@ class DataDAMSettings(DMSettings):
     """lambda: weight of the embeddings beside that of the attention maps."""
 
 
+@method("fairdd", title="FairDD", function="trainables.distill.fairdd:distill", init="real")
+class FairDDSettings(DMSettings):
+    """FairDD on DM (NeurIPS 2025): the mean of a class's groups, each counting alike, is matched instead of the mean of
+    its images. For data with groups."""
+
+    of_groups: ClassVar[bool] = True
+
+    summed: bool = True
+    """Whether the distances to all groups are summed, as in FairDD: a class then moves as many times as far as it has
+    groups in the batch. false: to the mean of the groups alone, which is its control."""
+
+
 @method("idm", title="IDM", function="trainables.distill.idm:distill", init="real")
 class IDMSettings(NetworkSettings):
     """Improved distribution matching (Zhao et al., CVPR 2023): means of embeddings by networks that are being trained,

@@ -703,3 +703,25 @@ publish(
         }.items()
     ),
 )
+
+# --- FairDD (methods2.md 6.3) -----------------------------------------------------------------------------------------
+
+_FDD = "zqhang/FairDD@5e6af8e"
+
+publish(
+    *_network("fairdd", f"{_FDD} (default ConvNet, as DM's)", None, "as DM has it", (AUTHORS,)),
+    *(
+        Preset(method="fairdd", values={"lr_img": rate}, source=f"{_FDD} (DM's)", ipcs=ipcs, agrees=(AUTHORS,))
+        for ipcs, rate in (((10, 50), 1.0), ((100,), 10.0))
+    ),
+    *_common(
+        "fairdd",
+        {
+            "iterations": (20_000, f"{_FDD} (DM's)"),
+            "batch_real": (256, f"{_FDD} (DM's)"),
+            "momentum_img": (0.5, f"{_FDD} (DM's)"),
+            "summed": (True, f"{_FDD} (the sum over groups)"),
+        },
+        (AUTHORS,),
+    ),
+)

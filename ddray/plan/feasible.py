@@ -347,6 +347,17 @@ def a_recipe_takes_the_labels(case: Case) -> Iterator[Complaint]:
         )
 
 
+@rule("method", "dataset", "ipc")
+def a_method_of_groups_has_some(case: Case) -> Iterator[Complaint]:
+    if isinstance(case.settings, MethodSettings) and case.settings.of_groups and case.dataset.made is None:
+        known = ", ".join(name for name, dataset in KNOWN.items() if dataset.made is not None)
+        yield (
+            case.path("method"),
+            f"{case.point.method} matches groups beside classes, of which these images have none; got dataset "
+            f"{case.point.dataset}; expected one of {known}. Exclude the pair.",
+        )
+
+
 @rule("method", "architecture")
 def a_private_recipe_trains_on_the_images_it_protects(case: Case) -> Iterator[Complaint]:
     """Noise on gradients protects what they are of, and no image may change what the network makes of another."""

@@ -22,6 +22,7 @@ IN_PIXELS = ("idc", "dream", "ncfm")
 LEARNING: dict[str, dict[str, Any]] = {
     "dm": {"lr_img": 1.0, "batch_real": 12},
     "datadam": {"lr_img": 1.0, "batch_real": 12},
+    "fairdd": {"lr_img": 1.0, "batch_real": 12},
     "dsa": {"lr_img": 0.2, "batch_real": 12},
     "dc": {"lr_img": 0.2, "batch_real": 12},
     "idc": {"lr_base": 1.0, "batch_real": 12},

@@ -15,7 +15,8 @@ defaults:
   axes: {architecture: [convnet3-d2-w8], seed: [0]}
 grids:
   groups:
-    axes: {method: [random, full], dataset: [cdigits_fg], ipc: [4], distill_seed: [0]}
+    axes: {method: [random, fairdd, full], dataset: [cdigits_fg], ipc: [4], distill_seed: [0]}
+    settings: {fairdd: {iterations: 3, batch_real: 64, width: 8, norm: instance}}
   none:
     axes: {method: [random], dataset: [digits], ipc: [4], distill_seed: [0]}
 """
@@ -35,7 +36,7 @@ def test_a_sweep_of_data_with_groups(workspace: Workspace) -> None:
             *(table[name].to_pylist() for name in ("method", "metric", "value")), strict=True
         )
     }
-    assert len(values) == 20
+    assert len(values) == 30
     full = {metric: value for (method, metric), value in values.items() if method == "full"}
     assert full["group_eod_mean"] > full["group_eod_mean_null_high"]
     assert full["group_eod_mean_null"] < full["group_eod_mean_null_high"]

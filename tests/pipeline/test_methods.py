@@ -15,9 +15,11 @@ from trainables.methods import EXTERNAL, METHODS
 DATA = os.environ.get("DDRAY_DATA")
 """As it was when the suite began; a test's own places have none."""
 OURS = [
-    name for name, method in METHODS.items() if method.settings.__module__ == "trainables.methods" and name != EXTERNAL
+    name
+    for name, method in METHODS.items()
+    if method.settings.__module__ == "trainables.methods" and name != EXTERNAL and not method.settings.of_groups
 ]
-"""What comes with ddray; ``external`` needs a file (``test_evaluate.py``)."""
+"""What comes with ddray, but for what needs a file (``test_evaluate.py``) or groups (``test_group_fairness.py``)."""
 LEARNERS = [name for name in OURS if "init" in METHODS[name].uses]
 SWEEP = """
 ddray: 1

@@ -27,7 +27,7 @@ from trainables.methods import METHODS
 from trainables.presets import PRESETS, Chosen, Preset, choose
 from trainables.published import CHEN2023, PROGRAMS, SAID_BY, publish
 
-LEARNING = ("dm", "datadam", "dsa", "dc", "mtt", "ftd", "idc", "dream", "ncfm", "idm", "rded")
+LEARNING = ("dm", "datadam", "dsa", "dc", "mtt", "ftd", "idc", "dream", "ncfm", "idm", "rded", "fairdd")
 IRRELEVANT = {"tesla_cosine"}
 """Settings that cannot change a result."""
 COMMAND = ("syn_steps", "match_snapshots", "max_start", "batch_syn", "lr_img", "lr_lr", "lr_syn")
@@ -247,7 +247,7 @@ def test_64_pixels_take_a_network_of_four_blocks(method: str) -> None:
     found = chosen(method, "tiny_imagenet", 10)["depth"]
     assert found.value == 4
     assert found.kind == (
-        "ours" if method in ("idc", "datadam", "ftd", "dream", "ncfm", "idm", "rded") else "published"
+        "ours" if method in ("idc", "datadam", "ftd", "dream", "ncfm", "idm", "rded", "fairdd") else "published"
     )
     assert chosen(method, "cifar10", 10)["depth"].value is None
     assert "depth" not in chosen(method, "tiny_imagenet", 10, architecture="resnet18")

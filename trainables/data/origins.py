@@ -42,6 +42,8 @@ class Origin:
     """(N,) int64 on the CPU: canonical train indices, ascending."""
     by_class: tuple[Tensor, ...]
     """For each position in ``classes``, the rows of ``images`` with that label: int64 on the CPU, ascending."""
+    groups: Tensor | None = None
+    """(N,) int64 on the CPU, of data with groups beside classes."""
 
 
 class TestSet(NamedTuple):
@@ -70,6 +72,7 @@ def load_origin(dataset: DatasetConfig, origin: OriginConfig, data: Path, cache:
         labels=labels.to(device),
         indices=torch.from_numpy(indices),
         by_class=tuple(torch.nonzero(labels == position).flatten() for position in range(len(origin.classes))),
+        groups=None if split.groups is None else torch.from_numpy(split.groups[indices]),
     )
 
 

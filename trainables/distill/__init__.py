@@ -12,6 +12,7 @@ The methods:
 
     coresets.py         random, herding, kmeans: images that are chosen
     dm.py               distribution matching
+    fairdd.py           distribution matching of the means of groups
     dpdm.py             distribution matching of noisy means, with a guarantee of differential privacy
     datadam.py          distribution matching of attention maps
     dsa.py              gradient matching, with augmentation (DSA) and without (DC)
