@@ -7,7 +7,7 @@ The computation of ``dsa`` is in ``distill/dsa.py`` and so on; published values 
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, WithJsonSchema, model_validator
 
@@ -481,8 +481,66 @@ class DREAMSettings(IDCSettings):
         return super().passes(num_classes, ipc, real_images) + num_classes * real_images / self.interval
 
 
+class TrainedBefore(NetworkSettings):
+    """Base of methods that take networks trained to their end before they begin; of equal settings they are one stage,
+    whatever the method."""
+
+    epochs_net: int = Field(default=60, ge=1)
+    """Of their training; at 2/3 and 5/6 of it the rate falls to a fifth."""
+    lr_net: float = Field(default=0.01, gt=0)
+    momentum_net: float = Field(default=0.9, ge=0, lt=1)
+    weight_decay_net: float = Field(default=5e-4, ge=0)
+    batch_net: int = Field(default=128, ge=1)
+    net_aug: Operations = "color_crop"
+    """Operations of their training, drawn for each image."""
+    cutmix: float = Field(default=0.5, ge=0, le=1)
+    """Probability of CutMix per batch of their training."""
+
+    @model_validator(mode="after")
+    def _weights_are_all_there_is(self) -> TrainedBefore:
+        if self.variant.norm == "batch":
+            raise ValueError(
+                "of networks that are trained beforehand the weights are kept, and no statistics of a batch norm; got "
+                "norm batch; expected instance, or another without running statistics"
+            )
+        return self
+
+    def trained(
+        self,
+        name: str,
+        index: int,
+        dataset: DatasetConfig,
+        origin: OriginConfig,
+        network: NetworkConfig,
+        augmentation: Augmentation | None,
+    ) -> ExpertConfig:
+        """The network with this number.
+
+        Args:
+            name: Of the method, for messages. The others are those of ``experts``.
+        """
+        return ExpertConfig(
+            method=name,
+            dataset=dataset,
+            origin=origin,
+            network=network,
+            index=index,
+            augmentation=augmentation,
+            snapshots=1,
+            snapshot_epochs=self.epochs_net,
+            lr=self.lr_net,
+            momentum=self.momentum_net,
+            weight_decay=self.weight_decay_net,
+            batch=self.batch_net,
+            milestones=(2 / 3, 5 / 6),
+            gamma=0.2,
+            operations=self.net_aug,
+            cutmix=self.cutmix,
+        )
+
+
 @method("ncfm", title="NCFM", function="trainables.distill.ncfm:distill", init="real")
-class NCFMSettings(NetworkSettings):
+class NCFMSettings(TrainedBefore):
     """Matching characteristic functions (Wang et al., CVPR 2025), without the network that chooses frequencies."""
 
     budget: ClassVar[str | None] = "iterations"
@@ -510,20 +568,6 @@ class NCFMSettings(NetworkSettings):
     """Operations shared by real and distilled images, as IDC's."""
     num_networks: int = Field(default=20, ge=1)
     """Networks that are trained beforehand; an iteration takes one between its first and its last weights."""
-    epochs_net: int = Field(default=60, ge=1)
-    """Of their training; at 2/3 and 5/6 of it the rate falls to a fifth."""
-    lr_net: float = Field(default=0.01, gt=0)
-    momentum_net: float = Field(default=0.9, ge=0, lt=1)
-    weight_decay_net: float = Field(default=5e-4, ge=0)
-    batch_net: int = Field(default=128, ge=1)
-    net_aug: Operations = "color_crop"
-    """Operations of their training, drawn for each image."""
-    cutmix: float = Field(default=0.5, ge=0, le=1)
-    """Probability of CutMix per batch of their training."""
-
-    @model_validator(mode="after")
-    def _weights_are_all_there_is(self) -> NCFMSettings:
-        return _without_batch_norm(self, "between two networks there are no statistics of a batch norm")
 
     def real_images(self, ipc: int) -> int:
         """Tiles of a start."""
@@ -547,11 +591,11 @@ class NCFMSettings(NetworkSettings):
         self, dataset: DatasetConfig, origin: OriginConfig, network: NetworkConfig, augmentation: Augmentation | None
     ) -> tuple[ExpertConfig, ...]:
         described = dataset, origin, network, augmentation
-        return tuple(_trained_before(self, "ncfm", index, *described) for index in range(self.num_networks))
+        return tuple(self.trained("ncfm", index, *described) for index in range(self.num_networks))
 
 
 @method("rded", title="RDED", function="trainables.distill.rded:distill", uses=CHOSEN | {"distill_aug"})
-class RDEDSettings(NetworkSettings):
+class RDEDSettings(TrainedBefore):
     """Realistic parts of real images (Sun et al., CVPR 2024): those that a trained network finds easiest. Its numbers
     are of labels that a teacher gives every batch anew (``labels: [teacher-...-online]``, protocol ``rded``)."""
 
@@ -564,20 +608,6 @@ class RDEDSettings(NetworkSettings):
     """Smallest share of an image that a square has; 1: the whole image."""
     tiles: int = Field(default=1, ge=1, le=4)
     """Squares along each side of an image of the set, which is trained on as it is."""
-    epochs_net: int = Field(default=60, ge=1)
-    """Of the training of the network that chooses; at 2/3 and 5/6 of it the rate falls to a fifth."""
-    lr_net: float = Field(default=0.01, gt=0)
-    momentum_net: float = Field(default=0.9, ge=0, lt=1)
-    weight_decay_net: float = Field(default=5e-4, ge=0)
-    batch_net: int = Field(default=128, ge=1)
-    net_aug: Operations = "color_crop"
-    """Operations of that training, drawn for each image."""
-    cutmix: float = Field(default=0.5, ge=0, le=1)
-    """Probability of CutMix per batch of that training."""
-
-    @model_validator(mode="after")
-    def _weights_are_all_there_is(self) -> RDEDSettings:
-        return _without_batch_norm(self, "of a network that was trained before only the weights are kept")
 
     def real_images(self, ipc: int) -> int:
         """Tiles of the set, each of an image of its own."""
@@ -591,7 +621,7 @@ class RDEDSettings(NetworkSettings):
     def experts(
         self, dataset: DatasetConfig, origin: OriginConfig, network: NetworkConfig, augmentation: Augmentation | None
     ) -> tuple[ExpertConfig, ...]:
-        return (_trained_before(self, "rded", 0, dataset, origin, network, augmentation),)
+        return (self.trained("rded", 0, dataset, origin, network, augmentation),)
 
 
 EXTERNAL = "external"
@@ -630,51 +660,6 @@ class KMeansSettings(MethodSettings):
     same."""
     restarts: int = Field(default=10, ge=1)
     """Starts of the clustering; the best is kept."""
-
-
-NS = TypeVar("NS", bound=NetworkSettings)
-
-
-def _without_batch_norm(settings: NS, why: str) -> NS:
-    """The settings, where their network has no batch norm.
-
-    Raises:
-        ValueError: It has.
-    """
-    if settings.variant.norm == "batch":
-        raise ValueError(f"{why}; got norm batch; expected instance, or another without running statistics")
-    return settings
-
-
-def _trained_before(
-    settings: NCFMSettings | RDEDSettings,
-    name: str,
-    index: int,
-    dataset: DatasetConfig,
-    origin: OriginConfig,
-    network: NetworkConfig,
-    augmentation: Augmentation | None,
-) -> ExpertConfig:
-    """A network that is trained to its end before a method (``name``) begins, under this number: of equal recipes of
-    different methods it is one stage."""
-    return ExpertConfig(
-        method=name,
-        dataset=dataset,
-        origin=origin,
-        network=network,
-        index=index,
-        augmentation=augmentation,
-        snapshots=1,
-        snapshot_epochs=settings.epochs_net,
-        lr=settings.lr_net,
-        momentum=settings.momentum_net,
-        weight_decay=settings.weight_decay_net,
-        batch=settings.batch_net,
-        milestones=(2 / 3, 5 / 6),
-        gamma=0.2,
-        operations=settings.net_aug,
-        cutmix=settings.cutmix,
-    )
 
 
 def _together(of_class: int, limit: int, num_classes: int) -> int:

@@ -121,5 +121,5 @@ def test_the_network_that_chooses_is_ncfms_first(tmp_path: Path) -> None:
         for model in (RDEDSettings(), NCFMSettings(num_networks=2))
     ]
     assert settings[0][0].key_json == settings[1][0].key_json != settings[1][1].key_json
-    with pytest.raises(ValueError, match="only the weights are kept; got norm batch"):
+    with pytest.raises(ValueError, match="no statistics of a batch norm; got norm batch"):
         RDEDSettings(norm="batch")
