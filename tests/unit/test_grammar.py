@@ -510,7 +510,7 @@ def test_a_profile_must_exist_somewhere(tmp_path: Path) -> None:
         ),
         (
             "ddray: 1\ngrids: {t: {axes: {train_aug: [dsa, yes]}}}",
-            r"grids.t.axes.train_aug: unknown train_aug 'yes'; known: dsa, idc, none",
+            r"grids.t.axes.train_aug: unknown train_aug 'yes'; known: dsa, idc, crop_flip, rrc_flip, none",
         ),
         (
             "ddray: 1\ngrids: {t: {axes: {seeds: 1}}}",
