@@ -33,7 +33,7 @@ from ddray.plan.jobs import Job, Shape
 from ddray.run import cluster
 from ddray.run.causes import ERROR
 from ddray.run.gauges import Gauges
-from ddray.run.ledger import Ledger, Node, next_job
+from ddray.run.ledger import Ledger, Node, Slot, next_job
 from ddray.run.nodes import Agreement, agreement, on_this_node
 from ddray.run.outcomes import OutcomeHandler
 from ddray.run.progress import Progress
@@ -173,6 +173,8 @@ class Admitter(Searcher):
         self.shapes: dict[str, Shape] = {}
         """Released job -> what was asked of Ray for it."""
         self.released_at: dict[str, float] = {}
+        self.placed_at: dict[str, float] = {}
+        """Released job -> when it got a place in our books: until then it waits for others of the sweep."""
         self._freed: Shape | None = None
         self.deaths: dict[str, list[str]] = defaultdict(list)
         """Key -> nodes of the workers that died while computing it; "" where none is known."""
@@ -212,7 +214,7 @@ class Admitter(Searcher):
         shape = self.shapes[job.name] = self.shape(job)
         slot = self.ledger.fit(shape, self._end(job))
         if slot is not None:
-            self.ledger.take(job.name, slot)
+            self._place(job.name, slot)
         elif self._is_awaited(shape):
             self.awaited.add(job.name)
         else:
@@ -276,7 +278,11 @@ class Admitter(Searcher):
         if self.members is None:
             return
         waiting = [
-            Waiting(queued.job.label, self.shapes[queued.job.name], now - queued.since)
+            Waiting(
+                queued.job.label,
+                self.shapes[queued.job.name],
+                now - max(queued.since, self.placed_at.get(queued.job.name, 0.0)),
+            )
             for queued in self.progress.jobs("queued")
             if queued.job.name in self.shapes and queued.job.name not in self.ahead
         ]
@@ -309,8 +315,12 @@ class Admitter(Searcher):
             for name in sorted(waiting, key=self.released_at.__getitem__):
                 slot = self.ledger.fit(self.shapes[name])
                 if slot is not None:
-                    self.ledger.take(name, slot)
+                    self._place(name, slot)
                     waiting.discard(name)
+
+    def _place(self, name: str, slot: Slot) -> None:
+        self.ledger.take(name, slot)
+        self.placed_at[name] = time.monotonic()
 
     def _admissible(self, job: Job) -> bool:
         shape = self.shape(job)
@@ -348,6 +358,7 @@ class Admitter(Searcher):
 
     def _free(self, job: Job) -> None:
         self._freed = self.shapes.pop(job.name)
+        self.placed_at.pop(job.name, None)
         self.ahead.discard(job.name)
         self.awaited.discard(job.name)
         self.ledger.release(job.name)

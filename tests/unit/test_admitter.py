@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 import threading
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -89,6 +90,33 @@ def test_no_more_is_released_than_fits_and_a_small_look_ahead(workspace: Workspa
     bench.end(first, Outcome(done=[bench.searcher.trials[first].stages[0].key]))
     assert len(bench.searcher.ledger.taken) == 4, "the first of the look-ahead took the place"
     assert len(list(bench.release())) == 1
+
+
+def test_a_job_that_waited_for_others_of_the_sweep_is_not_late(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is when nothing begins for a while after it got a place."""
+    clock = itertools.accumulate(itertools.repeat(0.001), initial=1000.0)
+    past = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: next(clock) + past[0])
+    said: list[str] = []
+    bench = Bench(workspace, distillations(workspace, 3), cpus=1)
+    bench.searcher.watch.say = said.append
+    monkeypatch.setattr(tune.cluster, "free", lambda: "0 CPUs")
+    (first, config), *_ = bench.release()
+    assert bench.searcher.ahead, "another one waits for its place"
+    bench.progress.update({str(config["job"]): {"label": "it", "node": "here"}})
+    past[0] += 600
+    assert list(bench.release()) == []
+    assert said == []
+    bench.end(first, Outcome(done=[bench.searcher.trials[first].stages[0].key]))
+    past[0] += 30
+    list(bench.release())
+    assert said == [], "it has had a place for half a minute"
+    past[0] += 60
+    list(bench.release())
+    assert len(said) == 1
+    assert re.search(r"has waited 1 min 30 s for 1 CPU, which this sweep leaves free", said[0])
 
 
 def test_without_gpus_shares_are_not_asked_for(workspace: Workspace) -> None:
