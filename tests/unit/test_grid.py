@@ -23,7 +23,9 @@ from ddray.prepare import expanded, load
 from trainables.methods import METHODS
 from trainables.protocols import PROTOCOLS
 
-LEARNED = [name for name, method in METHODS.items() if "init" in method.uses]
+ANYWHERE = [name for name, method in METHODS.items() if not method.settings.of_groups]
+"""Methods that take any data set."""
+LEARNED = [name for name in ANYWHERE if "init" in METHODS[name].uses]
 EXAMPLE = """\
 ddray: 1
 defaults: {protocol: paper2023, axes: {architecture: [convnet3], seed: [0, 1, 2], distill_seed: [0]}}
@@ -114,9 +116,9 @@ def test_draws_are_null_where_nothing_is_drawn(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("method", list(METHODS))
 def test_unused_axes_are_null_and_used_ones_are_not(tmp_path: Path, method: str) -> None:
-    entries = (
-        f"method: {method}, dataset: cifar10, ipc: 1, init: noise, distill_seed: 3, distill_aug: none, train_aug: idc"
-    )
+    dataset = "cifar10" if method in ANYWHERE else "cifar10_s"
+    entries = f"method: {method}, dataset: {dataset}, ipc: 1, init: noise"
+    entries += ", distill_seed: 3, distill_aug: none, train_aug: idc"
     (point,) = points_of(tmp_path, "t: {" + axes(entries) + "}")
     for axis, value in (("ipc", 1), ("init", "noise"), ("distill_seed", 3), ("distill_aug", "none")):
         assert getattr(point, axis) == (value if axis in METHODS[method].uses else None)
@@ -538,7 +540,7 @@ def test_filters_that_cannot_be(some: list[GridPoint], options: dict[str, Any], 
 
 @settings(max_examples=60, deadline=None)
 @given(
-    methods=st.lists(st.sampled_from(list(METHODS)), min_size=1, unique=True),
+    methods=st.lists(st.sampled_from(ANYWHERE), min_size=1, unique=True),
     ipcs=st.lists(st.integers(1, 9), min_size=1, max_size=3, unique=True),
     inits=st.lists(st.sampled_from(["noise", "real"]), min_size=1, unique=True),
     seeds=st.lists(st.integers(0, 99), min_size=1, max_size=3, unique=True),
