@@ -462,12 +462,15 @@ def augmentation(config: TrainConfig, images: int, step: int) -> augment.Params 
     recipe, flip = config.recipe, config.dataset.flip
     if recipe.augmentation == "none":
         return None
-    chosen = {
-        "dsa": augment.strategy_for(flip),
-        "idc": augment.idc_training_strategy(flip),
-        "crop_flip": augment.crop_and_flip(flip),
-        "rrc_flip": augment.resized_crop_and_flip(flip, recipe.crop_area),
-    }[recipe.augmentation]
+    match recipe.augmentation:
+        case "dsa":
+            chosen = augment.strategy_for(flip)
+        case "idc":
+            chosen = augment.idc_training_strategy(flip)
+        case "crop_flip":
+            chosen = augment.crop_and_flip(flip)
+        case "rrc_flip":
+            chosen = augment.resized_crop_and_flip(flip, recipe.crop_area)
     generator = seeds.generator("train", config.seed, "augment", step)
     return augment.sample(chosen, images, shared=False, generator=generator)
 

@@ -319,7 +319,7 @@ def train_values_make_a_recipe(case: Case) -> Iterator[Complaint]:
         yield "train", problem
 
 
-@rule("method", "dataset", "ipc", "labels")
+@rule("dataset", "labels")
 def a_recipe_takes_the_labels(case: Case) -> Iterator[Complaint]:
     """A teacher's labels are logits, which are read at one temperature."""
     labels, recipe = case.point.labels, case.recipe
@@ -328,22 +328,23 @@ def a_recipe_takes_the_labels(case: Case) -> Iterator[Complaint]:
     if recipe.label_loss == "l2":
         what = "is for targets of a regression, and a teacher's labels are logits; got l2; expected soft_ce, kl or mse."
         yield "train.label_loss", what
-    if (
-        parse_teacher(labels).online
-        and isinstance(case.settings, MethodSettings)
-        and getattr(case.settings, "zca", False)
-    ):
-        yield (
-            case.path("labels"),
-            f"an online teacher labels what the network sees, and whitened images it does not know; got {labels} with "
-            f"settings.{case.point.method}.zca: true; expected false, or labels that are given once. Exclude the pair.",
-        )
     own = parse_teacher(labels).temperature
     if own != 1 and recipe.temperature is not None:
         yield (
             case.path("labels"),
             f"two temperatures; got {own:g} in {labels} and {recipe.temperature:g} in the recipe; expected one. Leave "
             "one out.",
+        )
+
+
+@rule("method", "dataset", "ipc", "labels")
+def an_online_teacher_sees_pixels(case: Case) -> Iterator[Complaint]:
+    labels = case.point.labels
+    if labels is not None and parse_teacher(labels).online and getattr(case.settings, "zca", False):
+        yield (
+            case.path("labels"),
+            f"an online teacher labels what the network sees, and whitened images it does not know; got {labels} with "
+            f"settings.{case.point.method}.zca: true; expected false, or labels that are given once. Exclude the pair.",
         )
 
 

@@ -8,7 +8,7 @@ from support import tiny_network, tiny_origin
 from torch import Tensor, nn
 
 from trainables.data import augment
-from trainables.distill import datadam, distributions
+from trainables.distill import datadam, distributions, matching
 from trainables.models.network import Network, build
 
 
@@ -116,6 +116,6 @@ def test_batch_norm_sees_all_classes_together(monkeypatch: pytest.MonkeyPatch) -
     given = (network(norm="batch"), origin.images, origin.by_class, synthetic, 2, None)
     found = []
     for group in (1, 1000):
-        monkeypatch.setitem(distributions.SIZES, "cpu", distributions.Sizes(group, group, group))
+        monkeypatch.setitem(distributions.SIZES, "cpu", matching.Sizes(group, group, group))
         found.append(distributions.match_distributions(*given, features=features()))
     assert found[0][0] == pytest.approx(found[1][0], rel=1e-5)

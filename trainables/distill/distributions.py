@@ -21,7 +21,7 @@ from trainables.data import augment
 from trainables.data.origins import Origin
 from trainables.device import laid_out
 from trainables.distill.context import DistillContext
-from trainables.distill.matching import PATHS, SIZES, Path, Sizes, augmented, groups, rows_of
+from trainables.distill.matching import PATHS, SIZES, Path, augmented, groups, rows_of
 from trainables.methods import DMSettings
 from trainables.models.network import Network, uses_batch_statistics
 from trainables.payloads import DistilledSet, load_tensors, save_tensors
@@ -136,15 +136,8 @@ def _in_parts(
     Args:
         whole: Nothing may be split: batch statistics are those of all classes together.
     """
-    sizes = Sizes(len(real), len(real), len(real)) if whole else SIZES[real.device.type]
-    num_classes = len(batches)
-    targets = torch.cat(
-        [
-            real_means(phi, real, batches[first:last], rows_of(omegas, first, last), sizes.chunk)
-            for first, last in groups([len(batch) for batch in batches], num_classes if whole else sizes.group, whole)
-        ]
-    )
-    return match_targets(phi, whole, targets, synthetic, ipc, omegas, sizes.chunk)
+    targets = real_means(phi, whole, real, batches, omegas)
+    return match_targets(phi, whole, targets, synthetic, ipc, omegas, SIZES[real.device.type].chunk)
 
 
 def match_targets(
@@ -209,16 +202,22 @@ def class_means(features: Tensor, counts: Sequence[int]) -> Tensor:
 
 @torch.no_grad()
 def real_means(
-    phi: Features, real: Tensor, batches: Sequence[Tensor], omegas: augment.Params | None, chunk: int
+    phi: Features, whole: bool, real: Tensor, batches: Sequence[Tensor], omegas: augment.Params | None
 ) -> Tensor:
     """The mean (K, F) of each class's batch under its augmentation.
 
     Args:
+        whole: Nothing may be split: batch statistics are those of all classes together.
         real: Origin images (N, C, H, W) normalised.
         batches: For each class, the positions in ``real`` of its batch.
         omegas: One row per class.
-        chunk: Images that pass the network together.
     """
-    counts = [len(batch) for batch in batches]
-    images = augmented(real[torch.cat(list(batches)).to(real.device)], omegas, counts)
-    return class_means(torch.cat([phi(part) for part in torch.split(images, chunk)]), counts)
+    sizes = SIZES[real.device.type]
+    means = []
+    for first, last in groups([len(batch) for batch in batches], sizes.group, whole):
+        counts = [len(batch) for batch in batches[first:last]]
+        rows = torch.cat(list(batches[first:last])).to(real.device)
+        images = augmented(real[rows], rows_of(omegas, first, last), counts)
+        features = torch.cat([phi(part) for part in torch.split(images, len(images) if whole else sizes.chunk)])
+        means.append(class_means(features, counts))
+    return torch.cat(means)

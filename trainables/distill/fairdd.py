@@ -19,7 +19,7 @@ from torch import Tensor
 from trainables.data.origins import Origin
 from trainables.distill.context import DistillContext
 from trainables.distill.distributions import descend, embedding, match_targets, real_means
-from trainables.distill.matching import SIZES, groups, rows_of
+from trainables.distill.matching import SIZES
 from trainables.methods import FairDDSettings
 from trainables.models.network import uses_batch_statistics
 from trainables.payloads import DistilledSet
@@ -44,19 +44,7 @@ def distill(origin: Origin, settings: FairDDSettings, context: DistillContext) -
         whole, omegas = uses_batch_statistics(network), context.omegas(iteration)
         parts, counts = by_group(context.real_batches(origin, settings.batch_real, iteration), origin.groups)
         owners = None if omegas is None else omegas.repeat(counts)
-        limit = SIZES[origin.images.device.type].group
-        means = torch.cat(
-            [
-                real_means(
-                    embedding(network),
-                    origin.images,
-                    parts[first:last],
-                    rows_of(owners, first, last),
-                    len(origin.images) if whole else chunk,
-                )
-                for first, last in groups([len(part) for part in parts], limit, whole)
-            ]
-        )
+        means = real_means(embedding(network), whole, origin.images, parts, owners)
         targets = torch.stack([of_class.mean(0) for of_class in torch.split(means, counts)])
         loss, gradient = match_targets(embedding(network), whole, targets, images, context.ipc, omegas, chunk)
         if settings.summed:
@@ -77,8 +65,8 @@ def by_group(batches: list[Tensor], members: Tensor | None) -> tuple[list[Tensor
     """
     parts, counts = [], []
     for batch in batches:
-        own = torch.zeros_like(batch) if members is None else members[batch.cpu()]
-        found = [batch[(own == group).to(batch.device)] for group in sorted(set(own.tolist()))]
+        own = torch.zeros_like(batch) if members is None else members[batch]
+        found = [batch[own == group] for group in sorted(set(own.tolist()))]
         parts += found
         counts.append(len(found))
     return parts, counts

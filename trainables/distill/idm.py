@@ -58,7 +58,7 @@ def distill(origin: Origin, settings: IDMSettings, context: DistillContext) -> D
         done, folder = checkpoint
         saved = load_tensors(folder / "idm.safetensors")
         images, momentum = saved["images"].to(images.device), saved["momentum"].to(images.device)
-        queue.load(saved, done)
+        queue.load(saved)
 
     def save(folder: pathlib.Path) -> None:
         save_tensors(folder / "idm.safetensors", {**queue.state(), "images": images, "momentum": momentum})
@@ -100,15 +100,7 @@ def _matching(
         batches: For each class, the positions of its real images.
     """
     sizes, ipc, dataset = SIZES[origin.images.device.type], context.ipc, context.config.dataset
-    counts = [len(batch) for batch in batches]
-    targets = torch.cat(
-        [
-            real_means(
-                embedding(network), origin.images, batches[first:last], rows_of(omegas, first, last), sizes.chunk
-            )
-            for first, last in groups(counts, sizes.group)
-        ]
-    )
+    targets = real_means(embedding(network), False, origin.images, batches, omegas)
     decoded = ipc * settings.factor**2
 
     def gradient_at(images: Tensor) -> tuple[Tensor, Tensor]:
@@ -235,8 +227,8 @@ class Queue:
             state |= {f"{member.number}.{name}": tensor for name, tensor in own.items()}
         return state
 
-    def load(self, state: dict[str, Tensor], iteration: int) -> None:
-        """Take up what ``state`` gave after so many iterations."""
+    def load(self, state: dict[str, Tensor]) -> None:
+        """Take up what ``state`` gave."""
         numbers = sorted({int(name.split(".")[0]) for name in state if name[0].isdigit()})
         self.members = [Member(number, self._settings, self._context) for number in numbers]
         for member in self.members:
