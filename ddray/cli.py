@@ -14,7 +14,7 @@ import click
 from ddray.errors import DdrayError, EnvironmentProblem, without_addresses
 from ddray.run.causes import CAUSES
 from ddray.run.signals import interrupting
-from ddray.settings import folders, set_environment
+from ddray.settings import UI_HOST, UI_PORT, folders, set_environment
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 INTERRUPTED = 130
@@ -642,8 +642,8 @@ def schema() -> None:
 
 
 @cli.command(short_help="Open MLflow on the results.")
-@click.option("--host", default="127.0.0.1", show_default=True)
-@click.option("--port", default=5000, show_default=True, type=click.IntRange(1, 65535))
+@click.option("--host", default=UI_HOST, show_default=True)
+@click.option("--port", default=UI_PORT, show_default=True, type=click.IntRange(1, 65535))
 def ui(host: str, port: int) -> int:
     """Open MLflow on the results."""
     from ddray.commands.ui import serve

@@ -3,6 +3,7 @@
 results/<sweep>/sweep.json            path, profiles and settings it was run with
                 state.json            what the tables were built from; current means: nothing to do
                 measurements.parquet, coverage.json, report.md, report.html, figures/
+                runs.html             from the keys of points, which the report gives, to their runs in MLflow
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from ddray.settings import Folders
 
 MEASUREMENTS_FILE, COVERAGE_FILE = "measurements.parquet", "coverage.json"
 REPORT_MD, REPORT_HTML, FIGURES_FOLDER = "report.md", "report.html", "figures"
-RENDERER_VERSION = 18
+RUNS_HTML = "runs.html"
+RENDERER_VERSION = 19
 """Raised when what is built from the store changes: finished sweeps are then rebuilt once."""
 
 

@@ -6,6 +6,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+UI_HOST, UI_PORT = "127.0.0.1", 5000
+"""Where ``ddray ui`` shows MLflow unless told otherwise."""
 RAY_ENVIRONMENT: dict[str, tuple[str, str]] = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": ("1", "no CSV and JSON files per trial: the store holds the results"),
     "TUNE_MAX_PENDING_TRIALS_PG": ("64", "the default of one pending trial costs 2.5 s a job; the searcher admits"),

@@ -175,6 +175,19 @@ TINY["rded"] = {"candidates": 8, "crops": 3, "epochs_net": 2, "lr_net": 0.05, "b
 TINY["fairdd"] = TINY["dm"]
 TINY["dream"] = {**TINY["idc"], "clusters": 5, "interval": 2}
 TINY["ftd"] = {**TINY["mtt"], "radius": 0.05, "ema": 0.5}
+TINY["tesla"] = TINY["mtt"]
+TINY["datm"] = {
+    **TINY["mtt"],
+    **{
+        "zca": False,
+        "radius": 0.05,
+        "right_first": False,
+        "early_starts": 1,
+        "growth": 2,
+        "threshold": 10.0,
+        "lr_label": 0.5,
+    },
+}
 """Settings that make a method's distillation a matter of milliseconds."""
 
 

@@ -382,6 +382,12 @@ class MethodSettings(Config):
     (how often a learned rate was kept above 0); tables then show both, and reports sound an alarm."""
 
     @property
+    def label_source(self) -> LabelSource | None:
+        """Where soft labels of its sets come from, which are logits to be read at temperature 1; None: labels are hard
+        ones."""
+        return None
+
+    @property
     def length(self) -> int | None:
         """How many times the body of the method's loop runs, the unit of its checkpoints; None without a budget."""
         return None if self.budget is None else int(getattr(self, self.budget))

@@ -7,6 +7,7 @@ The computation of ``dsa`` is in ``distill/dsa.py`` and so on; published values 
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, WithJsonSchema, model_validator
@@ -19,6 +20,7 @@ from trainables.configs import (
     DatasetConfig,
     ExpertConfig,
     Held,
+    LabelSource,
     MethodSettings,
     NetworkConfig,
     NetworkSettings,
@@ -332,6 +334,20 @@ class MTTSettings(NetworkSettings):
         """How much of the running average of the images stays at each update; 0: the last images are the set."""
         return 0.0
 
+    @property
+    def earliest(self) -> int:
+        """The first start."""
+        return 0
+
+    def starts_end(self, iteration: int) -> int:
+        """Starts of an iteration are before this one."""
+        return self.max_start
+
+    @property
+    def loss_limit(self) -> float:
+        """An iteration whose loss is above this changes nothing."""
+        return math.inf
+
     def experts(
         self, dataset: DatasetConfig, origin: OriginConfig, network: NetworkConfig, augmentation: Augmentation | None
     ) -> tuple[ExpertConfig, ...]:
@@ -355,14 +371,38 @@ class MTTSettings(NetworkSettings):
         return {}
 
 
-@method("ftd", title="FTD", function="trainables.distill.mtt:distill", init="real")
-class FTDSettings(MTTSettings):
-    """Flat trajectories (Du et al., CVPR 2023): MTT with sharpness-aware experts and an average of the images."""
+@method("tesla", title="TESLA", function="trainables.distill.mtt:distill", init="real")
+class TESLASettings(MTTSettings):
+    """MTT in constant memory (Cui et al., ICML 2023), with labels that experts give if wanted."""
+
+    mtt_gradient: Literal["recompute", "unrolled", "tesla"] = "tesla"
+    target_labels: bool = False
+    """Whether each iteration labels the images anew, by the expert at the end of its segment; the last labels are the
+    set's. The authors have it for ImageNet."""
+
+    @property
+    def label_source(self) -> LabelSource | None:
+        """Experts."""
+        return "teacher" if self.target_labels else None
+
+
+class _FlatSettings(MTTSettings):
+    """With experts that look for flat places."""
 
     radius: float = Field(default=0.01, gt=0)
     """rho: how far away, in units of the parameters, experts take their gradients."""
     alignment: float = Field(default=0.3, ge=0)
     """a: how much of the gradient's part that is orthogonal to that one is taken off."""
+
+    def flatness(self) -> dict[str, Any]:
+        """Gradients of a flatter place."""
+        return {"method": "ftd", "radius": self.radius, "alignment": self.alignment}
+
+
+@method("ftd", title="FTD", function="trainables.distill.mtt:distill", init="real")
+class FTDSettings(_FlatSettings):
+    """Flat trajectories (Du et al., CVPR 2023): MTT with sharpness-aware experts and an average of the images."""
+
     ema: float = Field(default=0.9995, ge=0, lt=1)
     """d of the average. After i iterations it still holds d^i of the real images it began at: 8 % after 5,000."""
 
@@ -371,9 +411,65 @@ class FTDSettings(MTTSettings):
         """The average is what the set is made of."""
         return self.ema
 
-    def flatness(self) -> dict[str, Any]:
-        """Gradients of a flatter place."""
-        return {"method": "ftd", "radius": self.radius, "alignment": self.alignment}
+
+@method("datm", title="DATM", function="trainables.distill.mtt:distill", init="real")
+class DATMSettings(_FlatSettings):
+    """Trajectories of matched difficulty (Guo et al., ICLR 2024): MTT with FTD's experts, starts that go on to later
+    epochs the more images there are, and soft labels that are learned with them."""
+
+    iterations: int = Field(default=10_000, ge=0)
+    """0 gives the start itself, labelled by experts: the control of what is learned."""
+    syn_steps: int = Field(default=80, ge=1)
+    """Steps of the student on the distilled set (N)."""
+    expert_snapshots: int = Field(default=100, ge=1)
+    """Snapshots after the initial one, usually epochs."""
+    zca: bool = True
+    """Distil whitened images (eps 0.1) instead of normalised ones; the whitening is kept with the set."""
+    min_start: int = Field(default=0, ge=0)
+    """The first start (T-)."""
+    early_starts: int | None = Field(default=None, ge=1)
+    """Starts at the first iteration are before this one (T); the end grows to ``max_start``. null: it is there from the
+    beginning."""
+    growth: int = Field(default=1000, ge=1)
+    """Iterations of that growth."""
+    threshold: float = Field(default=1.0, gt=0)
+    """An iteration whose loss is above this changes nothing."""
+    right_first: bool = True
+    """Real images that the first expert's last network gets right come first, and their labels start at the mean of the
+    experts that are right. false: the images of ``random``, labelled by the first expert."""
+    lr_label: float = Field(default=2.0, ge=0)
+    """Learning rate of the labels, which are logits."""
+    momentum_label: float = Field(default=0.9, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _starts_in_order(self) -> DATMSettings:
+        first_end = self.early_starts or self.max_start
+        if not self.min_start < first_end <= self.max_start:
+            raise ValueError(
+                f"starts out of order; got min_start {self.min_start}, early_starts {self.early_starts}, max_start "
+                f"{self.max_start}; expected min_start below early_starts, and that at most max_start"
+            )
+        return self
+
+    @property
+    def label_source(self) -> LabelSource | None:
+        """With the images."""
+        return "learned"
+
+    @property
+    def earliest(self) -> int:
+        """T-."""
+        return self.min_start
+
+    def starts_end(self, iteration: int) -> int:
+        """The end grows with the iterations."""
+        first = self.early_starts or self.max_start
+        return min(self.max_start, first + (self.max_start - first) * iteration // self.growth)
+
+    @property
+    def loss_limit(self) -> float:
+        """The threshold."""
+        return self.threshold
 
 
 @method(

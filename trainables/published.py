@@ -65,7 +65,9 @@ PROGRAMS: dict[str, tuple[str, ...]] = {
     "datadam": ("cifar10", "cifar100"),
     **dict.fromkeys(("dc", "dsa", "dm"), ("mnist", "fashion_mnist", "svhn", "cifar10", "cifar100", "tiny_imagenet")),
     "mtt": ("cifar10", "cifar100", "tiny_imagenet"),
+    "tesla": ("cifar10", "cifar100"),
     "ftd": ("cifar10", "cifar100"),
+    "datm": ("cifar10", "cifar100"),
     "idc": _IDC_SETS,
     "dream": ("cifar10", "cifar100"),
     "ncfm": ("cifar10", "cifar100"),
@@ -458,6 +460,96 @@ publish(
             "momentum_expert": (0.0, f"{_FTD} buffer"),
             "batch_expert": (256, f"{_FTD} buffer"),
             "snapshot_steps": (None, f"{_FTD} buffer (one snapshot per epoch; where that is less than 50 steps, 50)"),
+        },
+        (AUTHORS,),
+    ),
+)
+
+# --- DATM (methods2.md 3.7) -------------------------------------------------------------------------------------------
+
+_DATM = "NUS-HPC-AI-Lab/DATM@97ae510"
+_MATCHED = (
+    *("syn_steps", "match_snapshots", "lr_img", "lr_label", "batch_syn", "min_start", "early_starts", "max_start"),
+    *("growth", "threshold", "lr_lr", "right_first"),
+)
+"""N, M, lr_x, lr_y, |b|, T-, T, T+, E_x, threshold, lr_alpha, and whether starts and labels are of right answers."""
+
+publish(
+    *_network("datm", f"{_DATM} configs/ (ConvNet)", None, "as MTT has it", (AUTHORS,)),
+    *(
+        Preset(
+            method="datm",
+            values=dict(zip(_MATCHED, values, strict=True)),
+            source=f"{_DATM} configs/",
+            datasets=(dataset,),
+            ipcs=(ipc,),
+            agrees=(AUTHORS,),
+        )
+        for dataset, ipc, values in (
+            ("cifar10", 1, (80, 2, 1e2, 5, 10, 0, None, 4, 1000, 1.1, 1e-7, True)),
+            ("cifar10", 10, (80, 2, 1e2, 2, 100, 0, 10, 20, 1000, 1.0, 1e-5, True)),
+            ("cifar10", 50, (80, 2, 1e3, 2, 500, 0, 20, 40, 2000, 1.0, 1e-5, True)),
+            ("cifar10", 500, (40, 2, 50, 10, 1000, 40, None, 60, 1000, 1.0, 1e-5, True)),
+            ("cifar10", 1000, (100, 2, 50, 10, 1000, 40, None, 60, 1000, 1.0, 1e-5, True)),
+            ("cifar100", 1, (40, 3, 1e3, 10, 1000, 0, 10, 20, 1000, 1.0, 1e-5, True)),
+            ("cifar100", 10, (80, 2, 1e3, 10, 1000, 0, 30, 50, 2000, 1.0, 1e-5, True)),
+            ("cifar100", 50, (80, 2, 1e3, 10, 1000, 20, None, 70, 1000, 1.0, 1e-5, False)),
+            ("cifar100", 100, (80, 2, 50, 10, 1000, 30, None, 70, 1000, 1.0, 1e-5, True)),
+        )
+    ),
+    *_common(
+        "datm",
+        {
+            "iterations": (10_000, f"{_DATM} configs/"),
+            "momentum_img": (0.5, f"{_DATM} distill/DATM.py"),
+            "momentum_label": (0.9, f"{_DATM} distill/DATM.py"),
+            "lr_syn": (0.01, f"{_DATM} configs/"),
+            "mtt_gradient": ("recompute", f"{_DATM} distill/DATM.py (gradient through all steps)"),
+            "zca": (True, f"{_DATM} configs/"),
+            "radius": (0.01, f"{_DATM} README.md (buffers)"),
+            "alignment": (0.3, f"{_DATM} README.md (buffers)"),
+            "num_experts": (100, f"{_DATM} README.md (buffers)"),
+            "expert_snapshots": (100, f"{_DATM} README.md (buffers)"),
+            "lr_expert": (0.01, f"{_DATM} README.md (buffers)"),
+            "momentum_expert": (0.0, f"{_DATM} README.md (buffers)"),
+            "batch_expert": (256, f"{_DATM} README.md (buffers)"),
+            "snapshot_steps": (None, f"{_DATM} README.md (one snapshot per epoch; where that is below 50 steps, 50)"),
+        },
+        (AUTHORS,),
+    ),
+)
+
+# --- TESLA (methods2.md 3.6) ------------------------------------------------------------------------------------------
+
+publish(
+    *_network("tesla", _TESLA, None, "as MTT has it", (AUTHORS,)),
+    *(
+        Preset(
+            method="tesla",
+            values=dict(zip((*_COMMAND, "zca"), values, strict=True)),
+            source=_TESLA,
+            datasets=(dataset,),
+            ipcs=(ipc,),
+            agrees=(AUTHORS,),
+        )
+        for dataset, ipc, values in (
+            ("cifar10", 1, (50, 2, 5, None, 1e3, 1e-7, 0.01, False)),
+            ("cifar100", 50, (80, 2, 40, 125, 1e3, 1e-5, 0.01, True)),
+        )
+    ),
+    *_common(
+        "tesla",
+        {
+            "iterations": (10_000, f"{_TESLA}, default of distill.py"),
+            "momentum_img": (0.5, f"{_TESLA}, distill.py"),
+            "mtt_gradient": ("tesla", f"{_TESLA}, distill.py"),
+            "target_labels": (False, f"{_TESLA} (labels of a teacher in its ImageNet command only)"),
+            "num_experts": (100, f"{_TESLA}, as MTT's"),
+            "expert_snapshots": (50, f"{_TESLA}, as MTT's"),
+            "lr_expert": (0.01, f"{_TESLA}, as MTT's"),
+            "momentum_expert": (0.0, f"{_TESLA}, as MTT's"),
+            "batch_expert": (256, f"{_TESLA}, as MTT's"),
+            "snapshot_steps": (None, f"{_TESLA}, as MTT's (where an epoch is less than 50 steps, 50)"),
         },
         (AUTHORS,),
     ),

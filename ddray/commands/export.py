@@ -19,6 +19,10 @@ from trainables.configs import DistillConfig
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from trainables.data.pixels import Whitening
+    from trainables.labels import SoftLabels
+    from trainables.payloads import DistilledSet
+
 INDEX = "sets.json"
 """What was written, with what a reader has to know of it."""
 
@@ -33,6 +37,9 @@ class Set:
     """(N,) int64: the data set's own numbers."""
     config: DistillConfig
     factor: int
+    soft: SoftLabels | None
+    learned_lr: float | None
+    whitening: Whitening | None
 
     @property
     def normalised(self) -> Tensor:
@@ -71,12 +78,19 @@ def _dc(each: Set, folder: Path) -> dict[str, Any]:
 
 
 def _mtt(each: Set, folder: Path) -> dict[str, Any]:
-    """As MTT writes them: two bare tensors."""
+    """As MTT writes them: two bare tensors, and whitened images as networks see them."""
     import torch
 
-    torch.save(each.normalised, folder / "images_best.pt")
+    images, space = each.normalised, "normalised"
+    if each.whitening is not None:
+        images, space = each.whitening.whiten(images, tuple(each.mean), tuple(each.std)), "whitened"
+    torch.save(images, folder / "images_best.pt")
     torch.save(each.labels, folder / "labels_best.pt")
-    return {"set": "images_best.pt", "labels": "labels_best.pt", "space": "normalised"}
+    files = {"set": "images_best.pt", "labels": "labels_best.pt", "space": space}
+    if each.learned_lr is not None:
+        torch.save(torch.tensor(each.learned_lr), folder / "lr_best.pt")
+        files["learned_lr"] = "lr_best.pt"
+    return files
 
 
 def _idc(each: Set, folder: Path) -> dict[str, Any]:
@@ -121,7 +135,7 @@ def export_sets(prepared: Prepared, store: Store, into: Path, form: str) -> list
 
     Returns:
         For each: ``folder``, ``key``, ``label``, ``method``, ``dataset``, ``ipc``, ``factor``, ``mean``, ``std``,
-        ``evaluate`` (the command that reads it again), and the names of its files. The same stands in ``sets.json``.
+        ``evaluate`` (the command that reads it again, where one can), and the names of its files. The same stands in ``sets.json``.
 
     Raises:
         RequestError: None is finished, or the folder cannot be written.
@@ -151,16 +165,39 @@ def export_sets(prepared: Prepared, store: Store, into: Path, form: str) -> list
     return written
 
 
-def _set(stage: Stage, found: Any) -> Set:
+def _set(stage: Stage, found: DistilledSet) -> Set:
     import torch
+
+    from trainables.labels import SoftLabels
 
     assert isinstance(stage.config, DistillConfig)
     classes = torch.tensor(stage.config.origin.classes)
-    return Set(found.images, classes[found.labels.classes], stage.config, int(found.info["factor"]))
+    soft = found.labels if isinstance(found.labels, SoftLabels) else None
+    factor, rate = int(found.info["factor"]), found.info.get("learned_lr")
+    return Set(found.images, classes[found.labels.classes], stage.config, factor, soft, rate, found.whitening)
+
+
+def _soft(soft: SoftLabels, files: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Beside the set; in place of its labels, where they have a file of their own (DATM's layout)."""
+    import torch
+
+    name = files.get("labels", "soft_labels.pt")
+    torch.save(soft.rows, folder / name)
+    classes = {"image_classes": "class-major"} if "labels" in files else {}
+    return {
+        "labels": name,
+        "label_form": soft.form,
+        "temperature": soft.temperature,
+        "label_source": soft.source,
+    } | classes
 
 
 def _facts(stage: Stage, name: str, each: Set, form: str, folder: Path) -> dict[str, Any]:
     files = FORMS[form](each, folder)
+    if each.soft is not None and "set" in files:
+        files |= _soft(each.soft, files, folder)
+    if each.learned_lr is not None and "set" in files:
+        files.setdefault("learned_lr", each.learned_lr)
     config = each.config
     facts = {
         "folder": name,
@@ -174,14 +211,18 @@ def _facts(stage: Stage, name: str, each: Set, form: str, folder: Path) -> dict[
         "std": each.std,
         **files,
     }
-    return facts | ({"evaluate": _command(facts, each)} if "set" in files else {})
+    # Soft labels of some classes are not read again: what is left of a row is another label.
+    again = "set" in files and (each.soft is None or len(config.origin.classes) == config.dataset.num_classes)
+    return facts | ({"evaluate": _command(facts, each)} if again else {})
 
 
 def _command(facts: Mapping[str, Any], each: Set) -> str:
     words = ["ddray evaluate", f"--set {facts['set']}", f"--dataset {facts['dataset']}", f"--space {facts['space']}"]
     if facts["space"] == "normalised":
         words += [f"--{name} {','.join(f'{value:g}' for value in facts[name])}" for name in ("mean", "std")]
-    words += [f"--labels {facts['labels']}"] if "labels" in facts else []
+    for option in ("labels", "label_form", "temperature", "label_source", "image_classes", "learned_lr"):
+        if facts.get(option) is not None:
+            words.append(f"--{option.replace('_', '-')} {facts[option]}")
     words += [f"--factor {each.factor}"] if each.factor > 1 else []
     classes = sorted(set(each.labels.tolist()))
     if len(classes) < each.config.dataset.num_classes:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import signal
 import socket
-import sqlite3
 import subprocess
 import sys
 
 from ddray.errors import EnvironmentProblem, RequestError
 from ddray.settings import Folders
 from ddray.tracking.content import VIEW
-from ddray.tracking.runs import Place, read_only, tracking_uri
+from ddray.tracking.runs import Place, experiments, tracking_uri
 from ddray.tracking.schema import check_schema
 
 
@@ -62,7 +60,7 @@ def serve(folders: Folders, host: str, port: int) -> int:
         folders.mlflow_artifacts.as_uri(),
     ]
     sys.stderr.write(f"MLflow: http://{host}:{port} (end with Ctrl-C)\n")
-    for name, number in _experiments(folders):
+    for name, number in experiments(folders.mlflow_database).items():  # the server itself says what is wrong with it
         # Without the first word in the address MLflow opens its pages about language models.
         page = (
             f"http://{host}:{port}/#/experiments/{number}/runs?workflowType=machine_learning&viewStateShareKey={VIEW}"
@@ -82,13 +80,3 @@ def serve(folders: Folders, host: str, port: int) -> int:
             f"{sys.executable} -m mlflow --version"
         )
     return 0
-
-
-def _experiments(folders: Folders) -> list[tuple[str, str]]:
-    """(name, number) of our experiments; read directly, because importing MLflow takes seconds."""
-    query = "SELECT name, experiment_id FROM experiments WHERE name LIKE 'ddray/%' AND lifecycle_stage = 'active'"
-    try:
-        with contextlib.closing(read_only(folders.mlflow_database)) as connection:
-            return [(str(name), str(number)) for name, number in connection.execute(query + " ORDER BY name")]
-    except sqlite3.Error:
-        return []  # the server itself will say what is wrong with its database

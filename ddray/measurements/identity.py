@@ -196,7 +196,7 @@ def _distill_values(chain: Chain, distill: Stage) -> dict[str, Any]:
             {"method": config.method, "version": config.method_version, "settings": settings, "network": network}
         ),
         "zca": bool(settings.get("zca", False)),
-        "label_kind": str(settings.get("label_kind", "hard")),
+        "label_kind": "hard" if soft_labels(config) is None else "soft",
         "factor": factor,
         "effective_ipc": config.ipc * factor**2,
     }
@@ -220,7 +220,7 @@ def _param(chain: Chain, distill: Stage | None) -> str | None:
     if distill is not None and isinstance(distill.config, DistillConfig):
         if distill.config.settings:
             param["settings"] = dict(distill.config.settings)
-        if labels := _soft_labels(chain, distill.config.settings):
+        if labels := _soft_labels(chain, distill.config):
             param["labels"] = labels
         if chain.point.method != EXTERNAL and (changed := _changed_settings(chain, distill.config)):
             param["changed_settings"] = changed
@@ -231,7 +231,24 @@ def _param(chain: Chain, distill: Stage | None) -> str | None:
     return canonical(param) if param else None
 
 
-def _soft_labels(chain: Chain, settings: Mapping[str, Any]) -> dict[str, Any] | None:
+def soft_labels(config: DistillConfig) -> Mapping[str, Any] | None:
+    """``label_form``, ``label_source`` and ``temperature`` of a set's own soft labels; None of hard ones."""
+    if config.settings.get("label_kind", "hard") != "hard":  # a file's, of which it was said
+        return config.settings
+    source = _label_source(config.method, canonical(config.settings))
+    return {"label_form": "logits", "label_source": source, "temperature": 1.0} if source is not None else None
+
+
+@cache
+def _label_source(method: str, settings: str) -> str | None:
+    """Where a method's soft labels come from; ``settings``: all of them, as JSON."""
+    declared = METHODS.get(method)
+    if declared is None or not declared.distils:
+        return None
+    return declared.settings.model_validate(json.loads(settings)).label_source
+
+
+def _soft_labels(chain: Chain, distilled: DistillConfig) -> dict[str, Any] | None:
     """What the labels of a set are and how a network learned them; None of hard ones."""
     config, recipe = training(chain), training(chain).recipe
     if recipe is None:
@@ -243,8 +260,8 @@ def _soft_labels(chain: Chain, settings: Mapping[str, Any]) -> dict[str, Any] | 
             "temperature": config.teacher.temperature,
             "teacher": {"name": chain.point.labels, "key": teacher_of(chain)},
         }
-    elif settings.get("label_kind", "hard") != "hard":
-        own = settings
+    elif found := soft_labels(distilled):
+        own = found
     else:
         return None
     of_logits = recipe.label_loss in ("soft_ce", "kl")

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ddray.measurements.identity import StageRecord
+from ddray.measurements.identity import StageRecord, soft_labels
 from ddray.measurements.metrics import BY_ID
 from ddray.plan.graph import Stage
 from trainables.configs import AttackConfig, DistillConfig, ExpertConfig
@@ -54,7 +54,7 @@ def is_described(stage: Stage) -> bool:
     if not isinstance(config, DistillConfig):
         return False
     own = config.method in METHODS and METHODS[config.method].settings.course
-    return own or config.settings.get("label_kind", "hard") != "hard"
+    return own or soft_labels(config) is not None
 
 
 def described_rows(info: Mapping[str, Any]) -> list[Row]:

@@ -298,7 +298,7 @@ class AxisValues:
             description=(
                 "What labels the images of a set: teacher, or teacher with a protocol, epochs, a temperature, and "
                 "online for every batch anew, such as teacher-dsa1000-e50-t4. null or left out: the set's own labels, "
-                "hard ones."
+                "soft ones of datm, else hard ones."
             ),
             of_set=True,
             of_training=True,

@@ -319,15 +319,19 @@ def train_values_make_a_recipe(case: Case) -> Iterator[Complaint]:
         yield "train", problem
 
 
-@rule("dataset", "labels")
+@rule("dataset", "method", "ipc", "labels")
 def a_recipe_takes_the_labels(case: Case) -> Iterator[Complaint]:
-    """A teacher's labels are logits, which are read at one temperature."""
+    """A teacher's labels are logits, as are those that methods learn; a teacher's are read at one temperature."""
     labels, recipe = case.point.labels, case.recipe
-    if labels is None or recipe is None:
+    own_source = case.settings.label_source if isinstance(case.settings, MethodSettings) else None
+    if recipe is None or (labels is None and own_source is None):
         return
     if recipe.label_loss == "l2":
-        what = "is for targets of a regression, and a teacher's labels are logits; got l2; expected soft_ce, kl or mse."
+        whose = "a teacher's labels" if labels is not None else f"{case.point.method}'s labels"
+        what = f"is for targets of a regression, and {whose} are logits; got l2; expected soft_ce, kl or mse."
         yield "train.label_loss", what
+    if labels is None:
+        return
     own = parse_teacher(labels).temperature
     if own != 1 and recipe.temperature is not None:
         yield (

@@ -104,9 +104,9 @@ class SetSpec:
 
     @property
     def experts(self) -> tuple[ExpertConfig, ...]:
-        """What takes no step needs none."""
+        """What takes no step needs none, unless they label its start."""
         network = self.network
-        if network is None or self.settings.length == 0:
+        if network is None or (self.settings.length == 0 and self.settings.label_source is None):
             return ()
         return self.settings.experts(self.dataset, self.origin, network, self.augmentation)
 

@@ -54,6 +54,8 @@ class Column:
     """Printed where the column is shown and has a number."""
     optional: bool = False
     """Left out where no row has a number."""
+    links: Callable[[Facts], Sequence[tuple[str, str]]] | None = None
+    """On a page: what the cell of a row consists of, each part with the address that it leads to."""
 
     @property
     def heading(self) -> str:
@@ -147,6 +149,10 @@ class Table:
     def html(self) -> str:
         """A ``table`` element; its notes are the ``tfoot``."""
         heading, *rows = [[html_text(text) for text in line] for line in self.cells]
+        for at, column in enumerate(self.shown):
+            if column.links is not None:
+                for row, facts in zip(rows, self.rows, strict=True):
+                    row[at] = ", ".join(_html_link(*part) for part in column.links(facts))
         lines = ["<table>", f"<caption>{html_text(self.title)}</caption>"]
         lines.append("<thead><tr>" + "".join(f"<th>{text}</th>" for text in heading) + "</tr></thead>")
         body = ("<tr>" + "".join(f"<td>{text}</td>" for text in row) + "</tr>" for row in rows)
@@ -212,6 +218,10 @@ def latex_text(text: str) -> str:
         return "".join(_LATEX.get(character, character) for character in plain)
 
     return _escaped(text, escape, lambda name: rf"\texttt{{{escape(name)}}}")
+
+
+def _html_link(text: str, address: str) -> str:
+    return f'<a href="{html.escape(address)}">{html_text(text)}</a>'
 
 
 def html_text(text: str) -> str:

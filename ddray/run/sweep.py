@@ -27,7 +27,7 @@ from ddray.price.fitting import fit
 from ddray.price.measured import learn, measured_in
 from ddray.report.page import first_page
 from ddray.request import Request
-from ddray.results import REPORT_HTML, REPORT_MD, Results, results_of
+from ddray.results import REPORT_HTML, REPORT_MD, RUNS_HTML, Results, results_of
 from ddray.run.failed import points_that_failed
 from ddray.run.ladder import Ladder
 from ddray.run.limits import limit_text
@@ -358,6 +358,7 @@ def rebuild(prepared: Prepared, results: Results, store: Store) -> Finished:
     from ddray.measurements.rows import collect
     from ddray.report.html import SetPicture
     from ddray.report.written import write_report
+    from ddray.tracking.links import write_links
 
     results.folder.mkdir(parents=True, exist_ok=True)
     alarms = [info.alarm for info in prepared.datasets.values() if info.alarm is not None]
@@ -365,6 +366,8 @@ def rebuild(prepared: Prepared, results: Results, store: Store) -> Finished:
     write_embeddings(prepared.plan, prepared.sweep, store, results.folder)
     sets = [SetPicture(title, png) for title, png in pictures_of_sets(prepared.plan, store)]
     write_report(results.folder, prepared.sweep.name, sets)
+    if not (results.folder / RUNS_HTML).exists():  # the report has links to it
+        write_links(results.folder, prepared.sweep.name)
     done = store.keys()
     learn((stage for key, stage in prepared.plan.stages.items() if key in done), store)
     return Finished(coverage.planned, coverage.done, coverage.failed, coverage.blocked)

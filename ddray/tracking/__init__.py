@@ -5,6 +5,7 @@
     schema.py    whether the installed MLflow can use its database
     content.py   what a run of a point says: tags, parameters
     writer.py    writes runs; the only module that imports MLflow
+    links.py     runs.html, which leads from a report to the runs
     mirror.py    brings the runs of a sweep up to date
 
 The driver alone calls it; workers never do, so one process writes to the SQLite database and a tracking outage loses

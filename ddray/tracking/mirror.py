@@ -15,8 +15,9 @@ from ddray.plan.points import Sweep
 from ddray.results import MEASUREMENTS_FILE, REPORT_HTML
 from ddray.settings import Folders
 from ddray.store.artifacts import Store
+from ddray.tracking.links import write_links
 from ddray.tracking.measured import MeasuredPoint, measured_points
-from ddray.tracking.runs import PLANNED, REPORT, Place, Run, existing_runs
+from ddray.tracking.runs import PLANNED, REPORT, Place, Run, existing_runs, experiments
 from ddray.tracking.schema import REMEDY, check_schema
 from ddray.tracking.writer import Writer
 
@@ -67,6 +68,8 @@ def mirror(
         if known is not None:
             work = _compare(plan, points, known)
             if not work.chains and not work.left and _is_current(report, known):
+                number = experiments(place.database).get(f"ddray/{sweep.name}") if place.database is not None else None
+                _link(plan, sweep, folder, place, known, number)
                 return MirrorResult(0, 0, work.stale)
         if place.database is not None:
             check_schema(place.database)
@@ -82,7 +85,15 @@ def mirror(
         created = sum(
             writer.write(chain, points[chain.point.hash], known.get(chain.point.hash, [])) for chain in work.chains
         )
+        _link(plan, sweep, folder, place, found() or writer.existing(), writer.experiment)
     return MirrorResult(created, len(work.chains) - created, work.stale)
+
+
+def _link(
+    plan: Plan, sweep: Sweep, folder: Path, place: Place, runs: Mapping[str, Sequence[Run]], experiment: str | None
+) -> None:
+    if experiment is not None:
+        write_links(folder, sweep.name, plan.chains, runs, place, experiment)
 
 
 @dataclass(frozen=True, slots=True)

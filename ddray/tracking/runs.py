@@ -79,6 +79,17 @@ def read_only(database: Path) -> sqlite3.Connection:
     return sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True, timeout=20)
 
 
+def experiments(database: Path) -> dict[str, str]:
+    """Names and numbers of our experiments, read directly: importing MLflow takes seconds. Empty where that fails."""
+    query = "SELECT name, experiment_id FROM experiments WHERE name LIKE 'ddray/%' AND lifecycle_stage = 'active'"
+    try:
+        with contextlib.closing(read_only(database)) as connection:
+            return {str(name): str(number) for name, number in connection.execute(query + " ORDER BY name")}
+    except sqlite3.Error as error:
+        log.debug("%s: %s", database, error)
+        return {}
+
+
 def existing_runs(database: Path, experiment: str) -> dict[str, list[Run]] | None:
     """Runs by point, read straight from the tags: a thousand in milliseconds, where the client takes seconds.
 

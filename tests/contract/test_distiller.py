@@ -30,7 +30,9 @@ LEARNING: dict[str, dict[str, Any]] = {
     "ncfm": {"lr_img": 0.05, "frequencies": 64, "calibration": 0.0, "batch_real": 12},
     "idm": {"lr_img": 1.0, "batch_real": 12, "ce_weight": 0.0},
     "mtt": {"lr_img": 30.0},
+    "tesla": {"lr_img": 30.0},
     "ftd": {"lr_img": 30.0},
+    "datm": {"lr_img": 30.0, "growth": 10},
 }
 """Settings with which a method learns something in forty tiny iterations."""
 
@@ -62,7 +64,7 @@ class TestEveryMethod:
             "pixel01",
             False,
             factor,
-            "hard",
+            "soft" if method == "datm" else "hard",
         )
         assert (facts["method"], facts["ipc"], facts["classes"]) == (method, 2, [0, 1, 2])
         assert facts["mean"] == [0.4]

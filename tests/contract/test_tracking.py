@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -21,12 +22,14 @@ import worlds
 from ddray.errors import EnvironmentProblem
 from ddray.measurements.exports.picture import GAP, picture
 from ddray.measurements.rows import collect
+from ddray.results import RUNS_HTML
 from ddray.settings import Folders
 from ddray.store.artifacts import Store
 from ddray.tracking import content, measured, writer
 from ddray.tracking import mirror as mirroring
+from ddray.tracking.links import write_links
 from ddray.tracking.mirror import MirrorResult, mirror
-from ddray.tracking.runs import tracking_uri
+from ddray.tracking.runs import Place, Run, tracking_uri
 from ddray.tracking.schema import check_schema
 
 SWEEP = """
@@ -136,6 +139,37 @@ def test_points_with_an_outcome_have_a_run_and_pending_ones_none(mixed: World) -
     assert runs.keys() == {chain.point.hash for chain in mixed.plan.chains} - {pending.point.hash}
     states = {(run.data.tags["method"], run.info.status, run.data.tags["status"]) for run in runs.values()}
     assert states == {("random", "FINISHED", "done"), ("dm", "FAILED", "failed"), ("full", "FINISHED", "done")}
+
+
+def test_a_page_leads_from_points_to_runs(mixed: World) -> None:
+    page = (mixed.folder / RUNS_HTML).read_text()
+    number = mixed.client.get_experiment_by_name(f"ddray/{mixed.sweep.name}").experiment_id
+    assert dict(re.findall(r'<tr id="(\w+)">.*href="([^"]+)"', page)) == {
+        point: f"http://127.0.0.1:5000/#/experiments/{number}/runs/{run.info.run_id}"
+        for point, run in mixed.runs().items()
+    }
+    assert "<code>ddray ui</code>" in page
+
+
+def test_a_page_that_was_lost_is_written_by_the_next_mirror_though_nothing_changed(done: World) -> None:
+    done.mirror()
+    page = done.folder / RUNS_HTML
+    before = page.read_bytes()
+    page.unlink()
+    assert done.mirror() == MirrorResult(0, 0, 0)
+    assert page.read_bytes() == before
+
+
+def test_a_database_without_an_interface_is_named_instead(done: World) -> None:
+    place = Place(None, None, "postgresql://somebody:secret@db/mlflow")
+    runs = {chain.point.hash: [Run("1" * 32, None, True)] for chain in done.plan.chains}
+    write_links(done.folder, done.sweep.name, done.plan.chains, runs, place, "7")
+    page = (done.folder / RUNS_HTML).read_text()
+    assert "postgresql://db/mlflow" in page
+    assert "secret" not in page
+    assert "<a " not in page
+    write_links(done.folder, done.sweep.name)
+    assert f"ddray collect {done.sweep.name} --mlflow" in (done.folder / RUNS_HTML).read_text()
 
 
 def test_a_run_says_what_the_point_is(mixed: World) -> None:

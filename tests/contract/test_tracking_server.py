@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from workspace import Workspace
 
 from ddray.errors import EnvironmentProblem
 from ddray.measurements.rows import collect
+from ddray.results import RUNS_HTML
 from ddray.settings import Folders, folders
 from ddray.tracking.mirror import MirrorResult, mirror
 from ddray.tracking.runs import Place
@@ -107,6 +109,12 @@ def test_a_server_gets_runs_reports_and_files_and_keeps_them(server: Server, tmp
     (drawn,) = [run for run in points if run.data.params["method"] == "random"]
     picture = Path(server.client.download_artifacts(drawn.info.run_id, "distilled.png", str(tmp_path)))
     assert picture.read_bytes().startswith(b"\x89PNG")
+    page = (tmp_path / "results" / RUNS_HTML).read_text()
+    for run in points:
+        entry = re.search(f'id="{run.data.tags["ddray.point"]}".*href="([^"]+)"', page)
+        assert entry is not None
+        assert entry[1] == f"{server.address}/#/experiments/{experiment.experiment_id}/runs/{run.info.run_id}"
+    assert page.count("href=") == 2 + 1, "and the page's icon"
 
 
 def test_a_server_that_is_gone_is_said_and_costs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

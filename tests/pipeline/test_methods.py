@@ -31,7 +31,7 @@ defaults:
 grids:
   chosen: {axes: {method: [random, herding, kmeans]}, settings: {kmeans: {restarts: 1}}}
   learned:
-    axes: {method: [dm, datadam, dpdm, dsa, dc, mtt, ftd, idc, idm, dream, ncfm, rded]}
+    axes: {method: [dm, datadam, dpdm, dsa, dc, mtt, tesla, ftd, datm, idc, idm, dream, ncfm, rded]}
     settings:
       dm: {iterations: 2, batch_real: 8, width: 8, norm: instance}
       datadam: {iterations: 2, batch_real: 8, width: 8, norm: batch}
@@ -42,6 +42,10 @@ grids:
             match_snapshots: 2, snapshot_steps: 5, batch_expert: 16}
       ftd: {iterations: 2, width: 8, norm: instance, syn_steps: 2, num_experts: 2, expert_snapshots: 3, max_start: 2,
             match_snapshots: 2, snapshot_steps: 5, batch_expert: 16}
+      tesla: {iterations: 2, width: 8, norm: instance, syn_steps: 2, num_experts: 2, expert_snapshots: 3, max_start: 2,
+              match_snapshots: 2, snapshot_steps: 5, batch_expert: 16}
+      datm: {iterations: 2, width: 8, norm: instance, syn_steps: 2, num_experts: 2, expert_snapshots: 3, max_start: 2,
+             match_snapshots: 2, snapshot_steps: 5, batch_expert: 16, early_starts: null, batch_syn: null}
       idc: {iterations: 3, inner_loop: 2, batch_real: 8, net_images: 16, width: 8, norm: instance}
       ncfm: {iterations: 2, frequencies: 8, batch_real: 8, num_networks: 2, epochs_net: 1, width: 8, norm: instance}
       idm: {iterations: 2, batch_real: 8, net_steps: 2, batch_net: 16, width: 8, norm: instance}

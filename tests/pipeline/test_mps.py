@@ -68,7 +68,7 @@ def test_a_sweep_takes_it_to_its_workers_and_ends_it(
     """On a real Ray: the process that a job runs in knows where the service listens."""
     notes = control(tmp_path, monkeypatch, 0)
     monkeypatch.delenv(NAMES[0], raising=False)
-    with workspace.start("sweep", workspace.tiny(iterations=3000), "--mps", "--no-mlflow", "--cpus", "1") as running:
+    with workspace.start("sweep", workspace.tiny(iterations=100), "--mps", "--no-mlflow", "--cpus", "1") as running:
         running.until(lambda: places_of("default_worker.py"))
         (folder,) = places_of("default_worker.py")
         assert notes.read_text() == f"-d  {folder}\n", "it runs while the jobs do"

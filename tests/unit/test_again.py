@@ -11,6 +11,9 @@ from goldens import TABLES, Recorded
 from workspace import Workspace
 
 from ddray.plan.grid import select
+from ddray.plan.keys import short
+from ddray.report.html import html_page
+from ddray.report.page import Picture
 from ddray.report.report import elements_of
 from ddray.report.table import Table
 
@@ -34,6 +37,15 @@ def test_a_command_asks_for_its_cell(recorded: Recorded, workspace: Workspace) -
         others = [other for other in cells if other["command"] == cell["command"] and other != cell]
         if recorded.name != WITH_SETTINGS and not others:
             assert asked == set(cell["points"]), cell["command"]
+
+
+def test_on_the_page_keys_lead_to_runs() -> None:
+    facts = json.loads(TABLES[0].path("json").read_text())["report"]
+    page = html_page([each for each in elements_of(facts, long=True) if not isinstance(each, Picture)])
+    keys = [key for block in facts["again"] for cell in block["cells"] for key in cell["points"]]
+    assert keys
+    for key in keys:
+        assert f'<a href="runs.html#{key}">{short(key)}</a>' in page
 
 
 def test_only_the_long_page_has_them() -> None:

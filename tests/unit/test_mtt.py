@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import math
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial, partialmethod
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from support import (
 from torch import Tensor
 from torch.func import functional_call
 from torch.nn import functional as F
+from trajectories import LEARNING, PARTS, Problem, gap, stored
 from workspace import Workspace
 
 from trainables import optimise, seeds
@@ -40,41 +41,12 @@ from trainables.distill.context import DistillContext
 from trainables.distill.unroll import Batch, MetaGradient, recompute, tesla, unrolled
 from trainables.experts import flat_parameters
 from trainables.methods import MTTSettings
-from trainables.models.network import Network, build
+from trainables.models.network import build
 from trainables.models.second_order import for_second_order, instance_norm
 from trainables.payloads import DistilledSet, Expert, StoredExpert, TrainedModel
 from trainables.train import rate_learned_for, train
 
 # --- the meta-gradient ------------------------------------------------------------------------------------------------
-
-
-class Problem:
-    """A student's training in float64 and where it should have ended."""
-
-    def __init__(
-        self, steps: int, *, augmented: bool = True, batch: int = 4, norm: Any = "instance", width: int = 4
-    ) -> None:
-        generator = torch.Generator().manual_seed(7)
-        self.network = build(tiny_network(norm=norm, width=width), 0).double()
-        self.start = flat_parameters(self.network)
-        self.target = self.start + 0.1 * torch.randn(self.start.shape, generator=generator, dtype=torch.float64)
-        self.images = torch.randn(6, 1, 8, 8, generator=generator, dtype=torch.float64)
-        self.rate = torch.tensor(0.03, dtype=torch.float64)
-        strategy, labels = augment.strategy_for(True), torch.arange(6) % 3
-        self.batches = []
-        for _ in range(steps):
-            rows = torch.randperm(6, generator=generator)[:batch]
-            params = augment.sample(strategy, batch, shared=False, generator=generator) if augmented else None
-            self.batches.append(Batch(rows, labels[rows], params))
-
-    def solve(self, way: Callable[..., MetaGradient], **other: Any) -> MetaGradient:
-        values = {**vars(self), **other}
-        return way(*(values[name] for name in ("start", "images", "rate", "batches", "network", "target")))
-
-
-def gap(one: Tensor, other: Tensor) -> float:
-    """Relative to the second."""
-    return float((one - other).norm() / other.norm())
 
 
 @pytest.mark.parametrize("norm", ["instance", "batch", "layer", "group", "none"])
@@ -84,7 +56,7 @@ def test_recomputing_gives_the_numbers_of_plain_back_propagation(norm, augmented
     found, expected = problem.solve(recompute), problem.solve(unrolled)
     assert expected.images.norm() > 0
     assert abs(float(expected.rate)) > 0
-    for name in MetaGradient._fields:
+    for name in PARTS:
         assert gap(getattr(found, name), getattr(expected, name)) < 1e-9
 
 
@@ -96,7 +68,7 @@ def test_taking_a_batch_in_parts_changes_nothing(way, monkeypatch: pytest.Monkey
     parts = unroll._Student(problem.network).parts(problem.batches[0])
     assert [len(part.rows) for part in parts] == [2, 2, 1], "the control: it is in fact cut"
     found = problem.solve(way)
-    for name in MetaGradient._fields:
+    for name in PARTS:
         assert gap(getattr(found, name), getattr(whole, name)) < 1e-9
 
 
@@ -122,11 +94,11 @@ def test_tesla_is_back_propagation_with_earlier_parameters_cut_off() -> None:
     images, rate = problem.images.clone().requires_grad_(), problem.rate.clone().requires_grad_()
     constant = [problem.start]
     for batch in problem.batches:
-        gradient = plain_gradient(problem.network, constant[-1], images.detach(), batch)
+        gradient = plain_gradient(problem, constant[-1], images.detach(), batch)
         constant.append((constant[-1] - problem.rate * gradient).detach())
     total = torch.stack(
         [
-            plain_gradient(problem.network, theta, images, batch)
+            plain_gradient(problem, theta, images, batch)
             for theta, batch in zip(constant[:-1], problem.batches, strict=True)
         ]
     ).sum(0)
@@ -140,14 +112,14 @@ def test_tesla_is_back_propagation_with_earlier_parameters_cut_off() -> None:
     assert gap(found.images, problem.solve(recompute).images) > 1e-3, "the control: it is an approximation"
 
 
-def plain_gradient(network: Network, theta: Tensor, images: Tensor, batch: Batch) -> Tensor:
+def plain_gradient(problem: Problem, theta: Tensor, images: Tensor, batch: Batch) -> Tensor:
     """The gradient (P,) of one step's loss, by name instead of by position."""
     weights, first = {}, 0
-    for name, weight in network.named_parameters():
+    for name, weight in problem.network.named_parameters():
         weights[name] = theta[first : first + weight.numel()].view(weight.shape).detach().requires_grad_()
         first += weight.numel()
     seen = images[batch.rows] if batch.params is None else augment.apply(images[batch.rows], batch.params)
-    loss = F.cross_entropy(functional_call(network, weights, (seen,)), batch.labels)
+    loss = F.cross_entropy(functional_call(problem.network, weights, (seen,)), problem.labels[batch.rows])
     gradients = torch.autograd.grad(loss, list(weights.values()), create_graph=True)
     return torch.cat([gradient.reshape(-1) for gradient in gradients])
 
@@ -155,7 +127,7 @@ def plain_gradient(network: Network, theta: Tensor, images: Tensor, batch: Batch
 def test_tesla_is_exact_for_one_step() -> None:
     problem = Problem(1)
     found, expected = problem.solve(tesla), problem.solve(unrolled)
-    for name in MetaGradient._fields:
+    for name in PARTS:
         assert gap(getattr(found, name), getattr(expected, name)) < 1e-9
 
 
@@ -176,7 +148,7 @@ class TestEveryGradient:
         optimiser = torch.optim.SGD(expert.parameters(), lr=float(problem.rate))
         for batch in problem.batches:
             optimiser.zero_grad()
-            F.cross_entropy(expert(problem.images[batch.rows]), batch.labels).backward()
+            F.cross_entropy(expert(problem.images[batch.rows]), problem.labels[batch.rows]).backward()
             optimiser.step()
         found = problem.solve(way, target=flat_parameters(expert))
         assert float(found.loss) < 1e-10
@@ -191,13 +163,14 @@ class TestEveryGradient:
             assert torch.equal(getattr(problem, name), tensor)
             assert not getattr(problem, name).requires_grad
         assert torch.equal(flat_parameters(problem.network), weights)
-        assert not any(part.requires_grad for part in found)
+        assert not any(getattr(found, name).requires_grad for name in PARTS)
 
     def test_it_gives_way_between_steps(self, way) -> None:
         problem, asked = Problem(3), []
         way(
             problem.start,
             problem.images,
+            problem.labels,
             problem.rate,
             problem.batches,
             problem.network,
@@ -214,8 +187,8 @@ class TestEveryGradient:
         network = build(network_of(start, images.shape[2], images.shape[1]), 0)
         names = [name for name, _ in network.named_parameters()]
         vector, wanted = (torch.cat([state[name].reshape(-1) for name in names]) for state in (start, target))
-        batches = [Batch(torch.arange(len(images)), labels, None)] * int(recorded["steps"])
-        found = way(vector, images, recorded["learning_rate"], batches, network, wanted)
+        batches = [Batch(torch.arange(len(images)), None)] * int(recorded["steps"])
+        found = way(vector, images, labels, recorded["learning_rate"], batches, network, wanted)
         assert float(found.loss) == pytest.approx(float(recorded["loss"]), rel=1e-3)
         assert gap(found.final, recorded["final_flat"]) < 1e-3
         if way is not tesla:
@@ -276,7 +249,8 @@ def test_how_many_steps_are_kept_changes_no_bit(norm: Any, monkeypatch: pytest.M
         for_second_order(problem.network)
     with unroll._Saved() as saved:
         student = unroll._Student(problem.network)
-        held = unroll._taken(student, problem.start, problem.images, problem.batches[0], problem.batches[0])
+        first = problem.batches[0]
+        held = unroll._taken(student, problem.start, problem.images, problem.labels, first, first)
     assert saved.bytes > held.images.nbytes
     rooms = {0: 0, round(3.5 * saved.bytes): 3, 2**40: 6}
     expected = problem.solve(partial(recompute, room=0))
@@ -286,7 +260,7 @@ def test_how_many_steps_are_kept_changes_no_bit(norm: Any, monkeypatch: pytest.M
             patch.setattr(unroll._Saved, "__exit__", partialmethod(_noted, measured, unroll._Saved.__exit__))
             found = problem.solve(partial(recompute, room=room))
         assert len(measured) == kept, "of six steps"
-        for name in MetaGradient._fields:
+        for name in PARTS:
             assert torch.equal(getattr(found, name), getattr(expected, name)), name
 
 
@@ -310,24 +284,9 @@ def test_second_derivatives_of_instance_norm_are_those_of_finite_differences() -
 # --- segments and batches ---------------------------------------------------------------------------------------------
 
 
-def stored(folder: Path, accuracies: Sequence[float], places: Sequence[float], index: int = 0) -> Path:
-    """An expert of one parameter that was at these places, with these train accuracies there."""
-    where = torch.tensor(places).double()
-    expert = Expert(
-        where[:, None].float(), (where[:, None] - where).square(), [("weight", [1])], {"train_acc": list(accuracies)}
-    )
-    path = folder / f"expert{index}"
-    path.mkdir(parents=True)
-    expert.save(path)
-    return path
-
-
 def settings(**other: Any) -> MTTSettings:
     values = {"max_start": 4, "match_snapshots": 2, "expert_snapshots": 6, **other}
     return MTTSettings.model_validate(values)
-
-
-LEARNING = [0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95]
 
 
 @pytest.mark.parametrize(
@@ -366,13 +325,14 @@ def test_every_expert_comes_once_before_any_comes_again_and_every_start_comes(tm
     folders = {f"expert.{index}": stored(tmp_path, LEARNING, range(7), index) for index in range(5)}
     context = DistillContext(config, FakeContext(tmp_path), folders)
     experts = mtt.open_experts(MTTSettings.model_validate(config.settings), context)
-    drawn = [mtt.draw_segment(experts, context, iteration) for iteration in range(100)]
+    chosen = MTTSettings.model_validate(config.settings)
+    drawn = [mtt.draw_segment(experts, chosen, context, iteration) for iteration in range(100)]
     order = [experts.index(expert) for expert, _ in drawn]
     passes = [tuple(order[first : first + 5]) for first in range(0, 100, 5)]
     assert all(set(one) == set(range(5)) for one in passes)
     assert len(set(passes)) > 10
     assert {start for _, start in drawn} == {0, 1, 2, 3}
-    assert mtt.draw_segment(experts, context, 37) == drawn[37], "the place decides, not what came before"
+    assert mtt.draw_segment(experts, chosen, context, 37) == drawn[37], "the place decides, not what came before"
 
 
 @pytest.mark.parametrize("batch, sizes", [(None, [6] * 5), (4, [4, 2, 4, 2, 4]), (6, [6] * 5), (100, [6] * 5)])
@@ -386,7 +346,6 @@ def test_batches_are_parts_of_permutations(tmp_path: Path, batch, sizes: list[in
     for first in range(0, len(rows) - 5, 6):
         assert rows[first : first + 6].sort().values.tolist() == list(range(6))
     for one in found:
-        assert torch.equal(one.labels, one.rows // 2)
         assert one.params is not None
         assert len(one.params) == len(one.rows)
         assert (one.params.active == one.params.active[0]).all(), "one operation for all of a batch"

@@ -27,7 +27,9 @@ from trainables.methods import METHODS
 from trainables.presets import PRESETS, Chosen, Preset, choose
 from trainables.published import CHEN2023, PROGRAMS, SAID_BY, publish
 
-LEARNING = ("dm", "datadam", "dsa", "dc", "mtt", "ftd", "idc", "dream", "ncfm", "idm", "rded", "fairdd")
+LEARNING = (
+    *("dm", "datadam", "dsa", "dc", "mtt", "tesla", "ftd", "datm", "idc", "dream", "ncfm", "idm", "rded", "fairdd"),
+)
 IRRELEVANT = {"tesla_cosine"}
 """Settings that cannot change a result."""
 COMMAND = ("syn_steps", "match_snapshots", "max_start", "batch_syn", "lr_img", "lr_lr", "lr_syn")
@@ -246,9 +248,7 @@ def test_idc_on_mnist_drops_cutout_and_cutmix_with_a_factor_above_one() -> None:
 def test_64_pixels_take_a_network_of_four_blocks(method: str) -> None:
     found = chosen(method, "tiny_imagenet", 10)["depth"]
     assert found.value == 4
-    assert found.kind == (
-        "ours" if method in ("idc", "datadam", "ftd", "dream", "ncfm", "idm", "rded", "fairdd") else "published"
-    )
+    assert found.kind == ("published" if method in ("dm", "dsa", "dc", "mtt") else "ours")
     assert chosen(method, "cifar10", 10)["depth"].value is None
     assert "depth" not in chosen(method, "tiny_imagenet", 10, architecture="resnet18")
 

@@ -22,7 +22,7 @@ from trainables.context import Context, Save, StageFailure
 from trainables.data import augment
 from trainables.data.origins import Origin
 from trainables.data.pixels import denormalise
-from trainables.labels import HardLabels
+from trainables.labels import HardLabels, Labels
 from trainables.models.network import Network, build
 from trainables.payloads import DistilledSet
 
@@ -117,13 +117,14 @@ class DistillContext:
 
     # --- start and end ---
 
-    def initial_images(self, origin: Origin) -> tuple[Tensor, Tensor]:
+    def initial_images(self, origin: Origin, preferred: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Images (K * ipc, C, H, W) normalised, and canonical indices (K * ipc,), -1 for noise; see the function.
 
         Raises:
             ValueError: A class has fewer than ``ipc`` images to start from.
         """
-        return initial_images(origin, self.ipc, self.init, self.config.distill_seed, self.config.origin.classes)
+        config = self.config
+        return initial_images(origin, self.ipc, self.init, config.distill_seed, config.origin.classes, preferred)
 
     def initial_pixels(self, origin: Origin, factor: int = 1) -> tuple[Tensor, Tensor]:
         """Images (K * ipc, C, H, W) in pixel space, and canonical indices of the real images in them.
@@ -148,7 +149,9 @@ class DistillContext:
             return tiled_images(origin, self.ipc, factor, self.config.distill_seed, self.config.origin.classes)
         return self.initial_images(origin)
 
-    def finish(self, images: Tensor, indices: Tensor, *, in_pixels: bool = False, **info: Any) -> DistilledSet:
+    def finish(
+        self, images: Tensor, indices: Tensor, *, in_pixels: bool = False, labels: Labels | None = None, **info: Any
+    ) -> DistilledSet:
         """The payload of finished images, back in pixel space and not clamped.
 
         Args:
@@ -156,10 +159,11 @@ class DistillContext:
             indices: (K * ipc,) int64 canonical index of the image each row started from, -1 if none; (K * ipc, tiles)
                 where a row started from several.
             in_pixels: The images are in pixel space already.
+            labels: Soft ones, where the method has them.
             info: What else is worth knowing; ``iterations`` at least.
         """
         dataset, classes = self.config.dataset, self.config.origin.classes
-        labels = HardLabels(class_major_labels(len(classes), self.ipc))
+        labels = labels or HardLabels(class_major_labels(len(classes), self.ipc))
         common = {
             "space": "pixel01",
             "mean": list(dataset.mean),
@@ -264,7 +268,12 @@ def class_major_labels(num_classes: int, ipc: int, device: str | torch.device = 
 
 
 def initial_images(
-    origin: Origin, ipc: int, init: Init, distill_seed: int, classes: tuple[int, ...]
+    origin: Origin,
+    ipc: int,
+    init: Init,
+    distill_seed: int,
+    classes: tuple[int, ...],
+    preferred: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Starting images, class by class.
 
@@ -276,6 +285,7 @@ def initial_images(
 
     Args:
         classes: The data set's own label of each class position.
+        preferred: (N,) bool: real images of the origin that come before the others of their class.
 
     Returns:
         Images (K * ipc, C, H, W) normalised on the origin's device, and canonical indices (K * ipc,) int64 on the CPU,
@@ -294,7 +304,7 @@ def initial_images(
                 f"distill: class {name} has {len(members)} images in the origin; got ipc {ipc}; expected at most "
                 f"{len(members)}. Lower the ipc or start from noise."
             )
-    chosen = torch.cat(_first(origin, ipc, distill_seed, classes))
+    chosen = torch.cat(_first(origin, ipc, distill_seed, classes, preferred))
     return origin.images[chosen.to(origin.images.device)], origin.indices.cpu()[chosen]
 
 
@@ -337,10 +347,16 @@ def tiled_images(
     return images.contiguous(), origin.indices.cpu()[chosen].reshape(-1, factor**2)
 
 
-def _first(origin: Origin, count: int, distill_seed: int, classes: tuple[int, ...]) -> list[Tensor]:
-    """Of each class, the positions of the first ``count`` images of its permutation."""
+def _first(
+    origin: Origin, count: int, distill_seed: int, classes: tuple[int, ...], preferred: Tensor | None = None
+) -> list[Tensor]:
+    """Of each class, the positions of the first ``count`` images of its permutation, preferred ones before others."""
     chosen = []
     for name, members in zip(classes, origin.by_class, strict=True):
         order = torch.randperm(len(members), generator=seeds.generator("initial", distill_seed, name))
-        chosen.append(members.cpu()[order[:count]])
+        ordered = members.cpu()[order]
+        if preferred is not None:
+            wanted = preferred.cpu()[ordered]
+            ordered = torch.cat([ordered[wanted], ordered[~wanted]])
+        chosen.append(ordered[:count])
     return chosen

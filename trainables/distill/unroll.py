@@ -6,9 +6,10 @@ where the expert went, in units of how far the expert went:
     theta_{k+1} = theta_k - a g_k,   g_k = grad over theta of loss_k(theta_k, S)
     L = |theta_N - target|^2 / |theta_0 - target|^2
 
-``recompute``, ``unrolled`` and ``tesla`` take the same arguments and return L with its gradients with respect to S and
-a. The first two are the same numbers. P numbers in a parameter vector; images (n, C, H, W) float32 normalised (or
-whitened). Everything also works in float64.
+``recompute``, ``unrolled`` and ``tesla`` take the same arguments and return L with its gradients with respect to S, a
+and, where they are soft, the labels. The first two are the same numbers. P numbers in a parameter vector; images
+(n, C, H, W) float32 normalised (or whitened); labels (n,) int64, or logits (n, K) that are read as their softmax.
+Everything also works in float64.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from trainables.data import augment
 from trainables.device import spare_memory
 from trainables.models.network import Network, uses_batch_statistics
 from trainables.optimise import CHUNK
+from trainables.train import EVAL_BATCH
 
 
 @dataclass(frozen=True)
@@ -36,8 +38,6 @@ class Batch:
 
     rows: Tensor
     """(b,) int64: positions in the distilled images, without repeats."""
-    labels: Tensor
-    """(b,) int64."""
     params: augment.Params | None
     """One augmentation per image, or None."""
 
@@ -53,6 +53,8 @@ class MetaGradient(NamedTuple):
     """dL/da, a scalar."""
     final: Tensor
     """theta_N (P,)."""
+    labels: Tensor | None = None
+    """dL/dy, like the labels; None of hard ones."""
 
 
 def _never() -> None:
@@ -62,6 +64,7 @@ def _never() -> None:
 def recompute(
     start: Tensor,
     images: Tensor,
+    labels: Tensor,
     rate: Tensor,
     batches: Sequence[Batch],
     network: Network,
@@ -87,6 +90,7 @@ def recompute(
     Args:
         start: theta_0 (P,), parameters in the order of ``network.named_parameters()``.
         images: S (n, C, H, W).
+        labels: Of S: classes (n,) int64, or logits (n, K).
         rate: a, a scalar tensor.
         batches: N steps.
         network: Gives the function; its own parameters are not read.
@@ -94,12 +98,13 @@ def recompute(
         poll: Called before each step; may raise to give way.
         room: Bytes for graphs; None: what the device has to spare.
     """
-    return _backwards(start, images, rate, batches, network, target, poll, room, through_parameters=True)
+    return _backwards(start, images, labels, rate, batches, network, target, poll, room, through_parameters=True)
 
 
 def tesla(
     start: Tensor,
     images: Tensor,
+    labels: Tensor,
     rate: Tensor,
     batches: Sequence[Batch],
     network: Network,
@@ -112,12 +117,13 @@ def tesla(
     How a step changes what later steps see is left out; of ``recompute``'s work the products with dg/dtheta are saved.
     The loss and the student's end are exact. Arguments as for ``recompute``.
     """
-    return _backwards(start, images, rate, batches, network, target, poll, room, through_parameters=False)
+    return _backwards(start, images, labels, rate, batches, network, target, poll, room, through_parameters=False)
 
 
 def unrolled(
     start: Tensor,
     images: Tensor,
+    labels: Tensor,
     rate: Tensor,
     batches: Sequence[Batch],
     network: Network,
@@ -130,15 +136,23 @@ def unrolled(
     on the way back, which is one call.
     """
     student = _Student(network)
-    leaf, learned = images.detach().requires_grad_(), rate.detach().requires_grad_()
+    leaf, known, learned = images.detach().requires_grad_(), _leaf(labels), rate.detach().requires_grad_()
     theta = start.detach().requires_grad_()
     for batch in batches:
         poll()
-        gradient = _gradient(student, theta, leaf[batch.rows], batch, len(batch.rows), create_graph=True)
-        theta = theta - learned * gradient
+        theta = theta - learned * _gradient(student, theta, leaf[batch.rows], known[batch.rows], batch, len(batch.rows))
     loss = (theta - target).square().sum() / (start - target).square().sum()
-    at_images, at_rate = torch.autograd.grad(loss, (leaf, learned), allow_unused=True, materialize_grads=True)
-    return MetaGradient(loss.detach(), at_images, at_rate, theta.detach())
+    wanted = (leaf, learned, known) if known.requires_grad else (leaf, learned)
+    at_images, at_rate, *at_labels = torch.autograd.grad(loss, wanted, allow_unused=True, materialize_grads=True)
+    return MetaGradient(loss.detach(), at_images, at_rate, theta.detach(), *at_labels)
+
+
+@torch.no_grad()
+def outputs(network: Network, parameters: Tensor, images: Tensor) -> Tensor:
+    """Logits (n, K) of images without augmentation, by the network with other parameters (P,)."""
+    student = _Student(network)
+    parts = torch.split(images, EVAL_BATCH[images.device.type])
+    return torch.cat([student.logits(parameters, part) for part in parts])
 
 
 GRADIENTS: dict[str, Callable[..., MetaGradient]] = {"recompute": recompute, "unrolled": unrolled, "tesla": tesla}
@@ -162,13 +176,18 @@ class _Student:
         Args:
             theta: (P,).
             images: (b, C, H, W), augmented.
-            labels: (b,).
+            labels: (b,), or logits (b, K).
             batch: Images of the whole batch.
         """
+        expected = labels.softmax(-1) if labels.is_floating_point() else labels
+        return F.cross_entropy(self.logits(theta, images), expected, reduction="sum") / batch
+
+    def logits(self, theta: Tensor, images: Tensor) -> Tensor:
+        """What the network with parameters ``theta`` says of the images (b, K)."""
         pieces = torch.split(theta, self.sizes)
         weights = {name: piece.view(shape) for name, piece, shape in zip(self.names, pieces, self.shapes, strict=True)}
-        logits = functional_call(self.network, weights, (images.contiguous(),))
-        return F.cross_entropy(logits, labels, reduction="sum") / batch
+        logits: Tensor = functional_call(self.network, weights, (images.contiguous(),))
+        return logits
 
     def parts(self, batch: Batch) -> list[Batch]:
         """The batch as parts that pass the network one after the other."""
@@ -177,7 +196,6 @@ class _Student:
         return [
             Batch(
                 batch.rows[first : first + size],
-                batch.labels[first : first + size],
                 batch.params.rows(first, first + size) if batch.params is not None else None,
             )
             for first in range(0, length, size)
@@ -191,12 +209,14 @@ class _Taken(NamedTuple):
     gradient: Tensor
     """What it adds to g (P,)."""
     images: Tensor
+    labels: Tensor
     theta: Tensor
 
 
 def _backwards(
     start: Tensor,
     images: Tensor,
+    labels: Tensor,
     rate: Tensor,
     batches: Sequence[Batch],
     network: Network,
@@ -215,7 +235,7 @@ def _backwards(
         before, step = passed[-1], torch.zeros_like(start)
         if number == len(kept) and left > 0:  # the graphs of the first steps; each is as large as the first
             with _Saved() as saved:
-                kept.append([_taken(student, before, images, part, batch) for part in student.parts(batch)])
+                kept.append([_taken(student, before, images, labels, part, batch) for part in student.parts(batch)])
             left -= saved.bytes
             if left < saved.bytes:
                 left = 0
@@ -223,33 +243,47 @@ def _backwards(
                 step += taken.gradient.detach()
         else:
             for part in student.parts(batch):  # the same operations as for a step that is kept, hence the same bits
-                step += _taken(student, before, images, part, batch).gradient.detach()
+                step += _taken(student, before, images, labels, part, batch).gradient.detach()
         passed.append(before - rate * step)
     final = passed.pop()
     scale = (start - target).square().sum()
     adjoint = 2 * (final - target) / scale
     at_images, at_rate = torch.zeros_like(images), torch.zeros_like(rate)
+    at_labels = torch.zeros_like(labels) if labels.is_floating_point() else None
     for number in reversed(range(len(batches))):
         poll()
         batch, before, earlier = batches[number], passed.pop(), adjoint.clone()
         if number < len(kept):
             parts: Iterable[_Taken] = kept.pop()
         else:
-            parts = (_taken(student, before, images, part, batch) for part in student.parts(batch))
+            parts = (_taken(student, before, images, labels, part, batch) for part in student.parts(batch))
         for taken in parts:
             at_rate -= adjoint @ taken.gradient.detach()
-            wanted = (taken.images, taken.theta) if through_parameters else (taken.images,)
-            products = torch.autograd.grad(taken.gradient, wanted, grad_outputs=-rate * adjoint)
-            at_images[taken.part.rows] += products[0]
+            wanted = {"images": taken.images}
+            if at_labels is not None:
+                wanted["labels"] = taken.labels
             if through_parameters:
-                earlier += products[1]
+                wanted["theta"] = taken.theta
+            found = torch.autograd.grad(taken.gradient, list(wanted.values()), grad_outputs=-rate * adjoint)
+            products = dict(zip(wanted, found, strict=True))
+            at_images[taken.part.rows] += products["images"]
+            if at_labels is not None:
+                at_labels[taken.part.rows] += products["labels"]
+            if through_parameters:
+                earlier += products["theta"]
         adjoint = earlier
-    return MetaGradient((final - target).square().sum() / scale, at_images, at_rate, final)
+    return MetaGradient((final - target).square().sum() / scale, at_images, at_rate, final, at_labels)
 
 
-def _taken(student: _Student, before: Tensor, images: Tensor, part: Batch, batch: Batch) -> _Taken:
+def _taken(student: _Student, before: Tensor, images: Tensor, labels: Tensor, part: Batch, batch: Batch) -> _Taken:
     theta, seen = before.detach().requires_grad_(), images[part.rows].requires_grad_()
-    return _Taken(part, _gradient(student, theta, seen, part, len(batch.rows), create_graph=True), seen, theta)
+    known = _leaf(labels[part.rows])
+    return _Taken(part, _gradient(student, theta, seen, known, part, len(batch.rows)), seen, known, theta)
+
+
+def _leaf(labels: Tensor) -> Tensor:
+    """The labels, to be differentiated where they are soft."""
+    return labels.detach().requires_grad_(labels.is_floating_point())
 
 
 class _Saved:
@@ -276,12 +310,10 @@ class _Saved:
         return tensor.detach()  # autograd knows its graph; a packed output that knew it too would never be freed
 
 
-def _gradient(
-    student: _Student, theta: Tensor, images: Tensor, part: Batch, batch: int, *, create_graph: bool = False
-) -> Tensor:
-    """What a part of a batch of ``batch`` images adds to g (P,)."""
-    loss = student.loss(theta, _augmented(images, part.params), part.labels, batch)
-    (gradient,) = torch.autograd.grad(loss, theta, create_graph=create_graph)
+def _gradient(student: _Student, theta: Tensor, images: Tensor, labels: Tensor, part: Batch, batch: int) -> Tensor:
+    """What a part of a batch of ``batch`` images adds to g (P,), with its graph."""
+    loss = student.loss(theta, _augmented(images, part.params), labels, batch)
+    (gradient,) = torch.autograd.grad(loss, theta, create_graph=True)
     return gradient
 
 

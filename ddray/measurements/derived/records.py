@@ -10,13 +10,14 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
 
 from ddray.measurements.buffer import EvaluationRows, Template
-from ddray.measurements.identity import StageRecord, training
+from ddray.measurements.identity import StageRecord, soft_labels, training
 from ddray.measurements.metrics import Metric
 from ddray.plan.graph import Chain, Stage
 from ddray.plan.keys import canonical
 from ddray.store.artifacts import Store
 from trainables import files
 from trainables.attacks import PANELS
+from trainables.configs import DistillConfig
 
 Row = dict[str, Any]
 K = TypeVar("K", bound=Hashable)
@@ -253,9 +254,10 @@ def _at_equal_accuracy(row: Row) -> bool:
 def _cell(chain: Chain, distill: Stage | None) -> tuple[str, str]:
     """``cell`` and ``label_kind`` of a point."""
     point = chain.point
-    settings: Mapping[str, Any] = getattr(distill.config, "settings", {}) if distill is not None else {}
-    axes = [point.method, point.ipc, point.init, point.distill_aug, dict(settings)]
-    return canonical(axes), str(settings.get("label_kind", "hard")) if point.labels is None else "soft"
+    made = distill.config if distill is not None and isinstance(distill.config, DistillConfig) else None
+    axes = [point.method, point.ipc, point.init, point.distill_aug, dict(made.settings) if made is not None else {}]
+    soft = point.labels is not None or (made is not None and soft_labels(made) is not None)
+    return canonical(axes), "soft" if soft else "hard"
 
 
 def grouped(points: Iterable[PointRecord], key: Callable[[PointRecord], K]) -> dict[K, list[PointRecord]]:

@@ -14,6 +14,7 @@ from ddray.report.page import Element
 from ddray.report.sections import Measured, SweepSection
 from ddray.report.table import Column, Facts
 from ddray.report.words import cell_table
+from ddray.results import RUNS_HTML
 from trainables.data.layout import known_dataset
 from trainables.protocols import PROTOCOLS
 
@@ -69,12 +70,17 @@ def _elements(report: Facts) -> Iterator[Element]:
     """One table per block."""
     columns = [
         Column("command", "command", lambda command: f"`{command}`"),
-        Column("points", "points", lambda points: ", ".join(map(short, points))),
+        Column(
+            "points",
+            "points",
+            lambda points: ", ".join(map(short, points)),
+            links=lambda cell: [(short(point), f"{RUNS_HTML}#{point}") for point in cell["points"]],
+        ),
     ]
     for block in report["again"]:
         notes = [
             "What is finished is not computed again; in an empty store (`DDRAY_STORE=FOLDER`) all of it is. In MLflow "
-            "(`ddray ui`) the run of a point has its key as the tag `ddray.point`."
+            f"(`ddray ui`) the run of a point has its key as the tag `ddray.point`; `{RUNS_HTML}` leads to it."
         ]
         yield cell_table(block["title"], block["row_axes"], block["cells"], columns, notes)
 

@@ -1,0 +1,79 @@
+"""``runs.html`` beside a report: from the key of a point to its run in MLflow."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+
+from ddray.atomic import replacing
+from ddray.plan.axes import run_name
+from ddray.plan.graph import Chain
+from ddray.plan.keys import short
+from ddray.results import RUNS_HTML
+from ddray.settings import UI_HOST, UI_PORT
+from ddray.tracking.runs import Place, Run
+
+_STYLE = (
+    ":root { color-scheme: light dark } body { font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; "
+    "max-width: 60rem; padding: 0 1rem } table { border-collapse: collapse } td { padding: .3rem 1rem .3rem 0; "
+    "overflow-wrap: anywhere } code { font: .9em ui-monospace, monospace } :target { outline: 2px solid }"
+)
+
+
+def write_links(
+    folder: Path,
+    sweep: str,
+    chains: Sequence[Chain] = (),
+    runs: Mapping[str, Sequence[Run]] | None = None,
+    place: Place | None = None,
+    experiment: str = "",
+) -> None:
+    """Write the page; it asks nothing of the network before somebody follows a link.
+
+    Args:
+        folder: ``results/<sweep>``.
+        sweep: Its name.
+        chains: Of all points.
+        runs: By point; None: the sweep was not mirrored.
+        place: Where MLflow keeps them.
+        experiment: The sweep's number there.
+    """
+    listed = [(chain, run) for chain in chains for run in (runs or {}).get(chain.point.hash, ())]
+    entries = "\n".join(
+        f'<tr id="{chain.point.hash}"><td><code>{short(chain.point.hash)}</code></td>'
+        f"<td>{_link(escape(run_name(chain.point)), run, place, experiment)}</td></tr>"
+        for chain, run in listed
+    )
+    page = (
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(sweep)}: runs in MLflow</title>\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,">\n'
+        f"<style>{_STYLE}</style></head><body><h1>{escape(sweep)}: runs in MLflow</h1>\n"
+        f"<p>{_first(sweep, place, mirrored=runs is not None)}</p>\n<table>\n{entries}\n</table></body></html>\n"
+    )
+    with replacing(folder / RUNS_HTML) as file:
+        file.write_text(page, encoding="utf-8")
+
+
+def _first(sweep: str, place: Place | None, *, mirrored: bool) -> str:
+    """How to follow the links."""
+    if not mirrored or place is None:
+        return f"MLflow has none yet. Mirror the sweep with: <code>ddray collect {escape(sweep)} --mlflow</code>"
+    if place.database is not None:
+        return f"Links lead to port {UI_PORT} of this machine, where <code>ddray ui</code> shows MLflow."
+    if _server(place) is not None:
+        return f"Links lead to {escape(str(place))}."
+    return f"MLflow keeps them in {escape(str(place))}; look for them by their names with the interface it has there."
+
+
+def _link(name: str, run: Run, place: Place | None, experiment: str) -> str:
+    server = _server(place) if place is not None else None
+    return name if server is None else f'<a href="{escape(server)}/#/experiments/{experiment}/runs/{run.id}">{name}</a>'
+
+
+def _server(place: Place) -> str | None:
+    """The address of MLflow's interface; None where it is a database of others, which has none."""
+    if place.database is not None:
+        return f"http://{UI_HOST}:{UI_PORT}"
+    shown = str(place)
+    return shown.rstrip("/") if shown.startswith(("http://", "https://")) else None
