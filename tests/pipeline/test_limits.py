@@ -20,7 +20,7 @@ defaults:
   axes: {dataset: [digits], architecture: [convnet3-w16], num_classes: [2], ipc: [1], init: [real]}
 grids:
   random:
-    axes: {method: [random], seed: [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15]}
+    axes: {method: [random], seed: [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]}
   dm:
     axes: {method: [dm]}
     settings: {dm: {iterations: 3, batch_real: 8, width: 8}}
@@ -91,4 +91,4 @@ def test_a_whole_card_gets_its_turn_among_small_jobs(workspace: Workspace) -> No
             begun[manifest.label] = datetime.fromisoformat(manifest.provenance["started_at"])
     (whole,) = [at for label, at in begun.items() if label.startswith("distill dm")]
     later = [label for label, at in begun.items() if label.startswith("train random") and at > whole]
-    assert len(later) >= 8, f"{len(later)} of 16 small jobs began after it"
+    assert len(later) >= 4, f"{len(later)} of 10 small jobs began after it"
