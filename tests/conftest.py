@@ -13,6 +13,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 from clusters import Grown
+from filelock import FileLock
 from object_store import ObjectStore
 from tally import Tally
 from workspace import SHARING, Swept, Workspace, places_in
@@ -102,13 +103,27 @@ def location(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 @pytest.fixture(scope="session")
-def on_ray(tmp_path_factory: pytest.TempPathFactory, digits_cache: Path) -> Swept:
-    """A sweep on a Ray with one logical GPU, whose jobs ask for a half or a quarter of it."""
-    with places_in(tmp_path_factory.mktemp("ray"), digits_cache) as workspace:
-        path = workspace.write("sharing", SHARING)
-        ran = workspace.spawn("sweep", path, "--cpus", "4", "--gpus", "1", "--no-mlflow")
-        assert ran.code == 1, ran.err
-        assert "5 of 6 points done, 1 failed" in ran.err
+def ray_folder(tmp_path_factory: pytest.TempPathFactory, digits_cache: Path) -> Path:
+    """Where a sweep ran on a Ray with one logical GPU, whose jobs ask for a half or a quarter of it; what it said stands
+    in ``said.txt``. Once for all of the suite's processes."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "on-ray"
+    with FileLock(f"{folder}.lock"):
+        if not (folder / "said.txt").exists():
+            shutil.rmtree(folder, ignore_errors=True)  # of a test process that died in here
+            with places_in(folder, digits_cache) as workspace:
+                path = workspace.write("sharing", SHARING)
+                ran = workspace.spawn("sweep", path, "--cpus", "4", "--gpus", "1", "--no-mlflow", "--mps")
+                assert ran.code == 1, ran.err
+                assert "5 of 6 points done, 1 failed" in ran.err
+            (folder / "said.txt").write_text(ran.err)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def on_ray(ray_folder: Path, digits_cache: Path) -> Swept:
+    """What came of it."""
+    with places_in(ray_folder, digits_cache) as workspace:
         return workspace.swept("sharing")
 
 

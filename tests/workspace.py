@@ -152,7 +152,8 @@ def places_in(folder: Path, cache: Path) -> Iterator[Workspace]:
             patch.setenv(f"DDRAY_{name}", str(folder / name.lower()))
         for name in ("DDRAY_DATA", "RAY_ADDRESS"):
             patch.delenv(name, raising=False)
-        shutil.copytree(cache, folder / "cache")
+        if not (folder / "cache").exists():
+            shutil.copytree(cache, folder / "cache")
         yield Workspace(folder)
 
 

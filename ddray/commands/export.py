@@ -50,6 +50,11 @@ class Set:
         return (self.images - mean) / std
 
     @property
+    def whole(self) -> bool:
+        """Whether it stands for all training images of its data set."""
+        return self.config.origin.kind == "full" and len(self.config.origin.classes) == self.config.dataset.num_classes
+
+    @property
     def mean(self) -> list[float]:
         return list(self.config.dataset.mean)
 
@@ -82,7 +87,7 @@ def _mtt(each: Set, folder: Path) -> dict[str, Any]:
     import torch
 
     images, space = each.normalised, "normalised"
-    if each.whitening is not None:
+    if each.whitening is not None and each.whole:  # whoever reads it has the whitening of all training images
         images, space = each.whitening.whiten(images, tuple(each.mean), tuple(each.std)), "whitened"
     torch.save(images, folder / "images_best.pt")
     torch.save(each.labels, folder / "labels_best.pt")
@@ -135,7 +140,8 @@ def export_sets(prepared: Prepared, store: Store, into: Path, form: str) -> list
 
     Returns:
         For each: ``folder``, ``key``, ``label``, ``method``, ``dataset``, ``ipc``, ``factor``, ``mean``, ``std``,
-        ``evaluate`` (the command that reads it again, where one can), and the names of its files. The same stands in ``sets.json``.
+        ``evaluate`` (the command that reads it again, where one can), and the names of its files. The same stands in
+        ``sets.json``.
 
     Raises:
         RequestError: None is finished, or the folder cannot be written.

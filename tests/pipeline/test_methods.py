@@ -42,11 +42,11 @@ grids:
       mtt: {iterations: 2, width: 8, norm: instance, syn_steps: 2, num_experts: 2, expert_snapshots: 3, max_start: 2,
             match_snapshots: 2, snapshot_steps: 5, batch_expert: 16}
       ftd: {iterations: 2, width: 8, norm: instance, syn_steps: 2, num_experts: 2, expert_snapshots: 3, max_start: 2,
-            match_snapshots: 2, snapshot_steps: 5, batch_expert: 16}
+            match_snapshots: 2, snapshot_steps: 5, batch_expert: 16, zca: false}
       tesla: {iterations: 2, width: 8, norm: instance, syn_steps: 2, num_experts: 2, expert_snapshots: 3, max_start: 2,
-              match_snapshots: 2, snapshot_steps: 5, batch_expert: 16}
+              match_snapshots: 2, snapshot_steps: 5, batch_expert: 16, zca: false}
       datm: {iterations: 2, width: 8, norm: instance, syn_steps: 2, num_experts: 2, expert_snapshots: 3, max_start: 2,
-             match_snapshots: 2, snapshot_steps: 5, batch_expert: 16, early_starts: null, batch_syn: null}
+             match_snapshots: 2, snapshot_steps: 5, batch_expert: 16, early_starts: null, batch_syn: null, zca: false}
       idc: {iterations: 3, inner_loop: 2, batch_real: 8, net_images: 16, width: 8, norm: instance}
       ncfm: {iterations: 2, frequencies: 8, batch_real: 8, num_networks: 2, epochs_net: 1, width: 8, norm: instance}
       idm: {iterations: 2, batch_real: 8, net_steps: 2, batch_net: 16, width: 8, norm: instance}

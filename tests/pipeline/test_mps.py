@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -88,11 +89,11 @@ def places_of(program: str) -> set[str]:
     return found
 
 
-def test_a_sweep_goes_on_without_it(workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    control(tmp_path, monkeypatch, 1)
-    ran = workspace.spawn("sweep", workspace.tiny(), "--mps", "--no-mlflow", "--cpus", "1")
-    assert ran.code == 0, ran.err
-    assert f"--mps: {CONTROL} is not on the PATH or did not start; jobs that share a card take turns on it" in ran.err
+def test_a_sweep_goes_on_without_it(ray_folder: Path) -> None:
+    if shutil.which(CONTROL):
+        pytest.skip(f"NOT RUN: {CONTROL} is here, and serves")
+    said = (ray_folder / "said.txt").read_text()
+    assert f"--mps: {CONTROL} is not on the PATH or did not start; jobs that share a card take turns on it" in said
 
 
 @pytest.mark.parametrize("other", [["--local"], ["--address", "auto"]])

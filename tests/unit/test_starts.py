@@ -10,7 +10,6 @@ from support import TINY, FakeContext, distil, distill_config
 
 from trainables.methods import METHODS
 
-
 HARD = [
     name
     for name in TINY
