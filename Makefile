@@ -5,10 +5,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 SWEEP ?= sweeps/quickstart.yaml
 # Tests by files in a few processes, in the order of the folders: those with a Ray first, the short ones fill the end.
-# One more than there are cores, four at most: a test that starts a Ray or a server waits for it, and another can compute
-# meanwhile. One thread each. For one process, which prints as it goes: make test SIDE_BY_SIDE=
-PROCESSES = $(shell $(PYTHON) -c 'import os; print(min(4, 1 + (os.cpu_count() or 1)))')
-SIDE_BY_SIDE ?= --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder
+# For one process, which prints as it goes: make test SIDE_BY_SIDE=   One thread each: processes are as many as cores.
+SIDE_BY_SIDE ?= --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .PHONY: help setup quickstart test test-faults test-signals check bench bench-in-turn bench-gpu format clean
 .DEFAULT_GOAL := help

@@ -104,8 +104,8 @@ def location(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 @pytest.fixture(scope="session")
 def ray_folder(tmp_path_factory: pytest.TempPathFactory, digits_cache: Path) -> Path:
-    """Where a sweep ran on a Ray with one logical GPU, whose jobs ask for a half or a quarter of it; what it said stands
-    in ``said.txt``. Once for all of the suite's processes."""
+    """Where a sweep ran on a Ray with one logical GPU, whose jobs ask for a half or a quarter of it; what it said
+    stands in ``said.txt``. Once for all of the suite's processes."""
     base = tmp_path_factory.getbasetemp()
     folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "on-ray"
     with FileLock(f"{folder}.lock"):
