@@ -21,7 +21,17 @@ from benchmarks.machine import machine
 from ddray.settings import set_environment
 
 HERE = Path(__file__).resolve().parent.parent
-PARTS = ("start_up", "planning", "simulation", "prediction", "overhead", "second_run", "tables", "evaluations")
+PARTS = (
+    "start_up",
+    "planning",
+    "simulation",
+    "prediction",
+    "overhead",
+    "second_run",
+    "mirrored_runs",
+    "tables",
+    "evaluations",
+)
 DDRAY = str(Path(sys.executable).with_name("ddray"))
 
 
@@ -66,6 +76,8 @@ def main() -> None:
             _print({"name": f"job_overhead_{shapes}_shapes", **overhead.measure(1000, shapes, 2)})
     if only in (None, "second_run"):
         _print({"name": "second_run", **second_run.measure(1000)})
+    if only in (None, "mirrored_runs"):
+        subprocess.run([sys.executable, "-m", "benchmarks.mirrored_runs"], check=True, cwd=HERE)
     if only in (None, "tables"):
         subprocess.run([sys.executable, "-m", "benchmarks.tables"], check=True, cwd=HERE)
     if only in (None, "evaluations"):

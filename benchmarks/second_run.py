@@ -30,46 +30,49 @@ grids:
 DDRAY = str(Path(sys.executable).with_name("ddray"))
 
 
-def measure(points: int) -> dict[str, float]:
-    """Seconds of the first run (tables and mirror only) and of the second."""
+def finished(home: Path, points: int) -> tuple[Path, int]:
+    """A home in which every stage of so many points is finished, and neither tables nor mirror are built; its sweep
+    file, and how many points it has. DDRAY_HOME must name the home."""
     from ddray.prepare import prepare
     from ddray.request import Request
     from ddray.settings import folders
     from ddray.store.artifacts import Store
     from trainables.data.cache import build
 
+    path = home / "many.yaml"
+    path.write_text(TEMPLATE.format(distill_seeds=list(range(points // 4))))
+    subprocess.run(
+        [DDRAY, "sweep", str(path), "--local", "--limit", "1", "--no-mlflow"], check=False, capture_output=True
+    )
+    prepared = prepare(Request(path), folders(), build)
+    store = Store(folders().store, folders().cache / "artifacts")
+    done = store.keys()
+    models = {stage.kind: store.open(key) for key, stage in prepared.plan.stages.items() if key in done}
+    for key, stage in prepared.plan.stages.items():
+        if key not in done:
+            with store.writing() as folder:
+                for name in models[stage.kind].manifest.files:
+                    shutil.copy(models[stage.kind].folder / name, folder / name)
+                manifest = replace(models[stage.kind].manifest, key=key, inputs=dict(stage.inputs))
+                store.commit(folder, manifest)
+    return path, len(prepared.plan.chains)
+
+
+def measure(points: int) -> dict[str, float]:
+    """Seconds of the first run (tables and mirror only) and of the second."""
     with tempfile.TemporaryDirectory(prefix="ddray-bench-") as home:
-        environment = {**os.environ, "DDRAY_HOME": home}
         os.environ["DDRAY_HOME"] = home
-        path = Path(home) / "many.yaml"
-        path.write_text(TEMPLATE.format(distill_seeds=list(range(points // 4))))
+        path, count = finished(Path(home), points)
 
         def sweep(*arguments: str) -> float:
             started = time.perf_counter()
-            subprocess.run([DDRAY, "sweep", str(path), *arguments], check=True, capture_output=True, env=environment)
+            subprocess.run([DDRAY, "sweep", str(path), *arguments], check=True, capture_output=True)
             return time.perf_counter() - started
 
-        subprocess.run(
-            [DDRAY, "sweep", str(path), "--local", "--limit", "1", "--no-mlflow"],
-            check=False,
-            capture_output=True,
-            env=environment,
-        )
-        prepared = prepare(Request(path), folders(), build)
-        store = Store(folders().store, folders().cache / "artifacts")
-        done = store.keys()
-        models = {stage.kind: store.open(key) for key, stage in prepared.plan.stages.items() if key in done}
-        for key, stage in prepared.plan.stages.items():
-            if key not in done:
-                with store.writing() as folder:
-                    for name in models[stage.kind].manifest.files:
-                        shutil.copy(models[stage.kind].folder / name, folder / name)
-                    manifest = replace(models[stage.kind].manifest, key=key, inputs=dict(stage.inputs))
-                    store.commit(folder, manifest)
         first = sweep()
         seconds = [sweep() for _ in range(3)]
         return {
-            "points": len(prepared.plan.chains),
+            "points": count,
             "tables_and_mirror_seconds": round(first, 2),
             "seconds": round(sorted(seconds)[1], 2),
             "of": 3,

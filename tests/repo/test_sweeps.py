@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pages import ROOT, SWEEPS, Block, blocks
@@ -30,6 +31,13 @@ def test_the_quickstart_is_shipped() -> None:
     assert ROOT / "sweeps" / "quickstart.yaml" in SWEEPS
 
 
+@pytest.fixture(scope="module")
+def schema() -> Any:
+    """What the schema says of a sweep file."""
+    jsonschema = pytest.importorskip("jsonschema", reason="NOT RUN: jsonschema is not installed")
+    return jsonschema.Draft202012Validator(json.loads(SCHEMA.read_text()))
+
+
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
 class TestShippedSweep:
     def test_plans(self, path: Path) -> None:
@@ -53,13 +61,12 @@ class TestShippedSweep:
         assert first == f"# yaml-language-server: $schema={up}ddray.schema.json"
         assert second.startswith("# "), "the second line says which question the sweep answers"
 
-    def test_fits_the_schema(self, path: Path) -> None:
-        jsonschema = pytest.importorskip("jsonschema", reason="NOT RUN: jsonschema is not installed")
+    def test_fits_the_schema(self, path: Path, schema: Any) -> None:
         from ruamel.yaml import YAML
 
         # Editors see a mapping's keys as texts, as JSON does: {1: 1000} is {"1": 1000}.
         content = json.loads(json.dumps(YAML(typ="safe").load(path.read_text())))
-        jsonschema.validate(content, json.loads(SCHEMA.read_text()))
+        schema.validate(content)
 
 
 def test_the_schema_is_current() -> None:

@@ -135,7 +135,8 @@ def test_shares_are_powers_of_two_of_a_card(asked: Any) -> None:
 @given(ASKED, ASKED)
 def test_more_images_never_ask_for_less(one: Any, two: Any) -> None:
     kind, name, architecture, size, classes, ipc = one
-    ipcs = None if ipc is None or two[5] is None else max(ipc, two[5])  # None: the whole data, more than any set
+    # None is the whole data for a training and no image for a set: of those neither is more than the other.
+    ipcs = ipc if ipc is None or two[5] is None else max(ipc, two[5])
     more = (kind, name, architecture, max(size, two[3]), max(classes, two[4]), ipcs or 0)
     smaller, larger = share(kind, name, architecture, size, classes, ipc or 0), share(*more)
     assert smaller is not None
