@@ -59,16 +59,21 @@ def _first(sweep: str, place: Place | None, *, mirrored: bool) -> str:
     """How to follow the links."""
     if not mirrored or place is None:
         return f"MLflow has none yet. Mirror the sweep with: <code>ddray collect {escape(sweep)} --mlflow</code>"
+    pending = "A point without a result or a failure has no run yet."
     if place.database is not None:
-        return f"Links lead to port {UI_PORT} of this machine, where <code>ddray ui</code> shows MLflow."
+        return f"Links lead to port {UI_PORT} of this machine, where <code>ddray ui</code> shows MLflow. {pending}"
     if _server(place) is not None:
-        return f"Links lead to {escape(str(place))}."
+        return f"Links lead to {escape(str(place))}. {pending}"
     return f"MLflow keeps them in {escape(str(place))}; look for them by their names with the interface it has there."
 
 
 def _link(name: str, run: Run, place: Place | None, experiment: str) -> str:
     server = _server(place) if place is not None else None
-    return name if server is None else f'<a href="{escape(server)}/#/experiments/{experiment}/runs/{run.id}">{name}</a>'
+    if server is None:
+        return name
+    # Without the word at its end MLflow shows the run among its pages about language models.
+    address = f"{server}/#/experiments/{experiment}/runs/{run.id}?workflowType=machine_learning"
+    return f'<a href="{escape(address)}">{name}</a>'
 
 
 def _server(place: Place) -> str | None:

@@ -145,7 +145,7 @@ def test_a_page_leads_from_points_to_runs(mixed: World) -> None:
     page = (mixed.folder / RUNS_HTML).read_text()
     number = mixed.client.get_experiment_by_name(f"ddray/{mixed.sweep.name}").experiment_id
     assert dict(re.findall(r'<tr id="(\w+)">.*href="([^"]+)"', page)) == {
-        point: f"http://127.0.0.1:5000/#/experiments/{number}/runs/{run.info.run_id}"
+        point: f"http://127.0.0.1:5000/#/experiments/{number}/runs/{run.info.run_id}?workflowType=machine_learning"
         for point, run in mixed.runs().items()
     }
     assert "<code>ddray ui</code>" in page

@@ -113,7 +113,8 @@ def test_a_server_gets_runs_reports_and_files_and_keeps_them(server: Server, tmp
     for run in points:
         entry = re.search(f'id="{run.data.tags["ddray.point"]}".*href="([^"]+)"', page)
         assert entry is not None
-        assert entry[1] == f"{server.address}/#/experiments/{experiment.experiment_id}/runs/{run.info.run_id}"
+        address = f"{server.address}/#/experiments/{experiment.experiment_id}/runs/{run.info.run_id}"
+        assert entry[1] == f"{address}?workflowType=machine_learning"
     assert page.count("href=") == 2 + 1, "and the page's icon"
 
 
