@@ -426,6 +426,19 @@ publish(
 
 _FTD = "AngusDujw/FTD-distillation@711532a"
 
+
+def _experts(source: str, snapshots: int) -> dict[str, tuple[Any, str]]:
+    """How MTT's descendants train theirs."""
+    return {
+        "num_experts": (100, source),
+        "expert_snapshots": (snapshots, source),
+        "lr_expert": (0.01, source),
+        "momentum_expert": (0.0, source),
+        "batch_expert": (256, source),
+        "snapshot_steps": (None, f"{source} (one snapshot per epoch; where that is less than 50 steps, 50)"),
+    }
+
+
 publish(
     *_network("ftd", f"{_FTD} distill_FTD.py (default ConvNet)", None, "as MTT has it", (AUTHORS,)),
     *(
@@ -454,12 +467,7 @@ publish(
             "mtt_gradient": ("recompute", f"{_FTD} distill_FTD.py (gradient through all steps)"),
             "zca": (True, f"{_FTD} run_distill.sh (its table does not say for which cells)"),
             "radius": (0.01, f"{_FTD} run_buffer.sh"),
-            "num_experts": (100, f"{_FTD} buffer"),
-            "expert_snapshots": (50, f"{_FTD} buffer"),
-            "lr_expert": (0.01, f"{_FTD} buffer"),
-            "momentum_expert": (0.0, f"{_FTD} buffer"),
-            "batch_expert": (256, f"{_FTD} buffer"),
-            "snapshot_steps": (None, f"{_FTD} buffer (one snapshot per epoch; where that is less than 50 steps, 50)"),
+            **_experts(f"{_FTD} buffer", 50),
         },
         (AUTHORS,),
     ),
@@ -508,12 +516,7 @@ publish(
             "zca": (True, f"{_DATM} configs/"),
             "radius": (0.01, f"{_DATM} README.md (buffers)"),
             "alignment": (0.3, f"{_DATM} README.md (buffers)"),
-            "num_experts": (100, f"{_DATM} README.md (buffers)"),
-            "expert_snapshots": (100, f"{_DATM} README.md (buffers)"),
-            "lr_expert": (0.01, f"{_DATM} README.md (buffers)"),
-            "momentum_expert": (0.0, f"{_DATM} README.md (buffers)"),
-            "batch_expert": (256, f"{_DATM} README.md (buffers)"),
-            "snapshot_steps": (None, f"{_DATM} README.md (one snapshot per epoch; where that is below 50 steps, 50)"),
+            **_experts(f"{_DATM} README.md", 100),
         },
         (AUTHORS,),
     ),
@@ -544,12 +547,7 @@ publish(
             "momentum_img": (0.5, f"{_TESLA}, distill.py"),
             "mtt_gradient": ("tesla", f"{_TESLA}, distill.py"),
             "target_labels": (False, f"{_TESLA} (labels of a teacher in its ImageNet command only)"),
-            "num_experts": (100, f"{_TESLA}, as MTT's"),
-            "expert_snapshots": (50, f"{_TESLA}, as MTT's"),
-            "lr_expert": (0.01, f"{_TESLA}, as MTT's"),
-            "momentum_expert": (0.0, f"{_TESLA}, as MTT's"),
-            "batch_expert": (256, f"{_TESLA}, as MTT's"),
-            "snapshot_steps": (None, f"{_TESLA}, as MTT's (where an epoch is less than 50 steps, 50)"),
+            **_experts(f"{_TESLA}, as MTT's", 50),
         },
         (AUTHORS,),
     ),
