@@ -187,7 +187,7 @@ def _distill_values(chain: Chain, distill: Stage) -> dict[str, Any]:
     network = config.network.key_material() if config.network is not None else None
     factor = int(settings.get("factor", 1))
     return {
-        "budget_fraction": iterations / published if iterations and published else None,
+        "budget_fraction": iterations / published if iterations is not None and published else None,
         "distill_arch": config.network.architecture if config.network is not None else None,
         "distill_aug": config.augmentation,
         "distill_iters": iterations,

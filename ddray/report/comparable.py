@@ -43,6 +43,11 @@ SAME_IN_BLOCK = (*in_report("agrees"), "data_hash", "norm_layer", "train_epochs"
 """Parameters that all rows of a block must agree on."""
 
 
+def is_part(budget: float | None) -> bool:
+    """Whether a distillation ran for a part of the published iterations, or none of them; None: it has no budget."""
+    return budget is not None and budget < 1
+
+
 class MixedBlock(DdrayError):
     """Rows that differ in a parameter which is not an axis would end up in one cell."""
 

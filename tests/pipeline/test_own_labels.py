@@ -49,6 +49,8 @@ def rows_of(workspace: Workspace, metric: str, **wanted: Any) -> list[dict[str, 
 def test_rows_and_report_tell_them_from_hard_ones(swept: Workspace) -> None:
     kinds = {(row["method"], row["distill_iters"]): row["label_kind"] for row in rows_of(swept, "test_acc")}
     assert kinds == {("random", None): "hard", ("datm", 0): "soft", ("datm", 3): "soft"}
+    budgets = {row["distill_iters"]: row["budget_fraction"] for row in rows_of(swept, "test_acc")}
+    assert budgets == {None: None, 0: 0.0, 3: 3 / 10_000}
     for row in rows_of(swept, "test_acc", method="datm"):
         said = json.loads(row["param_json"])["labels"]
         assert (said["form"], said["source"], said["loss"]) == ("logits", "learned", "soft_ce")

@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 from ddray.measurements.reading import Row
 from ddray.measurements.statistics import LEVEL
 from ddray.plan.axes import HARD_LABELS
+from ddray.report.comparable import is_part
 from ddray.report.page import Element
 from ddray.report.sections import Measured, SweepSection
 from ddray.report.table import Column, Facts, Footnote, Table
@@ -122,7 +123,7 @@ class Evidence:
     def means(self, values: Values) -> Iterator[tuple[dict[str, Any], Mean]]:
         """Every cell that has numbers, with its place; methods of a part of their budget are left out."""
         for place, points in self.cells:
-            if not self._partial and (points[0]["budget_fraction"] or 1.0) < 1 and place["variant"] not in BASELINES:
+            if not self._partial and is_part(points[0]["budget_fraction"]) and place["variant"] not in BASELINES:
                 continue
             if (mean := _mean(points, values)) is not None:
                 yield place, mean

@@ -10,7 +10,7 @@ from ddray.measurements.reading import Row
 from ddray.measurements.statistics import ALPHA
 from ddray.report.audits import BASELINES, FPR, METRICS, audit_tables, most_compatible
 from ddray.report.beside_paper import BesidePaper, comparable
-from ddray.report.comparable import variant_order
+from ddray.report.comparable import is_part, variant_order
 from ddray.report.page import Element, Heading, Lines
 from ddray.report.sections import Measured, SweepSection
 from ddray.report.table import NOTHING, Bullets, Column, Facts, Footnote, Table
@@ -122,7 +122,7 @@ def _about(table: Facts, cells: Sequence[Facts]) -> Iterator[str]:
         )
     if table["audit"] == "seed" and table["panel"]:
         yield "Others are as many test images as members, equally many of each class."
-    if short := {cell["method"] for cell in cells if (cell["budget_fraction"] or 1.0) < 1}:
+    if short := {cell["method"] for cell in cells if is_part(cell["budget_fraction"])}:
         names = ", ".join(variant_title(name) for name in sorted(short, key=variant_order))
         yield (
             f"Budget: {names} distilled for a part of the authors' iterations. After all of them more may leak, though "
