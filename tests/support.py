@@ -178,15 +178,13 @@ TINY["ftd"] = {**TINY["mtt"], "radius": 0.05, "ema": 0.5}
 TINY["tesla"] = TINY["mtt"]
 TINY["datm"] = {
     **TINY["mtt"],
-    **{
-        "zca": False,
-        "radius": 0.05,
-        "right_first": False,
-        "early_starts": 1,
-        "growth": 2,
-        "threshold": 10.0,
-        "lr_label": 0.5,
-    },
+    "zca": False,
+    "radius": 0.05,
+    "right_first": False,
+    "early_starts": 1,
+    "growth": 2,
+    "threshold": 10.0,
+    "lr_label": 0.5,
 }
 """Settings that make a method's distillation a matter of milliseconds."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
+from types import MappingProxyType
 
 from ddray.atomic import replacing
 from ddray.plan.axes import run_name
@@ -25,7 +26,7 @@ def write_links(
     folder: Path,
     sweep: str,
     chains: Sequence[Chain] = (),
-    runs: Mapping[str, Sequence[Run]] | None = None,
+    runs: Mapping[str, Sequence[Run]] = MappingProxyType({}),
     place: Place | None = None,
     experiment: str = "",
 ) -> None:
@@ -35,40 +36,40 @@ def write_links(
         folder: ``results/<sweep>``.
         sweep: Its name.
         chains: Of all points.
-        runs: By point; None: the sweep was not mirrored.
-        place: Where MLflow keeps them.
+        runs: By point.
+        place: Where MLflow keeps them; None: the sweep was not mirrored.
         experiment: The sweep's number there.
     """
-    listed = [(chain, run) for chain in chains for run in (runs or {}).get(chain.point.hash, ())]
+    server = _server(place) if place is not None else None
+    listed = [(chain, run) for chain in chains for run in runs.get(chain.point.hash, ())]
     entries = "\n".join(
         f'<tr id="{chain.point.hash}"><td><code>{short(chain.point.hash)}</code></td>'
-        f"<td>{_link(escape(run_name(chain.point)), run, place, experiment)}</td></tr>"
+        f"<td>{_link(escape(run_name(chain.point)), run, server, experiment)}</td></tr>"
         for chain, run in listed
     )
     page = (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(sweep)}: runs in MLflow</title>\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,">\n'
         f"<style>{_STYLE}</style></head><body><h1>{escape(sweep)}: runs in MLflow</h1>\n"
-        f"<p>{_first(sweep, place, mirrored=runs is not None)}</p>\n<table>\n{entries}\n</table></body></html>\n"
+        f"<p>{_first(sweep, place, server)}</p>\n<table>\n{entries}\n</table></body></html>\n"
     )
     with replacing(folder / RUNS_HTML) as file:
         file.write_text(page, encoding="utf-8")
 
 
-def _first(sweep: str, place: Place | None, *, mirrored: bool) -> str:
+def _first(sweep: str, place: Place | None, server: str | None) -> str:
     """How to follow the links."""
-    if not mirrored or place is None:
+    if place is None:
         return f"MLflow has none yet. Mirror the sweep with: <code>ddray collect {escape(sweep)} --mlflow</code>"
     pending = "A point without a result or a failure has no run yet."
     if place.database is not None:
         return f"Links lead to port {UI_PORT} of this machine, where <code>ddray ui</code> shows MLflow. {pending}"
-    if _server(place) is not None:
+    if server is not None:
         return f"Links lead to {escape(str(place))}. {pending}"
     return f"MLflow keeps them in {escape(str(place))}; look for them by their names with the interface it has there."
 
 
-def _link(name: str, run: Run, place: Place | None, experiment: str) -> str:
-    server = _server(place) if place is not None else None
+def _link(name: str, run: Run, server: str | None, experiment: str) -> str:
     if server is None:
         return name
     # Without the word at its end MLflow shows the run among its pages about language models.
